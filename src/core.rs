@@ -1,0 +1,12 @@
+//! The storey that thinks. No I/O, no clock, no spawning, no logging, no globals, no randomness: time and random numbers
+//! come in as arguments, so that years of it can be run in seconds.
+
+pub mod config;
+pub mod credential;
+pub mod failure;
+pub mod lifecycle;
+pub mod oauth;
+pub mod policy;
+pub mod profile;
+pub mod secret;
+pub mod time;

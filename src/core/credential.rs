@@ -1,0 +1,156 @@
+//! What a provider hands over, what callers get, and what names it without revealing it.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+
+use super::secret::Secret;
+use super::time::Stamp;
+
+/// How the credential goes into an `Authorization` header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// No header at all (method `none`).
+    None,
+    /// RFC 7617: the token is base64 of `user:password`.
+    Basic,
+    /// RFC 6750.
+    Bearer,
+}
+
+impl Scheme {
+    /// As it stands in the header; empty for [`Scheme::None`].
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::None => "",
+            Scheme::Basic => "Basic",
+            Scheme::Bearer => "Bearer",
+        }
+    }
+}
+
+/// What a caller asks for beyond the profile's default: the part of the key that makes one profile's tokens differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Variant {
+    /// Sorted, without repetition; empty for the profile's own scopes.
+    pub scopes: Vec<String>,
+    /// None for the profile's own audience.
+    pub audience: Option<String>,
+}
+
+impl Variant {
+    /// Whether this is the profile's own credential.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.scopes.is_empty() && self.audience.is_none()
+    }
+}
+
+/// A credential fresh from a provider: checked, but not yet anyone's.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The bare token. Empty only for [`Scheme::None`].
+    pub token: Secret,
+    /// How it is presented.
+    pub scheme: Scheme,
+    /// The moment *before* the request was sent: the latest moment from which its life can safely be counted.
+    pub asked_at: Stamp,
+    /// Life counted from `asked_at`; None when the issuer does not say. Never zero.
+    pub lifetime: Lifetime,
+    /// Scopes granted.
+    pub scopes: Vec<String>,
+    /// x5t#S256 of the certificate that it is bound to (RFC 8705 §3.1).
+    pub confirmation: Option<String>,
+    /// How far the issuer's clock is ahead of ours, in seconds, if its `Date` told.
+    pub clock_skew: Option<i64>,
+}
+
+/// How long a credential lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It does not expire (Basic, static, none).
+    Unlimited,
+    /// The issuer did not say; the profile's default applies.
+    Unknown,
+    /// The issuer said.
+    For(Duration),
+}
+
+/// A keyed hash of a credential. Plain hashes of Basic headers can be cracked; this cannot without the daemon's key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 16]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Fingerprint {
+    /// Reads back what Display wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Fingerprint> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 32 || !bytes.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let mut out = [0; 16];
+        for (slot, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).ok()?;
+            *slot = u8::from_str_radix(pair, 16).ok()?;
+        }
+        Some(Fingerprint(out))
+    }
+}
+
+/// Makes fingerprints with one key.
+#[derive(Clone)]
+pub struct Fingerprinter(hmac::Key);
+
+impl Fingerprinter {
+    /// `key` is random and stays in the daemon.
+    #[must_use]
+    pub fn new(key: &[u8; 32]) -> Fingerprinter {
+        Fingerprinter(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// HMAC-SHA-256 of scheme and token, first 128 bits.
+    #[must_use]
+    pub fn of(&self, scheme: Scheme, token: &Secret) -> Fingerprint {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(scheme.as_str().as_bytes());
+        context.update(b" ");
+        context.update(token.expose().as_bytes());
+        let tag = context.sign();
+        let mut out = [0; 16];
+        out.copy_from_slice(&tag.as_ref()[..16]);
+        Fingerprint(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_tell_tokens_and_keys_apart_and_read_back() {
+        let a = Fingerprinter::new(&[1; 32]);
+        let b = Fingerprinter::new(&[2; 32]);
+        let token = Secret::new("t".into());
+        let one = a.of(Scheme::Bearer, &token);
+        assert_eq!(one, a.of(Scheme::Bearer, &token));
+        assert_ne!(one, a.of(Scheme::Basic, &token));
+        assert_ne!(one, b.of(Scheme::Bearer, &token));
+        assert_eq!(Fingerprint::parse(&one.to_string()), Some(one));
+        assert_eq!(Fingerprint::parse("xyz"), None);
+        assert_eq!(Fingerprint::parse(&"é".repeat(16)), None);
+    }
+}

@@ -1,0 +1,62 @@
+//! Why a provider did not deliver. The kind decides what happens next; the text is for people.
+
+use std::time::Duration;
+
+/// What the lifecycle does about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// Asking again may help: network, overload, nonsense in the answer.
+    Transient,
+    /// Asking again will not help until somebody changes something: wrong secret, unknown client, refused scope.
+    Permanent,
+}
+
+/// A failed attempt. Never holds a secret, a token or any part of a response body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Decides what happens.
+    pub kind: FailureKind,
+    /// Cause and cure in one line, without the profile's name.
+    pub message: String,
+    /// The OAuth error code (RFC 6749 §5.2), where the identity provider gave one.
+    pub oauth_error: Option<String>,
+    /// What the identity provider asked us to wait (RFC 9110 §10.2.3).
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure that may pass by itself.
+    #[must_use]
+    pub fn transient(message: impl Into<String>) -> Failure {
+        Failure::new(FailureKind::Transient, message.into())
+    }
+
+    /// A failure that somebody has to repair.
+    #[must_use]
+    pub fn permanent(message: impl Into<String>) -> Failure {
+        Failure::new(FailureKind::Permanent, message.into())
+    }
+
+    fn new(kind: FailureKind, message: String) -> Failure {
+        Failure {
+            kind,
+            message,
+            oauth_error: None,
+            retry_after: None,
+        }
+    }
+
+    /// The same failure with the identity provider's error code.
+    #[must_use]
+    pub fn with_oauth_error(mut self, code: Option<String>) -> Failure {
+        self.oauth_error = code;
+        self
+    }
+
+    /// The same failure with the time that the identity provider asked for.
+    #[must_use]
+    pub fn with_retry_after(mut self, after: Option<Duration>) -> Failure {
+        self.retry_after = after;
+        self
+    }
+}

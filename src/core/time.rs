@@ -1,0 +1,91 @@
+//! Two clocks and why there are two.
+//!
+//! A credential's life is measured on the *boot clock* (CLOCK_BOOTTIME): it never jumps and goes on counting while the
+//! machine sleeps. The *wall clock* is what people and other machines mean; it can be wrong and can step, so it is used
+//! for telling, and as a witness that the boot clock stood still (a paused or restored virtual machine).
+//! Nothing here reads a clock: `crate::clock` is the only reader.
+
+use std::time::Duration;
+
+/// A moment on the boot clock: time since the machine started, suspend included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootTime(pub Duration);
+
+impl BootTime {
+    /// Later than everything: what never happens.
+    pub const NEVER: BootTime = BootTime(Duration::MAX);
+
+    /// The moment `by` later; saturates at [`BootTime::NEVER`].
+    #[must_use]
+    pub fn plus(self, by: Duration) -> BootTime {
+        BootTime(self.0.saturating_add(by))
+    }
+
+    /// The moment `by` earlier; saturates at the machine's start.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> BootTime {
+        BootTime(self.0.saturating_sub(by))
+    }
+
+    /// Time from `earlier` to here; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: BootTime) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A moment on the wall clock: time since 1970-01-01T00:00:00Z, leap seconds not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallTime(pub Duration);
+
+impl WallTime {
+    /// The moment `by` later; saturates.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> WallTime {
+        WallTime(self.0.saturating_add(by))
+    }
+
+    /// Time from `earlier` to here; zero when `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: WallTime) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// One moment on both clocks, read together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Decides what is still valid.
+    pub boot: BootTime,
+    /// Tells people, and bears witness against the boot clock.
+    pub wall: WallTime,
+}
+
+impl Stamp {
+    /// How far the wall clock has run ahead of the boot clock since `earlier`; zero when it has not.
+    #[must_use]
+    pub fn wall_ahead_since(self, earlier: Stamp) -> Duration {
+        self.wall
+            .since(earlier.wall)
+            .saturating_sub(self.boot.since(earlier.boot))
+    }
+
+    /// The wall-clock time of a moment on the boot clock, as seen from here.
+    #[must_use]
+    pub fn wall_of(self, at: BootTime) -> WallTime {
+        if at >= self.boot {
+            self.wall.plus(at.since(self.boot))
+        } else {
+            WallTime(self.wall.0.saturating_sub(self.boot.since(at)))
+        }
+    }
+
+    /// Both clocks moved on by `by`.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Stamp {
+        Stamp {
+            boot: self.boot.plus(by),
+            wall: self.wall.plus(by),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! tokend, a credentials daemon. ARCHITECTURE.md is the map.
+
+pub mod app;
+pub mod broker;
+pub mod caller;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod core;
+pub mod dev;
+pub mod material;
+pub mod proto;
+pub mod provider;
+pub mod server;
+pub mod socket;
+pub mod telemetry;
+pub mod tls;
