@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 
 use super::secret::Secret;
-use super::time::Stamp;
+use super::time::{BootTime, Stamp};
 
 /// How the credential goes into an `Authorization` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +76,72 @@ pub enum Lifetime {
     Unknown,
     /// The issuer said.
     For(Duration),
+}
+
+/// A credential that is served, or was.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// The bare token.
+    pub token: Secret,
+    /// How it is presented.
+    pub scheme: Scheme,
+    /// Scopes granted.
+    pub scopes: Vec<String>,
+    /// x5t#S256 of the certificate that it is bound to.
+    pub confirmation: Option<String>,
+    /// Names it.
+    pub fingerprint: Fingerprint,
+    /// Grows with each replacement.
+    pub generation: u64,
+    /// Its life counts from here: the moment before it was asked for.
+    pub obtained: Stamp,
+    /// From this moment on it is not served: end of life less the safety margin. None: it does not expire.
+    pub expires: Option<BootTime>,
+    /// When its replacement is due. None: it does not expire.
+    pub refresh_at: Option<BootTime>,
+    /// How far the issuer's clock was ahead of ours, in seconds, if it told.
+    pub clock_skew: Option<i64>,
+}
+
+/// The wall clock may run ahead of the boot clock by this much before it is believed that the boot clock stood still (a
+/// paused or restored virtual machine). NTP steps below it are common; half a minute of a paused machine is covered by
+/// no margin, so a larger value would let expired credentials out.
+pub const WALL_DRIFT_TOLERATED: Duration = Duration::from_secs(30);
+
+impl Credential {
+    /// Time left on the boot clock; None when it does not expire.
+    #[must_use]
+    pub fn ttl(&self, now: Stamp) -> Option<Duration> {
+        self.expires.map(|end| end.since(now.boot))
+    }
+
+    /// Whether it lives for at least `min_ttl` (and at all) on the boot clock.
+    #[must_use]
+    pub fn lives(&self, now: Stamp, min_ttl: Duration) -> bool {
+        self.ttl(now)
+            .is_none_or(|left| !left.is_zero() && left >= min_ttl)
+    }
+
+    /// Whether the wall clock has run so far ahead that the boot clock may have stood still since it was obtained.
+    #[must_use]
+    pub fn doubted(&self, now: Stamp) -> bool {
+        self.expires.is_some() && now.wall_ahead_since(self.obtained) > WALL_DRIFT_TOLERATED
+    }
+
+    /// Whether it lives by the wall clock too.
+    #[must_use]
+    pub fn lives_by_wall(&self, now: Stamp) -> bool {
+        self.expires.is_none_or(|end| {
+            let life = end.since(self.obtained.boot);
+            now.wall.since(self.obtained.wall) < life
+        })
+    }
+
+    /// Whether it may be handed out without further thought.
+    #[must_use]
+    pub fn servable(&self, now: Stamp, min_ttl: Duration) -> bool {
+        self.lives(now, min_ttl) && !self.doubted(now)
+    }
 }
 
 /// A keyed hash of a credential. Plain hashes of Basic headers can be cracked; this cannot without the daemon's key.

@@ -1,1 +1,569 @@
-//! (being written)
+//! The life of one credential: what callers may have, and what is being done about the next one.
+//!
+//! These are two facts and they are kept apart: `held` is the best credential so far, `doing` says whether an attempt is
+//! under way. An attempt that fails never touches `held`; a `held` that dies never cancels an attempt.
+//!
+//! The machine is pure. [`Lifecycle::handle`] takes the time and an event and says what to do; [`Lifecycle::verdict`] says
+//! what a caller gets; [`Lifecycle::wake_at`] says when to call again. Retrying happens here and nowhere else.
+
+mod draw;
+mod schedule;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::draw::Draws;
+use super::credential::{Credential, Fingerprint, Issued, Lifetime};
+use super::failure::{Failure, FailureKind};
+use super::profile::Refresh;
+use super::time::{BootTime, Stamp};
+
+/// A lazy profile that nobody has asked for this long is no longer renewed. Shorter than most tokens live, so that a
+/// profile used once costs at most one renewal; long enough that a worker polling every few minutes never meets a cold one.
+pub const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Time passed.
+    Tick,
+    /// A caller wants a credential that lives for at least `min_ttl`, and memory had none.
+    Asked {
+        /// Zero: any that has not expired.
+        min_ttl: Duration,
+    },
+    /// An attempt succeeded.
+    Fetched {
+        /// The attempt that this is the result of.
+        attempt: u64,
+        /// What came.
+        issued: Box<Issued>,
+        /// Of what came.
+        fingerprint: Fingerprint,
+    },
+    /// An attempt failed.
+    Failed {
+        /// The attempt that this is the result of.
+        attempt: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// An API refused a credential.
+    Rejected {
+        /// Of the credential that was refused.
+        fingerprint: Fingerprint,
+    },
+    /// The profile's secret, key, certificate or definition changed.
+    MaterialChanged,
+}
+
+/// What to do about an event.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Reaction {
+    /// Start the attempt of this number. One that is under way with a lower number is void.
+    pub fetch: Option<u64>,
+    /// What callers see has changed.
+    pub publish: bool,
+}
+
+/// What a caller gets.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// This credential.
+    Serve(Arc<Credential>),
+    /// The result of an attempt that is under way or due within the minimum interval.
+    Wait,
+    /// Nothing, and why.
+    Refuse(Refusal),
+}
+
+/// Why a caller gets nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Decides the status.
+    pub kind: RefusalKind,
+    /// For people.
+    pub message: String,
+    /// The OAuth error code, where there is one.
+    pub oauth_error: Option<String>,
+    /// When asking again makes sense.
+    pub retry_after: Option<Duration>,
+}
+
+/// What kind of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefusalKind {
+    /// It will be tried again.
+    Unavailable,
+    /// The identity provider says no; somebody has to repair something.
+    Rejected,
+    /// The issuer's credentials never live that long.
+    MinTtlTooLong,
+}
+
+/// Where a profile stands, for status and health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// A usable credential, and the last attempt succeeded.
+    Fresh,
+    /// A usable credential, but the last attempt failed.
+    Stale,
+    /// None, and the first attempt is under way or due.
+    Fetching,
+    /// None, and the last attempt failed in a way that may pass.
+    Backoff,
+    /// None, and the identity provider says no.
+    Rejected,
+    /// None, and nobody wants one.
+    Asleep,
+}
+
+impl State {
+    /// As in status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Fresh => "fresh",
+            State::Stale => "stale",
+            State::Fetching => "fetching",
+            State::Backoff => "backoff",
+            State::Rejected => "rejected",
+            State::Asleep => "asleep",
+        }
+    }
+
+    /// Whether a caller may expect a credential at once or on first use.
+    #[must_use]
+    pub fn available(self) -> bool {
+        matches!(self, State::Fresh | State::Stale | State::Asleep)
+    }
+}
+
+/// A row of failures.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// The last of them.
+    pub failure: Failure,
+    /// When the first of them came.
+    pub since: Stamp,
+    /// How many.
+    pub failures: u32,
+    /// How many of them were permanent.
+    permanents: u32,
+}
+
+/// The state machine of one credential.
+#[derive(Debug)]
+pub struct Lifecycle {
+    rules: Refresh,
+    draws: Draws,
+    /// Changes on Fetched only. Kept when it expires, so that the same one coming again is recognised.
+    held: Option<Held>,
+    /// The attempt under way. Set when one starts; cleared by its result or by MaterialChanged.
+    doing: Option<u64>,
+    /// Number of the newest attempt.
+    attempts: u64,
+    /// When it started.
+    started: BootTime,
+    /// Generation of the newest credential.
+    generation: u64,
+    /// No attempt before this. Set when an attempt starts (minimum interval) and when one fails (back-off).
+    earliest: BootTime,
+    /// Set on Failed, cleared on Fetched and MaterialChanged.
+    trouble: Option<Trouble>,
+    /// Full lifetime of the last credential that was new, for "never lives that long". None: unknown or unlimited.
+    granted: Option<Duration>,
+    /// When somebody last asked; lazy profiles sleep when it is long ago.
+    asked: Option<BootTime>,
+    rejections: Rejections,
+}
+
+#[derive(Debug)]
+struct Held {
+    credential: Arc<Credential>,
+    /// Its replacement is due; None: never by itself.
+    due: Option<BootTime>,
+    /// How often the issuer has returned this same one again.
+    repeats: u32,
+    /// An API has refused it.
+    rejected: bool,
+    /// An attempt was made since the wall clock was seen running ahead.
+    doubt_tried: bool,
+}
+
+/// Renewals that callers caused by reporting a credential.
+#[derive(Debug, Default)]
+struct Rejections {
+    row: u32,
+    last: Option<BootTime>,
+}
+
+impl Lifecycle {
+    /// A life that begins without a credential. `seed` is derived from host and profile, so that equal configurations on
+    /// many hosts do not act at the same moment.
+    #[must_use]
+    pub fn new(rules: Refresh, seed: u64) -> Lifecycle {
+        Lifecycle {
+            rules,
+            draws: Draws::new(seed),
+            held: None,
+            doing: None,
+            attempts: 0,
+            started: BootTime(Duration::ZERO),
+            generation: 0,
+            earliest: BootTime(Duration::ZERO),
+            trouble: None,
+            granted: None,
+            asked: None,
+            rejections: Rejections::default(),
+        }
+    }
+
+    /// Takes note of an event and says what to do.
+    pub fn handle(&mut self, now: Stamp, event: Event) -> Reaction {
+        let mut publish = false;
+        match event {
+            Event::Tick => publish = true,
+            Event::Asked { min_ttl } => {
+                self.note_asked(now.boot);
+                if self.wants_for(now, min_ttl) {
+                    self.hurry();
+                }
+            }
+            Event::Fetched {
+                attempt,
+                issued,
+                fingerprint,
+            } => {
+                if self.doing != Some(attempt) {
+                    return Reaction::default();
+                }
+                self.doing = None;
+                self.fetched(now, *issued, fingerprint);
+                publish = true;
+            }
+            Event::Failed { attempt, failure } => {
+                if self.doing != Some(attempt) {
+                    return Reaction::default();
+                }
+                self.doing = None;
+                self.failed(now, failure);
+                publish = true;
+            }
+            Event::Rejected { fingerprint } => self.rejected(now, fingerprint),
+            Event::MaterialChanged => {
+                self.material_changed(now);
+                publish = true;
+            }
+        }
+        if self.due(now).is_some_and(|due| due <= now.boot) {
+            return self.start(now, publish);
+        }
+        Reaction {
+            fetch: None,
+            publish,
+        }
+    }
+
+    /// What a caller that wants `min_ttl` gets right now.
+    #[must_use]
+    pub fn verdict(&self, now: Stamp, min_ttl: Duration) -> Verdict {
+        if let Some(credential) = self.servable(now, min_ttl) {
+            return Verdict::Serve(credential.clone());
+        }
+        if let Some(granted) = self.granted
+            && min_ttl > granted
+        {
+            return Verdict::Refuse(Refusal {
+                kind: RefusalKind::MinTtlTooLong,
+                message: format!(
+                    "min_ttl of {}s is longer than this issuer's credentials live ({}s after the safety margin): ask for less",
+                    min_ttl.as_secs(),
+                    granted.as_secs()
+                ),
+                oauth_error: None,
+                retry_after: None,
+            });
+        }
+        let repeated = self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.repeats > 0 && held.credential.lives(now, Duration::ZERO));
+        if self.doing.is_some() || (self.trouble.is_none() && !repeated) {
+            return Verdict::Wait;
+        }
+        Verdict::Refuse(self.refusal(now))
+    }
+
+    /// When to send the next [`Event::Tick`], if nothing else happens.
+    #[must_use]
+    pub fn wake_at(&self, now: Stamp) -> Option<BootTime> {
+        let expiry = self
+            .held
+            .as_ref()
+            .and_then(|held| held.credential.expires)
+            .filter(|end| *end > now.boot);
+        [self.due(now), expiry].into_iter().flatten().min()
+    }
+
+    /// When the next attempt is planned; None while one is under way or none is wanted.
+    #[must_use]
+    pub fn due(&self, now: Stamp) -> Option<BootTime> {
+        if self.doing.is_some() {
+            return None;
+        }
+        let wanted = match &self.held {
+            Some(held) => {
+                let doubted = held.credential.doubted(now) && !held.doubt_tried;
+                if doubted { Some(now.boot) } else { held.due }
+            }
+            None => Some(now.boot),
+        }?;
+        self.awake(now).then(|| wanted.max(self.earliest))
+    }
+
+    /// Somebody was served from memory at `at`.
+    pub fn note_asked(&mut self, at: BootTime) {
+        self.asked = self.asked.max(Some(at));
+    }
+
+    /// The best credential so far, usable or not.
+    #[must_use]
+    pub fn held(&self) -> Option<&Arc<Credential>> {
+        self.held.as_ref().map(|held| &held.credential)
+    }
+
+    /// The failures since the last success.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self, now: Stamp) -> State {
+        let usable = self.servable(now, Duration::ZERO).is_some();
+        match (&self.trouble, usable) {
+            (None, true) => State::Fresh,
+            (Some(_), true) => State::Stale,
+            (Some(trouble), false) if trouble.failure.kind == FailureKind::Permanent => {
+                State::Rejected
+            }
+            (Some(_), false) => State::Backoff,
+            (None, false) if self.doing.is_none() && self.due(now).is_none() => State::Asleep,
+            (None, false) => State::Fetching,
+        }
+    }
+
+    /// Whether a usable credential other than the one that was refused is there.
+    #[must_use]
+    pub fn replaced(&self, now: Stamp, refused: Fingerprint) -> bool {
+        self.servable(now, Duration::ZERO)
+            .is_some_and(|credential| credential.fingerprint != refused)
+    }
+
+    /// When to ask again after a report.
+    #[must_use]
+    pub fn ask_again_in(&self, now: Stamp) -> Duration {
+        let due = self
+            .due(now)
+            .map_or(Duration::ZERO, |due| due.since(now.boot));
+        due.max(self.rules.min_interval)
+    }
+
+    fn servable(&self, now: Stamp, min_ttl: Duration) -> Option<&Arc<Credential>> {
+        let held = self.held.as_ref()?;
+        let credential = &held.credential;
+        if !credential.lives(now, min_ttl) {
+            return None;
+        }
+        if credential.doubted(now) {
+            // The boot clock may have stood still. A renewal decides; where none can be had, the wall clock does.
+            let renewable = self.doing.is_some() || self.earliest <= now.boot;
+            if (renewable && !held.doubt_tried) || !credential.lives_by_wall(now) {
+                return None;
+            }
+        }
+        Some(credential)
+    }
+
+    fn wants_for(&self, now: Stamp, min_ttl: Duration) -> bool {
+        self.servable(now, min_ttl).is_none()
+            && self.granted.is_none_or(|granted| min_ttl <= granted)
+    }
+
+    /// Makes the next attempt due as soon as it is allowed.
+    fn hurry(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.due = Some(held.due.map_or(self.earliest, |due| due.min(self.earliest)));
+        }
+    }
+
+    fn awake(&self, now: Stamp) -> bool {
+        self.rules.eager
+            || self
+                .asked
+                .is_some_and(|asked| now.boot.since(asked) < IDLE_AFTER)
+    }
+
+    fn start(&mut self, now: Stamp, publish: bool) -> Reaction {
+        self.attempts += 1;
+        self.doing = Some(self.attempts);
+        self.started = now.boot;
+        self.earliest = now.boot.plus(self.rules.min_interval);
+        Reaction {
+            fetch: Some(self.attempts),
+            publish,
+        }
+    }
+
+    fn fetched(&mut self, now: Stamp, issued: Issued, fingerprint: Fingerprint) {
+        let same = self
+            .held
+            .as_ref()
+            .filter(|held| held.credential.fingerprint == fingerprint);
+        let mut expires = self.end_of_life(&issued);
+        if let Some(before) = same.and_then(|held| held.credential.expires) {
+            // The same credential cannot live longer than it was first said to.
+            expires = Some(expires.map_or(before, |end| end.min(before)));
+        }
+        if expires.is_some_and(|end| end <= now.boot) {
+            let message = if same.is_some() {
+                "the identity provider returned the same token again although it has expired; it probably caches tokens"
+            } else {
+                "the identity provider returned a token that has expired already: compare its clock with this machine's"
+            };
+            return self.failed(now, Failure::transient(message));
+        }
+        let repeats = same.map_or(0, |held| held.repeats + 1);
+        let rejected = same.is_some_and(|held| held.rejected);
+        let due = expires.map(|end| {
+            if repeats > 0 {
+                self.due_after_repeat(now.boot, end)
+            } else {
+                self.due_after(issued.asked_at.boot, end)
+            }
+        });
+        if repeats == 0 {
+            self.generation += 1;
+            self.granted = expires.map(|end| end.since(issued.asked_at.boot));
+        }
+        self.trouble = None;
+        self.held = Some(Held {
+            credential: Arc::new(Credential {
+                token: issued.token,
+                scheme: issued.scheme,
+                scopes: issued.scopes,
+                confirmation: issued.confirmation,
+                fingerprint,
+                generation: self.generation,
+                obtained: issued.asked_at,
+                expires,
+                refresh_at: due,
+                clock_skew: issued.clock_skew,
+            }),
+            due,
+            repeats,
+            rejected,
+            doubt_tried: false,
+        });
+    }
+
+    /// The moment before it was asked for, plus its life, less the margin.
+    fn end_of_life(&self, issued: &Issued) -> Option<BootTime> {
+        let life = match issued.lifetime {
+            Lifetime::Unlimited => return None,
+            Lifetime::Unknown => self.rules.default_lifetime,
+            Lifetime::For(life) => life,
+        };
+        let margin = self.rules.margin.min(life / 10);
+        Some(issued.asked_at.boot.plus(life - margin))
+    }
+
+    fn failed(&mut self, now: Stamp, failure: Failure) {
+        let before = self.trouble.take();
+        let since = before.as_ref().map_or(now, |trouble| trouble.since);
+        let failures = before.as_ref().map_or(0, |trouble| trouble.failures) + 1;
+        let permanents = before.map_or(0, |trouble| trouble.permanents)
+            + u32::from(failure.kind == FailureKind::Permanent);
+        let pause = match failure.kind {
+            FailureKind::Transient => self.back_off(failures),
+            FailureKind::Permanent => self.probe_pause(permanents),
+        };
+        let asked_for = failure.retry_after.map_or(Duration::ZERO, |after| {
+            after.min(self.rules.retry_after_max)
+        });
+        self.earliest = self
+            .earliest
+            .max(now.boot.plus(pause))
+            .max(now.boot.plus(asked_for));
+        if let Some(held) = &mut self.held {
+            held.doubt_tried = held.credential.doubted(now);
+            // Due already, or this attempt was made for a caller: either way it is tried again.
+            held.due = held.due.map(|due| due.min(self.earliest));
+        }
+        self.trouble = Some(Trouble {
+            failure,
+            since,
+            failures,
+            permanents,
+        });
+    }
+
+    fn rejected(&mut self, now: Stamp, fingerprint: Fingerprint) {
+        let Some(held) = &mut self.held else { return };
+        if held.credential.fingerprint != fingerprint || held.rejected {
+            return;
+        }
+        held.rejected = true;
+        let at = self.rejections.next(now.boot, self.rules.min_interval);
+        held.due = Some(held.due.map_or(at, |due| due.min(at)));
+        self.note_asked(now.boot);
+    }
+
+    fn material_changed(&mut self, now: Stamp) {
+        self.doing = None;
+        self.trouble = None;
+        self.granted = None;
+        self.earliest = if self.attempts == 0 {
+            now.boot
+        } else {
+            now.boot.max(self.started.plus(self.rules.min_interval))
+        };
+        if self.awake(now) {
+            self.hurry();
+        } else {
+            // Nobody waits for it; the next caller gets what the new material yields.
+            self.held = None;
+        }
+    }
+
+    fn refusal(&self, now: Stamp) -> Refusal {
+        let retry_after = Some(
+            self.earliest
+                .since(now.boot)
+                .max(self.rules.min_interval / 10),
+        );
+        match &self.trouble {
+            Some(trouble) => Refusal {
+                kind: match trouble.failure.kind {
+                    FailureKind::Transient => RefusalKind::Unavailable,
+                    FailureKind::Permanent => RefusalKind::Rejected,
+                },
+                message: trouble.failure.message.clone(),
+                oauth_error: trouble.failure.oauth_error.clone(),
+                retry_after,
+            },
+            None => Refusal {
+                kind: RefusalKind::Unavailable,
+                message: "the identity provider keeps returning the same token, and it does not live that long any more"
+                    .to_owned(),
+                oauth_error: None,
+                retry_after,
+            },
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! When the next attempt is due: after a success, after a repetition, after a failure, after a report.
+
+use std::time::Duration;
+
+use super::{Lifecycle, Rejections};
+use crate::core::time::BootTime;
+
+/// First and longest pause after failures that may pass.
+const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
+const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
+
+/// Pause before the second opinion after a refusal: an identity provider that is starting up answers 401 for a moment, and
+/// that must not cost minutes.
+const SECOND_OPINION: Duration = Duration::from_secs(2);
+
+/// Pause between attempts after a second refusal, and the longest that it grows to. Shorter would lock clients out at
+/// providers that count failures; changed material re-arms at once anyway.
+const PROBE_FIRST: Duration = Duration::from_secs(5 * 60);
+const PROBE_LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// Credentials that live longer are renewed as if they lived this long, so that one whose lifetime the issuer overstates,
+/// or that was revoked, is not kept for weeks.
+const RENEW_AT_LEAST_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Reports further apart than this are not taken as a row.
+const REJECTION_ROW: Duration = Duration::from_secs(10 * 60);
+
+impl Lifecycle {
+    /// After a new credential: at the configured share of its life, spread by the jitter, drawn once per credential.
+    pub(super) fn due_after(&mut self, obtained: BootTime, expires: BootTime) -> BootTime {
+        let life = expires.since(obtained).min(RENEW_AT_LEAST_EVERY);
+        let spread = self.rules.jitter * (2.0 * self.draws.next() - 1.0);
+        let share = (self.rules.at + spread).clamp(0.05, 0.98);
+        obtained.plus(life.mul_f64(share))
+    }
+
+    /// After the same credential again: half of what is left, so that the number of attempts grows with the logarithm of
+    /// the remaining life and not with it.
+    pub(super) fn due_after_repeat(&self, now: BootTime, expires: BootTime) -> BootTime {
+        now.plus((expires.since(now) / 2).max(self.rules.min_interval))
+    }
+
+    /// Exponential with full jitter, never below the minimum interval.
+    pub(super) fn back_off(&mut self, failures: u32) -> Duration {
+        let ceiling = doubled(BACK_OFF_FIRST, failures - 1, BACK_OFF_LONGEST);
+        ceiling
+            .mul_f64(self.draws.next())
+            .max(self.rules.min_interval)
+    }
+
+    /// A quick second opinion, then a slow and growing probe.
+    pub(super) fn probe_pause(&mut self, refusals: u32) -> Duration {
+        let spread = self.draws.next();
+        if refusals <= 1 {
+            return SECOND_OPINION
+                .mul_f64(0.5 + spread)
+                .max(self.rules.min_interval);
+        }
+        doubled(PROBE_FIRST, refusals - 2, PROBE_LONGEST).mul_f64(0.9 + 0.2 * spread)
+    }
+}
+
+impl Rejections {
+    /// When the renewal that a report asks for may start: at once for the first, then ever later while they come in a row.
+    pub(super) fn next(&mut self, now: BootTime, min_interval: Duration) -> BootTime {
+        let at = match self.last {
+            Some(last) if now.since(last) < REJECTION_ROW => {
+                self.row += 1;
+                last.plus(doubled(min_interval, self.row, BACK_OFF_LONGEST))
+                    .max(now)
+            }
+            _ => {
+                self.row = 0;
+                now
+            }
+        };
+        self.last = Some(at);
+        at
+    }
+}
+
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first
+        .saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX))
+        .min(longest)
+}
