@@ -1,0 +1,46 @@
+//! SO_PEERGROUPS: the supplementary groups of the other end. No crate that is in use here offers it, so this is the one
+//! module with `unsafe`: a `getsockopt` into a buffer of ours whose size the kernel is told.
+
+#![allow(unsafe_code, reason = "getsockopt; see the argument below")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// NGROUPS_MAX of Linux: more groups than this no process has.
+const GROUPS_MAX: usize = 65536;
+
+/// Supplementary groups at the time of `connect`.
+///
+/// # Errors
+/// What `getsockopt` says; ENOPROTOOPT before Linux 4.13.
+pub fn of(socket: &impl AsFd) -> io::Result<Vec<u32>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 32];
+    loop {
+        let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice()))
+            .map_err(|_| io::ErrorKind::InvalidData)?;
+        // SAFETY: the descriptor is borrowed for the call; `groups` is initialised memory of `length` bytes, aligned for
+        // gid_t, and the kernel writes at most `length` bytes and puts the size that it wrote or needs into `length`.
+        let outcome = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = length as usize / size_of::<libc::gid_t>();
+        if outcome == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        let grow = error.raw_os_error() == Some(libc::ERANGE)
+            && count > groups.len()
+            && count <= GROUPS_MAX;
+        if !grow {
+            return Err(error);
+        }
+        groups.resize(count, 0);
+    }
+}
