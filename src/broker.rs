@@ -1,1 +1,225 @@
-//! (being written)
+//! Owns every lifecycle, runs their attempts under a budget, and publishes what callers may have.
+//!
+//! One task, the actor, owns all that changes. The rest of the program holds a [`Broker`] to send it commands, and
+//! [`Seat`]s to read what it published: without a lock and without asking the actor.
+
+mod actor;
+mod budget;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::view::{Answer, Encode, Slot, View};
+use crate::clock::Clock;
+use crate::core::credential::{Fingerprint, Fingerprinter, Variant};
+use crate::core::lifecycle::Refusal;
+use crate::core::profile::{ProfileName, Refresh};
+use crate::provider::Provider;
+
+/// Variants (other scopes, other audience) of one profile that live at the same time. More are refused: each costs token
+/// requests for as long as it is in use.
+pub const VARIANTS_PER_PROFILE: usize = 64;
+
+/// Commands that may queue up before their senders wait.
+const QUEUE: usize = 1024;
+
+/// What the broker needs to know of a profile.
+#[derive(Clone)]
+pub struct Spec {
+    /// For logs and for the phase.
+    pub name: ProfileName,
+    /// Base URL of the API, handed to callers.
+    pub target: Option<String>,
+    /// When to renew.
+    pub rules: Refresh,
+    /// Makes the attempts.
+    pub provider: Arc<dyn Provider>,
+    /// The identity provider that it asks; None for methods that ask nobody.
+    pub upstream: Option<Upstream>,
+}
+
+/// An identity provider and what it may be asked at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Profiles with the same name share one budget.
+    pub name: String,
+    /// Attempts at the same time.
+    pub max_in_flight: u32,
+    /// Attempts per second.
+    pub max_per_second: u32,
+    /// One attempt, with everything in it, is given up after this.
+    pub deadline: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The lifecycle says no.
+    Refused(Refusal),
+    /// The profile is gone, or the broker is.
+    Gone,
+    /// Too many variants of this profile.
+    TooManyVariants,
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// A newer credential is there.
+    pub replaced: bool,
+    /// Otherwise: when to ask again.
+    pub retry_after: Duration,
+}
+
+/// Number of a profile in the broker; never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeatId(u64);
+
+/// Where the credentials of one profile are published.
+#[derive(Debug)]
+pub struct Seat {
+    id: SeatId,
+    own: Arc<Slot>,
+    variants: ArcSwap<HashMap<Variant, Arc<Slot>>>,
+}
+
+impl Seat {
+    /// The profile's own credential.
+    #[must_use]
+    pub fn own(&self) -> &Slot {
+        &self.own
+    }
+
+    /// The slot of a variant, if it is alive.
+    #[must_use]
+    pub fn slot(&self, variant: &Variant) -> Option<Arc<Slot>> {
+        if variant.is_default() {
+            Some(self.own.clone())
+        } else {
+            self.variants.load().get(variant).cloned()
+        }
+    }
+}
+
+/// Sends commands to the actor. Clones speak to the same one.
+#[derive(Clone)]
+pub struct Broker {
+    commands: mpsc::Sender<Command>,
+    ids: Arc<AtomicU64>,
+}
+
+enum Command {
+    Seat(Arc<Seat>, Box<Spec>),
+    Replace(SeatId, Box<Spec>),
+    Remove(SeatId),
+    Ask {
+        seat: SeatId,
+        variant: Variant,
+        min_ttl: Duration,
+        reply: oneshot::Sender<Result<Arc<Answer>, NoAnswer>>,
+    },
+    Report {
+        seat: SeatId,
+        fingerprint: Fingerprint,
+        reply: oneshot::Sender<Result<Reported, NoAnswer>>,
+    },
+}
+
+/// What the actor is made with.
+pub struct Tools {
+    /// Tells the time.
+    pub clock: Clock,
+    /// Names credentials.
+    pub fingerprints: Fingerprinter,
+    /// Encodes a credential once, when it is published.
+    pub encode: Encode,
+    /// Of this host; with a profile's name it gives the phase, so that a fleet spreads itself.
+    pub host_seed: u64,
+}
+
+impl Broker {
+    /// The handle, and the actor to be run: `run` ends when the last handle is gone.
+    #[must_use]
+    pub fn new(tools: Tools) -> (Broker, impl Future<Output = ()> + Send + 'static) {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let broker = Broker {
+            commands,
+            ids: Arc::new(AtomicU64::new(1)),
+        };
+        (broker, actor::Actor::new(tools).run(inbox))
+    }
+
+    /// Takes a profile in. An eager one is fetched at once.
+    pub async fn seat(&self, spec: Spec) -> Arc<Seat> {
+        let seat = Arc::new(Seat {
+            id: SeatId(self.ids.fetch_add(1, Ordering::Relaxed)),
+            own: Arc::new(Slot::new(spec.rules.eager)),
+            variants: ArcSwap::default(),
+        });
+        self.send(Command::Seat(seat.clone(), Box::new(spec))).await;
+        seat
+    }
+
+    /// Gives a profile new material or another definition. What it serves stays until the new one has delivered.
+    pub async fn replace(&self, seat: &Seat, spec: Spec) {
+        self.send(Command::Replace(seat.id, Box::new(spec))).await;
+    }
+
+    /// Takes a profile out; its callers and watchers get NOT_FOUND.
+    pub async fn remove(&self, seat: &Seat) {
+        self.send(Command::Remove(seat.id)).await;
+    }
+
+    /// A credential that lives for at least `min_ttl`: the published one if that will do, else the result of an attempt.
+    ///
+    /// # Errors
+    /// [`NoAnswer`]. A caller that stops waiting cancels nothing.
+    pub async fn ask(
+        &self,
+        seat: &Seat,
+        variant: Variant,
+        min_ttl: Duration,
+    ) -> Result<Arc<Answer>, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Ask {
+            seat: seat.id,
+            variant,
+            min_ttl,
+            reply,
+        })
+        .await;
+        answer.await.unwrap_or(Err(NoAnswer::Gone))
+    }
+
+    /// Takes note that an API refused a credential.
+    ///
+    /// # Errors
+    /// [`NoAnswer::Gone`]
+    pub async fn report(
+        &self,
+        seat: &Seat,
+        fingerprint: Fingerprint,
+    ) -> Result<Reported, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Report {
+            seat: seat.id,
+            fingerprint,
+            reply,
+        })
+        .await;
+        answer.await.unwrap_or(Err(NoAnswer::Gone))
+    }
+
+    async fn send(&self, command: Command) {
+        // A broker that is gone drops the reply channel with the command: the caller sees Gone.
+        let _ = self.commands.send(command).await;
+    }
+}

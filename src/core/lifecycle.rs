@@ -222,6 +222,11 @@ impl Lifecycle {
         }
     }
 
+    /// Other rules, from the next decision on.
+    pub fn set_rules(&mut self, rules: Refresh) {
+        self.rules = rules;
+    }
+
     /// Takes note of an event and says what to do.
     pub fn handle(&mut self, now: Stamp, event: Event) -> Reaction {
         let mut publish = false;
@@ -260,7 +265,7 @@ impl Lifecycle {
             }
         }
         if self.due(now).is_some_and(|due| due <= now.boot) {
-            return self.start(now, publish);
+            return self.start(now);
         }
         Reaction {
             fetch: None,
@@ -409,14 +414,14 @@ impl Lifecycle {
                 .is_some_and(|asked| now.boot.since(asked) < IDLE_AFTER)
     }
 
-    fn start(&mut self, now: Stamp, publish: bool) -> Reaction {
+    fn start(&mut self, now: Stamp) -> Reaction {
         self.attempts += 1;
         self.doing = Some(self.attempts);
         self.started = now.boot;
         self.earliest = now.boot.plus(self.rules.min_interval);
         Reaction {
             fetch: Some(self.attempts),
-            publish,
+            publish: true,
         }
     }
 

@@ -1,0 +1,638 @@
+//! The one task that owns every lifecycle: commands, results and time come in; attempts, views and answers go out.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tracing::{debug, info, warn};
+
+use super::budget::{Budget, Next};
+use super::view::{Answer, Slot, View};
+use super::{Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools, VARIANTS_PER_PROFILE};
+use crate::core::credential::{Fingerprint, Issued, Variant};
+use crate::core::failure::Failure;
+use crate::core::lifecycle::{Event, Lifecycle, Reaction, State, Verdict};
+use crate::core::profile::Refresh;
+use crate::core::time::{BootTime, Stamp};
+
+/// The longest sleep. Timers stop while the machine sleeps and know nothing of clock steps, so the clock is looked at this
+/// often whatever was planned. Longer delays renewals after a resume by as much; readers check for themselves anyway.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// When the wall clock has run ahead of the boot clock by this much, every lifecycle is asked whether it doubts its
+/// credential. Well below what they tolerate, so that slow drift adds up here and is noticed in time there.
+const DRIFT_NOTICED: Duration = Duration::from_secs(5);
+
+/// An attempt of a provider that asks nobody on the network.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(60);
+
+type LifeId = u64;
+type Reply = oneshot::Sender<Result<Arc<Answer>, NoAnswer>>;
+
+pub struct Actor {
+    tools: Tools,
+    profiles: HashMap<SeatId, Member>,
+    lives: HashMap<LifeId, Life>,
+    next_life: LifeId,
+    wakes: BTreeSet<(BootTime, LifeId)>,
+    budgets: HashMap<String, Budget<(LifeId, u64)>>,
+    /// When a budget that has run dry has something again.
+    refill: Option<BootTime>,
+    tasks: JoinSet<Result<Issued, Failure>>,
+    running: HashMap<Id, Running>,
+    /// The clocks when drift was last looked at.
+    drift_from: Stamp,
+}
+
+/// A profile.
+struct Member {
+    seat: Arc<Seat>,
+    spec: Box<Spec>,
+    own: LifeId,
+    variants: HashMap<Variant, LifeId>,
+}
+
+/// One credential of a profile.
+struct Life {
+    seat: SeatId,
+    variant: Variant,
+    machine: Lifecycle,
+    slot: Arc<Slot>,
+    waiters: Vec<Waiter>,
+    wake: Option<BootTime>,
+    attempt: Option<(u64, Option<AbortHandle>)>,
+}
+
+struct Waiter {
+    min_ttl: Duration,
+    reply: Reply,
+}
+
+struct Running {
+    life: LifeId,
+    attempt: u64,
+    upstream: Option<String>,
+}
+
+impl Actor {
+    pub fn new(tools: Tools) -> Actor {
+        let drift_from = tools.clock.now();
+        Actor {
+            tools,
+            profiles: HashMap::new(),
+            lives: HashMap::new(),
+            next_life: 0,
+            wakes: BTreeSet::new(),
+            budgets: HashMap::new(),
+            refill: None,
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+            drift_from,
+        }
+    }
+
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        loop {
+            let pause = self.pause();
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                Some(done) = self.tasks.join_next_with_id() => self.done(done),
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.catch_up();
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let now = self.tools.clock.now();
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        [wake, self.refill]
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(LONGEST_SLEEP, |at| at.since(now.boot).min(LONGEST_SLEEP))
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Seat(seat, spec) => self.seat(seat, spec),
+            Command::Replace(id, spec) => self.replace(id, spec),
+            Command::Remove(id) => self.remove(id),
+            Command::Ask {
+                seat,
+                variant,
+                min_ttl,
+                reply,
+            } => self.ask(seat, variant, min_ttl, reply),
+            Command::Report {
+                seat,
+                fingerprint,
+                reply,
+            } => {
+                let _ = reply.send(self.report(seat, fingerprint));
+            }
+        }
+    }
+
+    fn seat(&mut self, seat: Arc<Seat>, spec: Box<Spec>) {
+        self.set_budget(&spec);
+        let id = seat.id;
+        let own = self.be_born(id, &spec, Variant::default(), seat.own.clone());
+        self.profiles.insert(
+            id,
+            Member {
+                seat,
+                spec,
+                own,
+                variants: HashMap::new(),
+            },
+        );
+        self.handle(own, Event::Tick);
+    }
+
+    fn replace(&mut self, id: SeatId, spec: Box<Spec>) {
+        self.set_budget(&spec);
+        let Some(member) = self.profiles.get_mut(&id) else {
+            return;
+        };
+        let rules = spec.rules.clone();
+        member.spec = spec;
+        let lives: Vec<LifeId> = std::iter::once(member.own)
+            .chain(member.variants.values().copied())
+            .collect();
+        for id in lives {
+            if let Some(life) = self.lives.get_mut(&id) {
+                let eager = rules.eager && life.variant.is_default();
+                life.machine.set_rules(Refresh {
+                    eager,
+                    ..rules.clone()
+                });
+            }
+            self.handle(id, Event::MaterialChanged);
+        }
+    }
+
+    fn remove(&mut self, id: SeatId) {
+        let Some(member) = self.profiles.remove(&id) else {
+            return;
+        };
+        for life in std::iter::once(member.own).chain(member.variants.into_values()) {
+            self.bury(life);
+        }
+    }
+
+    fn ask(&mut self, id: SeatId, variant: Variant, min_ttl: Duration, reply: Reply) {
+        let life = match self.life_for(id, variant) {
+            Ok(life) => life,
+            Err(why) => {
+                let _ = reply.send(Err(why));
+                return;
+            }
+        };
+        if let Some(life) = self.lives.get_mut(&life) {
+            life.waiters.push(Waiter { min_ttl, reply });
+        }
+        self.handle(life, Event::Asked { min_ttl });
+        self.promote(life);
+    }
+
+    fn report(&mut self, id: SeatId, fingerprint: Fingerprint) -> Result<Reported, NoAnswer> {
+        let now = self.tools.clock.now();
+        let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
+        let life = std::iter::once(member.own)
+            .chain(member.variants.values().copied())
+            .find(|life| {
+                self.lives
+                    .get(life)
+                    .and_then(|life| life.machine.held())
+                    .is_some_and(|held| held.fingerprint == fingerprint)
+            })
+            .unwrap_or(member.own);
+        self.handle(life, Event::Rejected { fingerprint });
+        self.promote(life);
+        let life = self.lives.get(&life).ok_or(NoAnswer::Gone)?;
+        Ok(Reported {
+            replaced: life.machine.replaced(now, fingerprint),
+            retry_after: life.machine.ask_again_in(now),
+        })
+    }
+
+    /// The life of a variant, which begins when it is first asked for.
+    fn life_for(&mut self, id: SeatId, variant: Variant) -> Result<LifeId, NoAnswer> {
+        let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
+        if variant.is_default() {
+            return Ok(member.own);
+        }
+        if let Some(life) = member.variants.get(&variant) {
+            return Ok(*life);
+        }
+        self.forget_sleeping_variants(id);
+        let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
+        if member.variants.len() >= VARIANTS_PER_PROFILE {
+            return Err(NoAnswer::TooManyVariants);
+        }
+        let mut spec = member.spec.clone();
+        // Nobody knows whether it will be asked for again.
+        spec.rules.eager = false;
+        let slot = Arc::new(Slot::new(false));
+        let life = self.be_born(id, &spec, variant.clone(), slot.clone());
+        if let Some(member) = self.profiles.get_mut(&id) {
+            member.variants.insert(variant.clone(), life);
+            member.seat.variants.rcu(|variants| {
+                let mut variants = HashMap::clone(variants);
+                variants.insert(variant.clone(), slot.clone());
+                variants
+            });
+        }
+        Ok(life)
+    }
+
+    /// Variants that nobody asked for lately and that have no credential make room.
+    fn forget_sleeping_variants(&mut self, id: SeatId) {
+        let now = self.tools.clock.now();
+        let Some(member) = self.profiles.get_mut(&id) else {
+            return;
+        };
+        let lives = &self.lives;
+        let gone: Vec<(Variant, LifeId)> = member
+            .variants
+            .iter()
+            .filter(|(_, life)| {
+                lives.get(life).is_none_or(|life| {
+                    life.waiters.is_empty() && life.machine.state(now) == State::Asleep
+                })
+            })
+            .map(|(variant, life)| (variant.clone(), *life))
+            .collect();
+        for (variant, life) in gone {
+            if let Some(member) = self.profiles.get_mut(&id) {
+                member.variants.remove(&variant);
+                member.seat.variants.rcu(|variants| {
+                    let mut variants = HashMap::clone(variants);
+                    variants.remove(&variant);
+                    variants
+                });
+            }
+            self.bury(life);
+        }
+    }
+
+    fn be_born(&mut self, seat: SeatId, spec: &Spec, variant: Variant, slot: Arc<Slot>) -> LifeId {
+        let mut phase = DefaultHasher::new();
+        (self.tools.host_seed, &spec.name, &variant).hash(&mut phase);
+        self.next_life += 1;
+        self.lives.insert(
+            self.next_life,
+            Life {
+                seat,
+                variant,
+                machine: Lifecycle::new(spec.rules.clone(), phase.finish()),
+                slot,
+                waiters: Vec::new(),
+                wake: None,
+                attempt: None,
+            },
+        );
+        self.next_life
+    }
+
+    fn bury(&mut self, id: LifeId) {
+        let Some(mut life) = self.lives.remove(&id) else {
+            return;
+        };
+        if let Some(at) = life.wake {
+            self.wakes.remove(&(at, id));
+        }
+        if let Some((attempt, task)) = life.attempt.take() {
+            for budget in self.budgets.values_mut() {
+                budget.withdraw(&(id, attempt));
+            }
+            if let Some(task) = task {
+                task.abort();
+            }
+        }
+        life.slot.close();
+        for waiter in life.waiters {
+            let _ = waiter.reply.send(Err(NoAnswer::Gone));
+        }
+    }
+
+    fn set_budget(&mut self, spec: &Spec) {
+        let Some(upstream) = &spec.upstream else {
+            return;
+        };
+        let now = self.tools.clock.now().boot;
+        self.budgets
+            .entry(upstream.name.clone())
+            .and_modify(|budget| budget.set_limits(upstream.max_in_flight, upstream.max_per_second))
+            .or_insert_with(|| Budget::new(upstream.max_in_flight, upstream.max_per_second, now));
+    }
+
+    /// Puts an event into a lifecycle and carries out what it says.
+    fn handle(&mut self, id: LifeId, event: Event) {
+        let now = self.tools.clock.now();
+        let Some(life) = self.lives.get_mut(&id) else {
+            return;
+        };
+        if let Some(asked) = life.slot.asked() {
+            life.machine.note_asked(asked);
+        }
+        let reaction = life.machine.handle(now, event);
+        self.carry_out(id, now, reaction);
+        // A credential may come that is too short-lived for somebody who waits: ask again on their behalf.
+        if let Some(life) = self.lives.get_mut(&id)
+            && life.attempt.is_none()
+            && let Some(min_ttl) = life.waiters.iter().map(|waiter| waiter.min_ttl).max()
+        {
+            let reaction = life.machine.handle(now, Event::Asked { min_ttl });
+            self.carry_out(id, now, reaction);
+        }
+    }
+
+    fn carry_out(&mut self, id: LifeId, now: Stamp, reaction: Reaction) {
+        let Some(life) = self.lives.get_mut(&id) else {
+            return;
+        };
+        let Some(member) = self.profiles.get(&life.seat) else {
+            return;
+        };
+        if let Some(attempt) = reaction.fetch {
+            let urgent = !life.waiters.is_empty();
+            if let Some((before, Some(task))) = life.attempt.replace((attempt, None)) {
+                debug!(profile = %member.spec.name, attempt = before, "attempt given up for a newer one");
+                task.abort();
+            }
+            match &member.spec.upstream {
+                None => self.tasks_start(id, attempt, None),
+                Some(upstream) => {
+                    let name = upstream.name.clone();
+                    if let Some(budget) = self.budgets.get_mut(&name) {
+                        budget.queue((id, attempt), urgent);
+                    }
+                }
+            }
+        }
+        self.settle(id, now, reaction.publish);
+    }
+
+    /// Publishes, answers those who wait, and plans the next wake-up.
+    fn settle(&mut self, id: LifeId, now: Stamp, publish: bool) {
+        let Some(life) = self.lives.get_mut(&id) else {
+            return;
+        };
+        if publish && let Some(member) = self.profiles.get(&life.seat) {
+            let target = member.spec.target.as_deref();
+            life.publish(now, target, &self.tools.encode);
+        }
+        life.answer_waiters(now);
+        let wake = life.machine.wake_at(now);
+        if wake != life.wake {
+            if let Some(at) = life.wake {
+                self.wakes.remove(&(at, id));
+            }
+            if let Some(at) = wake {
+                self.wakes.insert((at, id));
+            }
+            life.wake = wake;
+        }
+    }
+
+    fn promote(&mut self, id: LifeId) {
+        if let Some(life) = self.lives.get(&id)
+            && let Some((attempt, None)) = life.attempt
+            && let Some(member) = self.profiles.get(&life.seat)
+            && let Some(upstream) = &member.spec.upstream
+            && let Some(budget) = self.budgets.get_mut(&upstream.name)
+        {
+            budget.promote(&(id, attempt));
+        }
+    }
+
+    /// What time has made due: wake-ups, queued attempts, and doubts when a clock has jumped.
+    fn catch_up(&mut self) {
+        let now = self.tools.clock.now();
+        if now.wall_ahead_since(self.drift_from) > DRIFT_NOTICED {
+            info!(
+                seconds = now.wall_ahead_since(self.drift_from).as_secs(),
+                "the wall clock has run ahead of the boot clock: it was set, or this machine was paused"
+            );
+            self.drift_from = now;
+            let all: Vec<LifeId> = self.lives.keys().copied().collect();
+            for life in all {
+                self.handle(life, Event::Tick);
+            }
+        } else if now.wall < self.drift_from.wall {
+            self.drift_from = now;
+        }
+        while let Some((at, life)) = self.wakes.first().copied()
+            && at <= now.boot
+        {
+            // Taken out first: a lifecycle that plans the same moment again is asked again, but not in this round.
+            self.wakes.pop_first();
+            if let Some(life) = self.lives.get_mut(&life) {
+                life.wake = None;
+            }
+            self.handle(life, Event::Tick);
+        }
+        self.start_queued(now);
+    }
+
+    fn start_queued(&mut self, now: Stamp) {
+        self.refill = None;
+        let mut start = Vec::new();
+        for (name, budget) in &mut self.budgets {
+            loop {
+                match budget.next(now.boot) {
+                    Next::Start(item) => start.push((name.clone(), item)),
+                    Next::At(at) => {
+                        self.refill = Some(self.refill.map_or(at, |first| first.min(at)));
+                        break;
+                    }
+                    Next::Nothing => break,
+                }
+            }
+        }
+        for (upstream, (life, attempt)) in start {
+            let current = self.lives.get(&life).is_some_and(
+                |life| matches!(life.attempt, Some((number, None)) if number == attempt),
+            );
+            if current {
+                self.tasks_start(life, attempt, Some(upstream));
+            } else if let Some(budget) = self.budgets.get_mut(&upstream) {
+                budget.done();
+            }
+        }
+    }
+
+    fn tasks_start(&mut self, id: LifeId, attempt: u64, upstream: Option<String>) {
+        let Some(life) = self.lives.get_mut(&id) else {
+            return;
+        };
+        let Some(member) = self.profiles.get(&life.seat) else {
+            return;
+        };
+        let provider = member.spec.provider.clone();
+        let variant = life.variant.clone();
+        let deadline = member
+            .spec
+            .upstream
+            .as_ref()
+            .map_or(LOCAL_DEADLINE, |upstream| upstream.deadline);
+        let task = self.tasks.spawn(async move {
+            tokio::time::timeout(deadline, provider.fetch(&variant))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Failure::transient(format!(
+                        "no credential within {} s: is the identity provider slow? http.timeout sets the limit",
+                        deadline.as_secs()
+                    )))
+                })
+        });
+        life.attempt = Some((attempt, Some(task.clone())));
+        self.running.insert(
+            task.id(),
+            Running {
+                life: id,
+                attempt,
+                upstream,
+            },
+        );
+    }
+
+    fn done(&mut self, result: Result<(Id, Result<Issued, Failure>), JoinError>) {
+        let (task, outcome) = match result {
+            Ok((task, outcome)) => (task, Some(outcome)),
+            Err(error) if error.is_panic() => (
+                error.id(),
+                Some(Err(Failure::transient(
+                    "the attempt ended in a defect of tokend; please report it",
+                ))),
+            ),
+            Err(error) => (error.id(), None),
+        };
+        let Some(run) = self.running.remove(&task) else {
+            return;
+        };
+        if let Some(budget) = run.upstream.and_then(|name| self.budgets.get_mut(&name)) {
+            budget.done();
+        }
+        let Some(life) = self.lives.get_mut(&run.life) else {
+            return;
+        };
+        let Some(outcome) = outcome else { return };
+        if matches!(life.attempt, Some((number, _)) if number == run.attempt) {
+            life.attempt = None;
+        }
+        if let Some(member) = self.profiles.get(&life.seat) {
+            tell(&member.spec, &life.machine, &outcome);
+        }
+        let event = match outcome {
+            Ok(issued) => Event::Fetched {
+                attempt: run.attempt,
+                fingerprint: self.tools.fingerprints.of(issued.scheme, &issued.token),
+                issued: Box::new(issued),
+            },
+            Err(failure) => Event::Failed {
+                attempt: run.attempt,
+                failure,
+            },
+        };
+        self.handle(run.life, event);
+    }
+}
+
+impl Life {
+    fn publish(&self, now: Stamp, target: Option<&str>, encode: &super::Encode) {
+        let trouble = self.machine.trouble().cloned();
+        let stale = trouble.is_some();
+        let before = self.slot.view();
+        let answer = self.machine.held().map(|credential| {
+            match &before.answer {
+                // Nothing that is encoded has changed.
+                Some(answer)
+                    if Arc::ptr_eq(&answer.credential, credential) && answer.stale == stale =>
+                {
+                    answer.clone()
+                }
+                _ => Arc::new(Answer {
+                    credential: credential.clone(),
+                    stale,
+                    encoded: encode(credential, stale, target, now),
+                }),
+            }
+        });
+        let refusal = match self.machine.verdict(now, Duration::ZERO) {
+            Verdict::Refuse(refusal) => Some(refusal),
+            Verdict::Serve(_) | Verdict::Wait => None,
+        };
+        self.slot.publish(View::new(
+            answer,
+            self.machine.state(now),
+            trouble,
+            refusal,
+            self.machine.due(now),
+        ));
+    }
+
+    fn answer_waiters(&mut self, now: Stamp) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let view = self.slot.view();
+        for waiter in std::mem::take(&mut self.waiters) {
+            if waiter.reply.is_closed() {
+                continue;
+            }
+            let answer = match self.machine.verdict(now, waiter.min_ttl) {
+                Verdict::Serve(_) => match &view.answer {
+                    Some(answer) => Ok(answer.clone()),
+                    None => {
+                        self.waiters.push(waiter);
+                        continue;
+                    }
+                },
+                Verdict::Refuse(refusal) => Err(NoAnswer::Refused(refusal)),
+                Verdict::Wait => {
+                    self.waiters.push(waiter);
+                    continue;
+                }
+            };
+            let _ = waiter.reply.send(answer);
+        }
+    }
+}
+
+/// Says once what happened: the first failure and the recovery aloud, repetitions quietly.
+fn tell(spec: &Spec, machine: &Lifecycle, outcome: &Result<Issued, Failure>) {
+    let profile = &spec.name;
+    match (outcome, machine.trouble()) {
+        (Ok(_), None) => debug!(%profile, "credential obtained"),
+        (Ok(_), Some(trouble)) => {
+            info!(%profile, failures = trouble.failures, "credential obtained again");
+        }
+        (Err(failure), None) => warn!(
+            %profile,
+            error = failure.message,
+            oauth_error = failure.oauth_error,
+            kind = ?failure.kind,
+            "cannot get a credential; trying again"
+        ),
+        (Err(failure), Some(trouble)) if trouble.failure.message != failure.message => warn!(
+            %profile,
+            error = failure.message,
+            oauth_error = failure.oauth_error,
+            kind = ?failure.kind,
+            failures = trouble.failures,
+            "still no credential, for another reason"
+        ),
+        (Err(failure), Some(trouble)) => {
+            debug!(%profile, error = failure.message, failures = trouble.failures, "still no credential");
+        }
+    }
+}

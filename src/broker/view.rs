@@ -1,0 +1,148 @@
+//! What readers see: published whole, read without a lock, judged by the reader's own look at the clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::core::credential::Credential;
+use crate::core::lifecycle::{Refusal, State, Trouble};
+use crate::core::time::{BootTime, Stamp};
+
+/// Encodes a credential for the wire: with its staleness and the profile's target.
+pub type Encode = Arc<dyn Fn(&Credential, bool, Option<&str>, Stamp) -> Bytes + Send + Sync>;
+
+/// A credential that is ready to be handed out.
+#[derive(Debug)]
+pub struct Answer {
+    /// The credential.
+    pub credential: Arc<Credential>,
+    /// The last attempt to renew it failed.
+    pub stale: bool,
+    /// Encoded for the wire.
+    pub encoded: Bytes,
+}
+
+/// What is known of one credential, at one moment.
+#[derive(Debug)]
+pub struct View {
+    /// The best credential so far; whether it still lives is for the reader to see.
+    pub answer: Option<Arc<Answer>>,
+    /// Where it stood when this was published. Use [`View::state`].
+    state: State,
+    /// Failures since the last success.
+    pub trouble: Option<Trouble>,
+    /// Why a caller without a credential would get none; None while one may come.
+    pub refusal: Option<Refusal>,
+    /// When the next attempt is planned.
+    pub next_attempt: Option<BootTime>,
+    /// The profile is gone; nothing comes after this.
+    pub closed: bool,
+}
+
+impl View {
+    pub(super) fn new(
+        answer: Option<Arc<Answer>>,
+        state: State,
+        trouble: Option<Trouble>,
+        refusal: Option<Refusal>,
+        next_attempt: Option<BootTime>,
+    ) -> View {
+        View {
+            answer,
+            state,
+            trouble,
+            refusal,
+            next_attempt,
+            closed: false,
+        }
+    }
+
+    /// Its credential, if it may be handed out for `min_ttl` without further thought.
+    #[must_use]
+    pub fn servable(&self, now: Stamp, min_ttl: Duration) -> Option<&Arc<Answer>> {
+        self.answer
+            .as_ref()
+            .filter(|answer| answer.credential.servable(now, min_ttl))
+    }
+
+    /// Where it stands now: a credential that has died since it was published does not count.
+    #[must_use]
+    pub fn state(&self, now: Stamp) -> State {
+        let dead = self
+            .answer
+            .as_ref()
+            .is_none_or(|answer| !answer.credential.lives(now, Duration::ZERO));
+        match self.state {
+            State::Fresh if dead => State::Fetching,
+            State::Stale if dead => State::Backoff,
+            state => state,
+        }
+    }
+}
+
+/// One published credential.
+#[derive(Debug)]
+pub struct Slot {
+    current: ArcSwap<View>,
+    changed: watch::Sender<Arc<View>>,
+    /// Boot-clock milliseconds of the last answer from memory; the actor looks at it when a renewal is due.
+    asked: AtomicU64,
+}
+
+impl Slot {
+    pub(super) fn new(eager: bool) -> Slot {
+        let state = if eager {
+            State::Fetching
+        } else {
+            State::Asleep
+        };
+        let view = Arc::new(View::new(None, state, None, None, None));
+        Slot {
+            current: ArcSwap::new(view.clone()),
+            changed: watch::Sender::new(view),
+            asked: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn publish(&self, view: View) {
+        let view = Arc::new(view);
+        self.current.store(view.clone());
+        self.changed.send_replace(view);
+    }
+
+    /// Says that nothing comes any more.
+    pub(super) fn close(&self) {
+        let mut view = View::new(None, State::Asleep, None, None, None);
+        view.closed = true;
+        self.publish(view);
+    }
+
+    /// The current view, for a short look.
+    #[must_use]
+    pub fn view(&self) -> arc_swap::Guard<Arc<View>> {
+        self.current.load()
+    }
+
+    /// The current view, and every later one; the last has [`View::closed`].
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<View>> {
+        self.changed.subscribe()
+    }
+
+    /// A caller was answered from memory.
+    pub fn note_asked(&self, now: Stamp) {
+        let millis = u64::try_from(now.boot.0.as_millis()).unwrap_or(u64::MAX);
+        self.asked.store(millis, Ordering::Relaxed);
+    }
+
+    pub(super) fn asked(&self) -> Option<BootTime> {
+        match self.asked.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(BootTime(Duration::from_millis(millis))),
+        }
+    }
+}
