@@ -126,6 +126,11 @@ enum Command {
         min_ttl: Duration,
         reply: oneshot::Sender<Result<Arc<Answer>, NoAnswer>>,
     },
+    Slot {
+        seat: SeatId,
+        variant: Variant,
+        reply: oneshot::Sender<Result<Arc<Slot>, NoAnswer>>,
+    },
     Report {
         seat: SeatId,
         fingerprint: Fingerprint,
@@ -193,6 +198,21 @@ impl Broker {
             seat: seat.id,
             variant,
             min_ttl,
+            reply,
+        })
+        .await;
+        answer.await.unwrap_or(Err(NoAnswer::Gone))
+    }
+
+    /// Where the credential of a variant is published, which begins to live by being asked for.
+    ///
+    /// # Errors
+    /// [`NoAnswer::Gone`], [`NoAnswer::TooManyVariants`]
+    pub async fn slot(&self, seat: &Seat, variant: Variant) -> Result<Arc<Slot>, NoAnswer> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Slot {
+            seat: seat.id,
+            variant,
             reply,
         })
         .await;

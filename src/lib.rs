@@ -11,6 +11,7 @@ pub mod dev;
 pub mod material;
 pub mod proto;
 pub mod provider;
+pub mod registry;
 pub mod server;
 pub mod socket;
 pub mod telemetry;

@@ -1,1 +1,29 @@
-//! (being written)
+//! The socket's two languages, gRPC and HTTP/1.1 with JSON: caller → policy → broker → wire. Generated types stop here.
+
+mod connection;
+mod desk;
+mod error;
+mod grpc;
+mod health;
+mod http;
+mod status;
+mod wire;
+
+use std::sync::Arc;
+
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+pub use self::desk::Desk;
+pub use self::wire::encode;
+use crate::core::profile::Limits;
+
+/// Serves `listener` until `shutdown` says true, then lets what is in flight finish for a bounded time.
+pub async fn run(
+    listener: UnixListener,
+    desk: Arc<Desk>,
+    limits: &Limits,
+    shutdown: watch::Receiver<bool>,
+) {
+    connection::accept(listener, &desk, limits, shutdown).await;
+}

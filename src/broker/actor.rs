@@ -130,6 +130,13 @@ impl Actor {
                 min_ttl,
                 reply,
             } => self.ask(seat, variant, min_ttl, reply),
+            Command::Slot {
+                seat,
+                variant,
+                reply,
+            } => {
+                let _ = reply.send(self.slot(seat, variant));
+            }
             Command::Report {
                 seat,
                 fingerprint,
@@ -200,6 +207,18 @@ impl Actor {
         }
         self.handle(life, Event::Asked { min_ttl });
         self.promote(life);
+    }
+
+    fn slot(&mut self, id: SeatId, variant: Variant) -> Result<Arc<Slot>, NoAnswer> {
+        let id = self.life_for(id, variant)?;
+        self.handle(
+            id,
+            Event::Asked {
+                min_ttl: Duration::ZERO,
+            },
+        );
+        let life = self.lives.get(&id).ok_or(NoAnswer::Gone)?;
+        Ok(life.slot.clone())
     }
 
     fn report(&mut self, id: SeatId, fingerprint: Fingerprint) -> Result<Reported, NoAnswer> {

@@ -1,0 +1,189 @@
+//! From an accepted stream to requests: who is asking, the authority repair, and which of the two languages it is.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, Version, header};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tonic::service::Routes;
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use super::desk::Desk;
+use super::grpc::Grpc;
+use super::health::HealthDesk;
+use super::http;
+use crate::caller::Callers;
+use crate::core::profile::Limits;
+use crate::proto;
+use crate::proto::admin_service_server::AdminServiceServer;
+use crate::proto::credential_service_server::CredentialServiceServer;
+use crate::socket::authority::RepairAuthority;
+
+/// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own deadline; a watcher's stream
+/// would never end by itself.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Pause after a failed accept: out of descriptors, for instance, which passes when a connection closes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A silent HTTP/2 peer is asked this often whether it is still there, and gets this long to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
+
+/// Accepts until told to stop, then drains.
+pub async fn accept(
+    listener: UnixListener,
+    desk: &Arc<Desk>,
+    limits: &Limits,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let callers = Callers::new();
+    let languages = Languages::new(desk, limits);
+    let builder = builder(limits);
+    let places = Arc::new(Semaphore::new(limits.connections as usize));
+    let draining = GracefulShutdown::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            _ = shutdown.wait_for(|stop| *stop) => break,
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            warn!(
+                limit = limits.connections,
+                "too many connections: this one is closed"
+            );
+            continue;
+        };
+        let caller = match callers.of(&stream) {
+            Ok(caller) => Arc::new(caller),
+            Err(error) => {
+                warn!(%error, "the kernel does not say who is asking: the connection is closed");
+                continue;
+            }
+        };
+        let service = {
+            let languages = languages.clone();
+            service_fn(move |request| languages.clone().answer(caller.clone(), request))
+        };
+        let connection = builder
+            .serve_connection(
+                TokioIo::new(RepairAuthority::<UnixStream>::new(stream)),
+                service,
+            )
+            .into_owned();
+        let connection = draining.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN, draining.shutdown())
+        .await
+        .is_err()
+    {
+        debug!("connections that did not end by themselves are closed");
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let header_size = limits.header_size;
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.handshake_timeout)
+        .max_buf_size(usize::try_from(header_size).unwrap_or(usize::MAX).max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_header_list_size(header_size)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_ANSWER);
+    builder
+}
+
+/// gRPC, and HTTP with JSON.
+#[derive(Clone)]
+struct Languages {
+    grpc: Router,
+    json: Router,
+}
+
+impl Languages {
+    fn new(desk: &Arc<Desk>, limits: &Limits) -> Languages {
+        let message = usize::try_from(limits.message_size).unwrap_or(usize::MAX);
+        let describe = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let mut routes = Routes::builder();
+        routes
+            .add_service(
+                CredentialServiceServer::new(Grpc(desk.clone())).max_decoding_message_size(message),
+            )
+            .add_service(
+                AdminServiceServer::new(Grpc(desk.clone())).max_decoding_message_size(message),
+            )
+            .add_service(tonic_health::pb::health_server::HealthServer::new(
+                HealthDesk(desk.clone()),
+            ))
+            .add_service(
+                describe()
+                    .build_v1()
+                    .expect("our own descriptors are sound"),
+            )
+            .add_service(
+                describe()
+                    .build_v1alpha()
+                    .expect("our own descriptors are sound"),
+            );
+        Languages {
+            grpc: routes.routes().prepare().into_axum_router(),
+            json: http::router(desk.clone()),
+        }
+    }
+
+    async fn answer(
+        self,
+        caller: Arc<crate::core::policy::Caller>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        request.extensions_mut().insert(caller);
+        let is_grpc = request.version() == Version::HTTP_2
+            && request
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        let request = request.map(Body::new);
+        if !is_grpc {
+            return self.json.oneshot(request).await;
+        }
+        if http::is_from_a_browser(request.headers()) {
+            return Ok(hyper::StatusCode::FORBIDDEN.into_response());
+        }
+        self.grpc.oneshot(request).await
+    }
+}

@@ -1,0 +1,178 @@
+//! What both languages do: look the profile up for this caller, answer from memory, and otherwise ask the broker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::Denial;
+use crate::broker::{Answer, Broker, Reported, Seat, Slot};
+use crate::clock::Clock;
+use crate::core::credential::{Fingerprint, Variant};
+use crate::core::policy::Caller;
+use crate::core::time::Stamp;
+use crate::registry::{Current, Entry, Standing};
+
+/// Scopes or audience that one request may name.
+const SCOPES_PER_REQUEST: usize = 32;
+
+/// Everything that a request needs.
+pub struct Desk {
+    /// The profiles.
+    pub registry: Current,
+    /// Gets what is not in memory.
+    pub broker: Broker,
+    /// Tells the time.
+    pub clock: Clock,
+    /// When the daemon started.
+    pub started: Stamp,
+}
+
+/// What a caller asks for.
+#[derive(Debug, Default)]
+pub struct Ask {
+    /// Name of the profile.
+    pub profile: String,
+    /// Never answered with less.
+    pub min_ttl: Duration,
+    /// Scopes beyond the default.
+    pub scopes: Vec<String>,
+    /// Audience beyond the default; empty for the default.
+    pub audience: String,
+    /// The caller's own deadline.
+    pub deadline: Option<Duration>,
+}
+
+impl Desk {
+    /// The profile, if this caller may use it and it works.
+    pub fn seat(&self, caller: &Caller, profile: &str) -> Result<(Arc<Entry>, Arc<Seat>), Denial> {
+        if profile.is_empty() {
+            return Err(Denial::bad_request(
+                "the request names no profile: set `profile`",
+            ));
+        }
+        let registry = self.registry.load();
+        let entry = registry
+            .permitted(profile, caller)
+            .ok_or_else(|| Denial::not_found(profile))?;
+        match &entry.standing {
+            Standing::Seated(seat) => Ok((entry.clone(), seat.clone())),
+            Standing::Invalid(why) => Err(Denial::invalid(profile, why)),
+        }
+    }
+
+    /// A credential of the profile, and the moment at which it was judged.
+    pub async fn token(
+        &self,
+        caller: &Caller,
+        ask: Ask,
+    ) -> Result<(Arc<Answer>, Arc<Entry>, Stamp), Denial> {
+        let (entry, seat) = self.seat(caller, &ask.profile)?;
+        let variant = variant(&entry, ask.scopes, ask.audience)?;
+        let now = self.clock.now();
+        if let Some(answer) = from_memory(&seat, &variant, ask.min_ttl, now) {
+            return Ok((answer, entry, now));
+        }
+        let asked = self.broker.ask(&seat, variant, ask.min_ttl);
+        let answer = match ask.deadline {
+            Some(deadline) => tokio::time::timeout(deadline, asked)
+                .await
+                .map_err(|_| Denial::deadline(&ask.profile))?,
+            None => asked.await,
+        }
+        .map_err(|why| Denial::of(&ask.profile, why))?;
+        // It was right when it was sent. Time may have passed on the way here.
+        let now = self.clock.now();
+        if !answer.credential.lives(now, Duration::ZERO) {
+            return Err(Denial::deadline(&ask.profile));
+        }
+        Ok((answer, entry, now))
+    }
+
+    /// Takes note that an API refused a credential.
+    pub async fn report(
+        &self,
+        caller: &Caller,
+        profile: &str,
+        fingerprint: &str,
+    ) -> Result<Reported, Denial> {
+        let (_, seat) = self.seat(caller, profile)?;
+        let fingerprint = Fingerprint::parse(fingerprint).ok_or_else(|| {
+            Denial::bad_request(
+                "`fingerprint` is not one of tokend's: send the field of the credential as it is",
+            )
+        })?;
+        self.broker
+            .report(&seat, fingerprint)
+            .await
+            .map_err(|why| Denial::of(profile, why))
+    }
+
+    /// The slot to watch; watching wakes a sleeping profile.
+    pub async fn slot(
+        &self,
+        caller: &Caller,
+        profile: &str,
+        scopes: Vec<String>,
+        audience: String,
+    ) -> Result<(Arc<Entry>, Arc<Slot>), Denial> {
+        let (entry, seat) = self.seat(caller, profile)?;
+        let variant = variant(&entry, scopes, audience)?;
+        let slot = self
+            .broker
+            .slot(&seat, variant)
+            .await
+            .map_err(|why| Denial::of(profile, why))?;
+        Ok((entry, slot))
+    }
+}
+
+/// The published credential, if it will do.
+fn from_memory(
+    seat: &Seat,
+    variant: &Variant,
+    min_ttl: Duration,
+    now: Stamp,
+) -> Option<Arc<Answer>> {
+    let look = |slot: &Slot| {
+        let answer = slot.view().servable(now, min_ttl).cloned()?;
+        slot.note_asked(now);
+        Some(answer)
+    };
+    if variant.is_default() {
+        look(seat.own())
+    } else {
+        look(seat.slot(variant)?.as_ref())
+    }
+}
+
+/// What the caller names beyond the default, as far as the profile allows it.
+fn variant(entry: &Entry, mut scopes: Vec<String>, audience: String) -> Result<Variant, Denial> {
+    if scopes.is_empty() && audience.is_empty() {
+        return Ok(Variant::default());
+    }
+    if scopes.len() > SCOPES_PER_REQUEST {
+        return Err(Denial::bad_request(format!(
+            "a request may name at most {SCOPES_PER_REQUEST} scopes"
+        )));
+    }
+    if let Some(scope) = scopes
+        .iter()
+        .find(|scope| !entry.request.scopes.contains(scope))
+    {
+        return Err(Denial::bad_request(format!(
+            "profile {}: the scope {scope:?} is not among those that `request.scopes` allows",
+            entry.name
+        )));
+    }
+    if !audience.is_empty() && !entry.request.audiences.contains(&audience) {
+        return Err(Denial::bad_request(format!(
+            "profile {}: the audience {audience:?} is not among those that `request.audiences` allows",
+            entry.name
+        )));
+    }
+    scopes.sort_unstable();
+    scopes.dedup();
+    Ok(Variant {
+        scopes,
+        audience: Some(audience).filter(|audience| !audience.is_empty()),
+    })
+}

@@ -1,0 +1,191 @@
+//! Why a request gets no credential, and the one mapping from that to gRPC status and HTTP status.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::broker::NoAnswer;
+use crate::core::lifecycle::{Refusal, RefusalKind};
+
+/// The domain of every reason.
+const DOMAIN: &str = "tokend";
+
+/// Why there is no answer, in words for the caller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Denial {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    oauth_error: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+impl Denial {
+    fn new(code: Code, reason: &'static str, message: String) -> Denial {
+        Denial {
+            code,
+            reason,
+            message,
+            oauth_error: None,
+            retry_after: None,
+        }
+    }
+
+    /// Not there, or not permitted: the same words for both.
+    pub fn not_found(profile: &str) -> Denial {
+        let shown: String = profile.chars().take(128).collect();
+        Denial::new(
+            Code::NotFound,
+            "PROFILE_NOT_FOUND",
+            format!(
+                "no profile {shown:?} for this caller: it is not in tokend's configuration, or its `access` does not name this user or group"
+            ),
+        )
+    }
+
+    /// The profile's configuration or files cannot be used.
+    pub fn invalid(profile: &str, why: &str) -> Denial {
+        Denial::new(
+            Code::FailedPrecondition,
+            "PROFILE_INVALID",
+            format!("profile {profile}: {why}"),
+        )
+    }
+
+    /// The request itself is wrong.
+    pub fn bad_request(message: impl Into<String>) -> Denial {
+        Denial::new(Code::InvalidArgument, "INVALID_REQUEST", message.into())
+    }
+
+    /// The caller's own deadline has passed.
+    pub fn deadline(profile: &str) -> Denial {
+        Denial::new(
+            Code::DeadlineExceeded,
+            "DEADLINE_EXCEEDED",
+            format!(
+                "profile {profile}: no credential within the caller's deadline; the attempt goes on"
+            ),
+        )
+    }
+
+    /// The caller is not an administrator.
+    pub fn not_admin() -> Denial {
+        Denial::new(
+            Code::PermissionDenied,
+            "NOT_ADMIN",
+            "only root, the daemon's own user and whom `[server] admins` names may do this".into(),
+        )
+    }
+
+    /// What the broker said.
+    pub fn of(profile: &str, no_answer: NoAnswer) -> Denial {
+        match no_answer {
+            NoAnswer::Gone => Denial::not_found(profile),
+            NoAnswer::TooManyVariants => Denial::new(
+                Code::ResourceExhausted,
+                "CALLER_RATE_LIMITED",
+                format!("profile {profile}: too many different scopes or audiences are in use at the same time"),
+            )
+            .after(Some(Duration::from_secs(60))),
+            NoAnswer::Refused(refusal) => Denial::refused(profile, &refusal),
+        }
+    }
+
+    /// What the lifecycle said.
+    pub fn refused(profile: &str, refusal: &Refusal) -> Denial {
+        let (code, reason) = match refusal.kind {
+            RefusalKind::Unavailable => (Code::Unavailable, "UPSTREAM_UNAVAILABLE"),
+            RefusalKind::Rejected => (Code::FailedPrecondition, "UPSTREAM_REJECTED"),
+            RefusalKind::MinTtlTooLong => (Code::OutOfRange, "MIN_TTL_TOO_LONG"),
+        };
+        let mut denial = Denial::new(
+            code,
+            reason,
+            format!("profile {profile}: {}", refusal.message),
+        )
+        .after(refusal.retry_after);
+        denial.oauth_error.clone_from(&refusal.oauth_error);
+        denial
+    }
+
+    fn after(mut self, retry_after: Option<Duration>) -> Denial {
+        self.retry_after = retry_after;
+        self
+    }
+
+    /// Fixed name of the cause.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// For people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// When asking again makes sense.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl From<Denial> for Status {
+    fn from(denial: Denial) -> Status {
+        let metadata: HashMap<String, String> = denial
+            .oauth_error
+            .into_iter()
+            .map(|code| ("oauth_error".to_owned(), code))
+            .collect();
+        let mut details = ErrorDetails::with_error_info(denial.reason, DOMAIN, metadata);
+        if denial.retry_after.is_some() {
+            details.set_retry_info(denial.retry_after);
+        }
+        Status::with_error_details(denial.code, denial.message, details)
+    }
+}
+
+impl IntoResponse for Denial {
+    fn into_response(self) -> Response {
+        let (status, code) = match self.code {
+            Code::InvalidArgument => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
+            Code::OutOfRange => (StatusCode::BAD_REQUEST, "OUT_OF_RANGE"),
+            Code::PermissionDenied => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
+            Code::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+            Code::FailedPrecondition => (StatusCode::FAILED_DEPENDENCY, "FAILED_PRECONDITION"),
+            Code::ResourceExhausted => (StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
+            Code::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+        };
+        let mut body = json!({
+            "code": code,
+            "reason": self.reason,
+            "message": self.message,
+        });
+        if let Some(after) = self.retry_after {
+            body["retry_after"] = json!(after.as_secs_f64());
+        }
+        if let Some(code) = self.oauth_error {
+            body["oauth_error"] = json!(code);
+        }
+        let mut response = (status, Json(body)).into_response();
+        if let Some(after) = self.retry_after
+            && matches!(
+                status,
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+            )
+        {
+            // Whole seconds (RFC 9110 §10.2.3), never too early.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        response
+    }
+}

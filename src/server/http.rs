@@ -1,0 +1,315 @@
+//! The same socket for clients that speak HTTP/1.1 and JSON.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::desk::{Ask, Desk};
+use super::error::Denial;
+use super::{status, wire};
+use crate::core::policy::Caller;
+use crate::registry::{Entry, Standing};
+
+type Who = Extension<Arc<Caller>>;
+type Place = State<Arc<Desk>>;
+
+/// Names under which this server may be addressed. Others mean a browser that was led here by a name of somebody else's.
+const HOSTS: [&str; 4] = ["tokend", "localhost", "127.0.0.1", "[::1]"];
+
+/// Largest body of a request: a fingerprint and some air.
+const BODY_LIMIT: usize = 4096;
+
+/// The HTTP side of the socket.
+pub fn router(desk: Arc<Desk>) -> Router {
+    Router::new()
+        .route("/v1/profiles", get(profiles))
+        .route("/v1/profiles/{name}/token", get(token))
+        .route("/v1/profiles/{name}/rejected", post(rejected))
+        .route("/v1/status", get(state))
+        .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/readyz", get(ready))
+        .fallback(nowhere)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn(guard))
+        .with_state(desk)
+}
+
+/// Keeps browsers out, and answers out of caches.
+async fn guard(request: Request, next: Next) -> Response {
+    let mut response = match refuse(request.headers(), request.uri()) {
+        Some(why) => error(StatusCode::FORBIDDEN, "PERMISSION_DENIED", "FORBIDDEN", why),
+        None => next.run(request).await,
+    };
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Why a request is refused whatever it asks for.
+pub fn refuse(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
+    if is_from_a_browser(headers) {
+        return Some(
+            "requests with Origin or Sec-Fetch-* come from a browser, which has no business here",
+        );
+    }
+    let named = headers
+        .get_all(header::HOST)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .chain(
+            uri.authority()
+                .map(|authority| authority.as_str().as_bytes()),
+        );
+    let mut any = false;
+    for host in named {
+        any = true;
+        if !is_ours(host) {
+            return Some("this Host is not tokend's: use http://tokend/… or http://localhost/…");
+        }
+    }
+    (!any).then_some("a Host header is needed: tokend or localhost")
+}
+
+/// Whether the headers are those that only browsers send.
+pub fn is_from_a_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN)
+        || headers
+            .keys()
+            .any(|name| name.as_str().starts_with("sec-fetch-"))
+}
+
+fn is_ours(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else {
+        return false;
+    };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    HOSTS.iter().any(|ours| ours.eq_ignore_ascii_case(name))
+}
+
+async fn token(
+    State(desk): Place,
+    Extension(caller): Who,
+    Path(profile): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Denial> {
+    let mut ask = Ask {
+        profile,
+        ..Ask::default()
+    };
+    for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match key.as_ref() {
+            "min_ttl" => ask.min_ttl = min_ttl(&value)?,
+            // Both `scopes=a&scopes=b` and `scopes=a b`, which is how OAuth writes them.
+            "scopes" => ask.scopes.extend(
+                value
+                    .split(' ')
+                    .filter(|scope| !scope.is_empty())
+                    .map(str::to_owned),
+            ),
+            "audience" => ask.audience = value.into_owned(),
+            other => {
+                return Err(Denial::bad_request(format!(
+                    "unknown query parameter {other:?}: known are min_ttl, scopes and audience"
+                )));
+            }
+        }
+    }
+    let (answer, entry, now) = desk.token(&caller, ask).await?;
+    Ok(Json(wire::json(&answer, entry.target.as_deref(), now)))
+}
+
+fn min_ttl(text: &str) -> Result<Duration, Denial> {
+    humantime::parse_duration(text).map_err(|_| {
+        Denial::bad_request("`min_ttl` is a duration with its unit, for instance 30s or 5m")
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rejection {
+    fingerprint: String,
+}
+
+async fn rejected(
+    State(desk): Place,
+    Extension(caller): Who,
+    Path(profile): Path<String>,
+    body: Result<Json<Rejection>, JsonRejection>,
+) -> Result<Json<Value>, Denial> {
+    let Json(body) = body.map_err(|_| {
+        Denial::bad_request(
+            "the body must be {\"fingerprint\": \"…\"} with Content-Type: application/json",
+        )
+    })?;
+    let reported = desk.report(&caller, &profile, &body.fingerprint).await?;
+    let mut answer = json!({ "replaced": reported.replaced });
+    if !reported.replaced {
+        answer["retry_after"] = json!(reported.retry_after.as_secs_f64());
+    }
+    Ok(Json(answer))
+}
+
+async fn profiles(State(desk): Place, Extension(caller): Who) -> Json<Value> {
+    let now = desk.clock.now();
+    let profiles: Vec<Value> = desk
+        .registry
+        .load()
+        .visible(&caller)
+        .into_iter()
+        .map(|entry| {
+            json!({
+                "name": entry.name.as_str(),
+                "method": entry.method,
+                "available": status::available(entry, now),
+                "target": entry.target.as_deref().unwrap_or_default(),
+            })
+        })
+        .collect();
+    Json(json!({ "profiles": profiles }))
+}
+
+async fn state(
+    State(desk): Place,
+    Extension(caller): Who,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Denial> {
+    let registry = desk.registry.load();
+    let wanted = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find(|(key, _)| key == "profile")
+        .map(|(_, value)| value.into_owned());
+    // Administrators see every profile, others those that they may use.
+    let mut entries: Vec<&Arc<Entry>> = if registry.admins.administers(&caller) {
+        registry.all()
+    } else {
+        registry.visible(&caller)
+    };
+    if let Some(wanted) = &wanted {
+        entries.retain(|entry| entry.name.as_str() == wanted);
+        if entries.is_empty() {
+            return Err(Denial::not_found(wanted));
+        }
+    }
+    Ok(Json(status::json(&desk, registry.generation, &entries)))
+}
+
+async fn ready(State(desk): Place, Extension(caller): Who) -> Response {
+    let now = desk.clock.now();
+    let missing: Vec<Value> = desk
+        .registry
+        .load()
+        .visible(&caller)
+        .into_iter()
+        .filter(|entry| !status::available(entry, now))
+        .map(|entry| {
+            let (state, message) = match &entry.standing {
+                Standing::Invalid(why) => ("invalid", why.clone()),
+                Standing::Seated(seat) => {
+                    let view = seat.own().view();
+                    let why = view.trouble.as_ref().map_or_else(
+                        || "the first credential has not come yet".to_owned(),
+                        |trouble| trouble.failure.message.clone(),
+                    );
+                    (view.state(now).as_str(), why)
+                }
+            };
+            json!({ "name": entry.name.as_str(), "state": state, "message": message })
+        })
+        .collect();
+    let status = if missing.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(json!({ "ready": missing.is_empty(), "profiles": missing })),
+    )
+        .into_response()
+}
+
+async fn nowhere() -> Response {
+    let why = "no such path: see GET /v1/profiles/NAME/token, /v1/profiles, /v1/status, /healthz, /readyz";
+    error(StatusCode::NOT_FOUND, "NOT_FOUND", "PATH_NOT_FOUND", why)
+}
+
+async fn wrong_method() -> Response {
+    let why = "this path does not take that method: everything is GET, but POST /v1/profiles/NAME/rejected";
+    error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "UNIMPLEMENTED",
+        "METHOD_NOT_ALLOWED",
+        why,
+    )
+}
+
+fn error(status: StatusCode, code: &str, reason: &str, message: &str) -> Response {
+    (
+        status,
+        Json(json!({ "code": code, "reason": reason, "message": message })),
+    )
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(headers: &[(&str, &str)], uri: &str) -> bool {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(
+                header::HeaderName::try_from(*name).expect("name"),
+                HeaderValue::from_str(value).expect("value"),
+            );
+        }
+        refuse(&map, &uri.parse().expect("uri")).is_some()
+    }
+
+    #[test]
+    fn only_our_own_hosts_and_no_browser() {
+        for host in [
+            "tokend",
+            "localhost",
+            "LOCALHOST",
+            "127.0.0.1",
+            "[::1]",
+            "localhost:80",
+            "[::1]:8080",
+        ] {
+            assert!(!refused(&[("host", host)], "/"), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "tokend.evil.example",
+            "127.0.0.1.evil",
+            "",
+            "localhost:",
+            "::1",
+            "localhost:x",
+        ] {
+            assert!(refused(&[("host", host)], "/"), "{host}");
+        }
+        assert!(refused(&[], "/"));
+        assert!(refused(&[("host", "tokend"), ("host", "evil")], "/"));
+        assert!(refused(&[("host", "tokend")], "http://evil.example/"));
+        assert!(refused(&[("host", "tokend"), ("origin", "null")], "/"));
+        assert!(refused(
+            &[("host", "tokend"), ("sec-fetch-mode", "cors")],
+            "/"
+        ));
+    }
+}

@@ -1,0 +1,135 @@
+//! Status of the daemon and its profiles, for people and for monitoring.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::desk::Desk;
+use super::wire;
+use crate::core::failure::FailureKind;
+use crate::core::time::Stamp;
+use crate::proto::{GetStatusResponse, ProfileError, ProfileStatus};
+use crate::registry::{Entry, Standing};
+
+/// Whether a credential is there now or will be fetched on first use.
+pub fn available(entry: &Entry, now: Stamp) -> bool {
+    match &entry.standing {
+        Standing::Seated(seat) => seat.own().view().state(now).available(),
+        Standing::Invalid(_) => false,
+    }
+}
+
+/// The state of these profiles.
+pub fn of(desk: &Desk, generation: u64, entries: &[&Arc<Entry>]) -> GetStatusResponse {
+    let now = desk.clock.now();
+    GetStatusResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started_at: Some(wire::timestamp(desk.started.wall)),
+        config_generation: generation,
+        profiles: entries.iter().map(|entry| profile(entry, now)).collect(),
+    }
+}
+
+fn profile(entry: &Entry, now: Stamp) -> ProfileStatus {
+    let mut status = ProfileStatus {
+        name: entry.name.to_string(),
+        method: entry.method.clone(),
+        available: available(entry, now),
+        target: entry.target.clone().unwrap_or_default(),
+        issuer: entry.issuer.clone().unwrap_or_default(),
+        warnings: entry.warnings.clone(),
+        ..ProfileStatus::default()
+    };
+    let seat = match &entry.standing {
+        Standing::Invalid(why) => {
+            status.state = "invalid".to_owned();
+            status.last_error = Some(ProfileError {
+                reason: "PROFILE_INVALID".to_owned(),
+                message: why.clone(),
+                ..ProfileError::default()
+            });
+            return status;
+        }
+        Standing::Seated(seat) => seat,
+    };
+    let view = seat.own().view();
+    status.state = view.state(now).as_str().to_owned();
+    status.next_attempt_in = view
+        .next_attempt
+        .map(|at| wire::duration(at.since(now.boot)));
+    if let Some(answer) = &view.answer {
+        let credential = &answer.credential;
+        if credential.lives(now, Duration::ZERO) {
+            status.expires_in = credential.ttl(now).map(wire::duration);
+            status.fingerprint = credential.fingerprint.to_string();
+        }
+        status.generation = credential.generation;
+        status.clock_skew = credential
+            .clock_skew
+            .map(|seconds| prost_types::Duration { seconds, nanos: 0 });
+    }
+    status.last_error = view.trouble.as_ref().map(|trouble| ProfileError {
+        reason: match trouble.failure.kind {
+            FailureKind::Transient => "UPSTREAM_UNAVAILABLE",
+            FailureKind::Permanent => "UPSTREAM_REJECTED",
+        }
+        .to_owned(),
+        message: trouble.failure.message.clone(),
+        oauth_error: trouble.failure.oauth_error.clone().unwrap_or_default(),
+        since: Some(wire::timestamp(trouble.since.wall)),
+        failures: trouble.failures,
+    });
+    status
+}
+
+/// The same as JSON.
+pub fn json(desk: &Desk, generation: u64, entries: &[&Arc<Entry>]) -> Value {
+    let status = of(desk, generation, entries);
+    json!({
+        "version": status.version,
+        "pid": status.pid,
+        "started_at": wire::rfc3339(desk.started.wall),
+        "config_generation": status.config_generation,
+        "profiles": status.profiles.iter().map(profile_json).collect::<Vec<_>>(),
+    })
+}
+
+fn profile_json(profile: &ProfileStatus) -> Value {
+    let mut body = json!({
+        "name": profile.name,
+        "method": profile.method,
+        "state": profile.state,
+        "available": profile.available,
+        "target": profile.target,
+        "issuer": profile.issuer,
+        "generation": profile.generation,
+        "fingerprint": profile.fingerprint,
+        "warnings": profile.warnings,
+    });
+    let seconds = |time: &prost_types::Duration| {
+        json!(time.seconds as f64 + f64::from(time.nanos / 1_000_000) / 1000.0)
+    };
+    if let Some(time) = &profile.expires_in {
+        body["expires_in"] = seconds(time);
+    }
+    if let Some(time) = &profile.next_attempt_in {
+        body["next_attempt_in"] = seconds(time);
+    }
+    if let Some(time) = &profile.clock_skew {
+        body["clock_skew"] = json!(time.seconds);
+    }
+    if let Some(error) = &profile.last_error {
+        body["last_error"] = json!({
+            "reason": error.reason,
+            "message": error.message,
+            "oauth_error": error.oauth_error,
+            "since": error.since.as_ref().map(|at| wire::rfc3339(crate::core::time::WallTime(
+                Duration::new(at.seconds.cast_unsigned(), at.nanos.cast_unsigned()),
+            ))),
+            "failures": error.failures,
+        });
+    }
+    body
+}
