@@ -1,1 +1,3 @@
-//! (being written)
+//! The Unix socket that programs connect to.
+
+pub mod authority;

@@ -1,0 +1,119 @@
+//! Stock gRPC clients on a Unix socket: their `:authority`, made legal on the way in.
+//!
+//! For `unix:/run/tokend/tokend.sock` Python's grpcio, and probably every client built on the same C library, sends the
+//! `:authority` `run%2Ftokend%2Ftokend.sock`; grpc-java sends the path as it is. Neither is an authority (RFC 3986
+//! section 3.2, RFC 9113 section 8.3.1), so h2 resets the stream with PROTOCOL_ERROR before any handler runs
+//! (hyperium/h2#487) and the caller sees INTERNAL. Users do not set a channel option for one daemon, so the repair is ours.
+//!
+//! [`RepairAuthority`] sits on the accepted stream, under h2, and looks at what the client sends. Its
+//! [`Scanner`] walks frames and, in header blocks, HPACK representations; in the literal value of `:authority` it
+//! replaces illegal bytes in place. What holds:
+//!
+//! - The number of bytes never changes, so frame lengths and HPACK's tables on both sides stay in step.
+//! - Nothing is held back and nothing is allocated: a byte is decided when it arrives, wherever the reads cut the stream.
+//! - Whatever is not HTTP/2, or is malformed, switches the scanner off for good; h2 or hyper judges those bytes.
+//! - What the application sees as authority is mangled. A Unix socket has one authority: it must never decide anything.
+//!
+//! Not repaired, because no known client sends it: a literal whose name is an index into the *dynamic* table, and
+//! those illegal bytes of a Huffman value that `value.rs` says it cannot turn into legal ones.
+
+pub mod scanner;
+
+mod hpack;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
+
+use self::scanner::Scanner;
+
+/// An accepted stream whose client may be a stock gRPC client.
+///
+/// Reading repairs `:authority` as the module says; writing, and what [`Connected`] tells about the peer, go straight
+/// to the stream. One value serves one connection, from its first byte: put on a stream that was already read from, it
+/// sees no preface and does nothing. Errors are the stream's own.
+#[derive(Debug)]
+pub struct RepairAuthority<S> {
+    stream: S,
+    scanner: Scanner,
+}
+
+impl<S> RepairAuthority<S> {
+    /// Takes over a stream that nothing has been read from.
+    #[must_use]
+    pub fn new(stream: S) -> Self {
+        RepairAuthority {
+            stream,
+            scanner: Scanner::new(),
+        }
+    }
+
+    /// The stream underneath, for what it knows about its peer.
+    #[must_use]
+    pub fn get_ref(&self) -> &S {
+        &self.stream
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for RepairAuthority<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        // What the caller had in the buffer was repaired when it was read, or never came from here.
+        if let Some(fresh) = buf.filled_mut().get_mut(before..) {
+            this.scanner.repair(fresh);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for RepairAuthority<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    // Without these two, h2 would copy each frame's head and payload together before writing.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl<S: Connected> Connected for RepairAuthority<S> {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self) -> S::ConnectInfo {
+        self.stream.connect_info()
+    }
+}

@@ -1,0 +1,223 @@
+//! HPACK as far as the repair needs it: where the value of `:authority` is in a header block (RFC 7541 section 6).
+//!
+//! No tables are kept. An indexed field carries no bytes of its own; a literal whose name is an index above the static
+//! table is somebody else's field, or one that the repair does not cover.
+
+use super::value::Value;
+
+/// The index of `:authority` in the static table (RFC 7541 appendix A).
+const AUTHORITY: u32 = 1;
+const NAME: &[u8] = b":authority";
+/// [`NAME`] in the Huffman code of RFC 7541 appendix B, with its seven bits of padding.
+const HUFFMAN_NAME: &[u8] = &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f];
+
+/// The bit before a string's length that says Huffman.
+const HUFFMAN: u8 = 0x80;
+
+/// The most continuation bytes of an integer: values up to 2^28, and no overflow of 32 bits. h2 draws the same line.
+const MAX_CONTINUATION: u8 = 4;
+
+/// A walk over the header blocks of one connection.
+#[derive(Debug)]
+pub struct Block {
+    at: At,
+}
+
+/// Where in a header block the next byte stands.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// At the first byte of a representation: the only place where a block may end.
+    Field,
+    /// In an integer that did not fit into its prefix.
+    Integer {
+        of: Of,
+        value: u32,
+        /// How many continuation bytes there were.
+        seen: u8,
+    },
+    /// At the length of a literal name.
+    NameLength,
+    Name {
+        left: u32,
+        /// What the rest must be, as long as it can still be `:authority`.
+        wanted: Option<&'static [u8]>,
+    },
+    /// At the length of a value, of `:authority` or another.
+    ValueLength { authority: bool },
+    /// In a value that stays as it is.
+    OtherValue { left: u32 },
+    /// In the value of `:authority`.
+    Authority { left: u32, value: Value },
+}
+
+/// What an integer says.
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    /// The index of a whole field.
+    Field,
+    /// The size of the dynamic table.
+    TableSize,
+    /// The index of a literal's name; 0: the name follows.
+    Name,
+    NameLength {
+        huffman: bool,
+    },
+    ValueLength {
+        huffman: bool,
+        authority: bool,
+    },
+}
+
+impl Block {
+    pub fn new() -> Block {
+        Block { at: At::Field }
+    }
+
+    /// Goes over the next bytes of the block. None: malformed.
+    pub fn repair(&mut self, mut bytes: &mut [u8]) -> Option<()> {
+        while let Some(&first) = bytes.first() {
+            let used = match self.at {
+                At::Field => {
+                    // The four patterns of a first byte, longest prefix of the integer first (RFC 7541 section 6).
+                    let (of, prefix) = match first {
+                        0x80.. => (Of::Field, 7),
+                        0x40..0x80 => (Of::Name, 6),
+                        0x20..0x40 => (Of::TableSize, 5),
+                        // Without indexing (0x00) and never indexed (0x10).
+                        ..0x20 => (Of::Name, 4),
+                    };
+                    self.at = integer(of, first, prefix)?;
+                    1
+                }
+                At::Integer {
+                    of,
+                    mut value,
+                    mut seen,
+                } => {
+                    value += u32::from(first & 0x7f) << (7 * seen);
+                    seen += 1;
+                    self.at = if first & 0x80 == 0 {
+                        decoded(of, value)?
+                    } else if seen < MAX_CONTINUATION {
+                        At::Integer { of, value, seen }
+                    } else {
+                        return None;
+                    };
+                    1
+                }
+                At::NameLength => {
+                    let huffman = first & HUFFMAN != 0;
+                    self.at = integer(Of::NameLength { huffman }, first, 7)?;
+                    1
+                }
+                At::Name { mut left, wanted } => {
+                    let used = take(&mut left, bytes);
+                    let wanted = wanted.and_then(|wanted| wanted.strip_prefix(&bytes[..used]));
+                    self.at = if left > 0 {
+                        At::Name { left, wanted }
+                    } else {
+                        At::ValueLength {
+                            authority: wanted.is_some(),
+                        }
+                    };
+                    used
+                }
+                At::ValueLength { authority } => {
+                    let huffman = first & HUFFMAN != 0;
+                    self.at = integer(Of::ValueLength { huffman, authority }, first, 7)?;
+                    1
+                }
+                At::OtherValue { mut left } => {
+                    let used = take(&mut left, bytes);
+                    self.at = if left > 0 {
+                        At::OtherValue { left }
+                    } else {
+                        At::Field
+                    };
+                    used
+                }
+                At::Authority {
+                    mut left,
+                    mut value,
+                } => {
+                    let used = take(&mut left, bytes);
+                    value.repair(&mut bytes[..used], left == 0);
+                    self.at = if left > 0 {
+                        At::Authority { left, value }
+                    } else {
+                        At::Field
+                    };
+                    used
+                }
+            };
+            bytes = &mut bytes[used..];
+        }
+        Some(())
+    }
+
+    /// The block ends here. None: in the middle of a field.
+    pub fn end(&self) -> Option<()> {
+        matches!(self.at, At::Field).then_some(())
+    }
+}
+
+/// What follows the first byte of an integer of `prefix` bits (RFC 7541 section 5.1).
+fn integer(of: Of, first: u8, prefix: u32) -> Option<At> {
+    let mask = (1 << prefix) - 1;
+    let value = u32::from(first) & mask;
+    if value < mask {
+        decoded(of, value)
+    } else {
+        Some(At::Integer { of, value, seen: 0 })
+    }
+}
+
+/// What follows an integer. None: there is no field with the index 0.
+fn decoded(of: Of, value: u32) -> Option<At> {
+    Some(match (of, value) {
+        (Of::Field, 0) => return None,
+        (Of::Field | Of::TableSize, _) => At::Field,
+        (Of::Name, 0) => At::NameLength,
+        (Of::Name, index) => At::ValueLength {
+            authority: index == AUTHORITY,
+        },
+        (Of::NameLength { .. }, 0) => At::ValueLength { authority: false },
+        (Of::NameLength { huffman }, left) => {
+            let name = if huffman { HUFFMAN_NAME } else { NAME };
+            At::Name {
+                left,
+                wanted: (usize::try_from(left) == Ok(name.len())).then_some(name),
+            }
+        }
+        // An empty authority stays empty: there is no byte to change.
+        (Of::ValueLength { .. }, 0) => At::Field,
+        (
+            Of::ValueLength {
+                huffman,
+                authority: true,
+            },
+            left,
+        ) => At::Authority {
+            left,
+            value: Value::new(huffman),
+        },
+        (
+            Of::ValueLength {
+                authority: false, ..
+            },
+            left,
+        ) => At::OtherValue { left },
+    })
+}
+
+/// Takes from the rest of a string as many bytes as are here, and says how many.
+fn take(left: &mut u32, bytes: &[u8]) -> usize {
+    match u32::try_from(bytes.len()) {
+        Ok(here) if here < *left => {
+            *left -= here;
+            bytes.len()
+        }
+        // The whole rest is here, so it fits; and so it does when there are more bytes than 32 bits can count.
+        _ => std::mem::take(left) as usize,
+    }
+}

@@ -1,0 +1,201 @@
+//! HTTP/2 as far as the repair needs it: the preface, frames, and which of their bytes are a header block.
+
+use super::hpack::Block;
+
+/// What an HTTP/2 client sends first (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame's head: length (3), type (1), flags (1), stream (4) (RFC 9113 section 4.1).
+const HEAD: usize = 9;
+
+const HEADERS: u8 = 0x01;
+const CONTINUATION: u8 = 0x09;
+
+const END_HEADERS: u8 = 0x04;
+const PADDED: u8 = 0x08;
+const PRIORITY: u8 = 0x20;
+
+/// The fields that PRIORITY puts before the header block: dependency (4) and weight (1) (RFC 9113 section 6.2).
+const PRIORITY_FIELDS: usize = 5;
+
+/// Repairs `:authority` in what one client sends, as it arrives.
+///
+/// No I/O and no heap; it remembers a frame's head and where it is, and no byte of any value.
+#[derive(Debug)]
+pub struct Scanner {
+    at: At,
+    /// The head of the frame at hand, complete up to what [`At::Head`] says.
+    head: [u8; HEAD],
+    /// The header block at hand; between blocks, at the start of the next.
+    block: Block,
+    /// The stream whose header block has not ended: until it has, only its CONTINUATION may come.
+    open: Option<u32>,
+}
+
+/// Where in the connection the next byte stands.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// In the preface, after so many of its bytes.
+    Preface(usize),
+    /// In a frame's head, after so many of its bytes.
+    Head(usize),
+    /// At the length of the padding of a HEADERS frame whose payload this is, the length itself included.
+    PadLength(Payload),
+    /// In a frame's payload.
+    Payload(Payload),
+    /// Not HTTP/2, or malformed. Never left again.
+    Off,
+}
+
+/// What is left of a frame's payload, in bytes and in this order.
+#[derive(Debug, Clone, Copy)]
+struct Payload {
+    /// Not of interest: other frames' payloads and the priority fields.
+    skip: usize,
+    /// Header block.
+    block: usize,
+    padding: usize,
+    /// Whether the header block ends with this frame.
+    ends: bool,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Scanner::new()
+    }
+}
+
+impl Scanner {
+    /// At the first byte of a connection.
+    #[must_use]
+    pub fn new() -> Self {
+        Scanner {
+            at: At::Preface(0),
+            head: [0; HEAD],
+            block: Block::new(),
+            open: None,
+        }
+    }
+
+    /// Goes over the next bytes of the connection and replaces what is illegal in a value of `:authority`.
+    ///
+    /// It does not matter how the connection is cut into calls. Bytes that are not HTTP/2, or malformed, are left alone,
+    /// and so is everything that follows them.
+    pub fn repair(&mut self, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            match self.step(bytes) {
+                Some(used) => bytes = &mut bytes[used..],
+                None => {
+                    self.at = At::Off;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Makes one step, over at least one byte or into another state, and says over how many bytes. None: malformed.
+    fn step(&mut self, bytes: &mut [u8]) -> Option<usize> {
+        match self.at {
+            At::Preface(seen) => {
+                let wanted = &PREFACE[seen..];
+                let used = wanted.len().min(bytes.len());
+                if bytes[..used] != wanted[..used] {
+                    return None;
+                }
+                self.at = if used == wanted.len() {
+                    At::Head(0)
+                } else {
+                    At::Preface(seen + used)
+                };
+                Some(used)
+            }
+            At::Head(seen) => {
+                let used = (HEAD - seen).min(bytes.len());
+                self.head[seen..seen + used].copy_from_slice(&bytes[..used]);
+                self.at = if seen + used == HEAD {
+                    self.frame()?
+                } else {
+                    At::Head(seen + used)
+                };
+                Some(used)
+            }
+            At::PadLength(mut payload) => {
+                payload.padding = usize::from(bytes[0]);
+                payload.block = payload.block.checked_sub(1 + payload.padding)?;
+                self.at = At::Payload(payload);
+                Some(1)
+            }
+            At::Payload(mut payload) => {
+                let used = if payload.skip > 0 {
+                    take(&mut payload.skip, bytes)
+                } else if payload.block > 0 {
+                    let used = take(&mut payload.block, bytes);
+                    self.block.repair(&mut bytes[..used])?;
+                    used
+                } else {
+                    take(&mut payload.padding, bytes)
+                };
+                self.at = At::Payload(payload);
+                if used == 0 {
+                    if payload.ends {
+                        self.open = None;
+                        self.block.end()?;
+                    }
+                    self.at = At::Head(0);
+                }
+                Some(used)
+            }
+            At::Off => Some(bytes.len()),
+        }
+    }
+
+    /// What follows a complete head.
+    fn frame(&mut self) -> Option<At> {
+        let [a, b, c, kind, flags, stream @ ..] = self.head;
+        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        // The topmost bit is reserved, and ignored by who receives it.
+        let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+        let ends = flags & END_HEADERS != 0;
+        match (kind, self.open) {
+            (HEADERS, None) => {
+                self.open = Some(stream);
+                let skip = if flags & PRIORITY != 0 {
+                    PRIORITY_FIELDS
+                } else {
+                    0
+                };
+                let payload = Payload {
+                    skip,
+                    block: length.checked_sub(skip)?,
+                    padding: 0,
+                    ends,
+                };
+                Some(if flags & PADDED != 0 {
+                    At::PadLength(payload)
+                } else {
+                    At::Payload(payload)
+                })
+            }
+            (CONTINUATION, Some(open)) if open == stream => Some(At::Payload(Payload {
+                skip: 0,
+                block: length,
+                padding: 0,
+                ends,
+            })),
+            (CONTINUATION, _) | (_, Some(_)) => None,
+            (_, None) => Some(At::Payload(Payload {
+                skip: length,
+                block: 0,
+                padding: 0,
+                ends: false,
+            })),
+        }
+    }
+}
+
+/// Takes from a part of the payload as many bytes as are here, and says how many.
+fn take(part: &mut usize, bytes: &[u8]) -> usize {
+    let used = bytes.len().min(*part);
+    *part -= used;
+    used
+}

@@ -1,0 +1,204 @@
+//! The adapter itself, and what it is for: a stock client's request through h2, with it and without.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tonic::transport::server::Connected;
+
+use super::super::RepairAuthority;
+use super::coder::{PREFACE, frame, put_literal, request};
+
+/// A stream that writes down what is asked of it.
+#[derive(Default)]
+struct Recorder {
+    vectored: Vec<Vec<u8>>,
+    asked: Vec<&'static str>,
+    refuses_vectors: bool,
+}
+
+impl AsyncWrite for Recorder {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.asked.push("write");
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.asked.push("flush");
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.asked.push("shutdown");
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.vectored = bufs.iter().map(|buf| buf.to_vec()).collect();
+        Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        !self.refuses_vectors
+    }
+}
+
+impl Connected for Recorder {
+    type ConnectInfo = &'static str;
+
+    fn connect_info(&self) -> &'static str {
+        "the peer"
+    }
+}
+
+#[tokio::test]
+async fn writing_and_the_peer_go_straight_to_the_stream() {
+    let mut io = RepairAuthority::new(Recorder::default());
+    assert!(io.is_write_vectored());
+    assert_eq!(io.connect_info(), "the peer");
+    let bufs = [IoSlice::new(b"head"), IoSlice::new(b"payload")];
+    assert_eq!(io.write_vectored(&bufs).await.unwrap(), 11);
+    assert_eq!(
+        io.get_ref().vectored,
+        [b"head".to_vec(), b"payload".to_vec()]
+    );
+    io.write_all(b"x").await.unwrap();
+    io.flush().await.unwrap();
+    io.shutdown().await.unwrap();
+    assert_eq!(io.get_ref().asked, ["write", "flush", "shutdown"]);
+
+    let io = RepairAuthority::new(Recorder {
+        refuses_vectors: true,
+        ..Recorder::default()
+    });
+    assert!(!io.is_write_vectored());
+}
+
+/// The request of a stock client, with this `:authority`.
+fn stock_request(authority: &[u8]) -> Vec<u8> {
+    let mut block = vec![0x83, 0x86];
+    put_literal(&mut block, 0x40, Ok(4), (b"/a.B/C", false));
+    put_literal(
+        &mut block,
+        0x40,
+        Err((b":authority", false)),
+        (authority, false),
+    );
+    [PREFACE, &frame(4, 0, 0, b""), &frame(1, 0x05, 1, &block)].concat()
+}
+
+#[tokio::test]
+async fn only_what_a_read_filled_is_gone_over() {
+    let mut block = Vec::new();
+    put_literal(&mut block, 0x40, Ok(1), (b"a%2Fb", false));
+    let stream = request(&block);
+    let (mut client, server) = tokio::io::duplex(1024);
+    client.write_all(&stream).await.unwrap();
+
+    // The buffer holds the same request already, which never came through here.
+    let mut io = RepairAuthority::new(server);
+    let mut space = [0; 256];
+    let mut buf = ReadBuf::new(&mut space);
+    buf.put_slice(&stream);
+    poll_fn(|cx| Pin::new(&mut io).poll_read(cx, &mut buf))
+        .await
+        .unwrap();
+    let (before, fresh) = buf.filled().split_at(stream.len());
+    assert_eq!(before, stream);
+    assert_eq!(fresh.len(), stream.len());
+    assert!(fresh.ends_with(b"a-2Fb"));
+
+    drop(client);
+    assert_eq!(
+        io.read(&mut [0; 8]).await.unwrap(),
+        0,
+        "the end stays the end"
+    );
+}
+
+/// What a server answers on stream 1: the type and payload of the first HEADERS or RST_STREAM frame.
+async fn answer<S>(
+    server: impl FnOnce(tokio::io::DuplexStream) -> S,
+    stream: &[u8],
+) -> (u8, Vec<u8>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut client, server_end) = tokio::io::duplex(64 * 1024);
+    let io = TokioIo::new(server(server_end));
+    tokio::spawn(async move {
+        let service = service_fn(|_: Request<Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Empty::<bytes::Bytes>::new()))
+        });
+        auto::Builder::new(TokioExecutor::new())
+            .serve_connection(io, service)
+            .await
+    });
+    client.write_all(stream).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        client.read_exact(&mut head).await.unwrap();
+        let length = usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; length];
+        client.read_exact(&mut payload).await.unwrap();
+        if head[3] == 1 || head[3] == 3 {
+            assert_eq!(head[5..], [0, 0, 0, 1]);
+            return (head[3], payload);
+        }
+    }
+}
+
+#[tokio::test]
+async fn h2_refuses_a_stock_client_without_the_adapter_and_answers_with_it() {
+    const RST_STREAM: u8 = 3;
+    const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+    // A response's header block that begins with the index of `:status: 200`.
+    const STATUS_200: u8 = 0x88;
+
+    let stock = stock_request(b"run%2Ftokend.sock");
+    let (kind, payload) = answer(|io| io, &stock).await;
+    assert_eq!(
+        (kind, payload.as_slice()),
+        (RST_STREAM, &PROTOCOL_ERROR[..])
+    );
+    for authority in [
+        b"run%2Ftokend.sock".as_slice(),
+        b"/run/tokend/tokend.sock",
+        b"tmp%2Fa:b [c]@",
+        b"localhost",
+    ] {
+        let (kind, payload) = answer(RepairAuthority::new, &stock_request(authority)).await;
+        assert_eq!((kind, payload[0]), (1, STATUS_200));
+    }
+}
+
+#[tokio::test]
+async fn http1_passes_through() {
+    let (mut client, server) = tokio::io::duplex(1024);
+    let text = b"GET /a%2Fb HTTP/1.1\r\nhost: a%2Fb\r\n\r\n";
+    client.write_all(text).await.unwrap();
+    drop(client);
+    let mut out = Vec::new();
+    RepairAuthority::new(server)
+        .read_to_end(&mut out)
+        .await
+        .unwrap();
+    assert_eq!(out, text);
+}
