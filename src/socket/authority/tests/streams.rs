@@ -73,6 +73,10 @@ fn a_name_that_only_looks_like_it_is_left_alone() {
             // Another field's index, and the first of the dynamic table.
             put_literal(&mut block, 0x40, Ok(2), (BAD, false));
             put_literal(&mut block, 0x40, Ok(62), (BAD, true));
+            // Indexes whose lower bits are those of `:authority`, were a prefix one bit shorter or longer.
+            put_literal(&mut block, 0x40, Ok(33), (BAD, false));
+            put_literal(&mut block, 0x10, Ok(9), (BAD, false));
+            put_literal(&mut block, 0x00, Ok(16), (BAD, false));
             assert_eq!(repaired(&request(&block), &[]), request(&block));
         }
     }
@@ -107,8 +111,8 @@ fn a_later_request_on_the_connection_is_repaired_too() {
         request(&first),
         frame(0xfa, 0xff, 0, &first),
         frame(1, 0x01, 3, b""),
-        frame(9, 0x00, 3, &first[..9]),
-        frame(9, 0x04, 0x8000_0003, &first[9..]),
+        frame(9, 0x00, 3, &first[..4]),
+        frame(9, 0x04, 0x8000_0003, &first[4..]),
     ]
     .concat();
     let out = repaired(&stream, &[]);
@@ -118,8 +122,8 @@ fn a_later_request_on_the_connection_is_repaired_too() {
         request(&wanted),
         frame(0xfa, 0xff, 0, &first),
         frame(1, 0x01, 3, b""),
-        frame(9, 0x00, 3, &wanted[..9]),
-        frame(9, 0x04, 0x8000_0003, &wanted[9..]),
+        frame(9, 0x00, 3, &wanted[..4]),
+        frame(9, 0x04, 0x8000_0003, &wanted[4..]),
     ]
     .concat();
     assert_eq!(
