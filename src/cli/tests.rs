@@ -277,10 +277,10 @@ fn each_error_has_its_exit_status_and_leaves_standard_output_empty() {
     let cut = Fake::new(|_, _| Reply::Bytes(Vec::new()));
     assert_eq!(token(&["p"], &cut).0, exit::UNREACHABLE);
     let silent = Fake::new(|_, _| Reply::Hang(Vec::new()));
-    let (code, _, err) = token(&["p", "--timeout", "50ms"], &silent);
+    let (code, _, err) = token(&["p", "--timeout", "200ms"], &silent);
     assert_eq!(code, exit::UNAVAILABLE);
     assert!(
-        err.starts_with("tokend: p: no answer within 50ms\n"),
+        err.starts_with("tokend: p: no answer within 200ms\n"),
         "{err}"
     );
 }

@@ -78,10 +78,10 @@ fn silence_ends_at_the_deadline_wherever_it_begins() {
         let clock = Clock::system();
         let before = clock.now().boot;
         let error = client(&fake)
-            .token(&query("p"), Duration::from_millis(80))
+            .token(&query("p"), Duration::from_millis(200))
             .unwrap_err();
         assert!(matches!(error, ClientError::TimedOut(_)), "{error}");
-        assert!(clock.now().boot.since(before) >= Duration::from_millis(80));
+        assert!(clock.now().boot.since(before) >= Duration::from_millis(200));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Patience, and its end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -72,7 +74,8 @@ fn a_daemon_that_starts_meanwhile_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("tokend.sock");
     let client = Client::new(socket.clone(), Clock::system());
-    // The first two looks at the clock find no socket; the daemon starts with the third, so it is sure to be missed once.
+    // With its fourth look at the clock the client begins to connect for the first time. The daemon starts after the sixth,
+    // which belongs to the second attempt, so it is sure to be missed once.
     let (looked, starts) = mpsc::channel();
     let system = Clock::system();
     let watched = Clock::given(move || {
@@ -93,43 +96,60 @@ fn a_daemon_that_starts_meanwhile_is_found() {
     drop(late.join().unwrap());
 }
 
+/// A daemon and a client whose time is up as soon as the daemon sees the question of that number, from 0; what it says to
+/// that one is too long to be read in no time.
+fn until_question(last: usize, code: &'static str) -> (Fake, Client) {
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&over);
+    let fake = Fake::new(move |number, _| {
+        if number < last {
+            return soon(code);
+        }
+        ends.store(true, Ordering::SeqCst);
+        let endless = "x".repeat(2_000_000);
+        Reply::Hang(
+            format!("HTTP/1.1 200 OK\r\ncontent-length: 4000000\r\n\r\n{endless}").into_bytes(),
+        )
+    });
+    let system = Clock::system();
+    let clock = Clock::given(move || match over.load(Ordering::SeqCst) {
+        true => system.now().plus(Duration::from_secs(3600)),
+        false => system.now(),
+    });
+    let client = Client::new(fake.socket().to_owned(), clock);
+    (fake, client)
+}
+
 #[test]
-fn when_time_is_up_the_exit_status_tells_what_was_in_the_way() {
+fn when_time_is_up_the_last_no_is_told_rather_than_our_own_deadline() {
     for (code, expected) in [
         ("UNAVAILABLE", exit::UNAVAILABLE),
         ("INTERNAL", exit::UNAVAILABLE),
         ("FAILED_PRECONDITION", exit::REJECTED),
     ] {
-        let fake = Fake::new(move |_, _| soon(code));
-        let (exit, err) = wait(&["a", "--timeout", "200ms"], to(&fake));
+        let (fake, client) = until_question(2, code);
+        let (exit, err) = wait(&["a", "--timeout", "30s"], Ok(client));
         assert_eq!(exit, expected, "{code}");
         assert!(err.starts_with("tokend: a: not yet ("), "{err}");
-        assert!(fake.requests().len() > 1, "it did not ask again");
+        assert_eq!(fake.requests().len(), 3);
     }
-    let client = Client::new("/nonexistent/tokend.sock".into(), Clock::system());
-    let (code, err) = wait(&["a", "b", "--timeout", "200ms"], Ok(client));
-    assert_eq!(code, exit::UNREACHABLE);
-    assert!(
-        err.contains("tokend: a: daemon not reachable")
-            && err.contains("tokend: b: daemon not reachable"),
-        "{err}"
-    );
+    let (_fake, client) = until_question(0, "");
+    let (code, err) = wait(&["a", "--timeout", "30s"], Ok(client));
+    assert_eq!(code, exit::UNAVAILABLE);
+    assert!(err.starts_with("tokend: a: no answer within"), "{err}");
 }
 
 #[test]
-fn the_last_no_is_told_rather_than_our_own_deadline() {
-    let fake = Fake::new(|number, _| match number {
-        0 => soon("FAILED_PRECONDITION"),
-        _ => Reply::Hang(Vec::new()),
-    });
-    let (code, err) = wait(&["a", "--timeout", "400ms"], to(&fake));
-    assert_eq!(code, exit::REJECTED);
-    assert!(err.starts_with("tokend: a: not yet"), "{err}");
-
-    let silent = Fake::new(|_, _| Reply::Hang(Vec::new()));
-    let (code, err) = wait(&["a", "--timeout", "50ms"], to(&silent));
-    assert_eq!(code, exit::UNAVAILABLE);
-    assert!(err.starts_with("tokend: a: no answer within"), "{err}");
+fn a_daemon_that_never_came_is_6() {
+    let client = Client::new("/nonexistent/tokend.sock".into(), Clock::system());
+    let (code, err) = wait(&["a", "b", "--timeout", "200ms"], Ok(client));
+    assert_eq!(code, exit::UNREACHABLE);
+    for name in ["a", "b"] {
+        assert!(
+            err.contains(&format!("tokend: {name}: daemon not reachable")),
+            "{err}"
+        );
+    }
 }
 
 #[test]
