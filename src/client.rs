@@ -1,1 +1,225 @@
-//! (being written)
+//! The Rust client of the socket: blocking, one request per connection, HTTP/1.1 and JSON.
+//!
+//! Blocking, because a command that asks one question ends sooner than an asynchronous runtime starts. Every call has
+//! one deadline that covers connecting, asking and each read of the answer. A connection that ends before its answer is
+//! complete is tried once more, since that is what a daemon that is being replaced looks like; all requests are GETs.
+
+mod answer;
+mod connect;
+#[cfg(test)]
+pub(crate) mod fake;
+mod http;
+pub mod text;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::answer::{Credential, LastError, ProfileState, Refusal, Status};
+
+use crate::clock::Clock;
+use crate::core::time::BootTime;
+
+/// Why a question was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection to the daemon.
+    #[error("daemon not reachable{}: {cause}", at(.socket))]
+    Unreachable {
+        /// Where it was looked for; None when not even that is known.
+        socket: Option<PathBuf>,
+        /// What is wrong, for people.
+        cause: String,
+        /// What to do about it, for people.
+        cure: String,
+    },
+    /// The connection ended before the answer was complete, twice.
+    #[error("the daemon closed the connection at {} before its answer was complete", .0.display())]
+    Closed(PathBuf),
+    /// What answers at the socket does not speak as tokend does. Never holds a part of the answer.
+    #[error("what answers at {} is not understood: {problem}", .socket.display())]
+    Nonsense {
+        /// Where it answers.
+        socket: PathBuf,
+        /// What about the answer is wrong.
+        problem: String,
+    },
+    /// The caller's own deadline passed.
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// The daemon says no.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+fn at(socket: &Option<PathBuf>) -> String {
+    match socket {
+        Some(path) => format!(" at {}", path.display()),
+        None => String::new(),
+    }
+}
+
+/// What is asked for in place of the profile's own credential.
+#[derive(Clone, Debug, Default)]
+pub struct TokenQuery {
+    /// Name of the profile.
+    pub profile: String,
+    /// Least remaining life; None: any that has not expired.
+    pub min_ttl: Option<Duration>,
+    /// Empty: the profile's own.
+    pub scopes: Vec<String>,
+    /// None: the profile's own.
+    pub audience: Option<String>,
+}
+
+/// Asks the daemon behind one socket.
+#[derive(Clone)]
+pub struct Client {
+    socket: PathBuf,
+    clock: Clock,
+}
+
+impl Client {
+    /// Connects to nothing yet: each call does.
+    #[must_use]
+    pub fn new(socket: PathBuf, clock: Clock) -> Client {
+        Client { socket, clock }
+    }
+
+    /// Where the daemon is looked for.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The clock that deadlines are measured with.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The credential of a profile, or why there is none. A success is never an empty credential, except for method `none`.
+    pub fn token(&self, query: &TokenQuery, timeout: Duration) -> Result<Credential, ClientError> {
+        let mut target = format!("/v1/profiles/{}/token", encoded(&query.profile));
+        let mut parameters = Vec::new();
+        if let Some(ttl) = query.min_ttl {
+            parameters.push(format!("min_ttl={}", unit_of(ttl)));
+        }
+        for scope in &query.scopes {
+            parameters.push(format!("scopes={}", encoded(scope)));
+        }
+        if let Some(audience) = &query.audience {
+            parameters.push(format!("audience={}", encoded(audience)));
+        }
+        if !parameters.is_empty() {
+            target.push('?');
+            target.push_str(&parameters.join("&"));
+        }
+        let body = self.get(&target, timeout)?;
+        answer::credential(body).map_err(|problem| self.nonsense(problem))
+    }
+
+    /// State of the daemon and of one profile, or of all that the caller may see.
+    pub fn status(&self, profile: Option<&str>, timeout: Duration) -> Result<Status, ClientError> {
+        let mut target = "/v1/status".to_owned();
+        if let Some(name) = profile {
+            target.push_str("?profile=");
+            target.push_str(&encoded(name));
+        }
+        let body = self.get(&target, timeout)?;
+        answer::status(body).map_err(|problem| self.nonsense(problem))
+    }
+
+    /// Names of the profiles that the caller may use.
+    pub fn profiles(&self, timeout: Duration) -> Result<Vec<String>, ClientError> {
+        let body = self.get("/v1/profiles", timeout)?;
+        answer::profiles(&body).map_err(|problem| self.nonsense(problem))
+    }
+
+    /// The body of a 200, and nothing else.
+    fn get(&self, target: &str, timeout: Duration) -> Result<http::Body, ClientError> {
+        let deadline = Deadline {
+            clock: &self.clock,
+            at: self.clock.now().boot.plus(timeout),
+            timeout,
+        };
+        let mut answer = self.attempt(target, &deadline);
+        if matches!(answer, Err(ClientError::Closed(_))) {
+            answer = self.attempt(target, &deadline);
+        }
+        let response = answer?;
+        if response.status == 200 {
+            return Ok(response.body);
+        }
+        Err(match answer::refusal(&response) {
+            Some(refusal) => ClientError::Refused(refusal),
+            None => self.nonsense(format!(
+                "status {} without the reason that tokend gives",
+                response.status
+            )),
+        })
+    }
+
+    fn attempt(
+        &self,
+        target: &str,
+        deadline: &Deadline<'_>,
+    ) -> Result<http::Response, ClientError> {
+        let stream = connect::connect(&self.socket, deadline)?;
+        http::exchange(&stream, target, deadline).map_err(|broken| match broken {
+            http::Broken::TimedOut => ClientError::TimedOut(deadline.timeout),
+            http::Broken::Closed => ClientError::Closed(self.socket.clone()),
+            http::Broken::Nonsense(problem) => self.nonsense(problem.to_owned()),
+        })
+    }
+
+    fn nonsense(&self, problem: String) -> ClientError {
+        ClientError::Nonsense {
+            socket: self.socket.clone(),
+            problem,
+        }
+    }
+}
+
+/// The one moment by which everything about a question has to be over.
+struct Deadline<'a> {
+    clock: &'a Clock,
+    at: BootTime,
+    /// For telling.
+    timeout: Duration,
+}
+
+impl Deadline<'_> {
+    /// Time left for one blocking step; None when there is none. At most an hour, since socket options do not take every
+    /// duration: whoever waits asks again. At least a millisecond, since zero would mean for ever.
+    fn left(&self) -> Option<Duration> {
+        let left = self.at.since(self.clock.now().boot);
+        (!left.is_zero()).then(|| left.clamp(Duration::from_millis(1), Duration::from_secs(3600)))
+    }
+}
+
+/// RFC 3986 §2.1, everything but unreserved characters; fits a path segment as well as a query parameter.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for &byte in text.as_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// A duration as one number with one unit, so that it needs no space; rounded up to milliseconds, since a caller that
+/// asks for a life must not get less.
+fn unit_of(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 {
+        format!("{}s", duration.as_secs())
+    } else {
+        format!("{}ms", duration.as_nanos().div_ceil(1_000_000))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! What goes wrong, on standard error: what, about which profile, and what to do about it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::client::text::escaped;
+use crate::client::{Client, ClientError, Refusal};
+
+/// How long finding the names of other profiles may take: it only embellishes an error.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(1);
+/// More names than this are no help.
+const NAMES_SHOWN: usize = 10;
+
+/// `tokend: PROFILE: message`, on one line whatever is in it. Where standard error cannot be written to, nobody listens.
+pub fn line(err: &mut dyn Write, profile: Option<&str>, message: &str) {
+    let profile = profile.map_or(String::new(), |name| format!("{}: ", escaped(name)));
+    let _ = writeln!(err, "tokend: {profile}{}", escaped(message));
+}
+
+/// The error and its cure.
+pub fn error(
+    err: &mut dyn Write,
+    profile: Option<&str>,
+    error: &ClientError,
+    client: Option<&Client>,
+) {
+    line(err, profile, &error.to_string());
+    if let Some(cure) = cure(error, profile, client) {
+        let _ = writeln!(err, "  help: {}", escaped(&cure));
+    }
+}
+
+fn cure(error: &ClientError, profile: Option<&str>, client: Option<&Client>) -> Option<String> {
+    match error {
+        ClientError::Unreachable { cure, .. } => Some(cure.clone()),
+        ClientError::Closed(_) => {
+            Some("look at the daemon's log; it may be full or about to end".into())
+        }
+        ClientError::Nonsense { .. } => Some(
+            "let TOKEND_SOCKET or --socket name the socket of a daemon of the same version".into(),
+        ),
+        ClientError::TimedOut(_) => {
+            Some("try a longer --timeout; `tokend status` shows what it is waiting for".into())
+        }
+        ClientError::Refused(refusal) => refused(refusal, profile, client),
+    }
+}
+
+fn refused(refusal: &Refusal, profile: Option<&str>, client: Option<&Client>) -> Option<String> {
+    let profile = profile.unwrap_or("PROFILE");
+    let wait = refusal
+        .retry_after
+        .map(|wait| format!("it is tried again in {}", human(wait)));
+    match refusal.code.as_str() {
+        "NOT_FOUND" => Some(others(client)),
+        "UNAVAILABLE" | "DEADLINE_EXCEEDED" => Some(format!(
+            "{}; `tokend status {profile}` shows since when",
+            wait.unwrap_or_else(|| "it is being tried again".into())
+        )),
+        "RESOURCE_EXHAUSTED" => Some(match refusal.retry_after {
+            Some(wait) => format!("ask less often; the next answer is due in {}", human(wait)),
+            None => "ask less often".into(),
+        }),
+        "FAILED_PRECONDITION" if refusal.reason == "PROFILE_INVALID" => {
+            Some("`tokend check` shows what is wrong with its configuration".into())
+        }
+        "FAILED_PRECONDITION" => Some(
+            "repair its secret, certificate or scopes: it is tried again as soon as they change"
+                .into(),
+        ),
+        "OUT_OF_RANGE" => Some("ask for a shorter --min-ttl".into()),
+        "PERMISSION_DENIED" => Some("`admins` in [server] names who may".into()),
+        _ => None,
+    }
+}
+
+/// The names that would have been right: the daemon tells each caller only of its own.
+fn others(client: Option<&Client>) -> String {
+    let names = client
+        .and_then(|client| client.profiles(NAMES_TIMEOUT).ok())
+        .unwrap_or_default();
+    if names.is_empty() {
+        return "an `access` entry of the profile has to name this user, group or unit".into();
+    }
+    let more = if names.len() > NAMES_SHOWN {
+        ", …"
+    } else {
+        ""
+    };
+    format!(
+        "this user may use: {}{more}",
+        names[..names.len().min(NAMES_SHOWN)].join(", ")
+    )
+}
+
+/// For people: the two largest units, as `3h 20m`; below a minute seconds, and below ten seconds with one decimal.
+#[must_use]
+pub fn human(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds < 10 {
+        let tenths = duration.as_millis() / 100;
+        return match tenths % 10 {
+            0 => format!("{seconds}s"),
+            rest => format!("{seconds}.{rest}s"),
+        };
+    }
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let pair = |large: u64, unit: &str, small: u64, next: &str| match small {
+        0 => format!("{large}{unit}"),
+        _ => format!("{large}{unit} {small}{next}"),
+    };
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => pair(minutes, "m", seconds % 60, "s"),
+        (0, _, _) => pair(hours, "h", minutes, "m"),
+        _ => pair(days, "d", hours, "h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        for (seconds, text) in [
+            (0.0, "0s"),
+            (0.04, "0s"),
+            (2.5, "2.5s"),
+            (9.99, "9.9s"),
+            (10.9, "10s"),
+            (60.0, "1m"),
+            (3192.0, "53m 12s"),
+            (3600.0, "1h"),
+            (12_000.0, "3h 20m"),
+            (86_400.0, "1d"),
+            (180_000.0, "2d 2h"),
+        ] {
+            assert_eq!(human(Duration::from_secs_f64(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn what_others_say_cannot_draw_on_the_terminal() {
+        let mut err = Vec::new();
+        line(&mut err, Some("p\x1b[1m"), "bad\r\nthing \u{9b}2J");
+        assert_eq!(
+            String::from_utf8(err).unwrap(),
+            "tokend: p\\u{1b}[1m: bad\\r\\nthing \\u{9b}2J\n"
+        );
+    }
+}

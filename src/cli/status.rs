@@ -1,0 +1,231 @@
+//! `tokend status [PROFILE]`: what the daemon says about the profiles that the caller may see.
+//!
+//! Succeeds whenever the state could be shown, however bad that state is: `tokend wait --timeout 0` is for scripts that want to
+//! know whether a profile is usable.
+
+use std::io::{self, IsTerminal, Write};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use super::complaint::human;
+use super::{StatusArgs, complaint, exit, print};
+use crate::client::text::escaped;
+use crate::client::{Client, ClientError, ProfileState, Refusal, Status};
+
+/// Between two pictures of `--watch`.
+const REDRAW: Duration = Duration::from_secs(1);
+/// Cursor home, then clear to the end of the screen: flickers less than clearing first.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+/// Beyond this a machine's clock is worth a word: half the time that issuers usually tolerate. Seconds.
+const SKEW_WORTH_TELLING: f64 = 30.0;
+
+/// Runs the command; `client` is Err when no socket could be named. Returns the exit status.
+pub fn run(
+    args: &StatusArgs,
+    client: Result<Client, ClientError>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => {
+            complaint::error(err, None, &error, None);
+            return exit::code_of(&error);
+        }
+    };
+    if args.watch {
+        let clear = !args.json && io::stdout().is_terminal();
+        watch(args, &client, clear, REDRAW, out, err)
+    } else {
+        match picture(args, &client).map(|text| print(out, &text, err)) {
+            Ok(printed) => printed.err().unwrap_or(exit::DONE),
+            Err(error) => failed(args, &client, &error, err),
+        }
+    }
+}
+
+fn failed(args: &StatusArgs, client: &Client, error: &ClientError, err: &mut dyn Write) -> u8 {
+    complaint::error(err, args.profile.as_deref(), error, Some(client));
+    exit::code_of(error)
+}
+
+/// Until interrupted, or until whoever reads has gone away. A daemon that is away for a moment is part of what is watched;
+/// a profile that does not exist is not.
+fn watch(
+    args: &StatusArgs,
+    client: &Client,
+    clear: bool,
+    redraw: Duration,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let mut first = true;
+    loop {
+        let text = match picture(args, client) {
+            Ok(text) => text,
+            Err(error) if exit::is_final(&error) => return failed(args, client, &error, err),
+            Err(error) if args.json => {
+                complaint::line(err, None, &error.to_string());
+                String::new()
+            }
+            Err(error) => format!("{}\n", escaped(&error.to_string())),
+        };
+        let before = match (clear, args.json || first) {
+            (true, _) => CLEAR,
+            (false, true) => "",
+            (false, false) => "\n",
+        };
+        match print(out, &format!("{before}{text}"), err) {
+            Ok(true) => {}
+            Ok(false) => return exit::DONE,
+            Err(code) => return code,
+        }
+        first = false;
+        thread::sleep(redraw);
+    }
+}
+
+/// Everything that is shown at one moment.
+fn picture(args: &StatusArgs, client: &Client) -> Result<String, ClientError> {
+    let status = client.status(args.profile.as_deref(), args.timeout)?;
+    if let Some(name) = &args.profile
+        && !status.profiles.iter().any(|profile| profile.name == *name)
+    {
+        return Err(ClientError::Refused(Refusal {
+            code: "NOT_FOUND".into(),
+            reason: "PROFILE_NOT_FOUND".into(),
+            message: "no such profile, or it is not for this user".into(),
+            retry_after: None,
+        }));
+    }
+    if args.json {
+        return Ok(status.json + "\n");
+    }
+    let now = SystemTime::UNIX_EPOCH + client.clock().now().wall.0;
+    Ok(render(&status, now))
+}
+
+/// The table, and under it what is wrong.
+fn render(status: &Status, now: SystemTime) -> String {
+    if status.profiles.is_empty() {
+        return "no profile that this user may see\n".into();
+    }
+    let mut text = table(&status.profiles);
+    let mut notes = String::new();
+    for profile in &status.profiles {
+        notes.push_str(&troubles(profile, now));
+    }
+    if !notes.is_empty() {
+        text.push('\n');
+        text.push_str(&notes);
+    }
+    text
+}
+
+fn table(profiles: &[ProfileState]) -> String {
+    let mut rows = vec![
+        [
+            "PROFILE",
+            "METHOD",
+            "STATE",
+            "EXPIRES-IN",
+            "NEXT",
+            "LAST-ERROR",
+        ]
+        .map(str::to_owned),
+    ];
+    for profile in profiles {
+        let error = profile.last_error.as_ref().map_or(String::new(), |error| {
+            let oauth = error.oauth_error.as_deref().unwrap_or_default();
+            format!("{} {oauth}", error.reason).trim().to_owned()
+        });
+        rows.push([
+            cell(&profile.name),
+            cell(&profile.method),
+            cell(&profile.state),
+            cell(&time(profile.expires_in)),
+            cell(&time(profile.next_attempt_in)),
+            cell(&error),
+        ]);
+    }
+    let widths: [usize; 6] = std::array::from_fn(|column| {
+        let width = |row: &[String; 6]| row[column].chars().count();
+        rows.iter().map(width).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn cell(text: &str) -> String {
+    match text {
+        "" => "-".into(),
+        text => escaped(text).into_owned(),
+    }
+}
+
+/// Seconds from the daemon; nothing where there is no such time.
+fn time(seconds: Option<f64>) -> String {
+    seconds.map_or(String::new(), |seconds| human(duration(seconds)))
+}
+
+/// What is past counts as now, what is beyond counting as for ever.
+fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+/// One line for each thing that is wrong with a profile.
+fn troubles(profile: &ProfileState, now: SystemTime) -> String {
+    let mut lines = Vec::new();
+    if let Some(error) = &profile.last_error {
+        let mut line = error.message.clone();
+        let mut facts = Vec::new();
+        if error.failures > 1 {
+            facts.push(format!("{} failures", error.failures));
+        }
+        if let Some(since) = error.since.as_deref().filter(|since| !since.is_empty()) {
+            let ago = humantime::parse_rfc3339(since)
+                .ok()
+                .and_then(|since| now.duration_since(since).ok());
+            facts.push(match ago {
+                Some(ago) => format!("since {since}, {} ago", human(ago)),
+                None => format!("since {since}"),
+            });
+        }
+        if !facts.is_empty() {
+            line.push_str(&format!(" ({})", facts.join(" ")));
+        }
+        lines.push(line);
+    }
+    lines.extend(
+        profile
+            .warnings
+            .iter()
+            .map(|warning| format!("warning: {warning}")),
+    );
+    if let Some(skew) = profile
+        .clock_skew
+        .filter(|skew| skew.abs() >= SKEW_WORTH_TELLING)
+    {
+        let side = if skew > 0.0 { "ahead of" } else { "behind" };
+        let skew = human(duration(skew.abs()));
+        lines.push(format!(
+            "warning: the issuer's clock is {skew} {side} this machine's"
+        ));
+    }
+    lines
+        .iter()
+        .map(|line| format!("{}: {}\n", escaped(&profile.name), escaped(line)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! `tokend token PROFILE`: the credential alone on standard output, in the form that the reader wants.
+//!
+//! A profile of method `none` has no credential: the forms that make a header print nothing and succeed, those whose
+//! reader needs a token fail.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::paths::Lookup;
+use super::{TokenArgs, TokenFormat, complaint, exit, print};
+use crate::client::{Client, ClientError, Credential, TokenQuery};
+
+/// kubectl tells with this which version of its API it wants (JSON, an ExecCredential with only `spec`).
+const EXEC_INFO: &str = "KUBERNETES_EXEC_INFO";
+/// Google's libraries tell with this which type of token they will present (AIP-4117).
+const GOOGLE_TYPE: &str = "GOOGLE_EXTERNAL_ACCOUNT_TOKEN_TYPE";
+
+/// Output that holds a credential: wiped after it was written.
+type Text = Zeroizing<String>;
+
+/// What the reader gets, with what its environment said about it.
+#[derive(Clone, Copy)]
+enum Form {
+    Token,
+    Header,
+    Json,
+    Curl,
+    K8sExec { api_version: &'static str },
+    GoogleExecutable { token_type: &'static str },
+}
+
+/// What stands in the way of printing.
+enum Problem {
+    /// The daemon did not give it.
+    NotGiven(ClientError),
+    /// The reader could not use it.
+    Unfit { exit: u8, message: String },
+}
+
+/// Runs the command; `client` is Err when no socket could be named. Returns the exit status.
+pub fn run(
+    args: &TokenArgs,
+    client: Result<Client, ClientError>,
+    environment: Lookup<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let profile = Some(args.profile.as_str());
+    let (problem, client) = match client {
+        Ok(client) => match obtain(args, &client, environment) {
+            Ok(Some(text)) => return print(out, &text, err).err().unwrap_or(exit::DONE),
+            Ok(None) => {
+                complaint::line(
+                    err,
+                    profile,
+                    "sends no Authorization header (method none): nothing to print",
+                );
+                return exit::DONE;
+            }
+            Err(problem) => (problem, Some(client)),
+        },
+        Err(error) => (Problem::NotGiven(error), None),
+    };
+    let (code, exit, message) = match &problem {
+        Problem::NotGiven(error) => {
+            complaint::error(err, profile, error, client.as_ref());
+            (code_name(error), exit::code_of(error), error.to_string())
+        }
+        Problem::Unfit { exit, message } => {
+            complaint::line(err, profile, message);
+            ("FAILED_PRECONDITION", *exit, message.clone())
+        }
+    };
+    if format(args) == TokenFormat::GoogleExecutable {
+        let failure = GoogleFailure {
+            version: 1,
+            success: false,
+            code,
+            message: &message,
+        };
+        // The exit status says already that it failed: that nobody reads why changes nothing.
+        let _ = print(out, &line_of(&failure, message.len()), err);
+    }
+    exit
+}
+
+fn format(args: &TokenArgs) -> TokenFormat {
+    match (args.header, args.json) {
+        (true, _) => TokenFormat::Header,
+        (_, true) => TokenFormat::Json,
+        _ => args.format,
+    }
+}
+
+/// For programs: a gRPC status code, or one of our own.
+fn code_name(error: &ClientError) -> &str {
+    match error {
+        ClientError::Refused(refusal) => &refusal.code,
+        ClientError::TimedOut(_) => "DEADLINE_EXCEEDED",
+        ClientError::Unreachable { .. } | ClientError::Closed(_) | ClientError::Nonsense { .. } => {
+            "DAEMON_UNREACHABLE"
+        }
+    }
+}
+
+/// The whole output; None when the profile has nothing to print and the reader can live with that.
+fn obtain(
+    args: &TokenArgs,
+    client: &Client,
+    environment: Lookup<'_>,
+) -> Result<Option<Text>, Problem> {
+    let form = form(format(args), environment)?;
+    let query = TokenQuery {
+        profile: args.profile.clone(),
+        min_ttl: args.min_ttl,
+        scopes: args.scopes.clone(),
+        audience: args.audience.clone(),
+    };
+    let credential = client
+        .token(&query, args.timeout)
+        .map_err(Problem::NotGiven)?;
+    render(form, &credential)
+}
+
+/// Reads the environment only where a form's reader speaks through it.
+fn form(format: TokenFormat, environment: Lookup<'_>) -> Result<Form, Problem> {
+    Ok(match format {
+        TokenFormat::Token => Form::Token,
+        TokenFormat::Header => Form::Header,
+        TokenFormat::Json => Form::Json,
+        TokenFormat::Curl => Form::Curl,
+        TokenFormat::K8sExec => Form::K8sExec {
+            api_version: exec_version(environment)?,
+        },
+        TokenFormat::GoogleExecutable => Form::GoogleExecutable {
+            token_type: google_type(environment)?,
+        },
+    })
+}
+
+fn exec_version(environment: Lookup<'_>) -> Result<&'static str, Problem> {
+    #[derive(Deserialize)]
+    struct ExecInfo {
+        #[serde(rename = "apiVersion")]
+        api_version: String,
+    }
+    const V1: &str = "client.authentication.k8s.io/v1";
+    const V1BETA1: &str = "client.authentication.k8s.io/v1beta1";
+    let Some(text) = environment(EXEC_INFO).filter(|text| !text.is_empty()) else {
+        return Ok(V1);
+    };
+    let info = text
+        .to_str()
+        .and_then(|text| serde_json::from_str::<ExecInfo>(text).ok());
+    match info.as_ref().map(|info| info.api_version.as_str()) {
+        Some(V1) => Ok(V1),
+        Some(V1BETA1) => Ok(V1BETA1),
+        Some(other) => Err(Problem::Unfit {
+            exit: exit::USAGE,
+            message: format!(
+                "{EXEC_INFO} asks for apiVersion {other}; only {V1} and {V1BETA1} are known"
+            ),
+        }),
+        None => Err(Problem::Unfit {
+            exit: exit::USAGE,
+            message: format!("{EXEC_INFO} holds no ExecCredential"),
+        }),
+    }
+}
+
+fn google_type(environment: Lookup<'_>) -> Result<&'static str, Problem> {
+    const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+    const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+    let wanted = environment(GOOGLE_TYPE).unwrap_or_default();
+    match wanted.to_string_lossy().as_ref() {
+        "" | JWT => Ok(JWT),
+        ID_TOKEN => Ok(ID_TOKEN),
+        other => Err(Problem::Unfit {
+            exit: exit::USAGE,
+            message: format!(
+                "{GOOGLE_TYPE} asks for {other}; only {JWT} and {ID_TOKEN} can be had"
+            ),
+        }),
+    }
+}
+
+fn render(form: Form, credential: &Credential) -> Result<Option<Text>, Problem> {
+    let (token, header) = (credential.token.expose(), credential.authorization.expose());
+    let line = |parts: &[&str]| Some(joined(parts));
+    Ok(match form {
+        Form::Json => line(&[credential.json.expose(), "\n"]),
+        Form::Token | Form::Header | Form::Curl if credential.is_none() => None,
+        Form::Token => line(&[token, "\n"]),
+        Form::Header => line(&["Authorization: ", header, "\n"]),
+        Form::Curl => line(&["header = \"Authorization: ", &curl_quoted(header), "\"\n"]),
+        Form::K8sExec { api_version } => {
+            bearer(credential)?;
+            let exec = ExecCredential {
+                api_version,
+                kind: "ExecCredential",
+                status: ExecStatus {
+                    token,
+                    expiration_timestamp: credential
+                        .expires_at
+                        .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
+                },
+            };
+            Some(line_of(&exec, token.len()))
+        }
+        Form::GoogleExecutable { token_type } => {
+            bearer(credential)?;
+            let success = GoogleSuccess {
+                version: 1,
+                success: true,
+                token_type,
+                id_token: token,
+                expiration_time: credential
+                    .expires_at
+                    .and_then(|at| Some(at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())),
+            };
+            Some(line_of(&success, token.len()))
+        }
+    })
+}
+
+/// Readers that put the token behind "Bearer" by themselves cannot use another scheme.
+fn bearer(credential: &Credential) -> Result<(), Problem> {
+    let message = if credential.is_none() {
+        "sends no Authorization header (method none), and this format needs a token".to_owned()
+    } else if credential.token_type.eq_ignore_ascii_case("bearer") {
+        return Ok(());
+    } else {
+        format!(
+            "has a credential of type {}, and this format needs a bearer token",
+            credential.token_type
+        )
+    };
+    Err(Problem::Unfit {
+        exit: exit::REJECTED,
+        message,
+    })
+}
+
+/// Within double quotes curl reads a backslash as the beginning of an escape. Control characters do not come this far.
+fn curl_quoted(text: &str) -> Text {
+    let mut quoted = Zeroizing::new(String::with_capacity(text.len() * 2));
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted
+}
+
+/// One text out of many, without growing: that would leave copies behind.
+fn joined(parts: &[&str]) -> Text {
+    let mut text = Zeroizing::new(String::with_capacity(
+        parts.iter().map(|part| part.len()).sum(),
+    ));
+    parts.iter().for_each(|part| text.push_str(part));
+    text
+}
+
+/// One line of JSON. `payload` is the length of what is long in it: with escapes it takes at most six times that
+/// (RFC 8259 §7), and everything else fits into a kilobyte.
+fn line_of(value: &impl Serialize, payload: usize) -> Text {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(payload * 6 + 1024));
+    serde_json::to_writer(&mut *bytes, value)
+        .expect("writing to memory does not fail, and every key is text");
+    bytes.push(b'\n');
+    let text = String::from_utf8(std::mem::take(&mut *bytes)).expect("JSON is written as UTF-8");
+    Zeroizing::new(text)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecCredential<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    status: ExecStatus<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecStatus<'a> {
+    token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiration_timestamp: Option<String>,
+}
+
+#[derive(Serialize)]
+struct GoogleSuccess<'a> {
+    version: u8,
+    success: bool,
+    token_type: &'a str,
+    id_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiration_time: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct GoogleFailure<'a> {
+    version: u8,
+    success: bool,
+    code: &'a str,
+    message: &'a str,
+}

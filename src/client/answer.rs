@@ -1,0 +1,334 @@
+//! What the daemon answers, out of JSON.
+//!
+//! Problems are told by position only: the JSON library's own messages quote values, and a value may be a credential.
+
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Deserializer};
+use zeroize::Zeroizing;
+
+use super::http::{Body, Response};
+use super::text::unprintable;
+use crate::core::secret::Secret;
+
+/// A credential as the daemon serves it, checked: it fits into a header line.
+#[derive(Debug)]
+pub struct Credential {
+    /// The bare token; empty only for method `none`.
+    pub token: Secret,
+    /// `Bearer`, `Basic`, or empty for method `none`.
+    pub token_type: String,
+    /// The whole value of the Authorization header; empty only for method `none`.
+    pub authorization: Secret,
+    /// None: it does not expire.
+    pub expires_at: Option<SystemTime>,
+    /// The whole answer as one line of JSON.
+    pub json: Secret,
+}
+
+impl Credential {
+    /// Whether the profile is one that sends no Authorization header.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.token.is_empty()
+    }
+}
+
+/// The daemon's no.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// A gRPC status code, as `NOT_FOUND`.
+    pub code: String,
+    /// As in ErrorInfo; may be empty.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When asking again may help.
+    pub retry_after: Option<Duration>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = if self.reason.is_empty() {
+            &self.code
+        } else {
+            &self.reason
+        };
+        if self.message.is_empty() {
+            f.write_str(name)
+        } else {
+            write!(f, "{} ({name})", self.message)
+        }
+    }
+}
+
+/// State of the daemon; the fields are those of `GetStatusResponse`.
+#[derive(Debug)]
+pub struct Status {
+    /// In the daemon's order.
+    pub profiles: Vec<ProfileState>,
+    /// The whole answer as one line of JSON.
+    pub json: String,
+}
+
+/// State of one profile; the fields are those of `ProfileStatus`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ProfileState {
+    pub name: String,
+    pub method: String,
+    pub state: String,
+    /// Seconds; None: there is no credential, or it does not expire.
+    pub expires_in: Option<f64>,
+    /// Seconds; None: nothing is planned.
+    pub next_attempt_in: Option<f64>,
+    pub last_error: Option<LastError>,
+    pub warnings: Vec<String>,
+    /// Seconds that the issuer's clock is ahead.
+    pub clock_skew: Option<f64>,
+}
+
+/// The last failure, until a success; the fields are those of `ProfileError`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LastError {
+    pub reason: String,
+    pub message: String,
+    pub oauth_error: Option<String>,
+    /// RFC 3339.
+    pub since: Option<String>,
+    pub failures: u64,
+}
+
+#[derive(Deserialize)]
+struct CredentialWire {
+    #[serde(default = "no_secret", deserialize_with = "secret")]
+    token: Secret,
+    #[serde(default)]
+    token_type: String,
+    #[serde(default = "no_secret", deserialize_with = "secret")]
+    authorization: Secret,
+    #[serde(default)]
+    expires_at: Option<String>,
+}
+
+fn no_secret() -> Secret {
+    Secret::new(String::new())
+}
+
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+    String::deserialize(from).map(Secret::new)
+}
+
+#[derive(Deserialize)]
+struct StatusWire {
+    profiles: Vec<ProfileState>,
+}
+
+#[derive(Deserialize)]
+struct ProfilesWire {
+    profiles: Vec<NameWire>,
+}
+
+#[derive(Deserialize)]
+struct NameWire {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct RefusalWire {
+    code: String,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    retry_after: Option<f64>,
+}
+
+/// A credential that can be used, or what is wrong with it.
+pub(super) fn credential(body: Body) -> Result<Credential, String> {
+    let wire: CredentialWire = object(&body)?;
+    let empty = wire.token.is_empty();
+    if wire.authorization.is_empty() != empty || wire.token_type.is_empty() != empty {
+        return Err("a credential without all of token, token_type and authorization".into());
+    }
+    if !printable(wire.token.expose()) || !printable(wire.authorization.expose()) {
+        return Err("a credential that does not fit into a header line".into());
+    }
+    let expires_at = match wire.expires_at.as_deref().filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => match humantime::parse_rfc3339(text) {
+            Ok(time) => Some(time),
+            Err(_) => return Err("expires_at is not a time".into()),
+        },
+    };
+    Ok(Credential {
+        token: wire.token,
+        token_type: wire.token_type,
+        authorization: wire.authorization,
+        expires_at,
+        json: Secret::new(one_line(&body)?),
+    })
+}
+
+/// The state, or what is wrong with it.
+pub(super) fn status(body: Body) -> Result<Status, String> {
+    let wire: StatusWire = object(&body)?;
+    Ok(Status {
+        profiles: wire.profiles,
+        json: one_line(&body)?,
+    })
+}
+
+/// The names, or what is wrong with them.
+pub(super) fn profiles(body: &Body) -> Result<Vec<String>, String> {
+    let wire: ProfilesWire = object(body)?;
+    Ok(wire
+        .profiles
+        .into_iter()
+        .map(|profile| profile.name)
+        .collect())
+}
+
+/// The reason; None when it is not tokend that speaks.
+pub(super) fn refusal(response: &Response) -> Option<Refusal> {
+    let wire: RefusalWire = object(&response.body).ok()?;
+    let said = wire
+        .retry_after
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    Some(Refusal {
+        code: wire.code,
+        reason: wire.reason,
+        message: wire.message,
+        retry_after: said.or(response.retry_after),
+    })
+}
+
+/// Reads an object; the derived code would take an array with the values in order as well.
+fn object<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, String> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("it is not a JSON object".into());
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        format!(
+            "it is not the JSON that is expected (line {}, column {})",
+            error.line(),
+            error.column()
+        )
+    })
+}
+
+/// What may stand in a field value (RFC 9110 §5.5), without the obsolete bytes above 0x7E.
+fn printable(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+/// Valid JSON as one line that a terminal can show: the control characters that JSON allows in a text are escaped, and those
+/// that it allows between texts become spaces.
+fn one_line(body: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(body)
+        .map_err(|_| "it is not UTF-8")?
+        .trim_ascii();
+    // Room for everything at once: growing would leave copies of a credential behind. An escape of six bytes stands for
+    // a character of at least one, and only those outside printable ASCII become one.
+    let more = text
+        .bytes()
+        .filter(|byte| !(b' '..=b'~').contains(byte))
+        .count()
+        * 6;
+    let mut line = Zeroizing::new(String::with_capacity(text.len() + more));
+    for c in text.chars() {
+        match c {
+            '\t' | '\n' | '\r' => line.push(' '),
+            // All of these lie in the basic plane, so that four digits do.
+            c if unprintable(c) => line.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => line.push(c),
+        }
+    }
+    Ok(std::mem::take(&mut *line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Credential, String> {
+        credential(Zeroizing::new(text.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn a_success_without_a_usable_credential_is_none() {
+        // Trap 1, and trap 38: a token that would split a header.
+        for text in [
+            r#"{"token":"","token_type":"Bearer","authorization":"Bearer "}"#,
+            r#"{"token":"t","token_type":"Bearer"}"#,
+            r#"{"token":"t","authorization":"Bearer t"}"#,
+            r#"{"token":"t\r\nX: y","token_type":"Bearer","authorization":"Bearer t"}"#,
+            r#"{"token":"t","token_type":"Bearer","authorization":"Bearer t\nX: y"}"#,
+            r#"{"token":"t","token_type":"Bearer","authorization":"Bearer t","expires_at":"tomorrow"}"#,
+            r#"["t","Bearer","Bearer t"]"#,
+            r#"{"token":null}"#,
+            r#""t""#,
+            "",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert!(parse("{}").unwrap().is_none());
+        assert!(
+            !parse(r#"{"token":"t","token_type":"Bearer","authorization":"Bearer t"}"#)
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn problems_do_not_quote_values() {
+        for text in [
+            r#"{"token":"hunter2","token_type":"Bearer","authorization":"Bearer hunter2","expires_at":7}"#,
+            r#"{"token":["hunter2"]}"#,
+            r#"{"token_type":"hunter2"}"#,
+            r#"{"token":"t","token_type":"Bearer","authorization":"Bearer t","expires_at":"hunter2"}"#,
+        ] {
+            let problem = parse(text).unwrap_err();
+            assert!(!problem.contains("hunter2"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn json_becomes_one_harmless_line() {
+        assert_eq!(
+            one_line("{\n\t\"a\": \"x\u{9b}2J\u{7f}\u{202e}\u{e9}\\n\"\r\n}\n".as_bytes()).unwrap(),
+            "{  \"a\": \"x\\u009b2J\\u007f\\u202e\u{e9}\\n\"  }"
+        );
+        assert!(one_line(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn refusals_prefer_the_body_over_the_header() {
+        let response = |body: &str| Response {
+            status: 503,
+            retry_after: Some(Duration::from_secs(3)),
+            body: Zeroizing::new(body.as_bytes().to_vec()),
+        };
+        let waits = |body| refusal(&response(body)).unwrap().retry_after;
+        assert_eq!(
+            waits(r#"{"code":"UNAVAILABLE","retry_after":2.5}"#),
+            Some(Duration::from_millis(2500))
+        );
+        assert_eq!(
+            waits(r#"{"code":"UNAVAILABLE","retry_after":null}"#),
+            Some(Duration::from_secs(3))
+        );
+        assert_eq!(
+            waits(r#"{"code":"UNAVAILABLE","retry_after":-1}"#),
+            Some(Duration::from_secs(3))
+        );
+        assert_eq!(
+            waits(r#"{"code":"UNAVAILABLE","retry_after":1e300}"#),
+            Some(Duration::from_secs(3))
+        );
+        assert_eq!(refusal(&response("<html>")), None);
+        assert_eq!(refusal(&response("{}")), None);
+    }
+}

@@ -1,0 +1,246 @@
+//! Connecting to the daemon by a deadline, and telling why it cannot be reached.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as join, socket_with,
+};
+
+use super::{ClientError, Deadline};
+
+/// Where the system's own daemon listens; see interface.md.
+const SYSTEM_SOCKET: &str = "/run/tokend/tokend.sock";
+
+/// A connection whose writes are bounded by the time that was left.
+///
+/// The standard library's `connect` waits for ever when the listener's queue is full; Linux applies SO_SNDTIMEO to
+/// connecting as well (socket(7)), and that has to be set before.
+pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStream, ClientError> {
+    let fail = |errno| unreachable(socket, errno);
+    let address = SocketAddrUnix::new(socket).map_err(fail)?;
+    let fd = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(fail)?;
+    loop {
+        let left = deadline.left().ok_or_else(|| fail(Errno::AGAIN))?;
+        set_socket_timeout(&fd, Timeout::Send, Some(left)).map_err(fail)?;
+        match join(&fd, &address) {
+            Ok(()) => return Ok(UnixStream::from(fd)),
+            // A Unix socket that was interrupted or timed out while connecting is not connected; asking again is right.
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => return Err(fail(errno)),
+        }
+    }
+}
+
+/// The error with its cause and its cure. Looks at the file system, since the errno alone does not tell them apart.
+fn unreachable(socket: &Path, errno: Errno) -> ClientError {
+    let (cause, cure) = match errno {
+        Errno::NOENT => (
+            "there is no such socket".to_owned(),
+            if socket != Path::new(SYSTEM_SOCKET) && Path::new(SYSTEM_SOCKET).exists() {
+                format!("the system's daemon listens at {SYSTEM_SOCKET}: set TOKEND_SOCKET to that")
+            } else {
+                "start the daemon, or let TOKEND_SOCKET or --socket name its socket".to_owned()
+            },
+        ),
+        Errno::CONNREFUSED if !is_socket(socket) => (
+            "it is not a socket".to_owned(),
+            "let TOKEND_SOCKET or --socket name the daemon's socket".to_owned(),
+        ),
+        Errno::CONNREFUSED => (
+            "connection refused: the socket was left behind by a daemon that has ended".to_owned(),
+            "start the daemon; it replaces the socket".to_owned(),
+        ),
+        Errno::ACCESS | Errno::PERM => denied(socket),
+        Errno::AGAIN => (
+            "it accepts no connections in the time given: it hangs or is overloaded".to_owned(),
+            "try a longer --timeout, and look at the daemon's log".to_owned(),
+        ),
+        Errno::NAMETOOLONG | Errno::INVAL => (
+            "the path cannot be that of a socket: at most 107 bytes, none of them zero".to_owned(),
+            "let TOKEND_SOCKET or --socket name a shorter path".to_owned(),
+        ),
+        other => (
+            io::Error::from(other).to_string(),
+            "let TOKEND_SOCKET or --socket name the daemon's socket".to_owned(),
+        ),
+    };
+    ClientError::Unreachable {
+        socket: Some(socket.to_owned()),
+        cause,
+        cure,
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+/// Which file shuts this process out, and which group would let it in.
+fn denied(socket: &Path) -> (String, String) {
+    // The first that can be looked at: the socket itself, else the folder whose content cannot be seen.
+    let shut = socket
+        .ancestors()
+        .find_map(|path| Some((path, fs::metadata(path).ok()?)));
+    let Some((path, found)) = shut else {
+        return (
+            "permission denied".to_owned(),
+            "ask for access to the socket's folder".to_owned(),
+        );
+    };
+    let group = group_name(found.gid());
+    let what = if path == socket {
+        "the socket"
+    } else {
+        "the folder"
+    };
+    let cause = format!(
+        "permission denied: {what} {} has mode {:04o} and belongs to group {group}, and this process is uid {}",
+        path.display(),
+        found.mode() & 0o7777,
+        rustix::process::geteuid().as_raw(),
+    );
+    let open_to_group = if path == socket { 0o020 } else { 0o010 };
+    let cure = if found.mode() & open_to_group == 0 {
+        "it is closed to its group too: `socket_mode` and `socket_group` in [server] decide who may connect".to_owned()
+    } else {
+        format!(
+            "add the user to group {group} and log in again (`SupplementaryGroups={group}` in a systemd unit)"
+        )
+    };
+    (cause, cure)
+}
+
+/// As in /etc/group, else the number: name services would need foreign code for what is only a hint.
+fn group_name(gid: u32) -> String {
+    let number = gid.to_string();
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    groups
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1) == Some(number.as_str())).then(|| name.to_owned())
+        })
+        .unwrap_or(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use rustix::net::{bind, listen};
+
+    use super::*;
+    use crate::clock::Clock;
+
+    fn try_connect(socket: &Path, timeout: Duration) -> Result<UnixStream, ClientError> {
+        let clock = Clock::system();
+        let at = clock.now().boot.plus(timeout);
+        connect(
+            socket,
+            &Deadline {
+                clock: &clock,
+                at,
+                timeout,
+            },
+        )
+    }
+
+    fn cause_and_cure(error: ClientError) -> (String, String) {
+        match error {
+            ClientError::Unreachable { cause, cure, .. } => (cause, cure),
+            other => panic!("{other}"),
+        }
+    }
+
+    fn why(socket: &Path) -> String {
+        cause_and_cure(try_connect(socket, Duration::from_secs(5)).expect_err("it connects")).0
+    }
+
+    #[test]
+    fn each_way_of_being_unreachable_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(why(&dir.path().join("none")), "there is no such socket");
+
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        assert_eq!(why(&file), "it is not a socket");
+
+        let stale = dir.path().join("stale");
+        drop(UnixListener::bind(&stale).unwrap());
+        assert!(why(&stale).starts_with("connection refused: "));
+
+        assert!(why(&dir.path().join("x".repeat(200))).contains("107 bytes"));
+        assert_eq!(
+            why(&PathBuf::from("/dev/null/tokend.sock")),
+            io::Error::from(Errno::NOTDIR).to_string()
+        );
+    }
+
+    #[test]
+    fn a_listener_that_never_accepts_does_not_outlast_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("full");
+        let listener = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&listener, 0).unwrap();
+        let first = try_connect(&path, Duration::from_secs(5)).unwrap();
+        let (cause, _) = cause_and_cure(try_connect(&path, Duration::from_millis(60)).unwrap_err());
+        assert!(cause.contains("accepts no connections"), "{cause}");
+        drop(first);
+    }
+
+    #[test]
+    fn permission_denied_names_file_mode_and_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let group = group_name(fs::metadata(&path).unwrap().gid());
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        let (cause, cure) = cause_and_cure(unreachable(&path, Errno::ACCESS));
+        assert!(
+            cause.contains(&format!("the socket {}", path.display())),
+            "{cause}"
+        );
+        assert!(
+            cause.contains(&format!("mode 0660 and belongs to group {group}")),
+            "{cause}"
+        );
+        assert!(
+            cure.contains(&format!("add the user to group {group}")),
+            "{cure}"
+        );
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let (_, cure) = cause_and_cure(unreachable(&path, Errno::ACCESS));
+        assert!(cure.contains("socket_mode"), "{cure}");
+    }
+
+    #[test]
+    fn group_names_come_from_the_file_and_fall_back_to_the_number() {
+        assert_eq!(group_name(0), "root");
+        assert_eq!(group_name(3_999_999_999), "3999999999");
+    }
+}
