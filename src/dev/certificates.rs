@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, Error, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256,
-    SanType, SignatureAlgorithm,
+    SanType,
 };
+use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use crate::clock::Clock;
 use crate::core::secret::Secret;
@@ -190,12 +192,11 @@ fn client_params(
     options: &ClientOptions,
     clock: &Clock,
 ) -> Result<(CertificateParams, KeyPair), Error> {
-    let algorithm: &'static SignatureAlgorithm = match options.key {
-        KeyKind::Ec => &PKCS_ECDSA_P256_SHA256,
-        KeyKind::Rsa => &PKCS_RSA_SHA256,
-        KeyKind::Ed25519 => &PKCS_ED25519,
+    let key = match options.key {
+        KeyKind::Ec => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
+        KeyKind::Rsa => KeyPair::generate_for(&PKCS_RSA_SHA256)?,
+        KeyKind::Ed25519 => ed25519()?,
     };
-    let key = KeyPair::generate_for(algorithm)?;
     let mut params = CertificateParams::default();
     let now = clock.now().wall;
     let shift = Duration::from_secs(options.not_before.unsigned_abs());
@@ -212,6 +213,15 @@ fn client_params(
     Ok((params, key))
 }
 
+/// rcgen would make PKCS#8 version 2, which OpenSSL 3.0 and others cannot read.
+fn ed25519() -> Result<KeyPair, Error> {
+    let document = Ed25519KeyPair::generate()
+        .and_then(|pair| pair.to_pkcs8v1())
+        .map_err(|_| Error::KeyGenerationUnavailable)?;
+    let der = PrivatePkcs8KeyDer::from(document.as_ref());
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519)
+}
+
 fn name_and_time(
     params: &mut CertificateParams,
     common_name: &str,
@@ -219,9 +229,9 @@ fn name_and_time(
     ends: WallTime,
 ) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    // X.509 knows whole seconds only.
+    // X.509 knows whole seconds only, and the last one is still valid (RFC 5280 §4.1.2.5).
     params.not_before = epoch + Duration::from_secs(starts.0.as_secs());
-    params.not_after = epoch + Duration::from_secs(ends.0.as_secs());
+    params.not_after = epoch + Duration::from_secs(ends.0.as_secs().saturating_sub(1));
     params.distinguished_name = rcgen::DistinguishedName::new();
     params
         .distinguished_name
@@ -281,7 +291,7 @@ mod tests {
             assert_eq!(leaf.public_key().algorithm.algorithm.to_string(), oid);
             let validity = leaf.validity();
             assert!((now + 60..now + 63).contains(&validity.not_before.timestamp()));
-            assert!((now + 600..now + 603).contains(&validity.not_after.timestamp()));
+            assert!((now + 599..now + 602).contains(&validity.not_after.timestamp()));
             let names = leaf.subject_alternative_name().unwrap().unwrap();
             assert_eq!(
                 names.value.general_names,

@@ -97,7 +97,7 @@ enum Listening {
     },
     /// Refuses connections, but nobody else gets the port.
     Stopped(TcpSocket),
-    /// Being stopped or restarted.
+    /// Being stopped or restarted, or that failed.
     Between,
 }
 
@@ -296,12 +296,13 @@ impl Issuer {
     /// Listens again on the same port after [`Issuer::stop`], on the current tokio runtime; nothing if it was not stopped.
     ///
     /// # Errors
-    /// The port cannot be listened on.
+    /// The port cannot be listened on, or [`Issuer::stop`] has not ended well.
     pub fn restart(&self) -> io::Result<()> {
         let mut listening = locked(&self.listening);
         *listening = match std::mem::replace(&mut *listening, Listening::Between) {
             Listening::Stopped(socket) => Listening::running(wire::listen(socket)?, &self.state),
-            other => other,
+            Listening::Between => return Err(io::Error::other("stopping has not succeeded")),
+            running @ Listening::Running { .. } => running,
         };
         Ok(())
     }

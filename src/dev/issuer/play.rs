@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
@@ -66,17 +67,20 @@ pub(super) async fn respond(
         .iter()
         .find_map(|fault| replacement(fault, form.as_ref(), now));
     let (mut answer, outcome) = match (replaced, &form) {
-        (Some(answer), _) => (answer, Outcome::Fault),
-        (None, Some(form)) => token_answer(&state, &head.method, form, &peer),
+        (Some(answer), _) => (answer, Some(Outcome::Fault)),
+        (None, Some(form)) => {
+            let (answer, outcome) = token_answer(&state, &head.method, form, &peer);
+            (answer, Some(outcome))
+        }
         (None, None) => (
             documents::answer(&state, &head.method, path, bearer(&head.headers), &peer),
-            Outcome::Fault,
+            None,
         ),
     };
     for fault in faults {
         alter(fault, &mut answer, &state, form.as_ref(), now);
     }
-    if let Some(number) = number {
+    if let (Some(number), Some(outcome)) = (number, outcome) {
         locked(&state.journal).conclude(number, outcome);
     }
 
@@ -131,11 +135,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 async fn wait(fault: &Fault, peer: &Peer) {
     match fault {
         Fault::SlowHeaders(time) => tokio::time::sleep(*time).await,
-        Fault::Hold(permits) => match permits.acquire().await {
-            Ok(permit) => permit.forget(),
-            // A closed semaphore holds nobody any longer.
-            Err(_) => {}
-        },
+        // A closed semaphore holds nobody any longer.
+        Fault::Hold(permits) => {
+            if let Ok(permit) = permits.acquire().await {
+                permit.forget();
+            }
+        }
         Fault::Hang => std::future::pending().await,
         Fault::CloseConnection => {
             peer.close.notify_one();
@@ -234,7 +239,7 @@ fn alter(fault: Fault, answer: &mut Answer, state: &State, form: Option<&Form>, 
         Fault::Field { name, json } => answer.set_field(&name, json),
         Fault::ExtraHeader { name, value } => answer.set_header(&name, &value),
         Fault::Date(skew) => {
-            let by = std::time::Duration::from_secs(skew.unsigned_abs());
+            let by = Duration::from_secs(skew.unsigned_abs());
             let told = if skew < 0 {
                 WallTime(now.0.saturating_sub(by))
             } else {
