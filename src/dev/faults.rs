@@ -1,0 +1,280 @@
+//! What the issuer does wrong, as data: a script of faults, each for some requests, played in the order it was written.
+//!
+//! A fault waits, replaces the answer, or alters it; [`Fault::All`] combines them, for instance a slow answer with a bad
+//! field. The issuer's `play` module is the interpreter.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::core::time::BootTime;
+
+/// One way to misbehave.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    // Waits; then goes on as if nothing had been.
+    /// Waits before the first byte of the answer.
+    SlowHeaders(Duration),
+    /// Waits for a permit and uses it up, so that a test holds requests and lets them go one by one.
+    Hold(Arc<Semaphore>),
+    /// Never answers; ends when the client leaves.
+    Hang,
+    /// Closes the connection without an answer, on HTTP/2 too.
+    CloseConnection,
+
+    // Replaces the answer; the request is not looked at.
+    /// Any status, body and headers.
+    Status {
+        /// HTTP status.
+        status: u16,
+        /// Sent as it is.
+        body: String,
+        /// Names and values; `Content-Type` is absent unless it is here.
+        headers: Vec<(String, String)>,
+    },
+    /// A status, usually 429 or 503, with `Retry-After` in whole seconds (RFC 9110 §10.2.3).
+    RetryAfter(u16, Duration),
+    /// The same with a date: now plus this.
+    RetryAfterDate(u16, Duration),
+    /// A login page with status 200.
+    Html200,
+    /// An error as in RFC 6749 §5.2.
+    OAuthError {
+        /// HTTP status.
+        status: u16,
+        /// `error`
+        code: String,
+    },
+    /// A token answer of this many bytes, with a token as long as it takes.
+    BigBody(usize),
+    /// A token answer whose token never ends, until the client leaves.
+    EndlessBody,
+    /// Somewhere else (RFC 9110 §15.4).
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+        /// `Location`
+        location: String,
+    },
+    /// An OAuth error whose code and description repeat the secret, assertion and `Authorization` that the client sent.
+    EchoSecret,
+
+    // Alters the answer.
+    /// Half of the body that `Content-Length` promises, then the connection closes.
+    Truncated,
+    /// One byte of the body per interval.
+    SlowBody(Duration),
+    /// Sets a field of a JSON answer to this JSON, which is not checked and may be nonsense, or leaves it out.
+    Field {
+        /// Its name.
+        name: String,
+        /// Raw JSON; None leaves the field out.
+        json: Option<String>,
+    },
+    /// Returns the first token that was issued under this script to the same client for the same parameters.
+    SameToken {
+        /// `expires_in` is what is left of it, at least 0; false: what it was at first, which is a lie.
+        shrinking: bool,
+    },
+    /// One more header, or another value for one.
+    ExtraHeader {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// A `Date` header that is wrong by this many seconds.
+    Date(i64),
+
+    /// Several at once; of those that replace the answer the first wins.
+    All(Vec<Fault>),
+}
+
+impl Fault {
+    /// `expires_in` as this raw JSON (`"\"3600\""`, `-1`, `1e99`, `null`), or absent.
+    #[must_use]
+    pub fn expires_in(json: Option<&str>) -> Fault {
+        Fault::field("expires_in", json)
+    }
+
+    /// `token_type` as this text, or absent.
+    #[must_use]
+    pub fn token_type(text: Option<&str>) -> Fault {
+        Fault::field("token_type", text.map(json_text).as_deref())
+    }
+
+    /// `access_token` as this text, whatever characters it has, or absent. For something other than text use [`Fault::field`].
+    #[must_use]
+    pub fn token(text: Option<&str>) -> Fault {
+        Fault::field("access_token", text.map(json_text).as_deref())
+    }
+
+    /// A metadata document that names another issuer; script it for the document's path.
+    #[must_use]
+    pub fn wrong_issuer(issuer: &str) -> Fault {
+        Fault::field("issuer", Some(&json_text(issuer)))
+    }
+
+    /// Any field as raw JSON, or absent.
+    #[must_use]
+    pub fn field(name: &str, json: Option<&str>) -> Fault {
+        Fault::Field {
+            name: name.into(),
+            json: json.map(Into::into),
+        }
+    }
+
+    /// An error of RFC 6749 §5.2 with status 400, or 401 for `invalid_client`.
+    #[must_use]
+    pub fn oauth_error(code: &str) -> Fault {
+        Fault::OAuthError {
+            status: if code == "invalid_client" { 401 } else { 400 },
+            code: code.into(),
+        }
+    }
+
+    /// Itself, or what [`Fault::All`] holds, in order.
+    pub(super) fn steps(self) -> Vec<Fault> {
+        match self {
+            Fault::All(faults) => faults.into_iter().flat_map(Fault::steps).collect(),
+            fault => vec![fault],
+        }
+    }
+}
+
+/// A text as JSON.
+pub(super) fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Which requests a fault is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Every token request.
+    Token,
+    /// Token requests that claim this client id, with proof or without.
+    Client(String),
+    /// Requests for this path, for instance `/.well-known/openid-configuration`.
+    Path(String),
+}
+
+/// How often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// For the next so many requests that match.
+    Next(usize),
+    /// Until the script is cleared.
+    Always,
+}
+
+/// The faults that are still to come.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    rules: Vec<Rule>,
+    /// What [`Fault::SameToken`] repeats, by client and parameters.
+    firsts: HashMap<String, First>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    target: Target,
+    fault: Fault,
+    times: Times,
+}
+
+/// A token that is issued again and again.
+#[derive(Clone, Debug)]
+pub(super) struct First {
+    /// `access_token` as JSON.
+    pub token: String,
+    /// When it was issued.
+    pub at: BootTime,
+}
+
+impl Script {
+    /// Writes a fault behind the others.
+    pub fn push(&mut self, target: Target, fault: Fault, times: Times) {
+        if times == Times::Next(0) {
+            return;
+        }
+        self.rules.push(Rule {
+            target,
+            fault,
+            times,
+        });
+    }
+
+    /// Forgets every fault and every repeated token.
+    pub fn clear(&mut self) {
+        *self = Script::default();
+    }
+
+    /// The first fault that is for this request, used up by one. `client` is None for what is not a token request and for
+    /// one that names no client.
+    pub fn take(&mut self, path: &str, is_token: bool, client: Option<&str>) -> Option<Fault> {
+        let at = self.rules.iter().position(|rule| match &rule.target {
+            Target::Token => is_token,
+            Target::Client(id) => is_token && client == Some(id),
+            Target::Path(wanted) => wanted == path,
+        })?;
+        let rule = &mut self.rules[at];
+        match &mut rule.times {
+            Times::Next(1) => Some(self.rules.remove(at).fault),
+            Times::Next(left) => {
+                *left = left.saturating_sub(1);
+                Some(rule.fault.clone())
+            }
+            Times::Always => Some(rule.fault.clone()),
+        }
+    }
+
+    /// The token that stands for `key`; `fresh` from now on if there is none yet.
+    pub fn first(&mut self, key: String, fresh: First) -> First {
+        self.firsts.entry(key).or_insert(fresh).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(fault: Option<Fault>) -> String {
+        format!("{fault:?}")
+    }
+
+    #[test]
+    fn faults_are_used_up_in_order_and_only_by_what_they_are_for() {
+        let mut script = Script::default();
+        script.push(Target::Client("a".into()), Fault::Html200, Times::Next(2));
+        script.push(Target::Token, Fault::Hang, Times::Next(1));
+        script.push(
+            Target::Path("/jwks".into()),
+            Fault::EchoSecret,
+            Times::Always,
+        );
+        assert_eq!(
+            name(script.take("/token", true, Some("a"))),
+            "Some(Html200)"
+        );
+        assert_eq!(name(script.take("/token", true, Some("b"))), "Some(Hang)");
+        assert_eq!(name(script.take("/token", true, Some("b"))), "None");
+        assert_eq!(
+            name(script.take("/token", true, Some("a"))),
+            "Some(Html200)"
+        );
+        assert_eq!(name(script.take("/token", true, Some("a"))), "None");
+        assert_eq!(name(script.take("/jwks", false, None)), "Some(EchoSecret)");
+        assert_eq!(name(script.take("/jwks", false, None)), "Some(EchoSecret)");
+        script.clear();
+        assert_eq!(name(script.take("/jwks", false, None)), "None");
+    }
+
+    #[test]
+    fn a_fault_for_no_request_is_never_taken() {
+        let mut script = Script::default();
+        script.push(Target::Token, Fault::Hang, Times::Next(0));
+        assert_eq!(name(script.take("/token", true, None)), "None");
+    }
+}

@@ -1,0 +1,344 @@
+//! A small OAuth2 and OpenID Connect issuer on loopback: RFC 6749 §4.4 with every client authentication of RFC 8414 §2,
+//! bound tokens (RFC 8705), resource indicators (RFC 8707), JWT access tokens (RFC 9068) and both kinds of metadata.
+//!
+//! `tokend dev` runs it so that tokend can be tried with nothing to set up, and the tests run it to see tokend cope:
+//! it does what [`Issuer::script`] says, and tells what it was asked ([`Issuer::requests`]).
+
+mod answer;
+mod client;
+mod documents;
+mod form;
+mod keys;
+mod play;
+mod record;
+#[cfg(test)]
+mod tests;
+mod token;
+mod wire;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpSocket;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use self::client::UsedAssertions;
+use self::documents::Place;
+use self::keys::SigningKeys;
+use self::record::Journal;
+use super::certificates::Pair;
+use super::faults::{Fault, Script, Target, Times};
+use crate::clock::Clock;
+use crate::core::secret::Secret;
+
+pub use self::client::{CertificateMatch, Client, ClientCredential};
+pub use self::record::{Outcome, Recorded};
+
+/// How the issuer is set up.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where it listens. Default: 127.0.0.1 and a free port.
+    pub listen: SocketAddr,
+    /// None (default): plain HTTP.
+    pub tls: Option<Tls>,
+    /// Path of the issuer URL, empty (default) or with a slash at its start and none at its end, for instance `/realms/dev`.
+    pub path: String,
+    /// Registered clients.
+    pub clients: Vec<Client>,
+    /// Life of a token, in whole seconds. Default: 5 minutes.
+    pub token_lifetime: Duration,
+    /// The audience that `/api/topology` insists on; None (default): any.
+    pub api_audience: Option<String>,
+    /// Dates tokens, answers and certificates. Default: the machine's.
+    pub clock: Clock,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            tls: None,
+            path: String::new(),
+            clients: Vec::new(),
+            token_lifetime: Duration::from_secs(300),
+            api_audience: None,
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// TLS of the issuer.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Its certificate, which must have the name `localhost`.
+    pub server: Pair,
+    /// Authorities of client certificates in PEM, or self-signed ones themselves. Empty: no certificate is asked for.
+    pub client_roots: Vec<String>,
+}
+
+/// A running issuer. Ends when dropped, and with it every connection.
+pub struct Issuer {
+    state: Arc<State>,
+    address: SocketAddr,
+    listening: Mutex<Listening>,
+}
+
+enum Listening {
+    /// Accepts connections.
+    Running {
+        stop: oneshot::Sender<()>,
+        task: JoinHandle<()>,
+    },
+    /// Refuses connections, but nobody else gets the port.
+    Stopped(TcpSocket),
+    /// Being stopped or restarted, or that failed.
+    Between,
+}
+
+/// What every connection shares.
+struct State {
+    clock: Clock,
+    /// The issuer identifier.
+    url: String,
+    path: String,
+    /// Values of `aud` in an assertion that mean this issuer.
+    audiences: Vec<String>,
+    token_lifetime: Duration,
+    api_audience: Option<String>,
+    tls: Mutex<Option<Arc<ServerConfig>>>,
+    clients: Mutex<HashMap<String, Client>>,
+    keys: Mutex<SigningKeys>,
+    used_assertions: Mutex<UsedAssertions>,
+    script: Mutex<Script>,
+    journal: Mutex<Journal>,
+    in_flight: AtomicUsize,
+    max_in_flight: AtomicUsize,
+    connections: AtomicU64,
+    failed_handshakes: AtomicUsize,
+}
+
+impl Issuer {
+    /// Binds and serves on the current tokio runtime. When this returns, connections are accepted.
+    ///
+    /// # Errors
+    /// The address cannot be had; certificate, key or roots cannot be used (`InvalidInput`).
+    pub async fn start(settings: Settings) -> io::Result<Issuer> {
+        let tls = settings
+            .tls
+            .as_ref()
+            .map(|tls| wire::server_config(tls, &settings.clock))
+            .transpose()?;
+        let listener = wire::listen(wire::reserve(settings.listen)?)?;
+        let address = listener.local_addr()?;
+        // A certificate has names; without one, an address saves the look-up.
+        let url = if tls.is_some() {
+            format!("https://localhost:{}{}", address.port(), settings.path)
+        } else {
+            format!("http://{address}{}", settings.path)
+        };
+        let audiences = ["", "/token", "/mtls/token"]
+            .map(|path| format!("{url}{path}"))
+            .to_vec();
+        let state = Arc::new(State {
+            clock: settings.clock,
+            url,
+            path: settings.path,
+            audiences,
+            token_lifetime: settings.token_lifetime,
+            api_audience: settings.api_audience,
+            tls: Mutex::new(tls),
+            clients: Mutex::new(
+                settings
+                    .clients
+                    .into_iter()
+                    .map(|client| (client.id.clone(), client))
+                    .collect(),
+            ),
+            keys: Mutex::new(SigningKeys::new()?),
+            used_assertions: Mutex::default(),
+            script: Mutex::default(),
+            journal: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+            max_in_flight: AtomicUsize::new(0),
+            connections: AtomicU64::new(0),
+            failed_handshakes: AtomicUsize::new(0),
+        });
+        let listening = Mutex::new(Listening::running(listener, &state));
+        Ok(Issuer {
+            state,
+            address,
+            listening,
+        })
+    }
+
+    /// The issuer identifier, for instance `https://localhost:40123`; endpoints are below it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.state.url
+    }
+
+    /// The token endpoint.
+    #[must_use]
+    pub fn token_url(&self) -> String {
+        format!("{}/token", self.state.url)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Token requests in the order they arrived, the last 100 000.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Recorded> {
+        locked(&self.state.journal).records()
+    }
+
+    /// Requests so far for a path, for instance `/token`, answered or not.
+    #[must_use]
+    pub fn count(&self, path: &str) -> usize {
+        locked(&self.state.journal).counted(path)
+    }
+
+    /// The most token requests that were in flight at the same time.
+    #[must_use]
+    pub fn max_in_flight_seen(&self) -> usize {
+        self.state.max_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// TCP connections so far.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections whose TLS handshake failed on this side, for instance because of an untrusted client certificate.
+    #[must_use]
+    pub fn failed_handshakes(&self) -> usize {
+        self.state.failed_handshakes.load(Ordering::Relaxed)
+    }
+
+    /// Plays a fault on the next token requests, after those that were scripted before.
+    pub fn script(&self, fault: Fault, times: Times) {
+        self.script_for(Target::Token, fault, times);
+    }
+
+    /// Plays a fault on some requests only.
+    pub fn script_for(&self, target: Target, fault: Fault, times: Times) {
+        locked(&self.state.script).push(target, fault, times);
+    }
+
+    /// Behaves from now on. Requests that are being mistreated stay so.
+    pub fn clear_script(&self) {
+        locked(&self.state.script).clear();
+    }
+
+    /// Signs with a new key; tokens of the last few keys still verify.
+    ///
+    /// # Errors
+    /// No key could be made.
+    pub fn rotate_signing_key(&self) -> io::Result<()> {
+        locked(&self.state.keys).rotate()
+    }
+
+    /// Registers a client, or replaces the one with this id.
+    pub fn set_client(&self, client: Client) {
+        locked(&self.state.clients).insert(client.id.clone(), client);
+    }
+
+    /// Gives a client another secret, whatever it had before. An unknown one is registered with it.
+    pub fn set_client_secret(&self, id: &str, secret: Secret) {
+        let credential = ClientCredential::Secret(secret);
+        locked(&self.state.clients)
+            .entry(id.to_owned())
+            .or_insert_with(|| Client::new(id, ClientCredential::None))
+            .credential = credential;
+    }
+
+    /// Certificate and client roots of new connections. An issuer that was started without TLS stays without.
+    ///
+    /// # Errors
+    /// `InvalidInput`: certificate, key or roots cannot be used.
+    pub fn set_tls(&self, tls: &Tls) -> io::Result<()> {
+        let config = wire::server_config(tls, &self.state.clock)?;
+        if let Some(current) = &mut *locked(&self.state.tls) {
+            *current = config;
+        }
+        Ok(())
+    }
+
+    /// Closes every connection and refuses new ones until [`Issuer::restart`]. Keys, clients, script and record stay.
+    ///
+    /// # Errors
+    /// Somebody else got the port in between.
+    pub async fn stop(&self) -> io::Result<()> {
+        let before = std::mem::replace(&mut *locked(&self.listening), Listening::Between);
+        let after = match before {
+            Listening::Running { stop, task } => {
+                // It may have ended with its runtime; either way the listener is gone afterwards.
+                let _ = stop.send(());
+                let _ = task.await;
+                Listening::Stopped(wire::reserve(self.address)?)
+            }
+            other => other,
+        };
+        *locked(&self.listening) = after;
+        Ok(())
+    }
+
+    /// Listens again on the same port after [`Issuer::stop`], on the current tokio runtime; nothing if it was not stopped.
+    ///
+    /// # Errors
+    /// The port cannot be listened on, or [`Issuer::stop`] has not ended well.
+    pub fn restart(&self) -> io::Result<()> {
+        let mut listening = locked(&self.listening);
+        *listening = match std::mem::replace(&mut *listening, Listening::Between) {
+            Listening::Stopped(socket) => Listening::running(wire::listen(socket)?, &self.state),
+            Listening::Between => return Err(io::Error::other("stopping has not succeeded")),
+            running @ Listening::Running { .. } => running,
+        };
+        Ok(())
+    }
+}
+
+impl Listening {
+    fn running(listener: tokio::net::TcpListener, state: &Arc<State>) -> Listening {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(wire::serve(listener, Arc::clone(state), stopped));
+        Listening::Running { stop, task }
+    }
+}
+
+impl State {
+    fn is_token_path(&self, path: &str) -> bool {
+        matches!(
+            path.strip_prefix(&self.path),
+            Some("/token" | "/mtls/token")
+        )
+    }
+
+    /// What a path stands for. RFC 8414 §3.1 puts its well-known part before the issuer's path, OpenID Connect after it.
+    fn place(&self, path: &str) -> Option<Place> {
+        if path.strip_prefix("/.well-known/oauth-authorization-server") == Some(&self.path) {
+            return Some(Place::Metadata);
+        }
+        match path.strip_prefix(&self.path)? {
+            "/.well-known/openid-configuration" => Some(Place::Metadata),
+            "/jwks" => Some(Place::Keys),
+            "/api/topology" => Some(Place::Api),
+            _ => None,
+        }
+    }
+}
+
+/// The lock, even if somebody panicked with it: what it guards is changed in single steps.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,314 @@
+//! Registered clients, and the proof that a request comes from one.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::constant_time;
+use http::StatusCode;
+use jsonwebtoken::{AlgorithmFamily, DecodingKey};
+use serde_json::Value;
+
+use super::form::Form;
+use super::keys::{ClientKey, signature_only};
+use super::wire::PeerCertificate;
+use crate::core::secret::Secret;
+use crate::core::time::WallTime;
+
+/// An assertion may be valid this far into the future, in seconds: used ones are remembered until they expire.
+const ASSERTION_MAX: u64 = 3600;
+
+/// Clocks of clients may differ by this much, in seconds.
+const LEEWAY: u64 = 5;
+
+/// The one value of `client_assertion_type` (RFC 7523 §2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// A registered client.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// `client_id`
+    pub id: String,
+    /// How it proves itself.
+    pub credential: ClientCredential,
+    /// Scopes that it may ask for, and gets if it asks for none. Empty: whatever it asks for.
+    pub scopes: Vec<String>,
+    /// Its tokens are bound to the certificate of its connection (RFC 8705 §3), however it proves itself; without a
+    /// certificate it gets none.
+    pub bound_tokens: bool,
+}
+
+/// How a client proves itself: exactly one way, and no other is accepted.
+#[derive(Clone, Debug)]
+pub enum ClientCredential {
+    /// `client_secret_basic`, `client_secret_post` and `client_secret_jwt` alike.
+    Secret(Secret),
+    /// `private_key_jwt`: `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK. With a certificate, an `x5t#S256` in the
+    /// assertion's header must be its own.
+    Assertion {
+        /// The key.
+        public_key: String,
+    },
+    /// `tls_client_auth`, or `self_signed_tls_client_auth` with a thumbprint.
+    Certificate(CertificateMatch),
+    /// `none`. A real provider gives such a client no token for this grant (RFC 6749 §4.4); this one does, for tests.
+    None,
+}
+
+/// Which certificate is the client's (RFC 8705 §2.1.2). That its chain leads to a trusted root was checked before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateMatch {
+    /// The subject's common name.
+    CommonName(String),
+    /// A URI among its alternative names.
+    SanUri(String),
+    /// x5t#S256.
+    Thumbprint(String),
+}
+
+impl Client {
+    /// A client with a secret, unbound tokens and any scope.
+    #[must_use]
+    pub fn with_secret(id: &str, secret: &str) -> Client {
+        Client::new(id, ClientCredential::Secret(Secret::new(secret.into())))
+    }
+
+    /// A client with unbound tokens and any scope.
+    #[must_use]
+    pub fn new(id: &str, credential: ClientCredential) -> Client {
+        Client {
+            id: id.into(),
+            credential,
+            scopes: Vec::new(),
+            bound_tokens: false,
+        }
+    }
+}
+
+/// Why there is no token: an error of RFC 6749 §5.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub description: &'static str,
+}
+
+impl Refusal {
+    pub fn new(code: &'static str, description: &'static str) -> Refusal {
+        Refusal {
+            status: StatusCode::BAD_REQUEST,
+            code,
+            description,
+        }
+    }
+
+    /// `invalid_request`
+    pub fn request(description: &'static str) -> Refusal {
+        Refusal::new("invalid_request", description)
+    }
+
+    /// `invalid_client`, the one with status 401.
+    pub fn client(description: &'static str) -> Refusal {
+        Refusal {
+            status: StatusCode::UNAUTHORIZED,
+            ..Refusal::new("invalid_client", description)
+        }
+    }
+}
+
+/// The method that a request uses, named as in RFC 8414 §2. More than one is an error (RFC 6749 §2.3).
+///
+/// A certificate alone is no method: it can also be there for the sake of a bound token.
+pub(super) fn method(form: &Form, client: Option<&Client>) -> Result<&'static str, Refusal> {
+    let has_assertion =
+        form.get("client_assertion").is_some() || form.get("client_assertion_type").is_some();
+    match (
+        form.basic.is_some(),
+        form.get("client_secret").is_some(),
+        has_assertion,
+    ) {
+        (true, false, false) => Ok("client_secret_basic"),
+        (false, true, false) => Ok("client_secret_post"),
+        (false, false, true) => {
+            let header = form
+                .get("client_assertion")
+                .and_then(|assertion| jsonwebtoken::decode_header(assertion).ok());
+            let symmetric = header
+                .is_some_and(|header| AlgorithmFamily::Hmac.algorithms().contains(&header.alg));
+            Ok(if symmetric {
+                "client_secret_jwt"
+            } else {
+                "private_key_jwt"
+            })
+        }
+        (false, false, false) => Ok(match client.map(|client| &client.credential) {
+            Some(ClientCredential::Certificate(CertificateMatch::Thumbprint(_))) => {
+                "self_signed_tls_client_auth"
+            }
+            Some(ClientCredential::Certificate(_)) => "tls_client_auth",
+            _ => "none",
+        }),
+        _ => Err(Refusal::request(
+            "more than one client authentication method",
+        )),
+    }
+}
+
+/// What a proof is checked against.
+pub(super) struct Circumstances<'a> {
+    pub certificate: Option<&'a PeerCertificate>,
+    /// Values of `aud` that mean this issuer.
+    pub audiences: &'a [String],
+    pub now: WallTime,
+    pub used: &'a mut UsedAssertions,
+}
+
+/// Checks the proof of `client`, which is the one that the request claims to be from.
+pub(super) fn authenticate(
+    client: &Client,
+    form: &Form,
+    around: &mut Circumstances<'_>,
+) -> Result<(), Refusal> {
+    let method = method(form, Some(client))?;
+    if form.get("client_id").is_some_and(|id| id != client.id) {
+        return Err(Refusal::request("two different client ids"));
+    }
+    match (&client.credential, method) {
+        (ClientCredential::Secret(secret), "client_secret_basic") => match &form.basic {
+            Some(Ok((_, presented))) => compare(presented, secret),
+            Some(Err(refusal)) => Err(refusal.clone()),
+            None => Err(Refusal::client("no secret")),
+        },
+        (ClientCredential::Secret(secret), "client_secret_post") => {
+            compare(form.get("client_secret").unwrap_or_default(), secret)
+        }
+        (ClientCredential::Secret(secret), "client_secret_jwt") => {
+            let key = DecodingKey::from_secret(secret.expose().as_bytes());
+            check_assertion(client, form, &key, None, around)
+        }
+        (ClientCredential::Assertion { public_key }, "private_key_jwt") => {
+            let registered = ClientKey::parse(public_key)
+                .ok_or_else(|| Refusal::client("the registered key cannot be used"))?;
+            let thumbprint = registered.thumbprint.as_deref();
+            check_assertion(client, form, &registered.key, thumbprint, around)
+        }
+        (
+            ClientCredential::Certificate(wanted),
+            "tls_client_auth" | "self_signed_tls_client_auth",
+        ) => match around.certificate {
+            None => Err(Refusal::client("no client certificate on this connection")),
+            Some(certificate) if certificate.is(wanted) => Ok(()),
+            Some(_) => Err(Refusal::client("not this client's certificate")),
+        },
+        (ClientCredential::None, "none") => Ok(()),
+        _ => Err(Refusal::client(
+            "not the method that this client registered",
+        )),
+    }
+}
+
+fn compare(presented: &str, secret: &Secret) -> Result<(), Refusal> {
+    constant_time::verify_slices_are_equal(presented.as_bytes(), secret.expose().as_bytes())
+        .map_err(|_| Refusal::client("wrong secret"))
+}
+
+/// RFC 7523 §3, and OpenID Connect Core 1.0 §9 for `jti`.
+fn check_assertion(
+    client: &Client,
+    form: &Form,
+    key: &DecodingKey,
+    thumbprint: Option<&str>,
+    around: &mut Circumstances<'_>,
+) -> Result<(), Refusal> {
+    if form.get("client_assertion_type") != Some(JWT_BEARER) {
+        return Err(Refusal::client("client_assertion_type is not jwt-bearer"));
+    }
+    let assertion = form
+        .get("client_assertion")
+        .ok_or_else(|| Refusal::client("no client_assertion"))?;
+    let header = jsonwebtoken::decode_header(assertion)
+        .map_err(|_| Refusal::client("the assertion is not a JWT"))?;
+    let claims: Value = jsonwebtoken::decode(assertion, key, &signature_only(header.alg))
+        .map_err(|_| Refusal::client("the assertion's signature is wrong"))?
+        .claims;
+    if let (Some(registered), Some(presented)) = (thumbprint, &header.x5t_s256)
+        && registered != presented
+    {
+        return Err(Refusal::client("x5t#S256 is of another certificate"));
+    }
+    if claims["iss"] != client.id.as_str() || claims["sub"] != client.id.as_str() {
+        return Err(Refusal::client("iss and sub must be the client id"));
+    }
+    let is_ours = |value: &Value| {
+        value
+            .as_str()
+            .is_some_and(|value| around.audiences.iter().any(|ours| ours == value))
+    };
+    let audience_fits = match &claims["aud"] {
+        Value::Array(values) => values.iter().any(is_ours),
+        value => is_ours(value),
+    };
+    if !audience_fits {
+        return Err(Refusal::client("aud is somebody else"));
+    }
+    let now = around.now.0.as_secs();
+    let expires = seconds(&claims["exp"]).ok_or_else(|| Refusal::client("no exp"))?;
+    if expires <= now {
+        return Err(Refusal::client("the assertion is expired"));
+    }
+    if expires > now + ASSERTION_MAX {
+        return Err(Refusal::client("exp is more than an hour ahead"));
+    }
+    let in_future = |claim: &str| seconds(&claims[claim]).is_some_and(|at| at > now + LEEWAY);
+    if in_future("nbf") || in_future("iat") {
+        return Err(Refusal::client("the assertion is from the future"));
+    }
+    match claims["jti"].as_str() {
+        None | Some("") => Err(Refusal::client("no jti")),
+        Some(id) if around.used.first_use(&client.id, id, expires, now) => Ok(()),
+        Some(_) => Err(Refusal::client("the assertion was used before")),
+    }
+}
+
+/// A NumericDate (RFC 7519 §2), fractions cut off.
+pub(super) fn seconds(value: &Value) -> Option<u64> {
+    value
+        .as_u64()
+        .or_else(|| value.as_f64().filter(|at| *at >= 0.0).map(|at| at as u64))
+}
+
+/// Assertions that were used and have not expired.
+#[derive(Debug, Default)]
+pub(super) struct UsedAssertions {
+    expiry: HashMap<(String, String), u64>,
+    /// Expired ones are looked for when there are this many, so that each is looked at a few times only.
+    sweep_at: usize,
+}
+
+impl UsedAssertions {
+    /// Whether `id` of `client` has not been used; from now on it has.
+    fn first_use(&mut self, client: &str, id: &str, expires: u64, now: u64) -> bool {
+        if self.expiry.len() >= self.sweep_at {
+            self.expiry.retain(|_, expiry| *expiry > now);
+            self.sweep_at = (self.expiry.len() * 2).max(1000);
+        }
+        self.expiry
+            .insert((client.to_owned(), id.to_owned()), expires)
+            .is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_assertions_are_forgotten_once_expired() {
+        let mut used = UsedAssertions::default();
+        assert!(used.first_use("a", "1", 10, 0));
+        assert!(!used.first_use("a", "1", 10, 0));
+        assert!(used.first_use("b", "1", 10, 0));
+        for id in 0..10_000_u64 {
+            assert!(used.first_use("c", &id.to_string(), id + 1, id));
+        }
+        assert!(used.expiry.len() <= 1000);
+    }
+}

@@ -1,0 +1,131 @@
+//! Everything but tokens: metadata, keys, and an API to try tokens on.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::answer::Answer;
+use super::client::seconds;
+use super::play::{bearer_challenge, method_not_allowed};
+use super::wire::Peer;
+use super::{State, locked};
+
+/// Answers a request that is not for the token endpoint.
+pub(super) fn answer(
+    state: &State,
+    method: &Method,
+    path: &str,
+    bearer: Option<&str>,
+    peer: &Peer,
+) -> Answer {
+    let respond: &dyn Fn() -> Answer = match state.place(path) {
+        Some(Place::Metadata) => &|| metadata(state),
+        Some(Place::Keys) => &|| {
+            let keys = locked(&state.keys).public();
+            Answer::json(vec![("keys", keys.into())])
+        },
+        Some(Place::Api) => &|| api(state, bearer, peer),
+        None => return Answer::text(StatusCode::NOT_FOUND, "nothing here\n"),
+    };
+    // hyper leaves the body out for HEAD.
+    if method == Method::GET || method == Method::HEAD {
+        respond()
+    } else {
+        method_not_allowed("GET, HEAD")
+    }
+}
+
+/// What a path stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Metadata,
+    Keys,
+    Api,
+}
+
+/// RFC 8414 §2 and OpenID Connect Discovery 1.0 §3, as far as it applies to an issuer without people.
+fn metadata(state: &State) -> Answer {
+    let url = |path: &str| Value::from(format!("{}{path}", state.url));
+    let tls = locked(&state.tls).is_some();
+    let mut methods = vec![
+        "client_secret_basic",
+        "client_secret_post",
+        "client_secret_jwt",
+        "private_key_jwt",
+    ];
+    if tls {
+        methods.extend(["tls_client_auth", "self_signed_tls_client_auth"]);
+    }
+    methods.push("none");
+    let mut scopes: Vec<String> = locked(&state.clients)
+        .values()
+        .flat_map(|client| client.scopes.clone())
+        .collect();
+    scopes.sort_unstable();
+    scopes.dedup();
+    let mut fields = vec![
+        ("issuer", state.url.as_str().into()),
+        ("token_endpoint", url("/token")),
+        ("jwks_uri", url("/jwks")),
+        ("grant_types_supported", json!(["client_credentials"])),
+        // Required by both documents, which forbid an empty list: this value means that nothing is returned.
+        ("response_types_supported", json!(["none"])),
+        ("subject_types_supported", json!(["public"])),
+        ("id_token_signing_alg_values_supported", json!(["ES256"])),
+        ("token_endpoint_auth_methods_supported", methods.into()),
+        (
+            "token_endpoint_auth_signing_alg_values_supported",
+            json!([
+                "ES256", "ES384", "EdDSA", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+                "HS256", "HS384", "HS512"
+            ]),
+        ),
+        ("tls_client_certificate_bound_access_tokens", tls.into()),
+    ];
+    if !scopes.is_empty() {
+        fields.push(("scopes_supported", scopes.into()));
+    }
+    if tls {
+        fields.push((
+            "mtls_endpoint_aliases",
+            json!({"token_endpoint": url("/mtls/token")}),
+        ));
+    }
+    Answer::json(fields)
+}
+
+/// An API as the Orchestration Cluster's: RFC 6750 §2.1 for the token, RFC 8705 §3 for a bound one.
+fn api(state: &State, bearer: Option<&str>, peer: &Peer) -> Answer {
+    let Some(token) = bearer else {
+        return bearer_challenge(None);
+    };
+    let claims = locked(&state.keys).verify(token);
+    match claims {
+        Some(claims) if is_valid(&claims, state, peer) => Answer::json(vec![
+            ("brokers", json!([])),
+            ("clusterSize", 0.into()),
+            ("gatewayVersion", env!("CARGO_PKG_VERSION").into()),
+            ("client", claims["client_id"].clone()),
+            ("bound", claims["cnf"].is_object().into()),
+        ]),
+        _ => bearer_challenge(Some("invalid_token")),
+    }
+}
+
+fn is_valid(claims: &Value, state: &State, peer: &Peer) -> bool {
+    let now = state.clock.now().wall.0.as_secs();
+    let alive = seconds(&claims["exp"]).is_some_and(|expires| now < expires);
+    let for_us = state.api_audience.as_deref().is_none_or(|audience| {
+        claims["aud"] == audience
+            || claims["aud"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|one| one == audience))
+    });
+    let holder = match &claims["cnf"]["x5t#S256"] {
+        Value::Null => true,
+        bound => peer
+            .certificate
+            .as_ref()
+            .is_some_and(|certificate| bound == certificate.thumbprint.as_str()),
+    };
+    alive && for_us && holder && claims["iss"] == state.url.as_str()
+}

@@ -1,0 +1,162 @@
+//! A token request as it came: form parameters and the `Authorization` header, decoded strictly.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use serde_json::Value;
+
+use super::client::Refusal;
+
+/// Parameters that hold secrets; never recorded.
+const SECRETS: [&str; 7] = [
+    "client_secret",
+    "client_assertion",
+    "assertion",
+    "password",
+    "refresh_token",
+    "subject_token",
+    "actor_token",
+];
+
+/// Parameters that may be repeated (RFC 8707 §2, RFC 8693 §2.1).
+const REPEATABLE: [&str; 2] = ["resource", "audience"];
+
+/// A token request. Holds secrets: no Debug.
+pub(super) struct Form {
+    /// In the order they came; those without a value are left out (RFC 6749 §3.2).
+    pub parameters: Vec<(String, String)>,
+    /// Client id and secret of a Basic header, if that is what it is.
+    pub basic: Option<Result<(String, String), Refusal>>,
+    /// `Authorization` as it came.
+    pub authorization: Option<String>,
+    is_form: bool,
+}
+
+impl Form {
+    /// Takes a request apart; what is wrong with it is said later, by [`Form::check`] and by client authentication.
+    pub fn parse(headers: &HeaderMap, body: &[u8]) -> Form {
+        let is_form = headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split(';').next())
+            .is_some_and(|kind| {
+                kind.trim()
+                    .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+            });
+        let authorization = headers
+            .get(AUTHORIZATION)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        Form {
+            parameters: url::form_urlencoded::parse(body)
+                .into_owned()
+                .filter(|(_, value)| !value.is_empty())
+                .collect(),
+            basic: authorization.as_deref().map(parse_basic),
+            authorization,
+            is_form,
+        }
+    }
+
+    /// The first value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// Every value of a parameter.
+    pub fn all<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        self.parameters
+            .iter()
+            .filter(move |(parameter, _)| parameter == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// What is wrong with it whoever asks: RFC 6749 §3.2 and §4.4.2.
+    pub fn check(&self) -> Result<(), Refusal> {
+        if !self.is_form {
+            return Err(Refusal::request(
+                "the body must be application/x-www-form-urlencoded",
+            ));
+        }
+        let repeated = self.parameters.iter().enumerate().any(|(at, (name, _))| {
+            !REPEATABLE.contains(&name.as_str())
+                && self.parameters[..at].iter().any(|(other, _)| other == name)
+        });
+        if repeated {
+            return Err(Refusal::request("a parameter is repeated"));
+        }
+        Ok(())
+    }
+
+    /// The client that it claims to be from, by whatever means; nothing is proven.
+    pub fn claimed_client(&self) -> Option<String> {
+        if let Some(Ok((id, _))) = &self.basic {
+            return Some(id.clone());
+        }
+        if let Some(id) = self.get("client_id") {
+            return Some(id.to_owned());
+        }
+        let assertion = self.get("client_assertion")?;
+        let claims: Value = jsonwebtoken::dangerous::insecure_decode_claims(assertion).ok()?;
+        claims["sub"].as_str().map(str::to_owned)
+    }
+
+    /// Its parameters without secrets.
+    pub fn public_parameters(&self) -> Vec<(String, String)> {
+        self.parameters
+            .iter()
+            .filter(|(name, _)| !SECRETS.contains(&name.as_str()))
+            .cloned()
+            .collect()
+    }
+}
+
+/// RFC 6749 §2.3.1: base64 of `id:secret`, each form-urlencoded before.
+fn parse_basic(header: &str) -> Result<(String, String), Refusal> {
+    let bad = || Refusal::client("the Authorization header is not Basic as in RFC 6749 §2.3.1");
+    let (scheme, encoded) = header.split_once(' ').ok_or_else(bad)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(bad());
+    }
+    let pair = STANDARD.decode(encoded.trim()).map_err(|_| bad())?;
+    let pair = String::from_utf8(pair).map_err(|_| bad())?;
+    let (id, secret) = pair.split_once(':').ok_or_else(bad)?;
+    Ok((
+        form_decode(id).ok_or_else(bad)?,
+        form_decode(secret).ok_or_else(bad)?,
+    ))
+}
+
+/// Undoes form-urlencoding; None for what no encoder writes, above all a secret that was not encoded at all.
+/// `~ ! ' ( )` are let through: common encoders leave them as they are.
+fn form_decode(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let value = digit(bytes.next()?)? * 16 + digit(bytes.next()?)?;
+                out.push(u8::try_from(value).ok()?);
+            }
+            b'*' | b'-' | b'.' | b'_' | b'~' | b'!' | b'\'' | b'(' | b')' => out.push(byte),
+            _ if byte.is_ascii_alphanumeric() => out.push(byte),
+            _ => return None,
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn form_decoding_is_strict() {
+        assert_eq!(form_decode("a%2Fb+c%C3%A9").as_deref(), Some("a/b cé"));
+        for bad in ["a/b", "a=b", "50%", "%zz", "a b", "%ff", "é", "%+1"] {
+            assert_eq!(form_decode(bad), None, "{bad}");
+        }
+    }
+}

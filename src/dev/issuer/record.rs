@@ -1,0 +1,148 @@
+//! What the issuer remembers of what it was asked.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::core::time::Stamp;
+
+/// Requests that are kept; the oldest go first.
+const RECORDS_MAX: usize = 100_000;
+
+/// Different paths that are counted, so that a client which makes paths up does not fill the memory.
+const PATHS_MAX: usize = 1000;
+
+/// A token request. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// When its head had arrived.
+    pub arrived: Stamp,
+    /// `/token`, or the mutual-TLS alias of it.
+    pub path: String,
+    /// Number of its connection, from 1.
+    pub connection: u64,
+    /// Who it claimed to be from.
+    pub client_id: Option<String>,
+    /// Its client authentication method, named as in RFC 8414 §2; None: several at once.
+    pub client_auth: Option<&'static str>,
+    /// Parameters in the order they came, without those that hold secrets.
+    pub parameters: Vec<(String, String)>,
+    /// x5t#S256 of the certificate on its connection.
+    pub certificate: Option<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Recorded {
+    /// The first value of a parameter.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters
+            .iter()
+            .find(|(parameter, _)| parameter == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// What became of a token request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Still waiting, or never answered.
+    Unanswered,
+    /// A token, if the script has not spoilt it.
+    Issued,
+    /// An OAuth error that the client deserved.
+    Refused(&'static str),
+    /// Something other than what the endpoint would have said.
+    Fault,
+}
+
+/// The memory.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    records: VecDeque<Recorded>,
+    /// Records that have gone.
+    forgotten: u64,
+    counts: HashMap<String, usize>,
+}
+
+impl Journal {
+    /// Counts a request for this path.
+    pub fn count(&mut self, path: &str) {
+        if let Some(count) = self.counts.get_mut(path) {
+            *count += 1;
+        } else if self.counts.len() < PATHS_MAX {
+            self.counts.insert(path.to_owned(), 1);
+        }
+    }
+
+    /// Requests for this path so far.
+    pub fn counted(&self, path: &str) -> usize {
+        self.counts.get(path).copied().unwrap_or(0)
+    }
+
+    /// Keeps a record; the number is for [`Journal::conclude`].
+    pub fn push(&mut self, record: Recorded) -> u64 {
+        if self.records.len() == RECORDS_MAX {
+            self.records.pop_front();
+            self.forgotten += 1;
+        }
+        self.records.push_back(record);
+        self.forgotten + self.records.len() as u64 - 1
+    }
+
+    /// Says what became of it, unless it has been forgotten.
+    pub fn conclude(&mut self, number: u64, outcome: Outcome) {
+        let record = number
+            .checked_sub(self.forgotten)
+            .and_then(|at| usize::try_from(at).ok())
+            .and_then(|at| self.records.get_mut(at));
+        if let Some(record) = record {
+            record.outcome = outcome;
+        }
+    }
+
+    /// Every record that is left, oldest first.
+    pub fn records(&self) -> Vec<Recorded> {
+        self.records.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn the_oldest_go_first_and_a_late_outcome_still_finds_its_record() {
+        let record = Recorded {
+            arrived: Clock::system().now(),
+            path: "/token".into(),
+            connection: 1,
+            client_id: None,
+            client_auth: None,
+            parameters: Vec::new(),
+            certificate: None,
+            outcome: Outcome::Unanswered,
+        };
+        let mut journal = Journal::default();
+        let first = journal.push(record.clone());
+        for _ in 0..RECORDS_MAX {
+            journal.push(record.clone());
+        }
+        let last = journal.push(record);
+        journal.conclude(first, Outcome::Issued);
+        journal.conclude(last, Outcome::Fault);
+        let records = journal.records();
+        assert_eq!(records.len(), RECORDS_MAX);
+        assert_eq!(records[RECORDS_MAX - 1].outcome, Outcome::Fault);
+        assert!(
+            records
+                .iter()
+                .all(|record| record.outcome != Outcome::Issued)
+        );
+        for path in 0..2 * PATHS_MAX {
+            journal.count(&path.to_string());
+        }
+        assert_eq!(journal.counted("5"), 1);
+        assert_eq!(journal.counts.len(), PATHS_MAX);
+    }
+}

@@ -1,0 +1,163 @@
+//! The token endpoint when nothing is wrong with it (RFC 6749 §4.4, RFC 8707, RFC 9068).
+
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::answer::Answer;
+use super::client::{self, Circumstances, Client, Refusal};
+use super::form::Form;
+use super::wire::PeerCertificate;
+use super::{State, locked};
+
+/// Checks a request and signs a token.
+pub(super) fn answer(
+    state: &State,
+    form: &Form,
+    certificate: Option<&PeerCertificate>,
+) -> Result<Answer, Refusal> {
+    form.check()?;
+    let client = authenticated(state, form, certificate)?;
+    match form.get("grant_type") {
+        Some("client_credentials") => {}
+        Some(_) => {
+            return Err(Refusal::new(
+                "unsupported_grant_type",
+                "this issuer knows client_credentials only",
+            ));
+        }
+        None => return Err(Refusal::request("no grant_type")),
+    }
+    let scope = granted_scope(&client, form.get("scope"))?;
+    let audience = audience(state, form)?;
+    let confirmation = match (client.bound_tokens, certificate) {
+        (false, _) => None,
+        (true, Some(certificate)) => Some(&certificate.thumbprint),
+        (true, None) => {
+            return Err(Refusal::request(
+                "tokens of this client are bound to a certificate, and there is none",
+            ));
+        }
+    };
+
+    let issued = state.clock.now().wall.0.as_secs();
+    let lifetime = state.token_lifetime.as_secs();
+    let mut claims = Map::new();
+    let mut claim = |name: &str, value: Value| claims.insert(name.into(), value);
+    claim("iss", state.url.as_str().into());
+    claim("sub", client.id.as_str().into());
+    claim("client_id", client.id.as_str().into());
+    claim("aud", audience);
+    claim("iat", issued.into());
+    claim("nbf", issued.into());
+    claim("exp", issued.saturating_add(lifetime).into());
+    claim("jti", random_id()?.into());
+    if !scope.is_empty() {
+        claim("scope", scope.as_str().into());
+    }
+    if let Some(thumbprint) = confirmation {
+        claim("cnf", json!({"x5t#S256": thumbprint}));
+    }
+    let token = locked(&state.keys)
+        .sign(&Value::Object(claims))
+        .map_err(|_| server_error("the token could not be signed"))?;
+
+    let mut fields = vec![
+        ("access_token", token.into()),
+        ("token_type", "Bearer".into()),
+        ("expires_in", lifetime.into()),
+    ];
+    if !scope.is_empty() {
+        fields.push(("scope", scope.into()));
+    }
+    Ok(Answer::json(fields))
+}
+
+fn authenticated(
+    state: &State,
+    form: &Form,
+    certificate: Option<&PeerCertificate>,
+) -> Result<Client, Refusal> {
+    if let Some(Err(refusal)) = &form.basic {
+        return Err(refusal.clone());
+    }
+    // Before the client is looked up: two methods at once are a malformed request whoever sent it.
+    client::method(form, None)?;
+    let id = form
+        .claimed_client()
+        .ok_or_else(|| Refusal::client("no client authentication"))?;
+    let client = locked(&state.clients)
+        .get(&id)
+        .cloned()
+        .ok_or_else(|| Refusal::client("no such client"))?;
+    let mut used = locked(&state.used_assertions);
+    let mut around = Circumstances {
+        certificate,
+        audiences: &state.audiences,
+        now: state.clock.now().wall,
+        used: &mut used,
+    };
+    client::authenticate(&client, form, &mut around)?;
+    Ok(client)
+}
+
+/// RFC 6749 §3.3; without a request, everything that the client may have.
+fn granted_scope(client: &Client, requested: Option<&str>) -> Result<String, Refusal> {
+    let Some(requested) = requested else {
+        return Ok(client.scopes.join(" "));
+    };
+    let is_token = |scope: &str| {
+        !scope.is_empty()
+            && scope
+                .bytes()
+                .all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+    };
+    if !requested.split(' ').all(is_token) {
+        return Err(Refusal::new("invalid_scope", "malformed scope"));
+    }
+    let permitted = |scope: &str| {
+        client.scopes.is_empty() || client.scopes.iter().any(|permitted| permitted == scope)
+    };
+    if !requested.split(' ').all(permitted) {
+        return Err(Refusal::new(
+            "invalid_scope",
+            "not among this client's scopes",
+        ));
+    }
+    Ok(requested.to_owned())
+}
+
+/// `audience` as it came and `resource` (RFC 8707 §2), else the issuer's own API: one as text, several as an array.
+fn audience(state: &State, form: &Form) -> Result<Value, Refusal> {
+    let is_resource =
+        |text: &&str| Url::parse(text).is_ok_and(|resource| resource.fragment().is_none());
+    if !form.all("resource").all(|text| is_resource(&text)) {
+        return Err(Refusal::new(
+            "invalid_target",
+            "resource must be an absolute URI without a fragment",
+        ));
+    }
+    let asked: Vec<&str> = form.all("audience").chain(form.all("resource")).collect();
+    Ok(match asked[..] {
+        [] => format!("{}/api", state.url).into(),
+        [one] => one.into(),
+        _ => asked.into(),
+    })
+}
+
+/// 128 random bits: nobody meets the same `jti` twice.
+fn random_id() -> Result<String, Refusal> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).map_err(|_| server_error("no randomness"))?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn server_error(description: &'static str) -> Refusal {
+    Refusal {
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        ..Refusal::new("server_error", description)
+    }
+}

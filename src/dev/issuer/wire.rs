@@ -1,0 +1,240 @@
+//! Listener, TLS and connections.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use super::client::CertificateMatch;
+use super::{State, Tls, locked, play};
+use crate::clock::Clock;
+use crate::dev::certificates;
+
+/// Connections that the kernel accepts before the issuer does: a reconnect storm of a test must not meet a full queue.
+const BACKLOG: u32 = 4096;
+
+/// A client that opens a connection and says nothing is let go after this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Rest after an accept that failed, most likely for want of descriptors, so that it does not spin.
+const ACCEPT_REST: Duration = Duration::from_millis(20);
+
+/// One connection.
+pub(super) struct Peer {
+    /// Counts from 1.
+    pub number: u64,
+    /// What the client presented, verified.
+    pub certificate: Option<PeerCertificate>,
+    /// Tells the connection to end at once.
+    pub close: Notify,
+}
+
+/// A client certificate whose chain leads to a trusted root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PeerCertificate {
+    /// x5t#S256
+    pub thumbprint: String,
+    common_name: Option<String>,
+    uris: Vec<String>,
+}
+
+impl PeerCertificate {
+    fn read(der: &[u8]) -> Option<PeerCertificate> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let common_name = certificate
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+            .map(str::to_owned);
+        let uris = match certificate.subject_alternative_name() {
+            Ok(Some(names)) => names
+                .value
+                .general_names
+                .iter()
+                .filter_map(|name| match name {
+                    GeneralName::URI(uri) => Some((*uri).to_owned()),
+                    _ => None,
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
+        Some(PeerCertificate {
+            thumbprint: certificates::thumbprint(der),
+            common_name,
+            uris,
+        })
+    }
+
+    /// Whether it is the one that a client registered.
+    pub fn is(&self, wanted: &CertificateMatch) -> bool {
+        match wanted {
+            CertificateMatch::CommonName(name) => self.common_name.as_ref() == Some(name),
+            CertificateMatch::SanUri(uri) => self.uris.contains(uri),
+            CertificateMatch::Thumbprint(thumbprint) => self.thumbprint == *thumbprint,
+        }
+    }
+}
+
+/// A socket that owns its address but refuses connections until it listens.
+pub(super) fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // Else connections in TIME_WAIT would keep a restarted issuer off its own port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Lets a reserved socket accept.
+pub(super) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)
+}
+
+/// Accepts until told to stop, or until the teller is gone; then every connection is closed before this returns.
+pub(super) async fn serve(
+    listener: TcpListener,
+    state: Arc<State>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, Arc::clone(&state)));
+                }
+                Err(_) => tokio::time::sleep(ACCEPT_REST).await,
+            },
+            // Takes away what has ended.
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+async fn connection(stream: TcpStream, state: Arc<State>) {
+    let number = state.connections.fetch_add(1, Ordering::Relaxed) + 1;
+    // Without it a byte that trickles would wait for the next one. Failing at that is no reason to fail.
+    let _ = stream.set_nodelay(true);
+    let tls = locked(&state.tls).clone();
+    let Some(config) = tls else {
+        return http(stream, state, number, None).await;
+    };
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => {
+            let certificate = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(<[_]>::first)
+                .and_then(|der| PeerCertificate::read(der));
+            http(stream, state, number, certificate).await;
+        }
+        _ => {
+            state.failed_handshakes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn http<S>(stream: S, state: Arc<State>, number: u64, certificate: Option<PeerCertificate>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = Arc::new(Peer {
+        number,
+        certificate,
+        close: Notify::new(),
+    });
+    let service = service_fn(|request| {
+        let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(play::respond(state, peer, request).await) }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    tokio::select! {
+        // What goes wrong here is the client's doing or the script's.
+        _ = builder.serve_connection(TokioIo::new(stream), service) => {}
+        () = peer.close.notified() => {}
+    }
+}
+
+/// HTTP/2 and HTTP/1.1 over TLS 1.2 and 1.3; asks for a client certificate if there are roots for one, and lets clients
+/// without one in. Sessions can be resumed, as with real providers: a client that resumes presents its *old* certificate.
+pub(super) fn server_config(tls: &Tls, clock: &Clock) -> io::Result<Arc<ServerConfig>> {
+    let invalid =
+        |error: &dyn fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, error.to_string());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_details(
+        Arc::clone(&provider),
+        Arc::new(TlsClock(clock.clone())),
+    )
+    .with_safe_default_protocol_versions()
+    .map_err(|error| invalid(&error))?;
+    let builder = if tls.client_roots.is_empty() {
+        builder.with_no_client_auth()
+    } else {
+        let mut roots = RootCertStore::empty();
+        for pem in &tls.client_roots {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                roots
+                    .add(certificate.map_err(|error| invalid(&error))?)
+                    .map_err(|error| invalid(&error))?;
+            }
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| invalid(&error))?;
+        builder.with_client_cert_verifier(verifier)
+    };
+    let chain = CertificateDer::pem_slice_iter(tls.server.certificate_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| invalid(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(tls.server.key_pem.expose().as_bytes())
+        .map_err(|error| invalid(&error))?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|error| invalid(&error))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Certificates expire by the issuer's clock, so that a test can move it.
+struct TlsClock(Clock);
+
+impl fmt::Debug for TlsClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsClock")
+    }
+}
+
+impl TimeProvider for TlsClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(self.0.now().wall.0))
+    }
+}
