@@ -1,1 +1,256 @@
-//! (being written)
+//! The one room that knows everyone: wiring, start, reload, shutdown.
+//!
+//! Two threads, each with a runtime of its own: this one serves the socket; the other, `upstream`, talks to identity
+//! providers and reads files, so that an RSA signature or a TLS handshake never delays an answer.
+
+mod assembly;
+mod check;
+mod dev;
+mod load;
+mod upstream;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::cli::paths::{default_config, default_socket};
+use crate::cli::{Command, LogFormat, ServeArgs, exit};
+use crate::clock::Clock;
+use crate::core::config::{self, Finding, Severity};
+use crate::core::policy::{Access, Directory};
+use crate::core::profile::{Config, Principal};
+use crate::registry::Registry;
+use crate::server::{self, Desk};
+use crate::socket::bind::{BindError, bind};
+use crate::supervisor;
+use crate::telemetry::{self, Format};
+
+/// Runs a command that is not a mere client's.
+#[must_use]
+pub fn run(command: Command) -> ExitCode {
+    let code = match command {
+        Command::Serve(args) => serve(args),
+        Command::Dev(args) => dev::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Token(_) | Command::Wait(_) | Command::Status(_) => exit::USAGE,
+    };
+    ExitCode::from(code)
+}
+
+/// Where the configuration is and which socket wins over its `socket`.
+struct Plan {
+    config: PathBuf,
+    socket: Option<PathBuf>,
+}
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("the configuration cannot be used")]
+    Config(Vec<Finding>),
+    #[error("{0}")]
+    ConfigFile(String),
+    #[error("[server] socket_group: this host does not know the group {0:?}")]
+    Group(String),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    #[error("the thread that talks to identity providers has ended; see the log")]
+    Upstream,
+}
+
+impl StartError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Config(_)
+            | StartError::ConfigFile(_)
+            | StartError::Group(_)
+            | StartError::Bind(
+                BindError::Folder { .. } | BindError::NotASocket(_) | BindError::TooLong { .. },
+            ) => exit::CONFIG,
+            StartError::Bind(_) | StartError::System(_) | StartError::Upstream => exit::FINDINGS,
+        }
+    }
+}
+
+fn serve(args: ServeArgs) -> u8 {
+    let format = match args.log_format.unwrap_or(LogFormat::Text) {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+        LogFormat::Journald => Format::Journald,
+    };
+    if let Err(why) = telemetry::start(format) {
+        eprintln!("tokend: {why}");
+        return exit::USAGE;
+    }
+    let config = match args.config.map_or_else(default_config, Ok) {
+        Ok(config) => config,
+        Err(why) => {
+            error!("{why}");
+            return exit::CONFIG;
+        }
+    };
+    let socket = std::env::var_os("TOKEND_SOCKET")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    finish(daemon(&Plan { config, socket }, |_| {}))
+}
+
+/// Says why the daemon ended and turns it into an exit code.
+fn finish(outcome: Result<(), StartError>) -> u8 {
+    match outcome {
+        Ok(()) => exit::DONE,
+        Err(error) => {
+            if let StartError::Config(findings) = &error {
+                for finding in findings {
+                    eprintln!("{finding}\n");
+                }
+            }
+            error!("{error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// Reads and checks the configuration; warnings and what fails alone go to the log.
+fn configuration(path: &Path) -> Result<Config, StartError> {
+    let sources = load::sources(path).map_err(|error| StartError::ConfigFile(error.to_string()))?;
+    let outcome = config::load(&sources);
+    let Some(config) = outcome.config else {
+        return Err(StartError::Config(outcome.findings));
+    };
+    for finding in outcome.findings {
+        let place = format!("{}:{}:{}", finding.file.display(), finding.line, finding.column);
+        match finding.severity {
+            Severity::Error => error!(place, path = finding.path, help = finding.help, "{}", finding.message),
+            Severity::Warning => warn!(place, path = finding.path, help = finding.help, "{}", finding.message),
+        }
+    }
+    Ok(config)
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. `ready` is called when the socket answers.
+fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
+    supervisor::harden();
+    let config = configuration(&plan.config)?;
+    let path = match plan.socket.clone().or_else(|| config.server.socket.clone()) {
+        Some(path) => path,
+        None => default_socket().map_err(|error| StartError::ConfigFile(format!("{error}, and the configuration names no socket")))?,
+    };
+    let group = config.server.socket_group.as_ref().map(group).transpose()?;
+    let mut bound = bind(&path, config.server.socket_mode, group)?;
+    let listener = bound
+        .take_listener()
+        .expect("it was bound a moment ago and nobody took it");
+
+    let clock = Clock::system();
+    let nobody = Access::resolve(&[], daemon_uid(), &crate::caller::SystemDirectory).0;
+    let registry = Arc::new(ArcSwap::from_pointee(Registry::new(0, nobody, Vec::new())));
+    let (reload, reloads) = mpsc::channel(1);
+    let (stop, stopped) = watch::channel(false);
+    let limits = config.server.limits.clone();
+    let upstream = upstream::start(upstream::Setup {
+        config,
+        config_path: plan.config.clone(),
+        registry: registry.clone(),
+        clock: clock.clone(),
+        reloads,
+        stop: stopped.clone(),
+    })?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(async {
+        let listener = UnixListener::from_std(listener)?;
+        let broker = upstream.ready.await.map_err(|_| StartError::Upstream)?;
+        let desk = Arc::new(Desk {
+            registry,
+            broker,
+            started: clock.now(),
+            clock,
+        });
+        let mut signals = Signals::new()?;
+        let serving = server::run(listener, desk, &limits, stopped);
+        tokio::pin!(serving);
+        info!(socket = %path.display(), pid = std::process::id(), "ready");
+        supervisor::ready();
+        ready(&path);
+        let mut ended = upstream.ended;
+        loop {
+            tokio::select! {
+                () = &mut serving => return Ok(()),
+                heard = signals.next() => match heard {
+                    Heard::Stop if *stop.borrow() => {
+                        warn!("told to stop again: stopping at once");
+                        return Ok(());
+                    }
+                    Heard::Stop => {
+                        info!("stopping");
+                        supervisor::stopping();
+                        stop.send_replace(true);
+                    }
+                    // One that is queued will see this change too.
+                    Heard::Reload => drop(reload.try_send(())),
+                },
+                _ = &mut ended => return Err(StartError::Upstream),
+            }
+        }
+    });
+    runtime.shutdown_background();
+    stop.send_replace(true);
+    drop(bound);
+    info!("stopped");
+    outcome
+}
+
+fn daemon_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn group(principal: &Principal) -> Result<u32, StartError> {
+    match principal {
+        Principal::Id(id) => Ok(*id),
+        Principal::Name(name) => crate::caller::SystemDirectory
+            .group(name)
+            .ok_or_else(|| StartError::Group(name.clone())),
+    }
+}
+
+/// The signals that mean something here.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.terminate.recv() => Heard::Stop,
+            _ = self.interrupt.recv() => Heard::Stop,
+            _ = self.hang_up.recv() => Heard::Reload,
+        }
+    }
+}
+
+enum Heard {
+    Stop,
+    Reload,
+}

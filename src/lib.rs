@@ -14,5 +14,6 @@ pub mod provider;
 pub mod registry;
 pub mod server;
 pub mod socket;
+pub mod supervisor;
 pub mod telemetry;
 pub mod tls;

@@ -19,6 +19,9 @@ use crate::registry::{Current, Entry, Registry, Standing};
 /// An attempt may need two requests, discovery and token; its deadline covers both with a little to spare.
 const ATTEMPT_SLACK: Duration = Duration::from_secs(1);
 
+/// Methods that only look at what was read.
+const LOCAL_ATTEMPT: Duration = Duration::from_secs(10);
+
 /// What is served, and how it came about.
 pub struct Assembly {
     pub broker: Broker,
@@ -183,7 +186,7 @@ impl Assembly {
                 name: oauth2.idp.endpoint.as_str().to_owned(),
                 max_in_flight: oauth2.idp.max_in_flight,
                 max_per_second: oauth2.idp.max_per_second,
-                deadline: oauth2.idp.http.timeout * 2 + ATTEMPT_SLACK,
+                deadline: deadline(&profile.method),
             }),
             _ => None,
         };
@@ -235,6 +238,15 @@ impl Assembly {
             warn!(profile = %name, "{problem}");
         }
         (access, unknown)
+    }
+}
+
+/// One attempt, with everything in it, is given up after this.
+pub fn deadline(method: &Method) -> Duration {
+    match method {
+        Method::OAuth2(oauth2) => oauth2.idp.http.timeout * 2 + ATTEMPT_SLACK,
+        Method::Exec { timeout, .. } => *timeout + ATTEMPT_SLACK,
+        _ => LOCAL_ATTEMPT,
     }
 }
 

@@ -1,0 +1,305 @@
+//! `tokend dev`: an issuer, certificates, a configuration with one profile per way in, and the daemon, in one folder.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{Plan, daemon, finish};
+use crate::cli::{DevArgs, exit};
+use crate::clock::Clock;
+use crate::core::secret::Secret;
+use crate::dev::certificates::{Authority, ClientOptions};
+use crate::dev::issuer::{CertificateMatch, Client, ClientCredential, Issuer, Settings, Tls};
+use crate::telemetry::{self, Format};
+
+/// Short enough that somebody who watches sees renewals, long enough that a pasted token still works.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
+
+/// Names of the registered clients.
+const SECRET_CLIENT: &str = "tokend-dev";
+const CERTIFICATE_CLIENT: &str = "tokend-dev-mtls";
+const ASSERTION_CLIENT: &str = "tokend-dev-jwt";
+
+pub fn run(args: &DevArgs) -> u8 {
+    if let Err(why) = telemetry::start(Format::Text) {
+        eprintln!("tokend: {why}");
+        return exit::USAGE;
+    }
+    let setup = Folder::make(args.dir.as_deref()).and_then(Dev::start);
+    match setup {
+        Ok(dev) => finish(daemon(&dev.plan(), |socket| dev.tell(socket))),
+        Err(error) => {
+            eprintln!("tokend: cannot set up the development environment: {error}");
+            exit::FINDINGS
+        }
+    }
+}
+
+/// What `dev` made; dropping it removes everything again.
+struct Dev {
+    folder: Folder,
+    issuer: RunningIssuer,
+}
+
+impl Dev {
+    fn start(mut folder: Folder) -> io::Result<Dev> {
+        let authority = Authority::new("tokend dev CA", &Clock::system()).map_err(io::Error::other)?;
+        let server = authority
+            .server(&["localhost", "127.0.0.1", "::1"])
+            .map_err(io::Error::other)?;
+        let certificate = authority
+            .client(CERTIFICATE_CLIENT, &ClientOptions::default())
+            .map_err(io::Error::other)?;
+        let assertion = authority
+            .client(ASSERTION_CLIENT, &ClientOptions::default())
+            .map_err(io::Error::other)?;
+        let secret = random_text()?;
+
+        let mut bound = Client::new(
+            CERTIFICATE_CLIENT,
+            ClientCredential::Certificate(CertificateMatch::CommonName(CERTIFICATE_CLIENT.into())),
+        );
+        bound.bound_tokens = true;
+        let issuer = RunningIssuer::start(Settings {
+            tls: Some(Tls {
+                server,
+                client_roots: vec![authority.certificate_pem().to_owned()],
+            }),
+            clients: vec![
+                Client::with_secret(SECRET_CLIENT, secret.expose()),
+                bound,
+                Client::new(
+                    ASSERTION_CLIENT,
+                    ClientCredential::Assertion {
+                        public_key: assertion.public_key_pem.clone(),
+                    },
+                ),
+            ],
+            token_lifetime: TOKEN_LIFETIME,
+            ..Settings::default()
+        })?;
+
+        folder.write("ca.pem", authority.certificate_pem())?;
+        folder.write("oidc.secret", secret.expose())?;
+        folder.write("basic.password", random_text()?.expose())?;
+        folder.write("mtls.pem", &certificate.certificate_pem)?;
+        folder.write("mtls.key", certificate.key_pem.expose())?;
+        folder.write("jwt.key", assertion.key_pem.expose())?;
+        folder.write("tokend.toml", &configuration(&issuer.url))?;
+        Ok(Dev { folder, issuer })
+    }
+
+    fn plan(&self) -> Plan {
+        Plan {
+            config: self.folder.path.join("tokend.toml"),
+            socket: Some(self.socket()),
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path.join("tokend.sock")
+    }
+
+    /// What to do next, in lines to paste.
+    fn tell(&self, socket: &Path) {
+        let socket = quoted(&socket.display().to_string());
+        let program = std::env::current_exe()
+            .map_or_else(|_| "tokend".to_owned(), |path| quoted(&path.display().to_string()));
+        let ca = quoted(&self.folder.path.join("ca.pem").display().to_string());
+        let api = format!("{}/api/topology", self.issuer.url);
+        let text = format!(
+            r#"
+tokend dev is ready. Profiles: none, basic, oidc, mtls, jwt. Ctrl-C ends it and removes what it made.
+
+  folder   {folder}
+  socket   {socket}
+  issuer   {issuer}
+
+Lines to paste into another terminal:
+
+  TOKEND_SOCKET={socket} {program} token oidc
+
+  curl --silent --unix-socket {socket} http://tokend/v1/profiles/oidc/token
+
+  python3 -c 'import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b"GET /v1/profiles/oidc/token HTTP/1.0\r\nHost: tokend\r\n\r\n"); print(s.makefile("rb").read().split(b"\r\n\r\n", 1)[1].decode())' {socket}
+
+An API that takes these tokens:
+
+  TOKEND_SOCKET={socket} {program} token oidc --format curl | curl --silent --cacert {ca} --config - {api}
+"#,
+            folder = self.folder.path.display(),
+            issuer = self.issuer.url,
+        );
+        // Nobody may be reading; the daemon serves all the same.
+        let mut out = io::stdout();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+/// For a shell, only where it is needed.
+fn quoted(text: &str) -> String {
+    let plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"/._-:=@%+".contains(&byte));
+    if plain {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+fn configuration(issuer: &str) -> String {
+    format!(
+        r#"# Made by `tokend dev`: one profile per way in.
+
+[idp.dev]
+issuer = "{issuer}"
+tls = {{ ca = "ca.pem" }}
+
+[profiles.none]
+method = "none"
+target = "{issuer}"
+
+[profiles.basic]
+method = "basic"
+username = "demo"
+password = {{ file = "basic.password" }}
+
+[profiles.oidc]
+method = "oauth2"
+idp = "dev"
+client_id = "{SECRET_CLIENT}"
+client_secret = {{ file = "oidc.secret" }}
+audience = "dev-api"
+scopes = ["read"]
+
+[profiles.mtls]
+method = "oauth2"
+idp = "dev"
+client_id = "{CERTIFICATE_CLIENT}"
+client_auth = "tls_client_auth"
+tls = {{ certificate = "mtls.pem", key = "mtls.key" }}
+
+[profiles.jwt]
+method = "oauth2"
+idp = "dev"
+client_id = "{ASSERTION_CLIENT}"
+client_auth = "private_key_jwt"
+assertion = {{ key = "jwt.key" }}
+"#
+    )
+}
+
+/// The issuer, on a thread of its own: it is somebody else's server, as far as the daemon can see.
+struct RunningIssuer {
+    url: String,
+    /// Dropped: the issuer ends.
+    _stop: oneshot::Sender<()>,
+}
+
+impl RunningIssuer {
+    fn start(settings: Settings) -> io::Result<RunningIssuer> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new()
+            .name("dev-issuer".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let issuer = match Issuer::start(settings).await {
+                        Ok(issuer) => issuer,
+                        Err(error) => return drop(tell.send(Err(error))),
+                    };
+                    if tell.send(Ok(issuer.url().to_owned())).is_ok() {
+                        // Comes as an error when the sender is dropped, which is the word to stop.
+                        let _ = stopped.await;
+                    }
+                });
+            })?;
+        let url = told
+            .recv()
+            .map_err(|_| io::Error::other("the issuer's thread has ended"))??;
+        Ok(RunningIssuer { url, _stop: stop })
+    }
+}
+
+/// A folder and the files that were put into it.
+struct Folder {
+    path: PathBuf,
+    made_folder: bool,
+    files: Vec<PathBuf>,
+}
+
+impl Folder {
+    fn make(wanted: Option<&Path>) -> io::Result<Folder> {
+        let (path, made_folder) = match wanted {
+            Some(path) => {
+                let path = std::path::absolute(path)?;
+                let made = !path.exists();
+                if made {
+                    fs::DirBuilder::new().mode(0o700).create(&path)?;
+                }
+                (path, made)
+            }
+            None => {
+                let path = std::env::temp_dir().join(format!("tokend-dev-{}", std::process::id()));
+                fs::DirBuilder::new().mode(0o700).create(&path)?;
+                (path, true)
+            }
+        };
+        Ok(Folder {
+            path,
+            made_folder,
+            files: Vec::new(),
+        })
+    }
+
+    /// Writes a new file that only its owner can read; one that is there already is an error.
+    fn write(&mut self, name: &str, text: &str) -> io::Result<()> {
+        let path = self.path.join(name);
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| {
+                let cure = if error.kind() == io::ErrorKind::AlreadyExists {
+                    "; it is left alone: name another folder with --dir"
+                } else {
+                    ""
+                };
+                io::Error::new(error.kind(), format!("{}: {error}{cure}", path.display()))
+            })?;
+        self.files.push(path);
+        file.write_all(text.as_bytes())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What others put there stays, and so does the folder then.
+        for file in &self.files {
+            let _ = fs::remove_file(file);
+        }
+        if self.made_folder {
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+fn random_text() -> io::Result<Secret> {
+    let mut bytes = [0; 24];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    let text = bytes.iter().fold(String::new(), |mut text, byte| {
+        text.push_str(&format!("{byte:02x}"));
+        text
+    });
+    Ok(Secret::new(text))
+}
