@@ -208,7 +208,7 @@ fn endpoint(
                     "neither `issuer` nor `token_url` says where to ask for tokens",
                 )
                 .help("or name an [idp.NAME] that does: idp = \"NAME\"")
-                .of_absence();
+                .if_whole();
         }
         return known;
     }
@@ -313,7 +313,7 @@ fn identity(report: &mut Report, tls: &Section, owner: &Owner) -> Option<Identit
                     &entry.key.owned_by(owner),
                     format!("`tls.{one}` without `tls.{other}`"),
                 )
-                .of_absence();
+                .if_whole();
         }
     }
     Some(IdentitySource::Pem {

@@ -269,8 +269,8 @@ pub(super) fn table(
             continue;
         };
         // The span of a [table] is its header; its name in there is the better place.
-        let span = match value.get_ref() {
-            DeValue::Table(_) => key_spot.place,
+        let span = match (key.kind, value.get_ref()) {
+            (Kind::Table(_), DeValue::Table(_)) => key_spot.place,
             _ => file.place(value),
         };
         let spot = section.spot.child(key.name, span);
@@ -302,7 +302,7 @@ pub(super) fn missing(report: &mut Report, section: &Section, key: &Key) {
     report
         .error(&spot, format!("`{}` is missing", key.name))
         .help(help)
-        .of_absence();
+        .if_whole();
 }
 
 /// Tells of a key that the schema does not have, with the one that is probably meant.

@@ -98,8 +98,9 @@ pub(super) struct Problem {
     pub spot: Spot,
     pub message: String,
     pub help: String,
-    /// Said of something that is not there: not believed in a file with syntax errors, where it may merely be lost.
-    absence: bool,
+    /// Not believed in a file with syntax errors: what is said to be missing may merely be lost, and what looks like a
+    /// name may be a piece of a secret.
+    if_whole: bool,
 }
 
 impl Problem {
@@ -109,9 +110,9 @@ impl Problem {
         self
     }
 
-    /// Marks it as said of something that is not there.
-    pub fn of_absence(&mut self) -> &mut Problem {
-        self.absence = true;
+    /// Tells it only where the file has no syntax errors.
+    pub fn if_whole(&mut self) -> &mut Problem {
+        self.if_whole = true;
         self
     }
 }
@@ -168,7 +169,7 @@ impl Report {
             spot: spot.clone(),
             message,
             help: String::new(),
-            absence: false,
+            if_whole: false,
         });
         &mut self.problems[index]
     }
@@ -206,7 +207,7 @@ impl Report {
             let (line, _) = text.position(problem.spot.place.start);
             // An unknown key that resembles no known one may be a piece of a secret that lost its quotes.
             let strange = problem.message.starts_with("unknown ") && problem.help.is_empty();
-            !problem.absence && !strange && !text.broken.contains(&line)
+            !problem.if_whole && !strange && !text.broken.contains(&line)
         });
     }
 

@@ -56,7 +56,7 @@ pub(super) fn audit(report: &mut Report, found: Option<&Section>) -> Audit {
         report
             .error(&section.spot_of("sink"), "`sink = \"file\"` needs a `path`")
             .help("for instance path = \"/var/log/tokend/audit.jsonl\"")
-            .of_absence();
+            .if_whole();
     }
     // Where `sink` is wrong there is nothing to compare with.
     let broken = section.has("sink") && section.given_text("sink").is_none();
@@ -66,7 +66,7 @@ pub(super) fn audit(report: &mut Report, found: Option<&Section>) -> Audit {
                 &section.spot_of("path"),
                 "`path` belongs to `sink = \"file\"`",
             )
-            .of_absence();
+            .if_whole();
     }
     Audit {
         sink,

@@ -3,6 +3,7 @@
 use super::{Report, Section, keystore};
 use crate::core::config::preset::Preset;
 use crate::core::config::schema::ASSERTION;
+use crate::core::config::values::is_loopback;
 use crate::core::profile::{Assertion, AssertionSource, ClientAuth, Endpoint, Idp, SecretRef};
 
 /// Checks how the client proves who it is. `idp_known`: what the identity provider lacks is really not there.
@@ -72,7 +73,7 @@ fn nothing(report: &mut Report, section: &Section, preset: Option<Preset>) {
             "neither `client_secret` nor `client_auth` says how the client proves who it is",
         )
         .help(help)
-        .of_absence();
+        .if_whole();
 }
 
 /// What is written but has no part in this way to prove who the client is.
@@ -96,7 +97,7 @@ fn unused(
                     format!("`{key}` is not used by client_auth = \"{auth}\""),
                 )
                 .help("remove it, or choose another client_auth")
-                .of_absence();
+                .if_whole();
         }
     }
 }
@@ -109,7 +110,7 @@ fn secret(report: &mut Report, section: &Section, auth: &str) -> Option<SecretRe
                 format!("client_auth = \"{auth}\" needs a `client_secret`"),
             )
             .help("for instance client_secret = { file = \"/path\" }")
-            .of_absence();
+            .if_whole();
     }
     section.secret("client_secret")
 }
@@ -128,10 +129,11 @@ fn certificate(report: &mut Report, section: &Section, auth: &str, idp: Option<&
                 format!("client_auth = \"{auth}\" needs a client certificate"),
             )
             .help("tls = { certificate = \"client.pem\", key = \"client.key\" }, or tls.keystore")
-            .of_absence();
+            .if_whole();
     }
     let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;
-    if url.scheme() == "http" {
+    // Towards other machines plain http has been told already.
+    if url.scheme() == "http" && is_loopback(url) {
         report.error(
             &spot,
             format!(
@@ -178,7 +180,7 @@ fn assertion(
                         "client_auth = \"private_key_jwt\" needs a key to sign with",
                     )
                     .help("assertion = { key = \"client.key\" }, or assertion.keystore, or assertion.file")
-                    .of_absence();
+                    .if_whole();
                 return None;
             }
             [_] => source(section),
@@ -209,7 +211,7 @@ fn assertion(
                 "`assertion.x5t` needs the certificate",
             )
             .help("assertion.certificate, or a keystore")
-            .of_absence();
+            .if_whole();
     }
     if entra && !x5t && section.has("key") {
         report

@@ -230,16 +230,24 @@ pub(super) fn map(
     let mut whole = true;
     for (name, value) in found {
         let name_spot = spot.child(name.get_ref(), file.place(name));
-        whole &= obeys(report, &name_spot, key.name, rule(name.get_ref())).is_some();
+        if let Err(wrong) = rule(name.get_ref()) {
+            whole = false;
+            report
+                .error(&name_spot, format!("`{}` {}", key.name, wrong.message))
+                .help(wrong.help)
+                .if_whole();
+        }
         if let DeValue::String(text) = value.get_ref() {
             map.insert(name.get_ref().to_string(), text.to_string());
             continue;
         }
         let found = value.get_ref().type_str();
-        report.error(
-            &spot.child(name.get_ref(), file.place(value)),
-            format!("`{}`: expected a string, found {found}", key.name),
-        );
+        report
+            .error(
+                &spot.child(name.get_ref(), file.place(value)),
+                format!("`{}`: expected a string, found {found}", key.name),
+            )
+            .if_whole();
         whole = false;
     }
     whole.then_some(map)

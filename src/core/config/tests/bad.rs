@@ -250,13 +250,13 @@ const ONE_ERROR: &[(&str, u32, u32, &str)] = &[
     (
         "[profiles.a]\nmethod = \"static\"\ntoken = { }\n",
         3,
-        1,
+        9,
         "exactly one of file, credential and env",
     ),
     (
         "[profiles.a]\nmethod = \"static\"\ntoken = { file = \"a\", env = \"B\" }\n",
         3,
-        1,
+        9,
         "exactly one of file, credential and env",
     ),
     (
@@ -646,7 +646,7 @@ fn columns_count_characters_and_windows_line_ends_do_not_matter() {
     let outcome =
         one("[profiles.p]\r\nmethod = \"none\"\r\naccess = [{ user = \"äöü\", usr = 1 }]\r\n");
     let found = errors(&outcome)[0];
-    assert_eq!((found.line, found.column), (3, 26));
+    assert_eq!((found.line, found.column), (3, 27));
     assert_eq!(
         found.snippet.as_deref(),
         Some("access = [{ user = \"äöü\", usr = …")

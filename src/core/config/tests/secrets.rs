@@ -64,6 +64,10 @@ fn in_no_finding_and_no_debug() {
     for private in [true, false] {
         for key in keys {
             for value in values {
+                // What stands where a URL belongs is no secret, but what stands in one before an @ may be.
+                if key == "token_url" && !value.contains('@') {
+                    continue;
+                }
                 let value = value.replace('S', SECRET);
                 for text in [
                     format!("[profiles.p]\nmethod = \"oauth2\"\n{key} = {value}\nscopes = 5\n"),
