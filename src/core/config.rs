@@ -1,1 +1,174 @@
-//! (being written)
+//! Text → checked [`Config`], with every problem at once and the place of each.
+//!
+//! Three steps: the files are parsed and read by the schema (`read`, `schema`, `values`), which tells what is wrong with
+//! single keys; then what keys mean together is decided (`server`, `profiles`, `oauth`, `preset`); then problems are
+//! dealt out to whom they hurt, so that what fails fails alone. Reads no file: texts are handed in.
+
+mod finding;
+mod gather;
+mod oauth;
+mod preset;
+mod profiles;
+mod read;
+mod reference;
+mod report;
+mod schema;
+mod server;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::profile::{Config, Invalid, Profile, ProfileName};
+use gather::RawProfile;
+use report::{Owner, Report};
+
+pub use finding::{Finding, Severity, findings_json};
+pub use reference::reference;
+pub use values::is_loopback;
+
+/// One file's content.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    /// Where it is; relative paths in it are relative to its folder.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+    /// Readable by nobody but its owner and the daemon's own group: literal secrets are accepted.
+    pub private: bool,
+}
+
+/// A file of `profiles.d`, as far as it could be read.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    /// Read.
+    Text(SourceFile),
+    /// Not read.
+    Unreadable {
+        /// Where it is.
+        path: PathBuf,
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// All files of one configuration.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// `tokend.toml`
+    pub main: SourceFile,
+    /// `profiles.d/*.toml`, sorted by name.
+    pub fragments: Vec<Loaded>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// None: `tokend.toml` itself cannot be used.
+    pub config: Option<Config>,
+    /// Everything that was noticed, in the order of the files.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks a configuration. Never fails as a whole: what cannot be used is said in the outcome.
+#[must_use]
+pub fn load(sources: &Sources) -> Outcome {
+    let mut report = Report::default();
+    let gathered = gather::gather(&mut report, sources);
+    let server = server::server(&mut report, gathered.server.as_ref());
+    let audit = server::audit(&mut report, gathered.audit.as_ref());
+    for idp in gathered.idps.values() {
+        oauth::check_idp(&mut report, idp);
+    }
+    // What was lost with a broken tokend.toml may be just what a profile elsewhere refers to.
+    let usable = !report.is_broken(gathered.main);
+    let mut built: BTreeMap<&ProfileName, Option<Profile>> = BTreeMap::new();
+    for (name, raw) in &gathered.profiles {
+        let profile = match &raw.section {
+            Some(section) if usable && !report.is_broken(raw.file) => {
+                profiles::check(&mut report, &gathered, name, section)
+            }
+            _ => None,
+        };
+        built.insert(name, profile);
+    }
+    report.drop_doubtful();
+
+    let config = if report.has(Severity::Error, &Owner::Main) {
+        None
+    } else {
+        let profiles = gathered
+            .profiles
+            .iter()
+            .map(|(name, raw)| {
+                let profile = built.remove(name).flatten();
+                (name.clone(), verdict(&report, name, raw, profile))
+            })
+            .collect();
+        Some(Config {
+            server,
+            audit,
+            profiles,
+        })
+    };
+    Outcome {
+        config,
+        findings: report.findings(),
+    }
+}
+
+/// The profile, or everything that keeps it from being used.
+fn verdict(
+    report: &Report,
+    name: &ProfileName,
+    raw: &RawProfile,
+    profile: Option<Profile>,
+) -> Result<Arc<Profile>, Invalid> {
+    let own = Owner::Profile(name.clone());
+    let idp = raw
+        .section
+        .as_ref()
+        .and_then(|section| section.text("idp"))
+        .map(Owner::Idp);
+    let hurt_by = [Some(own), Some(Owner::File(raw.file)), idp];
+    let told = |severity| -> Vec<String> {
+        let mut lines = Vec::new();
+        for owner in hurt_by.iter().flatten() {
+            for problem in report.of(severity, owner) {
+                let line = report.finding(problem).line();
+                lines.push(match owner {
+                    Owner::Idp(idp) => format!("{line} (in [idp.{}])", report::shorten(idp)),
+                    _ => line,
+                });
+            }
+        }
+        lines
+    };
+    let errors = told(Severity::Error);
+    match profile {
+        Some(mut profile) if errors.is_empty() => {
+            profile.warnings = told(Severity::Warning);
+            Ok(Arc::new(profile))
+        }
+        _ => Err(Invalid {
+            message: if errors.is_empty() {
+                "it could not be read; see the findings of its file".into()
+            } else {
+                errors.join("\n")
+            },
+            method: raw
+                .section
+                .as_ref()
+                .and_then(|section| section.text("method"))
+                .unwrap_or_default(),
+            access: raw
+                .section
+                .as_ref()
+                .map(|section| section.rules("access"))
+                .unwrap_or_default(),
+        }),
+    }
+}

@@ -1,5 +1,7 @@
 //! The configuration after validation: what a profile is, in checked types. File types never come this far.
 
+pub mod files;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -54,6 +56,20 @@ pub enum SecretRef {
     Env(String),
     /// In the configuration itself.
     Literal(Secret),
+}
+
+/// Whether both mean the same secret. Literal ones are compared by content, both being the administrator's own words:
+/// no caller can measure how long that takes.
+impl PartialEq for SecretRef {
+    fn eq(&self, other: &SecretRef) -> bool {
+        match (self, other) {
+            (SecretRef::File(one), SecretRef::File(other)) => one == other,
+            (SecretRef::Credential(one), SecretRef::Credential(other))
+            | (SecretRef::Env(one), SecretRef::Env(other)) => one == other,
+            (SecretRef::Literal(one), SecretRef::Literal(other)) => one.expose() == other.expose(),
+            _ => false,
+        }
+    }
 }
 
 /// A whole configuration that can be used. Profiles that cannot are kept with the reason.
@@ -155,7 +171,7 @@ pub struct AccessRule {
 }
 
 /// A profile that can be used.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// Its name.
     pub name: ProfileName,
@@ -175,8 +191,20 @@ pub struct Profile {
     pub warnings: Vec<String>,
 }
 
+impl Profile {
+    /// Whether a reload leaves this profile as it is. Warnings do not count; what is in its files is not looked at.
+    #[must_use]
+    pub fn same_definition(&self, other: &Profile) -> bool {
+        let silent = |profile: &Profile| Profile {
+            warnings: Vec::new(),
+            ..profile.clone()
+        };
+        silent(self) == silent(other)
+    }
+}
+
 /// `method`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Method {
     /// No header at all.
     None,
@@ -226,7 +254,7 @@ impl Method {
 }
 
 /// `method = "oauth2"`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OAuth2 {
     /// Where to ask, and how to get there.
     pub idp: Idp,
@@ -254,7 +282,7 @@ pub enum GrantType {
 }
 
 /// Where and how to ask: `[idp.NAME]` with what the profile overrides.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Idp {
     /// Endpoint or issuer.
     pub endpoint: Endpoint,
@@ -303,7 +331,7 @@ pub struct Http {
 }
 
 /// `tls.ca`, `tls.truststore` or neither.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TrustSource {
     /// The system's roots.
     System,
@@ -314,7 +342,7 @@ pub enum TrustSource {
 }
 
 /// A client certificate and its key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum IdentitySource {
     /// Two PEM files.
     Pem {
@@ -330,7 +358,7 @@ pub enum IdentitySource {
 }
 
 /// PKCS#12 or JKS, told by content.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Keystore {
     /// The file.
     pub path: PathBuf,
@@ -343,7 +371,7 @@ pub struct Keystore {
 }
 
 /// `client_auth` with what it needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ClientAuth {
     /// RFC 6749 §2.3.1, header; id and secret form-urlencoded first.
     SecretBasic(SecretRef),
@@ -378,7 +406,7 @@ impl ClientAuth {
 }
 
 /// `[profiles.NAME.assertion]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Assertion {
     /// Where it comes from. None for client_secret_jwt, which signs with the secret.
     pub source: Option<AssertionSource>,
@@ -395,7 +423,7 @@ pub struct Assertion {
 }
 
 /// Key or ready assertion.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum AssertionSource {
     /// `key` (PEM), with the certificate for x5t.
     Pem {

@@ -1,0 +1,225 @@
+//! What is wrong with a configuration, and how it is told: to people as a compiler would, to programs as JSON.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::core::profile::ProfileName;
+
+/// Longest part of a source line that is shown, in characters; more would wrap and take the caret out of its place.
+const SNIPPET_WIDTH: usize = 100;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something cannot be used.
+    Error,
+    /// Allowed, but unwise.
+    Warning,
+}
+
+impl Severity {
+    /// As in the JSON of `tokend check`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
+/// One problem with its place. Never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The key, from the root, with dots: `profiles.orders.client_id`; empty where there is none.
+    pub path: String,
+    /// The file.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// What to do about it; empty where the message says it already.
+    pub help: String,
+    /// The profile that it belongs to.
+    pub profile: Option<ProfileName>,
+    /// The line of the file; None where it could hold a secret.
+    pub snippet: Option<String>,
+}
+
+impl Finding {
+    /// `file:line:column: message`, for lists where there is no room for more.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!(
+            "{}:{}:{}: {}",
+            printable(&self.file.to_string_lossy()),
+            self.line,
+            self.column,
+            self.message
+        )
+    }
+}
+
+/// As a compiler would say it: message, place, line and caret, help. Ends without a line break.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.severity.as_str(), self.message)?;
+        let number = self.line.to_string();
+        let gutter = " ".repeat(number.len());
+        let file = self.file.to_string_lossy();
+        let file = printable(&file);
+        write!(f, "{gutter}--> {file}:{}:{}", self.line, self.column)?;
+        if let Some(snippet) = &self.snippet {
+            let (line, column) = window(snippet, self.column as usize);
+            let under: String = line
+                .chars()
+                .take(column - 1)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
+            write!(
+                f,
+                "\n{gutter} |\n{number} | {line}\n{gutter} | {under}^\n{gutter} |"
+            )?;
+        }
+        if !self.help.is_empty() {
+            write!(f, "\n{gutter} = help: {}", self.help)?;
+        }
+        Ok(())
+    }
+}
+
+/// `{"findings": […]}` as `tokend check --json` prints it.
+#[must_use]
+pub fn findings_json(findings: &[Finding]) -> Value {
+    let list: Vec<Value> = findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "severity": finding.severity.as_str(),
+                "path": finding.path,
+                "file": finding.file.to_string_lossy(),
+                "line": finding.line,
+                "column": finding.column,
+                "message": finding.message,
+                "help": finding.help,
+            })
+        })
+        .collect();
+    json!({ "findings": list })
+}
+
+/// Text from outside without what could steer a terminal or break a line.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// The part of a long line around a column (from 1), and the column in that part.
+fn window(line: &str, column: usize) -> (String, usize) {
+    let chars: Vec<char> = line
+        .chars()
+        .map(|c| {
+            if c.is_control() && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect();
+    let column = column.clamp(1, chars.len() + 1);
+    if chars.len() <= SNIPPET_WIDTH {
+        return (chars.into_iter().collect(), column);
+    }
+    let start = (column - 1).saturating_sub(SNIPPET_WIDTH / 2);
+    let start = start.min(chars.len() - SNIPPET_WIDTH);
+    let end = start + SNIPPET_WIDTH;
+    let mut shown = String::new();
+    let mut column = column - start;
+    if start > 0 {
+        shown.push('…');
+        column += 1;
+    }
+    shown.extend(&chars[start..end]);
+    if end < chars.len() {
+        shown.push('…');
+    }
+    (shown, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(snippet: &str, column: u32) -> Finding {
+        Finding {
+            severity: Severity::Error,
+            path: "profiles.orders.methd".into(),
+            file: "/etc/tokend/tokend.toml".into(),
+            line: 12,
+            column,
+            message: "unknown key `methd`".into(),
+            help: "did you mean `method`?".into(),
+            profile: ProfileName::parse("orders"),
+            snippet: Some(snippet.into()),
+        }
+    }
+
+    #[test]
+    fn rendered_as_a_compiler_would() {
+        assert_eq!(
+            finding("\tmethd = \"none\"", 2).to_string(),
+            "error: unknown key `methd`\n  --> /etc/tokend/tokend.toml:12:2\n   |\n12 | \tmethd = \"none\"\n   | \t^\n   |\n   = help: did you mean `method`?"
+        );
+    }
+
+    #[test]
+    fn without_a_line_and_without_help() {
+        let mut bare = finding("", 1);
+        bare.snippet = None;
+        bare.help = String::new();
+        bare.severity = Severity::Warning;
+        assert_eq!(
+            bare.to_string(),
+            "warning: unknown key `methd`\n  --> /etc/tokend/tokend.toml:12:1"
+        );
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_caret() {
+        let line = format!("{}X{}", "a".repeat(500), "b".repeat(500));
+        let shown = finding(&line, 501).to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[3].chars().count() < 120, "{}", lines[3]);
+        let caret = lines[4].chars().position(|c| c == '^').expect("caret");
+        assert_eq!(lines[3].chars().nth(caret), Some('X'));
+    }
+
+    #[test]
+    fn terminal_escapes_do_not_come_through() {
+        assert!(
+            !finding("a = \"\u{1b}[31m\"", 1)
+                .to_string()
+                .contains('\u{1b}')
+        );
+    }
+
+    #[test]
+    fn json_has_exactly_the_promised_keys() {
+        let json = findings_json(&[finding("x", 1)]);
+        assert_eq!(
+            json,
+            serde_json::json!({"findings": [{
+                "severity": "error", "path": "profiles.orders.methd", "file": "/etc/tokend/tokend.toml",
+                "line": 12, "column": 1, "message": "unknown key `methd`", "help": "did you mean `method`?",
+            }]})
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! All files → the tables of one configuration, each read by its schema, with the name of whom its problems hurt.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::read::{self, File, Section};
+use super::report::{Owner, Place, Report, Spot, shorten};
+use super::schema::{AUDIT, IDP, PROFILE, ROOTS, SERVER};
+use super::{Loaded, SourceFile, Sources, values};
+use crate::core::profile::ProfileName;
+
+/// Everything that is in the files.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// Index of `tokend.toml` in the report.
+    pub main: usize,
+    pub server: Option<Section>,
+    pub audit: Option<Section>,
+    pub idps: BTreeMap<String, Section>,
+    pub profiles: BTreeMap<ProfileName, RawProfile>,
+}
+
+/// A profile as it stands in its file.
+pub(super) struct RawProfile {
+    /// Index of its file in the report.
+    pub file: usize,
+    /// None: only its name is known.
+    pub section: Option<Section>,
+    /// Its name in the file.
+    place: Place,
+}
+
+/// Reads all files.
+pub(super) fn gather(report: &mut Report, sources: &Sources) -> Gathered {
+    let mut gathered = Gathered::default();
+    gathered.main = read_file(report, &mut gathered, &sources.main, true);
+    for fragment in &sources.fragments {
+        match fragment {
+            Loaded::Text(source) => {
+                read_file(report, &mut gathered, source, false);
+            }
+            Loaded::Unreadable { path, why } => {
+                let file = report.add_file(path.clone(), String::new());
+                let spot = root(file, false);
+                report
+                    .error(&spot, format!("cannot be read: {}", shorten(why)))
+                    .help("its profiles are not available until it can be read");
+            }
+        }
+    }
+    gathered
+}
+
+/// The spot of a file as a whole.
+fn root(file: usize, main: bool) -> Spot {
+    Spot {
+        owner: if main { Owner::Main } else { Owner::File(file) },
+        path: String::new(),
+        place: Place::of(file, 0..0),
+    }
+}
+
+fn read_file(
+    report: &mut Report,
+    gathered: &mut Gathered,
+    source: &SourceFile,
+    main: bool,
+) -> usize {
+    let index = report.add_file(source.path.clone(), source.text.clone());
+    let file = File {
+        index,
+        path: &source.path,
+        private: source.private,
+    };
+    let root = root(index, main);
+    let (document, errors) = DeTable::parse_recoverable(&source.text);
+    for error in &errors {
+        let end = source.text.len();
+        let spot = Spot {
+            place: Place::of(index, error.span().unwrap_or(end..end)),
+            ..root.clone()
+        };
+        report.syntax_error(&spot, error.message());
+    }
+    for (key, value) in document.get_ref() {
+        let name: &str = key.get_ref();
+        let spot = root.child(name, file.place(key));
+        match (name, value.get_ref()) {
+            ("server" | "audit", _) if !main => {
+                read::cut_all(report, file, value);
+                report
+                    .error(
+                        &spot,
+                        format!("[{name}] cannot stand in a file of profiles.d"),
+                    )
+                    .help("it belongs into tokend.toml");
+            }
+            ("server", DeValue::Table(found)) => {
+                gathered.server = Some(read::table(report, file, &SERVER, found, spot));
+            }
+            ("audit", DeValue::Table(found)) => {
+                gathered.audit = Some(read::table(report, file, &AUDIT, found, spot));
+            }
+            ("idp", DeValue::Table(found)) => idps(report, gathered, file, found, &spot),
+            ("profiles", DeValue::Table(found)) => profiles(report, gathered, file, found, &spot),
+            ("server" | "audit" | "idp" | "profiles", other) => {
+                read::cut_all(report, file, value);
+                report.error(
+                    &spot,
+                    format!(
+                        "`{name}` must be a table, it is of type {}",
+                        other.type_str()
+                    ),
+                );
+            }
+            _ => {
+                read::cut_all(report, file, value);
+                let help = values::nearest(name, ROOTS.iter().copied())
+                    .map(|nearest| format!("did you mean [{nearest}]?"))
+                    .unwrap_or_default();
+                report
+                    .error(&spot, format!("unknown key `{}`", shorten(name)))
+                    .help(help);
+            }
+        }
+    }
+    if !errors.is_empty() {
+        names_in_headers(gathered, file, &source.text);
+    }
+    index
+}
+
+fn idps(
+    report: &mut Report,
+    gathered: &mut Gathered,
+    file: File<'_>,
+    found: &DeTable<'_>,
+    spot: &Spot,
+) {
+    for (key, value) in found {
+        let name: &str = key.get_ref();
+        let mut spot = spot.child(name, file.place(key));
+        spot.owner = Owner::Idp(name.to_owned());
+        if let Some(first) = gathered.idps.get(name) {
+            read::cut_all(report, file, value);
+            let first = report.describe(first.spot.place);
+            report
+                .error(&spot, format!("[idp.{}] is there twice", shorten(name)))
+                .help(format!("the other one is at {first}"));
+            continue;
+        }
+        let section = match table_of(report, file, value, &spot) {
+            Some(table) => read::table(report, file, &IDP, table, spot),
+            None => Section::absent(&IDP, spot),
+        };
+        gathered.idps.insert(name.to_owned(), section);
+    }
+}
+
+fn profiles(
+    report: &mut Report,
+    gathered: &mut Gathered,
+    file: File<'_>,
+    found: &DeTable<'_>,
+    spot: &Spot,
+) {
+    for (key, value) in found {
+        let text: &str = key.get_ref();
+        let mut spot = spot.child(text, file.place(key));
+        let Some(name) = ProfileName::parse(text) else {
+            spot.owner = Owner::Nobody;
+            read::cut_all(report, file, value);
+            report
+                .error(
+                    &spot,
+                    format!("\"{}\" cannot be the name of a profile", shorten(text)),
+                )
+                .help("1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit");
+            continue;
+        };
+        spot.owner = Owner::Profile(name.clone());
+        if let Some(first) = gathered.profiles.get(&name) {
+            read::cut_all(report, file, value);
+            let first = report.describe(first.place);
+            report
+                .error(
+                    &spot,
+                    format!("profile `{name}` is there twice: here and at {first}"),
+                )
+                .help("neither of them is used until one of them has another name");
+            continue;
+        }
+        let place = spot.place;
+        let section = table_of(report, file, value, &spot)
+            .map(|table| read::table(report, file, &PROFILE, table, spot));
+        gathered.profiles.insert(
+            name,
+            RawProfile {
+                file: file.index,
+                section,
+                place,
+            },
+        );
+    }
+}
+
+fn table_of<'t, 'i>(
+    report: &mut Report,
+    file: File<'_>,
+    value: &'t Spanned<DeValue<'i>>,
+    spot: &Spot,
+) -> Option<&'t DeTable<'i>> {
+    if let DeValue::Table(table) = value.get_ref() {
+        return Some(table);
+    }
+    read::cut_all(report, file, value);
+    report.error(
+        spot,
+        format!(
+            "must be a table, it is of type {}",
+            value.get_ref().type_str()
+        ),
+    );
+    None
+}
+
+/// Names of profiles whose headers the parser did not come to: they are told as broken, not as unknown.
+fn names_in_headers(gathered: &mut Gathered, file: File<'_>, text: &str) {
+    let mut offset = 0;
+    for line in text.split_inclusive('\n') {
+        let place = Place::of(file.index, offset..offset + line.len());
+        offset += line.len();
+        if !line.trim_start().starts_with('[') {
+            continue;
+        }
+        let Ok(header) = DeTable::parse(line) else {
+            continue;
+        };
+        let Some(DeValue::Table(found)) = header.get_ref().get("profiles").map(Spanned::get_ref)
+        else {
+            continue;
+        };
+        for (key, _) in found {
+            if let Some(name) = ProfileName::parse(key.get_ref()) {
+                gathered.profiles.entry(name).or_insert(RawProfile {
+                    file: file.index,
+                    section: None,
+                    place,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The reference of all keys as Markdown, from the schema: `docs/configuration.md`.
+
+use super::schema::{Key, TABLES};
+
+/// The whole text.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(HEAD);
+    for table in TABLES {
+        text.push_str(&format!("\n## {}\n\n{}\n\n", table.title, table.doc));
+        text.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
+        for key in table.keys {
+            text.push_str(&row(key));
+        }
+    }
+    text
+}
+
+fn row(key: &Key) -> String {
+    let default = if key.required {
+        "required".to_owned()
+    } else if !key.default_note.is_empty() {
+        key.default_note.to_owned()
+    } else if !key.default.is_empty() {
+        format!("`{}`", key.default)
+    } else {
+        "none".to_owned()
+    };
+    let mut doc = key.doc.to_owned();
+    if !key.methods.is_empty() {
+        let methods: Vec<String> = key.methods.iter().map(|one| format!("`{one}`")).collect();
+        doc.push_str(&format!(" Only with `method` {}.", methods.join(" or ")));
+    }
+    format!(
+        "| `{}` | {} | {default} | {doc} |\n",
+        key.name,
+        key.kind.describe()
+    )
+}
+
+const HEAD: &str = "\
+# Configuration reference
+
+<!-- Generated from src/core/config/schema.rs. Regenerate: TOKEND_BLESS=1 cargo test --lib core::config -->
+
+`/etc/tokend/tokend.toml`, and every `*.toml` in the folder `profiles.d` beside it; not root: the same names under
+`$XDG_CONFIG_HOME/tokend/`. [tokend.example.toml](tokend.example.toml) shows every key in use. `tokend check` tells all
+problems at once, each with its place.
+
+- Unknown keys are errors.
+- Durations are text with a unit: `\"30s\"`, `\"500ms\"`, `\"1h 30m\"`.
+- Relative paths are relative to the file they stand in.
+- `[server]` and `[audit]` stand in `tokend.toml` alone. What is wrong there, and a `tokend.toml` that is not TOML, makes
+  the whole configuration unusable (exit status 78 at start; nothing changes on reload). What is wrong in a profile or an
+  `[idp.NAME]` makes that profile, or the profiles that use it, unusable, and no other. A file of `profiles.d` that cannot
+  be read or is not TOML makes its own profiles unusable.
+- The same profile in two files is an error, and neither of the two is used.
+";

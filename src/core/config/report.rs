@@ -1,0 +1,360 @@
+//! Collects problems while files are read: where each one is, whom it hurts, and what may be shown of its line.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::finding::{Finding, Severity};
+use super::schema;
+use crate::core::profile::ProfileName;
+
+/// A stretch of one file, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Index into the report's files.
+    pub file: usize,
+    /// First byte.
+    pub start: usize,
+    /// Past the last byte.
+    pub end: usize,
+}
+
+impl Place {
+    pub fn of(file: usize, span: Range<usize>) -> Place {
+        Place {
+            file,
+            start: span.start,
+            end: span.end,
+        }
+    }
+}
+
+/// Whom a problem hurts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The whole configuration.
+    Main,
+    /// Every profile of one file in `profiles.d`.
+    File(usize),
+    /// One profile.
+    Profile(ProfileName),
+    /// Every profile that uses this `[idp.NAME]`.
+    Idp(String),
+    /// Nobody that could be named.
+    Nobody,
+}
+
+/// Where a value stands, what it is called, and whom it hurts when it is wrong.
+#[derive(Clone, Debug)]
+pub(super) struct Spot {
+    pub owner: Owner,
+    /// From the root, with dots.
+    pub path: String,
+    pub place: Place,
+}
+
+impl Spot {
+    /// The spot of something inside.
+    pub fn child(&self, key: &str, place: Place) -> Spot {
+        let bare = !key.is_empty()
+            && key
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        let key = if bare {
+            key.to_owned()
+        } else {
+            format!("{:?}", shorten(key))
+        };
+        let dot = if self.path.is_empty() { "" } else { "." };
+        Spot {
+            owner: self.owner.clone(),
+            path: format!("{}{dot}{key}", self.path),
+            place,
+        }
+    }
+
+    /// The spot of one entry of a list.
+    pub fn item(&self, index: usize, place: Place) -> Spot {
+        Spot {
+            owner: self.owner.clone(),
+            path: format!("{}[{index}]", self.path),
+            place,
+        }
+    }
+
+    /// The same place, but it hurts somebody else.
+    pub fn owned_by(&self, owner: &Owner) -> Spot {
+        Spot {
+            owner: owner.clone(),
+            ..self.clone()
+        }
+    }
+}
+
+/// A problem on its way to becoming a [`Finding`].
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub severity: Severity,
+    pub spot: Spot,
+    pub message: String,
+    pub help: String,
+    /// Not believed in a file with syntax errors: what is said to be missing may merely be lost, and what looks like a
+    /// name may be a piece of a secret.
+    if_whole: bool,
+}
+
+impl Problem {
+    /// Adds what to do about it.
+    pub fn help(&mut self, text: impl Into<String>) -> &mut Problem {
+        self.help = text.into();
+        self
+    }
+
+    /// Tells it only where the file has no syntax errors.
+    pub fn if_whole(&mut self) -> &mut Problem {
+        self.if_whole = true;
+        self
+    }
+}
+
+/// One file, with what is needed to say where something is and to keep secrets out of what is shown.
+struct Text {
+    path: PathBuf,
+    text: String,
+    line_starts: Vec<usize>,
+    /// Lines that touch one of these are not shown.
+    hidden: Vec<Range<usize>>,
+    /// Lines that touch one of these are shown up to there: values of unknown keys, which may be misspelled secrets.
+    cut: Vec<Range<usize>>,
+    /// Lines with syntax errors, from 0. What was recovered around them is not trusted.
+    broken: BTreeSet<usize>,
+}
+
+/// All files and all problems.
+#[derive(Default)]
+pub(super) struct Report {
+    texts: Vec<Text>,
+    problems: Vec<Problem>,
+}
+
+impl Report {
+    /// Takes a file in; its index names it from here on.
+    pub fn add_file(&mut self, path: PathBuf, text: String) -> usize {
+        let starts = text.match_indices('\n').map(|(at, _)| at + 1);
+        self.texts.push(Text {
+            line_starts: std::iter::once(0).chain(starts).collect(),
+            path,
+            text,
+            hidden: Vec::new(),
+            cut: Vec::new(),
+            broken: BTreeSet::new(),
+        });
+        self.texts.len() - 1
+    }
+
+    /// Notes an error.
+    pub fn error(&mut self, spot: &Spot, message: impl Into<String>) -> &mut Problem {
+        self.note(Severity::Error, spot, message.into())
+    }
+
+    /// Notes a warning.
+    pub fn warning(&mut self, spot: &Spot, message: impl Into<String>) -> &mut Problem {
+        self.note(Severity::Warning, spot, message.into())
+    }
+
+    fn note(&mut self, severity: Severity, spot: &Spot, message: String) -> &mut Problem {
+        let index = self.problems.len();
+        self.problems.push(Problem {
+            severity,
+            spot: spot.clone(),
+            message,
+            help: String::new(),
+            if_whole: false,
+        });
+        &mut self.problems[index]
+    }
+
+    /// Notes a syntax error: its line is not trusted, and shown only where no secret can be on it.
+    pub fn syntax_error(&mut self, spot: &Spot, message: &str) {
+        let (line, _) = self.texts[spot.place.file].position(spot.place.start);
+        self.texts[spot.place.file].broken.insert(line);
+        self.error(spot, format!("not TOML: {message}"));
+    }
+
+    /// Whether the file could be parsed.
+    pub fn is_broken(&self, file: usize) -> bool {
+        !self.texts[file].broken.is_empty()
+    }
+
+    /// Lines that touch this place are never shown.
+    pub fn hide(&mut self, place: Place) {
+        self.texts[place.file].hidden.push(place.start..place.end);
+    }
+
+    /// Lines that touch this place are shown only up to it.
+    pub fn cut(&mut self, place: Place) {
+        self.texts[place.file].cut.push(place.start..place.end);
+    }
+
+    /// Drops what a file with syntax errors only seems to say.
+    pub fn drop_doubtful(&mut self) {
+        let texts = &self.texts;
+        self.problems.retain(|problem| {
+            let text = &texts[problem.spot.place.file];
+            if text.broken.is_empty() || problem.message.starts_with("not TOML: ") {
+                return true;
+            }
+            let (line, _) = text.position(problem.spot.place.start);
+            // An unknown key that resembles no known one may be a piece of a secret that lost its quotes.
+            let strange = problem.message.starts_with("unknown ") && problem.help.is_empty();
+            !problem.if_whole && !strange && !text.broken.contains(&line)
+        });
+    }
+
+    /// Whether anything of this severity hurts this owner.
+    pub fn has(&self, severity: Severity, owner: &Owner) -> bool {
+        self.of(severity, owner).next().is_some()
+    }
+
+    /// Everything of this severity that hurts this owner.
+    pub fn of(&self, severity: Severity, owner: &Owner) -> impl Iterator<Item = &Problem> {
+        self.problems
+            .iter()
+            .filter(move |p| p.severity == severity && p.spot.owner == *owner)
+    }
+
+    /// `file:line:column`, for messages that speak of two places.
+    pub fn describe(&self, place: Place) -> String {
+        let text = &self.texts[place.file];
+        let (line, column) = text.position(place.start);
+        format!(
+            "{}:{}:{}",
+            super::finding::printable(&text.path.to_string_lossy()),
+            line + 1,
+            column + 1
+        )
+    }
+
+    /// The problem for people and programs.
+    pub fn finding(&self, problem: &Problem) -> Finding {
+        let text = &self.texts[problem.spot.place.file];
+        let (line, column) = text.position(problem.spot.place.start);
+        Finding {
+            severity: problem.severity,
+            path: problem.spot.path.clone(),
+            file: text.path.clone(),
+            line: number(line),
+            column: number(column),
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+            profile: match &problem.spot.owner {
+                Owner::Profile(name) => Some(name.clone()),
+                _ => None,
+            },
+            snippet: text.snippet(line),
+        }
+    }
+
+    /// All findings in the order of the files, each once.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut order: Vec<&Problem> = self.problems.iter().collect();
+        order.sort_by_key(|problem| problem.spot.place);
+        let mut findings: Vec<Finding> = Vec::new();
+        for problem in order {
+            let finding = self.finding(problem);
+            // Profiles that share an [idp] share its problems: they are told once.
+            let told = findings.iter().any(|other| {
+                (other.severity, other.line, other.column)
+                    == (finding.severity, finding.line, finding.column)
+                    && other.message == finding.message
+                    && other.file == finding.file
+            });
+            if !told {
+                findings.push(finding);
+            }
+        }
+        findings
+    }
+}
+
+impl Text {
+    /// Line and column of a byte, both from 0, the column in characters.
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let line = self
+            .line_starts
+            .partition_point(|start| *start <= offset)
+            .saturating_sub(1);
+        let column = self.text[self.line_starts[line]..offset].chars().count();
+        (line, column)
+    }
+
+    fn span_of(&self, line: usize) -> Range<usize> {
+        let start = self.line_starts[line];
+        let end = self
+            .line_starts
+            .get(line + 1)
+            .map_or(self.text.len(), |next| next - 1);
+        start..end.max(start)
+    }
+
+    fn content(&self, line: usize) -> &str {
+        self.text[self.span_of(line)].trim_end_matches('\r')
+    }
+
+    /// What may be shown of a line.
+    fn snippet(&self, line: usize) -> Option<String> {
+        let span = self.span_of(line);
+        let touches = |range: &&Range<usize>| range.start <= span.end && range.end > span.start;
+        if self.hidden.iter().any(|range| touches(&range)) {
+            return None;
+        }
+        // Around a syntax error nothing is known of what a line means, so only what is plainly harmless is shown.
+        if !self.broken.is_empty() && !self.is_harmless(line) {
+            return None;
+        }
+        match self.cut.iter().filter(touches).map(|cut| cut.start).min() {
+            None => Some(self.content(line).to_owned()),
+            Some(at) if at > span.start => Some(format!("{}…", &self.text[span.start..at])),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether a line is a table's header, or gives a value to a key that never holds a secret.
+    fn is_harmless(&self, line: usize) -> bool {
+        let text = self.content(line).trim_start();
+        if text.contains(['@', '{', '#']) || text.contains("\"\"\"") || text.contains("'''") {
+            return false;
+        }
+        if text.starts_with('[') {
+            return !text.contains(['=', '"', '\'', ',']);
+        }
+        let free = (0..line)
+            .rev()
+            .map(|above| self.content(above).trim_start())
+            .find(|above| above.starts_with('['))
+            .is_some_and(|header| header.contains("extra") || header.contains("settings"));
+        let Some((key, _)) = text.split_once('=') else {
+            return false;
+        };
+        !free && schema::is_harmless(key.trim())
+    }
+}
+
+/// A part of a text from outside that fits into a message, without control characters.
+pub(super) fn shorten(text: &str) -> String {
+    let mut short: String = super::finding::printable(text).chars().take(60).collect();
+    if short.len() < text.len() && text.chars().count() > 60 {
+        short.push('…');
+    }
+    short
+}
+
+fn number(from_zero: usize) -> u32 {
+    u32::try_from(from_zero)
+        .unwrap_or(u32::MAX)
+        .saturating_add(1)
+}

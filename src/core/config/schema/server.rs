@@ -1,0 +1,92 @@
+//! `[server]`, `[server.limits]`, `[audit]`.
+
+use super::{Kind, Table, hours, key, ms, seconds};
+
+pub(in crate::core::config) static SERVER: Table = Table {
+    title: "server",
+    doc: "The daemon itself. Only in `tokend.toml`.",
+    keys: &[
+        key("socket", Kind::Path, "The Unix socket. `TOKEND_SOCKET` overrides it; a socket handed over by systemd overrides both.")
+            .or_as_told("`/run/tokend/tokend.sock`; not root: `$XDG_RUNTIME_DIR/tokend/tokend.sock`"),
+        key("socket_group", Kind::Principal, "The socket's group.").or_as_told("the daemon's own"),
+        key("socket_mode", Kind::Mode, "The socket's mode. Who may connect is not who may get a credential: that is `access`.").or("\"0660\""),
+        key("admins", Kind::Rules, "Who may see everything and reload, besides root and the daemon's own user. Entries as in `access`.").or_as_told("nobody else"),
+        key("metrics_listen", Kind::Address, "Also serves Prometheus metrics over TCP, to anybody who can connect: keep it on loopback.").or_as_told("not served over TCP"),
+        key("limits", Kind::Table(&LIMITS), "What one caller can take from the others. None can be switched off."),
+    ],
+};
+
+pub(in crate::core::config) static LIMITS: Table = Table {
+    title: "server.limits",
+    doc: "All have defaults; none is off.",
+    keys: &[
+        key(
+            "connections",
+            Kind::Integer(1, 1_000_000),
+            "Connections in all.",
+        )
+        .or("4096"),
+        key(
+            "connections_per_user",
+            Kind::Integer(1, 1_000_000),
+            "Connections of one user.",
+        )
+        .or("512"),
+        key(
+            "streams_per_connection",
+            Kind::Integer(1, 65_536),
+            "Calls in flight on one connection.",
+        )
+        .or("256"),
+        key(
+            "requests_per_second",
+            Kind::Integer(1, 1_000_000),
+            "Calls per second of one caller that are not answered from memory.",
+        )
+        .or("100"),
+        key(
+            "message_size",
+            Kind::Integer(1024, 16_777_216),
+            "Largest request message, in bytes.",
+        )
+        .or("65536"),
+        key(
+            "header_size",
+            Kind::Integer(4096, 1_048_576),
+            "Largest header block of a request, in bytes. gRPC metadata counts.",
+        )
+        .or("65536"),
+        key(
+            "handshake_timeout",
+            Kind::Duration(ms(100), seconds(300)),
+            "Time for a new connection to become a usable one.",
+        )
+        .or("\"10s\""),
+        key(
+            "idle_timeout",
+            Kind::Duration(seconds(1), hours(168)),
+            "A connection without a call for this long is closed.",
+        )
+        .or("\"10m\""),
+    ],
+};
+
+pub(in crate::core::config) static AUDIT: Table = Table {
+    title: "audit",
+    doc: "The record of every grant and denial. Only in `tokend.toml`.",
+    keys: &[
+        key(
+            "sink",
+            Kind::Choice(&["journald", "file"]),
+            "Where records go: the journal, or a file of JSON lines.",
+        )
+        .or("\"journald\""),
+        key(
+            "on_failure",
+            Kind::Choice(&["continue", "deny"]),
+            "`deny`: no credential is handed out whose record could not be written.",
+        )
+        .or("\"continue\""),
+        key("path", Kind::Path, "The file, for `sink = \"file\"`."),
+    ],
+};

@@ -1,0 +1,67 @@
+//! Whatever is in the files, there is an answer.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::config::findings_json;
+
+const EXAMPLE: &str = include_str!("../../../../docs/tokend.example.toml");
+
+/// Loads a text as each kind of file, renders everything, and holds what must hold of any outcome.
+fn survive(text: &str) {
+    for outcome in [one(text), many("", &[("profiles.d/a.toml", text)])] {
+        for finding in &outcome.findings {
+            assert!(finding.line >= 1 && finding.column >= 1);
+            assert!(!finding.message.is_empty());
+            assert!(!finding.to_string().contains('\u{1b}'));
+            assert!(!finding.line().contains('\n'), "{finding:?}");
+        }
+        let _ = findings_json(&outcome.findings);
+        match &outcome.config {
+            None => assert!(!errors(&outcome).is_empty()),
+            Some(config) => {
+                for invalid in config.profiles.values().filter_map(|p| p.as_ref().err()) {
+                    assert!(!errors(&outcome).is_empty(), "{invalid:?}");
+                    assert!(!invalid.message.is_empty());
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text(text in any::<String>()) {
+        survive(&text);
+    }
+
+    #[test]
+    fn text_that_looks_like_toml(text in "([\\[\\]{}=\"'#.,\n \t\r\\\\]|[a-c0-9]|profiles|idp|server|method|tls|access|\u{e4}|\u{1b}){0,60}") {
+        survive(&text);
+    }
+
+    #[test]
+    fn the_example_with_pieces_cut_out_and_put_in(
+        cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..40, "[\\[\\]{}=\"'\n a5.\u{e4}]{0,4}"), 1..5)
+    ) {
+        let mut chars: Vec<char> = EXAMPLE.chars().collect();
+        for (at, length, piece) in cuts {
+            let start = at.index(chars.len());
+            let end = (start + length).min(chars.len());
+            chars.splice(start..end, piece.chars());
+        }
+        survive(&chars.into_iter().collect::<String>());
+    }
+
+    #[test]
+    fn the_example_with_lines_swapped(swaps in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6)) {
+        let mut lines: Vec<&str> = EXAMPLE.lines().collect();
+        for (one, other) in swaps {
+            let (one, other) = (one.index(lines.len()), other.index(lines.len()));
+            lines.swap(one, other);
+        }
+        survive(&lines.join("\n"));
+    }
+}

@@ -1,0 +1,309 @@
+//! What single values must be, apart from where they stand.
+
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+/// Why a value will not do: the rest of a sentence that begins with the key, and what to do about it.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    pub message: String,
+    pub help: String,
+}
+
+impl Wrong {
+    fn new<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, Wrong> {
+        Err(Wrong {
+            message: message.into(),
+            help: help.into(),
+        })
+    }
+}
+
+/// What a text must be.
+pub(super) type Rule = fn(&str) -> Result<(), Wrong>;
+
+/// What a URL is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UrlRule {
+    Target,
+    Issuer,
+    Token,
+    Proxy,
+}
+
+/// Not empty, no control characters.
+pub(super) fn plain(text: &str) -> Result<(), Wrong> {
+    if text.is_empty() {
+        return Wrong::new("must not be empty", "");
+    }
+    if text.chars().any(char::is_control) {
+        return Wrong::new("must not have control characters", "");
+    }
+    Ok(())
+}
+
+/// RFC 7617 §2: the user name ends at the first colon.
+pub(super) fn username(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
+    if text.contains(':') {
+        return Wrong::new(
+            "must not have a colon: the header could not be told apart from another user's (RFC 7617 §2)",
+            "",
+        );
+    }
+    Ok(())
+}
+
+/// RFC 6749 appendix A.1: printable ASCII. Wider than that is accepted nowhere known, control characters would split a header.
+pub(super) fn client_id(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
+    if !text.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
+        return Wrong::new("must be printable ASCII (RFC 6749 appendix A.1)", "");
+    }
+    Ok(())
+}
+
+/// One scope token, RFC 6749 §3.3.
+pub(super) fn scope(text: &str) -> Result<(), Wrong> {
+    if text.is_empty() {
+        return Wrong::new("has an empty scope", "");
+    }
+    if text.contains(' ') {
+        let items: Vec<String> = text.split_whitespace().map(|s| format!("{s:?}")).collect();
+        return Wrong::new(
+            "has a scope with a space in it",
+            format!("one list item for each scope: [{}]", items.join(", ")),
+        );
+    }
+    if !text
+        .bytes()
+        .all(|b| b == 0x21 || (0x23..=0x5b).contains(&b) || (0x5d..=0x7e).contains(&b))
+    {
+        return Wrong::new(
+            "has a scope with a character that scopes cannot have (RFC 6749 §3.3)",
+            "printable ASCII without space, \" and \\",
+        );
+    }
+    Ok(())
+}
+
+/// RFC 8707 §2: an absolute URI without fragment.
+pub(super) fn resource(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
+    match Url::parse(text) {
+        Ok(url) if url.fragment().is_none() => Ok(()),
+        _ => Wrong::new(
+            "has an entry that is not an absolute URI without fragment (RFC 8707 §2)",
+            "",
+        ),
+    }
+}
+
+/// A name of `extra`: anything but what tokend sets.
+pub(super) fn parameter(name: &str) -> Result<(), Wrong> {
+    plain(name)?;
+    let help = match name {
+        "grant_type" => "use `grant`",
+        "client_id" => "use `client_id` of the profile",
+        "client_secret" => "use `client_secret` of the profile",
+        "scope" => "use `scopes` of the profile",
+        "audience" => "use `audience` of the profile",
+        "resource" => "use `resource` of the profile",
+        "client_assertion" | "client_assertion_type" => {
+            "use `client_auth` and `assertion` of the profile"
+        }
+        _ => return Ok(()),
+    };
+    Wrong::new(
+        format!("must not set `{name}`: tokend sets this parameter"),
+        help,
+    )
+}
+
+/// A name of `settings`.
+pub(super) fn setting(name: &str) -> Result<(), Wrong> {
+    plain(name)
+}
+
+/// A systemd unit, with wildcards.
+pub(super) fn unit(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
+    if text.contains('/') || text.contains(char::is_whitespace) {
+        return Wrong::new(
+            "must be the name of a systemd unit",
+            "for instance \"orders@*.service\"",
+        );
+    }
+    Ok(())
+}
+
+/// A file name in systemd's credentials directory.
+pub(super) fn credential(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
+    if text.contains('/') || text == "." || text == ".." || text.len() > 255 {
+        return Wrong::new(
+            "must be the name of a systemd credential, not a path",
+            "for a path, use { file = \"…\" }",
+        );
+    }
+    Ok(())
+}
+
+/// An environment variable.
+pub(super) fn variable(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
+    if text.contains('=') {
+        return Wrong::new("must be the name of an environment variable", "");
+    }
+    Ok(())
+}
+
+/// A path: what the system takes as one.
+pub(super) fn path(text: &str) -> Result<(), Wrong> {
+    if text.is_empty() {
+        return Wrong::new("must not be empty", "");
+    }
+    if text.contains('\0') {
+        return Wrong::new("must not have a NUL character", "");
+    }
+    Ok(())
+}
+
+/// A user's or group's name.
+pub(super) fn account(text: &str) -> Result<(), Wrong> {
+    plain(text)?;
+    if text.contains([':', '/', ',']) || text.contains(char::is_whitespace) {
+        return Wrong::new("is not a name that a user or group can have", "");
+    }
+    Ok(())
+}
+
+/// A URL for its purpose. Whether plain `http` is permitted is not decided here: that depends on other keys.
+/// The text itself never comes into a message, as it may have a password in it.
+pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, Wrong> {
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(url::ParseError::RelativeUrlWithoutBase) => {
+            return Wrong::new("is not an absolute URL", "it begins with https://");
+        }
+        Err(error) => return Wrong::new(format!("is not a URL: {error}"), ""),
+    };
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Wrong::new("must be an https:// or http:// URL", "");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Wrong::new(
+            "must not have a user or password in it: URLs end up in logs",
+            "",
+        );
+    }
+    if url.fragment().is_some() {
+        return Wrong::new("must not have a fragment (#…)", "");
+    }
+    if rule == UrlRule::Issuer && url.query().is_some() {
+        return Wrong::new(
+            "must not have a query (?…) (RFC 8414 §2)",
+            "the token endpoint itself goes into `token_url`",
+        );
+    }
+    Ok(url)
+}
+
+/// Whether a URL stays on this machine: 127.0.0.0/8, ::1 or `localhost`.
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => {
+            ip.is_loopback()
+                || ip
+                    .to_ipv4_mapped()
+                    .is_some_and(|ip| IpAddr::V4(ip).is_loopback())
+        }
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// The known word that a misspelled one is nearest to, if it is near at all.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |text: &str| -> Vec<char> {
+        text.chars()
+            .filter(|c| c.is_alphanumeric())
+            .flat_map(char::to_lowercase)
+            .take(64)
+            .collect()
+    };
+    let word = plain(word);
+    known
+        .into_iter()
+        .map(|candidate| {
+            let letters = plain(candidate);
+            let reach = (word.len().max(letters.len()) / 3).max(1);
+            (distance(&word, &letters), reach, candidate)
+        })
+        .filter(|(distance, reach, candidate)| {
+            distance <= reach && (*distance < word.len() || candidate.is_empty())
+        })
+        .min_by_key(|(distance, ..)| *distance)
+        .map(|(.., candidate)| candidate)
+}
+
+/// Edits from one word to the other: insertion, deletion, replacement, and exchange of neighbours.
+fn distance(a: &[char], b: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(before[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before = above;
+        above = row;
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_what_cannot_leave_the_machine() {
+        for (text, expected) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://127.255.0.9/", true),
+            ("http://[::1]:1/", true),
+            ("http://LOCALHOST/x", true),
+            ("http://localhost.example/", false),
+            ("http://128.0.0.1/", false),
+            ("http://0.0.0.0/", false),
+            ("http://127.0.0.1.example/", false),
+        ] {
+            let url = Url::parse(text).expect("a URL");
+            assert_eq!(is_loopback(&url), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_word() {
+        let known = ["client_id", "client_secret", "client_auth", "method", "at"];
+        for (word, expected) in [
+            ("clientid", Some("client_id")),
+            ("clientSecret", Some("client_secret")),
+            ("client-auth", Some("client_auth")),
+            ("mehtod", Some("method")),
+            ("colour", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, known), expected, "{word}");
+        }
+    }
+}
