@@ -128,10 +128,27 @@ fn configuration(path: &Path) -> Result<Config, StartError> {
         return Err(StartError::Config(outcome.findings));
     };
     for finding in outcome.findings {
-        let place = format!("{}:{}:{}", finding.file.display(), finding.line, finding.column);
+        let place = format!(
+            "{}:{}:{}",
+            finding.file.display(),
+            finding.line,
+            finding.column
+        );
         match finding.severity {
-            Severity::Error => error!(place, path = finding.path, help = finding.help, "{}", finding.message),
-            Severity::Warning => warn!(place, path = finding.path, help = finding.help, "{}", finding.message),
+            Severity::Error => error!(
+                place,
+                path = finding.path,
+                help = finding.help,
+                "{}",
+                finding.message
+            ),
+            Severity::Warning => warn!(
+                place,
+                path = finding.path,
+                help = finding.help,
+                "{}",
+                finding.message
+            ),
         }
     }
     Ok(config)
@@ -143,7 +160,9 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
     let config = configuration(&plan.config)?;
     let path = match plan.socket.clone().or_else(|| config.server.socket.clone()) {
         Some(path) => path,
-        None => default_socket().map_err(|error| StartError::ConfigFile(format!("{error}, and the configuration names no socket")))?,
+        None => default_socket().map_err(|error| {
+            StartError::ConfigFile(format!("{error}, and the configuration names no socket"))
+        })?,
     };
     let group = config.server.socket_group.as_ref().map(group).transpose()?;
     let mut bound = bind(&path, config.server.socket_mode, group)?;

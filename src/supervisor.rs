@@ -1,6 +1,8 @@
 //! What the service manager is told, and what the process gives up before it holds a secret.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use sd_notify::NotifyState;
 use tracing::{debug, warn};
 

@@ -26,8 +26,9 @@ pub enum Format {
 /// When `TOKEND_LOG` is no filter or the journal cannot be reached; says what to do.
 pub fn start(format: Format) -> Result<(), String> {
     let filter = match std::env::var("TOKEND_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
-            .map_err(|error| format!("TOKEND_LOG is not a log filter: {error}; try TOKEND_LOG=debug"))?,
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|error| {
+            format!("TOKEND_LOG is not a log filter: {error}; try TOKEND_LOG=debug")
+        })?,
         _ => EnvFilter::default().add_directive(LevelFilter::INFO.into()),
     };
     let stderr = std::io::stderr;
@@ -47,7 +48,11 @@ pub fn start(format: Format) -> Result<(), String> {
             .boxed(),
     };
     tracing_subscriber::registry()
-        .with(layer.with_filter(filter_fn(may_be_logged)).with_filter(filter))
+        .with(
+            layer
+                .with_filter(filter_fn(may_be_logged))
+                .with_filter(filter),
+        )
         .try_init()
         .map_err(|error| error.to_string())
 }

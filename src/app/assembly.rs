@@ -12,7 +12,7 @@ use crate::caller::SystemDirectory;
 use crate::clock::Clock;
 use crate::core::policy::Access;
 use crate::core::profile::{AccessRule, Config, Invalid, Method, Profile, ProfileName, Request};
-use crate::material::{self, Material, Surroundings};
+use crate::material::{self, Digest, Material, Surroundings};
 use crate::provider;
 use crate::registry::{Current, Entry, Registry, Standing};
 
@@ -36,7 +36,7 @@ pub struct Assembly {
 /// A profile that is served.
 struct Member {
     profile: Arc<Profile>,
-    digest: [u8; 32],
+    digest: Digest,
     seat: Arc<Seat>,
 }
 
@@ -82,13 +82,18 @@ impl Assembly {
     }
 
     /// Takes a configuration over, profile by profile: what fails, fails alone.
-    pub async fn apply(&mut self, config: &Config, gathered: Gathered) -> BTreeMap<ProfileName, Applied> {
+    pub async fn apply(
+        &mut self,
+        config: &Config,
+        gathered: Gathered,
+    ) -> BTreeMap<ProfileName, Applied> {
         let mut report = BTreeMap::new();
         let mut entries = Vec::with_capacity(gathered.len());
         let mut before = std::mem::take(&mut self.members);
         for (name, outcome) in gathered {
             let member = before.remove(&name);
-            let prepared = outcome.and_then(|(profile, material)| self.prepare(profile, material, member.as_ref()));
+            let prepared = outcome
+                .and_then(|(profile, material)| self.prepare(profile, material, member.as_ref()));
             let (applied, entry) = match prepared {
                 Ok(prepared) => {
                     let (applied, member) = self.seat(prepared, member).await;
@@ -113,7 +118,8 @@ impl Assembly {
             report.insert(name, applied);
             entries.push(Arc::new(entry));
         }
-        let (admins, unknown) = Access::resolve(&config.server.admins, self.daemon_uid, &SystemDirectory);
+        let (admins, unknown) =
+            Access::resolve(&config.server.admins, self.daemon_uid, &SystemDirectory);
         for name in unknown {
             warn!("[server] admins: {name}");
         }
@@ -125,8 +131,16 @@ impl Assembly {
             self.broker.remove(&member.seat).await;
             report.insert(name, Applied::Removed);
         }
-        let changes = report.values().filter(|applied| **applied != Applied::Unchanged).count();
-        info!(generation, profiles = report.len(), changes, "configuration in force");
+        let changes = report
+            .values()
+            .filter(|applied| **applied != Applied::Unchanged)
+            .count();
+        info!(
+            generation,
+            profiles = report.len(),
+            changes,
+            "configuration in force"
+        );
         report
     }
 
@@ -136,7 +150,7 @@ impl Assembly {
         material: Material,
         member: Option<&Member>,
     ) -> Result<Prepared, Invalid> {
-        let digest = material.digest();
+        let digest = material.digest;
         let unchanged = member.is_some_and(|member| {
             member.digest == digest && member.profile.same_definition(&profile)
         });
@@ -253,7 +267,7 @@ pub fn deadline(method: &Method) -> Duration {
 /// A profile that passed everything that can be known without asking anybody.
 struct Prepared {
     profile: Arc<Profile>,
-    digest: [u8; 32],
+    digest: Digest,
     /// None: it is served as it is.
     spec: Option<Spec>,
 }
@@ -282,5 +296,12 @@ pub fn invalid_because(profile: &Profile, message: String) -> Invalid {
         message,
         method: profile.method.as_str().to_owned(),
         access: profile.access.clone(),
+    }
+}
+
+/// Where this process runs.
+pub fn surroundings() -> Surroundings {
+    Surroundings {
+        credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
     }
 }

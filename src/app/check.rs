@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::assembly::invalid_because;
+use super::assembly::{invalid_because, surroundings};
 use super::load;
 use crate::cli::paths::default_config;
 use crate::cli::{CheckArgs, exit};
@@ -12,7 +12,7 @@ use crate::core::config::{self, Finding, Severity, findings_json};
 use crate::core::credential::Variant;
 use crate::core::failure::Failure;
 use crate::core::profile::{Config, Profile};
-use crate::material::{self, Surroundings};
+use crate::material;
 use crate::provider::{self, Shared};
 
 pub fn run(args: &CheckArgs) -> u8 {
@@ -42,7 +42,12 @@ pub fn run(args: &CheckArgs) -> u8 {
 fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
     let sources = match load::sources(path) {
         Ok(sources) => sources,
-        Err(error) => return (vec![finding(path, Severity::Error, "", error.to_string())], None),
+        Err(error) => {
+            return (
+                vec![finding(path, Severity::Error, "", error.to_string())],
+                None,
+            );
+        }
     };
     let outcome = config::load(&sources);
     let mut findings = outcome.findings;
@@ -62,7 +67,7 @@ fn check_profile(path: &Path, profile: &Arc<Profile>, online: bool, findings: &m
         finding.profile = Some(profile.name.clone());
         findings.push(finding);
     };
-    let material = match material::read(profile, &Surroundings::of_this_process(), clock.now().wall) {
+    let material = match material::read(profile, &surroundings(), clock.now().wall) {
         Ok(material) => material,
         Err(problems) => {
             for problem in problems {
@@ -76,7 +81,12 @@ fn check_profile(path: &Path, profile: &Arc<Profile>, online: bool, findings: &m
     }
     let provider = match provider::build(profile, material, &Shared::new(clock)) {
         Ok(provider) => provider,
-        Err(failure) => return say(Severity::Error, invalid_because(profile, failure.message).message),
+        Err(failure) => {
+            return say(
+                Severity::Error,
+                invalid_because(profile, failure.message).message,
+            );
+        }
     };
     if online && let Err(failure) = fetch(profile, provider.as_ref()) {
         say(Severity::Error, failure.message);
@@ -121,7 +131,12 @@ fn tell(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool
     for finding in findings {
         println!("{finding}\n");
     }
-    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let count = |severity| {
+        findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    };
     let profiles = config.map_or(0, |config| config.profiles.len());
     println!(
         "{}: {profiles} profile{}, {} error{}, {} warning{}{}",
@@ -131,7 +146,11 @@ fn tell(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool
         plural(count(Severity::Error)),
         count(Severity::Warning),
         plural(count(Severity::Warning)),
-        if online { "" } else { " (no identity provider was asked: --online does)" },
+        if online {
+            ""
+        } else {
+            " (no identity provider was asked: --online does)"
+        },
     );
 }
 

@@ -47,7 +47,8 @@ struct Dev {
 
 impl Dev {
     fn start(mut folder: Folder) -> io::Result<Dev> {
-        let authority = Authority::new("tokend dev CA", &Clock::system()).map_err(io::Error::other)?;
+        let authority =
+            Authority::new("tokend dev CA", &Clock::system()).map_err(io::Error::other)?;
         let server = authority
             .server(&["localhost", "127.0.0.1", "::1"])
             .map_err(io::Error::other)?;
@@ -107,8 +108,10 @@ impl Dev {
     /// What to do next, in lines to paste.
     fn tell(&self, socket: &Path) {
         let socket = quoted(&socket.display().to_string());
-        let program = std::env::current_exe()
-            .map_or_else(|_| "tokend".to_owned(), |path| quoted(&path.display().to_string()));
+        let program = std::env::current_exe().map_or_else(
+            |_| "tokend".to_owned(),
+            |path| quoted(&path.display().to_string()),
+        );
         let ca = quoted(&self.folder.path.join("ca.pem").display().to_string());
         let api = format!("{}/api/topology", self.issuer.url);
         let text = format!(

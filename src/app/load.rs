@@ -41,7 +41,11 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
         let hidden = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if path.extension().is_some_and(|extension| extension == "toml") && !hidden {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+            && !hidden
+        {
             paths.push(path);
         }
     }

@@ -15,7 +15,6 @@ use crate::broker::{Broker, Tools};
 use crate::clock::Clock;
 use crate::core::credential::Fingerprinter;
 use crate::core::profile::Config;
-use crate::material::Surroundings;
 use crate::provider;
 use crate::registry::Current;
 use crate::server;
@@ -71,7 +70,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         host_seed: host_seed(),
     });
     let mut actor = tokio::spawn(actor);
-    let surroundings = Surroundings::of_this_process();
+    let surroundings = assembly::surroundings();
     let mut assembly = Assembly::new(
         broker.clone(),
         setup.registry.clone(),
@@ -110,7 +109,10 @@ async fn reload(assembly: &mut Assembly, path: &std::path::Path, asked: bool) {
             for finding in findings {
                 error!(place = %format!("{}:{}:{}", finding.file.display(), finding.line, finding.column), "{}", finding.message);
             }
-            warn!(asked, "the configuration cannot be used; the one in force is kept");
+            warn!(
+                asked,
+                "the configuration cannot be used; the one in force is kept"
+            );
         }
         Ok(Err(error)) => warn!(asked, "{error}; the configuration in force is kept"),
         Err(error) => error!(%error, "reading the configuration failed in tokend itself"),

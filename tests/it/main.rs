@@ -1,0 +1,3 @@
+//! Integration tests: one binary, the embedded issuer, and the real executable where processes matter.
+
+mod architecture;
