@@ -13,6 +13,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
+use super::client::CertificateMatch;
+use super::record::Outcome;
 use super::*;
 use crate::dev::certificates::{self, Authority, ClientOptions};
 
