@@ -5,12 +5,12 @@
 //! it does what [`Issuer::script`] says, and tells what it was asked ([`Issuer::requests`]).
 
 mod answer;
-mod client;
+pub mod client;
 mod documents;
 mod form;
 mod keys;
 mod play;
-mod record;
+pub mod record;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -28,17 +28,14 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use self::client::UsedAssertions;
+use self::client::{Client, ClientCredential, UsedAssertions};
 use self::documents::Place;
 use self::keys::SigningKeys;
-use self::record::Journal;
+use self::record::{Journal, Recorded};
 use super::certificates::Pair;
 use super::faults::{Fault, Script, Target, Times};
 use crate::clock::Clock;
 use crate::core::secret::Secret;
-
-pub use self::client::{CertificateMatch, Client, ClientCredential};
-pub use self::record::{Outcome, Recorded};
 
 /// How the issuer is set up.
 #[derive(Clone)]

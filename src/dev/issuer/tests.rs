@@ -13,6 +13,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
+use super::client::CertificateMatch;
+use super::record::Outcome;
 use super::*;
 use crate::dev::certificates::{self, Authority, ClientOptions};
 
@@ -207,14 +209,19 @@ fn basic(id: &str, secret: &str) -> String {
     )
 }
 
-/// Waits for what happens in another task; a minute is never reached unless it does not happen.
+/// Waits for what must come; a minute is never reached unless it does not.
+async fn soon<T>(coming: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), coming)
+        .await
+        .expect("it did not come")
+}
+
+/// Waits for what happens in another task.
 async fn eventually(mut happened: impl FnMut() -> bool) {
     let waiting = async {
         while !happened() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waiting)
-        .await
-        .expect("it did not happen");
+    soon(waiting).await;
 }

@@ -81,11 +81,11 @@ fn authenticated(
     form: &Form,
     certificate: Option<&PeerCertificate>,
 ) -> Result<Client, Refusal> {
+    // Before the client is looked up: two methods at once are a malformed request whoever sent it.
+    client::method(form, None)?;
     if let Some(Err(refusal)) = &form.basic {
         return Err(refusal.clone());
     }
-    // Before the client is looked up: two methods at once are a malformed request whoever sent it.
-    client::method(form, None)?;
     let id = form
         .claimed_client()
         .ok_or_else(|| Refusal::client("no client authentication"))?;

@@ -94,6 +94,12 @@ async fn two_methods_at_once_are_an_invalid_request() {
     let answer = world.post(None, Some(&header), &form).await;
     assert_eq!(refused(answer).await, request_error());
     assert_eq!(world.last().client_auth, None);
+    // That is so even if nobody is registered under this name.
+    let form = [("client_id", "nobody"), ("client_secret", "x")];
+    let header = basic("nobody", "x");
+    let answer = world.post(None, Some(&header), &form).await;
+    assert_eq!(refused(answer).await, request_error());
+    let header = basic("se cret", SECRET);
     let form = [
         ("client_id", "jwt"),
         ("client_secret", "x"),
