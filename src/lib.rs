@@ -14,6 +14,7 @@ pub mod provider;
 pub mod registry;
 pub mod server;
 pub mod socket;
+pub mod files;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tls;

@@ -152,7 +152,7 @@ impl Assembly {
     ) -> Result<Prepared, Invalid> {
         let digest = material.digest;
         let unchanged = member.is_some_and(|member| {
-            member.digest == digest && member.profile.same_definition(&profile)
+            member.digest == digest && member.profile.same_credential(&profile)
         });
         let spec = if unchanged {
             None

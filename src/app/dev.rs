@@ -13,7 +13,8 @@ use crate::cli::{DevArgs, exit};
 use crate::clock::Clock;
 use crate::core::secret::Secret;
 use crate::dev::certificates::{Authority, ClientOptions};
-use crate::dev::issuer::{CertificateMatch, Client, ClientCredential, Issuer, Settings, Tls};
+use crate::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
+use crate::dev::issuer::{Issuer, Settings, Tls};
 use crate::telemetry::{self, Format};
 
 /// Short enough that somebody who watches sees renewals, long enough that a pasted token still works.

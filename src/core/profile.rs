@@ -192,14 +192,17 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Whether a reload leaves this profile as it is. Warnings do not count; what is in its files is not looked at.
+    /// Whether the credential of `other` is this one's too: who may ask for it and what is warned of does not count, and
+    /// what is in its files is not looked at.
     #[must_use]
-    pub fn same_definition(&self, other: &Profile) -> bool {
-        let silent = |profile: &Profile| Profile {
+    pub fn same_credential(&self, other: &Profile) -> bool {
+        let bare = |profile: &Profile| Profile {
             warnings: Vec::new(),
+            access: Vec::new(),
+            request: Request::default(),
             ..profile.clone()
         };
-        silent(self) == silent(other)
+        bare(self) == bare(other)
     }
 }
 

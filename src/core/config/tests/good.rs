@@ -203,9 +203,9 @@ fn unchanged_profiles_are_recognised_and_changed_ones_too() {
     let same = with("a", "0.5");
     let (secret, refresh) = (with("b", "0.5"), with("a", "0.6"));
     let p = profile(&base, "p");
-    assert!(p.same_definition(profile(&same, "p")));
-    assert!(!p.same_definition(profile(&secret, "p")));
-    assert!(!p.same_definition(profile(&refresh, "p")));
+    assert!(p.same_credential(profile(&same, "p")));
+    assert!(!p.same_credential(profile(&secret, "p")));
+    assert!(!p.same_credential(profile(&refresh, "p")));
 }
 
 #[test]

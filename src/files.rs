@@ -1,0 +1,368 @@
+//! "These files may have changed." Knows nothing of their meaning and may cry wolf: whoever listens reads and compares.
+//!
+//! What is watched is not the files but every folder on the way to them, through every symbolic link: files are replaced by
+//! renaming, folders are re-created, and Kubernetes swaps a link (`..data`) far away from the name that is configured. After
+//! each change everything is watched anew, since a folder of the same name may be another one.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+/// Rotation is often several file operations: it is over when nothing has happened for this long.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Files that never come to rest are looked at all the same after this.
+const SETTLE_LONGEST: Duration = Duration::from_secs(1);
+
+/// Symbolic links on the way to one file. Linux itself gives up after 40.
+const LINKS_LONGEST: usize = 40;
+
+/// Watches what it is told to.
+pub struct Files {
+    stirred: Arc<Notify>,
+    /// None: the system gives no events, and only polling helps.
+    watcher: Option<RecommendedWatcher>,
+    /// The last attempt to watch failed, and that was said.
+    complained: bool,
+}
+
+/// What to watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Files, whether they exist or not.
+    pub files: BTreeSet<PathBuf>,
+    /// Folders of which every entry counts.
+    pub folders: BTreeSet<PathBuf>,
+}
+
+impl Files {
+    /// Watches nothing yet.
+    #[must_use]
+    pub fn new() -> Files {
+        Files {
+            stirred: Arc::new(Notify::new()),
+            watcher: None,
+            complained: false,
+        }
+    }
+
+    /// Watches these, anew. Call it before reading them: what changes after the reading is then noticed.
+    pub fn follow(&mut self, interest: &Interest) {
+        let mut trail = Trail::default();
+        for path in interest.files.iter().chain(&interest.folders) {
+            trail.walk(path);
+        }
+        let folders = trail.folders.clone();
+        let relevant = Relevant {
+            names: trail.names,
+            within: interest
+                .folders
+                .iter()
+                .filter_map(|folder| fs::canonicalize(folder).ok())
+                .chain(interest.folders.iter().cloned())
+                .collect(),
+        };
+        let stirred = self.stirred.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // An error is a reason to look: an overflow of the queue, for instance.
+            if event.is_ok_and(|event| !relevant.concerns(&event)) {
+                return;
+            }
+            stirred.notify_one();
+        });
+        match watcher.and_then(|watcher| watch_all(watcher, &folders)) {
+            Ok(watcher) => {
+                self.watcher = Some(watcher);
+                self.complained = false;
+            }
+            Err(error) => {
+                self.watcher = None;
+                if !self.complained {
+                    warn!(%error, "no file events: changes are found by reading every minute; for inotify, raise fs.inotify.max_user_watches");
+                    self.complained = true;
+                }
+            }
+        }
+    }
+
+    /// Comes when something may have changed and has come to rest.
+    pub async fn changed(&self) {
+        self.stirred.notified().await;
+        let longest = tokio::time::sleep(SETTLE_LONGEST);
+        tokio::pin!(longest);
+        loop {
+            tokio::select! {
+                () = self.stirred.notified() => {}
+                () = tokio::time::sleep(SETTLE) => return,
+                () = &mut longest => return,
+            }
+        }
+    }
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Files::new()
+    }
+}
+
+fn watch_all(
+    mut watcher: RecommendedWatcher,
+    folders: &BTreeSet<PathBuf>,
+) -> notify::Result<RecommendedWatcher> {
+    for folder in folders {
+        match watcher.watch(folder, RecursiveMode::NonRecursive) {
+            Ok(()) => {}
+            // Gone since it was seen, or not ours to look at: its parent tells when it comes back.
+            Err(error) if !is_limit(&error) => debug!(%error, folder = %folder.display(), "not watched"),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(watcher)
+}
+
+fn is_limit(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::MaxFilesWatch => true,
+        notify::ErrorKind::Io(error) => matches!(
+            error.raw_os_error(),
+            // ENFILE, EMFILE, ENOSPC
+            Some(23 | 24 | 28)
+        ),
+        _ => false,
+    }
+}
+
+/// Every name on the way to the files, and the folders that these names are in.
+#[derive(Debug, Default)]
+struct Trail {
+    names: BTreeSet<PathBuf>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Trail {
+    fn walk(&mut self, path: &Path) {
+        let Ok(path) = std::path::absolute(path) else {
+            return;
+        };
+        let mut left: Vec<OsString> = parts(&path);
+        let mut here = PathBuf::from("/");
+        let mut links = 0;
+        while let Some(part) = left.pop() {
+            if part == ".." {
+                here.pop();
+                continue;
+            }
+            self.folders.insert(here.clone());
+            let next = here.join(&part);
+            self.names.insert(next.clone());
+            match fs::read_link(&next) {
+                Ok(target) if links < LINKS_LONGEST => {
+                    links += 1;
+                    if target.is_absolute() {
+                        here = PathBuf::from("/");
+                    }
+                    left.extend(parts(&target));
+                }
+                _ => here = next,
+            }
+        }
+        if here.is_dir() {
+            self.folders.insert(here);
+        }
+    }
+}
+
+/// The components of a path, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+        })
+        .collect()
+}
+
+/// Which events count.
+struct Relevant {
+    names: BTreeSet<PathBuf>,
+    within: BTreeSet<PathBuf>,
+}
+
+impl Relevant {
+    fn concerns(&self, event: &notify::Event) -> bool {
+        if event.need_rescan() {
+            return true;
+        }
+        // Our own reading opens and closes files.
+        let only_read = match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+            EventKind::Access(_) => true,
+            _ => false,
+        };
+        !only_read
+            && (event.paths.is_empty()
+                || event.paths.iter().any(|path| {
+                    self.names.contains(path)
+                        || path.parent().is_some_and(|folder| self.within.contains(folder))
+                }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A folder with a file in it, and what is heard of that file.
+    struct Place {
+        folder: tempfile::TempDir,
+        files: Files,
+        interest: Interest,
+    }
+
+    impl Place {
+        fn new(make: impl FnOnce(&Path) -> PathBuf) -> Place {
+            let folder = tempfile::tempdir().expect("folder");
+            let file = make(folder.path());
+            let interest = Interest {
+                files: [file].into(),
+                folders: BTreeSet::new(),
+            };
+            let mut files = Files::new();
+            files.follow(&interest);
+            Place {
+                folder,
+                files,
+                interest,
+            }
+        }
+
+        /// Whether doing this is heard of.
+        async fn hears(&mut self, act: impl FnOnce(&Path)) -> bool {
+            act(self.folder.path());
+            let heard = tokio::time::timeout(Duration::from_secs(3), self.files.changed())
+                .await
+                .is_ok();
+            self.files.follow(&self.interest);
+            heard
+        }
+
+        async fn is_quiet(&mut self, act: impl FnOnce(&Path)) -> bool {
+            act(self.folder.path());
+            tokio::time::timeout(Duration::from_millis(600), self.files.changed())
+                .await
+                .is_err()
+        }
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::write(path, text).expect("written");
+    }
+
+    #[tokio::test]
+    async fn writing_renaming_removing_and_coming_back_are_heard() {
+        let mut place = Place::new(|folder| {
+            write(&folder.join("a"), "1");
+            folder.join("a")
+        });
+        assert!(place.hears(|folder| write(&folder.join("a"), "2")).await);
+        assert!(
+            place
+                .hears(|folder| {
+                    write(&folder.join("new"), "3");
+                    fs::rename(folder.join("new"), folder.join("a")).expect("renamed");
+                })
+                .await
+        );
+        assert!(place.hears(|folder| fs::remove_file(folder.join("a")).expect("removed")).await);
+        assert!(place.hears(|folder| write(&folder.join("a"), "4")).await);
+        assert!(place.is_quiet(|folder| write(&folder.join("other"), "5")).await);
+        assert!(
+            place
+                .is_quiet(|folder| drop(fs::read(folder.join("a")).expect("read")))
+                .await
+        );
+    }
+
+    #[tokio::test]
+    async fn trap_6_a_swap_of_the_data_link_is_heard_again_and_again() {
+        let mut place = Place::new(|folder| {
+            fs::create_dir(folder.join("..1")).expect("made");
+            write(&folder.join("..1/tls.crt"), "1");
+            symlink("..1", folder.join("..data")).expect("linked");
+            symlink("..data/tls.crt", folder.join("tls.crt")).expect("linked");
+            folder.join("tls.crt")
+        });
+        for round in 2..5 {
+            let swapped = place
+                .hears(|folder| {
+                    let data = format!("..{round}");
+                    fs::create_dir(folder.join(&data)).expect("made");
+                    write(&folder.join(&data).join("tls.crt"), "2");
+                    symlink(&data, folder.join("..data_tmp")).expect("linked");
+                    fs::rename(folder.join("..data_tmp"), folder.join("..data")).expect("swapped");
+                    fs::remove_dir_all(folder.join(format!("..{}", round - 1))).expect("removed");
+                })
+                .await;
+            assert!(swapped, "round {round}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_made_again_is_heard() {
+        let mut place = Place::new(|folder| folder.join("sub/deep/a"));
+        assert!(
+            place
+                .hears(|folder| {
+                    fs::create_dir_all(folder.join("sub/deep")).expect("made");
+                    write(&folder.join("sub/deep/a"), "1");
+                })
+                .await
+        );
+        assert!(place.hears(|folder| fs::remove_dir_all(folder.join("sub")).expect("removed")).await);
+        assert!(
+            place
+                .hears(|folder| {
+                    fs::create_dir_all(folder.join("sub/deep")).expect("made");
+                    write(&folder.join("sub/deep/a"), "2");
+                })
+                .await
+        );
+    }
+
+    #[tokio::test]
+    async fn every_entry_of_a_folder_of_interest_is_heard() {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut files = Files::new();
+        files.follow(&Interest {
+            files: BTreeSet::new(),
+            folders: [folder.path().to_owned()].into(),
+        });
+        write(&folder.path().join("new.toml"), "");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(3), files.changed())
+                .await
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_loop_of_links_ends() {
+        let folder = tempfile::tempdir().expect("folder");
+        symlink("b", folder.path().join("a")).expect("linked");
+        symlink("a", folder.path().join("b")).expect("linked");
+        Trail::default().walk(&folder.path().join("a"));
+    }
+}
