@@ -1,1 +1,241 @@
-//! (being written)
+//! Secrets, keys, chains and trust of one profile, read together, validated together, and immutable from then on.
+//!
+//! A certificate and a key read at different moments show up here as a pair that does not match (trap 3): the caller
+//! keeps what it has and reads again. Nothing is repaired, guessed or left out: material that is named and cannot be
+//! used is an error (trap 30).
+
+mod pem;
+mod reading;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::sign::SigningKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::core::profile::{
+    Assertion, AssertionSource, ClientAuth, IdentitySource, Method, OAuth2, Profile, TrustSource,
+};
+use crate::core::secret::Secret;
+use crate::core::time::WallTime;
+use reading::Reader;
+
+/// Where the daemon runs, as far as material depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5)); None outside of systemd.
+    pub credentials_directory: Option<PathBuf>,
+}
+
+/// SHA-256 over everything that was read, each piece with its role and length. Names material; never shown, since a
+/// hash of a weak password can be cracked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl std::fmt::Debug for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[digest]")
+    }
+}
+
+/// Everything secret or trusted that a profile needs.
+#[derive(Clone, Debug)]
+pub struct Material {
+    /// Changes exactly when some byte of the material changes.
+    pub digest: Digest,
+    /// What is allowed but unwise, one line each.
+    pub warnings: Vec<String>,
+    /// Password, token or client secret.
+    pub secret: Option<Secret>,
+    /// Client certificate and key.
+    pub identity: Option<Identity>,
+    /// Whom to believe.
+    pub trust: Trust,
+    /// What client assertions are made of; None for client_secret_jwt, which signs with the secret.
+    pub assertion: Option<AssertionMaterial>,
+}
+
+impl Material {
+    /// When the client certificate (or the assertion's certificate) expires, whichever comes first.
+    #[must_use]
+    pub fn certificate_not_after(&self) -> Option<WallTime> {
+        let identity = self.identity.as_ref().map(|identity| identity.not_after);
+        let assertion = match &self.assertion {
+            Some(AssertionMaterial::Key(key)) => key.not_after,
+            _ => None,
+        };
+        identity.into_iter().chain(assertion).min()
+    }
+}
+
+/// A client certificate with its chain and the key that matches it.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Signs handshakes.
+    pub key: Arc<dyn SigningKey>,
+    /// End of the own certificate's validity.
+    pub not_after: WallTime,
+    /// Names chain and key.
+    pub digest: Digest,
+}
+
+/// Whom to believe.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// The system's roots.
+    System,
+    /// These and nobody else.
+    Roots(Arc<RootCertStore>, Digest),
+}
+
+/// What client assertions are made of.
+#[derive(Clone, Debug)]
+pub enum AssertionMaterial {
+    /// Signed here, anew for every request.
+    Key(AssertionKey),
+    /// Signed by somebody else, and renewed in its file.
+    Ready(Secret),
+}
+
+/// A key to sign assertions with.
+pub struct AssertionKey {
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub key: PrivateKeyDer<'static>,
+    /// For the thumbprints.
+    pub certificate: Option<CertificateDer<'static>>,
+    /// End of the certificate's validity.
+    pub not_after: Option<WallTime>,
+}
+
+impl Clone for AssertionKey {
+    fn clone(&self) -> AssertionKey {
+        AssertionKey {
+            key: self.key.clone_key(),
+            certificate: self.certificate.clone(),
+            not_after: self.not_after,
+        }
+    }
+}
+
+impl std::fmt::Debug for AssertionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[assertion key]")
+    }
+}
+
+/// Reads and validates all material of a profile. `now` decides whether certificates are valid.
+///
+/// # Errors
+/// Every problem, one line each, with the path, the cause and the cure. Never with anything of the content.
+pub fn read(
+    profile: &Profile,
+    surroundings: &Surroundings,
+    now: WallTime,
+) -> Result<Material, Vec<String>> {
+    let mut reader = Reader::new(surroundings, now);
+    let mut material = Parts::default();
+    match &profile.method {
+        Method::None | Method::Exec { .. } | Method::Plugin { .. } => {}
+        Method::Basic { password, .. } => material.secret = reader.secret("password", password),
+        Method::Static { token } => material.secret = reader.secret("token", token),
+        Method::OAuth2(oauth) => read_oauth2(oauth, &mut reader, &mut material),
+    }
+    let (digest, warnings) = reader.finish()?;
+    Ok(Material {
+        digest,
+        warnings,
+        secret: material.secret,
+        identity: material.identity,
+        trust: material.trust.unwrap_or(Trust::System),
+        assertion: material.assertion,
+    })
+}
+
+/// What has been read so far; something missing has left a problem in the reader.
+#[derive(Default)]
+struct Parts {
+    secret: Option<Secret>,
+    identity: Option<Identity>,
+    trust: Option<Trust>,
+    assertion: Option<AssertionMaterial>,
+}
+
+fn read_oauth2(oauth: &OAuth2, reader: &mut Reader<'_>, material: &mut Parts) {
+    match &oauth.client_auth {
+        ClientAuth::SecretBasic(secret)
+        | ClientAuth::SecretPost(secret)
+        | ClientAuth::SecretJwt(secret, _) => {
+            material.secret = reader.secret("client_secret", secret);
+        }
+        ClientAuth::PrivateKeyJwt(assertion) => {
+            material.assertion = read_assertion(assertion, reader);
+        }
+        ClientAuth::Tls | ClientAuth::SelfSignedTls => {
+            if oauth.idp.identity.is_none() {
+                reader.problem(format!(
+                    "client_auth = \"{}\" needs tls.certificate and tls.key",
+                    oauth.client_auth.as_str()
+                ));
+            }
+        }
+        ClientAuth::None => {}
+    }
+    material.identity = match &oauth.idp.identity {
+        None => None,
+        Some(IdentitySource::Pem {
+            certificate,
+            key,
+            key_password,
+        }) => pem::identity(certificate, key, key_password.as_ref(), reader),
+        Some(IdentitySource::Store(store)) => {
+            unsupported_keystore(&store.path, reader);
+            None
+        }
+    };
+    material.trust = match &oauth.idp.trust {
+        TrustSource::System => Some(Trust::System),
+        TrustSource::Pem(path) => pem::trust(path, reader),
+        TrustSource::Store(store) => {
+            unsupported_keystore(&store.path, reader);
+            None
+        }
+    };
+}
+
+fn read_assertion(assertion: &Assertion, reader: &mut Reader<'_>) -> Option<AssertionMaterial> {
+    match &assertion.source {
+        None => {
+            reader.problem(
+                "client_auth = \"private_key_jwt\" needs assertion.key or assertion.file".into(),
+            );
+            None
+        }
+        Some(AssertionSource::File(path)) => reader
+            .secret_file("assertion", path)
+            .map(AssertionMaterial::Ready),
+        Some(AssertionSource::Pem {
+            key,
+            key_password,
+            certificate,
+        }) => pem::assertion_key(key, key_password.as_ref(), certificate.as_deref(), reader)
+            .map(AssertionMaterial::Key),
+        Some(AssertionSource::Store(store)) => {
+            unsupported_keystore(&store.path, reader);
+            None
+        }
+    }
+}
+
+fn unsupported_keystore(path: &std::path::Path, reader: &mut Reader<'_>) {
+    reader.problem(format!(
+        "{}: PKCS#12 and JKS keystores are not supported by this version: convert it to PEM files (openssl pkcs12, \
+         keytool -importkeystore) and name them as certificate and key, or as ca",
+        path.display()
+    ));
+}

@@ -1,10 +1,23 @@
 //! The pluggable part: one trait, one file per method, one table that names them.
 
+mod basic;
+mod fixed;
+mod none;
+mod oauth2;
+
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use aws_lc_rs::error::Unspecified;
+
+use crate::clock::Clock;
 use crate::core::credential::{Issued, Variant};
 use crate::core::failure::Failure;
+use crate::core::profile::{Method, Profile};
+use crate::core::secret::Secret;
+use crate::material::Material;
+use crate::tls::Tls;
 
 /// One attempt under way.
 pub type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Send + 'a>>;
@@ -13,4 +26,71 @@ pub type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Se
 pub trait Provider: Send + Sync + 'static {
     /// Makes one attempt. Dropping it abandons it.
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a>;
+}
+
+/// Fills a buffer with random bytes.
+pub type Random = fn(&mut [u8]) -> Result<(), Unspecified>;
+
+/// What the providers of a process share: clocks, randomness, the system's roots, HTTP clients and discovery
+/// documents. Profiles with the same way to the same identity provider share one client, so that a thousand of them
+/// cost one. Clones are the same thing.
+#[derive(Clone)]
+pub struct Shared {
+    clock: Clock,
+    random: Random,
+    tls: Tls,
+    upstreams: Arc<oauth2::Upstreams>,
+}
+
+impl Shared {
+    /// With aws-lc-rs' random source. Opens and reads nothing yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Shared {
+        Shared::with_random(clock, aws_lc_rs::rand::fill)
+    }
+
+    /// With a random source of the caller's.
+    #[must_use]
+    pub fn with_random(clock: Clock, random: Random) -> Shared {
+        Shared {
+            clock,
+            random,
+            tls: Tls::new(),
+            upstreams: Arc::default(),
+        }
+    }
+}
+
+/// The table of methods: a provider for a profile and its material. Asks nobody and opens no connection.
+///
+/// # Errors
+/// Permanent, when material and configuration do not go together; the message says what to change.
+pub fn build(
+    profile: &Profile,
+    material: Material,
+    shared: &Shared,
+) -> Result<Arc<dyn Provider>, Failure> {
+    let provider: Arc<dyn Provider> = match &profile.method {
+        Method::None => Arc::new(none::Nothing::new(shared)),
+        Method::Basic { username, .. } => Arc::new(basic::Basic::new(username, material, shared)?),
+        Method::Static { .. } => Arc::new(fixed::Fixed::new(profile, material, shared)?),
+        Method::OAuth2(oauth) => Arc::new(oauth2::OAuth2Provider::new(
+            profile, oauth, material, shared,
+        )?),
+        Method::Exec { .. } | Method::Plugin { .. } => {
+            return Err(Failure::permanent(format!(
+                "method = \"{}\" is not supported by this version",
+                profile.method.as_str()
+            )));
+        }
+    };
+    Ok(provider)
+}
+
+/// The secret that a method cannot do without. Configuration and material guarantee it; a caller that mixes up profile
+/// and material gets a failure and not an empty credential (traps 1, 30).
+fn required(secret: Option<Secret>, role: &str) -> Result<Secret, Failure> {
+    secret
+        .filter(|secret| !secret.is_empty())
+        .ok_or_else(|| Failure::permanent(format!("{role} is missing: set it in the profile")))
 }

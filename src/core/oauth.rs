@@ -1,1 +1,14 @@
-//! (being written)
+//! OAuth 2.0 without a socket: the token request as data, the answer's bytes as a credential or a classified failure.
+//!
+//! Reading order: what is sent ([`request`], [`assertion`]), where to ([`discovery`]), what comes back ([`response`]
+//! with its helpers [`lifetime`], [`jwt`] and [`date`]), and how to speak about it without telling secrets
+//! ([`withhold`]).
+
+pub mod assertion;
+pub mod date;
+pub mod discovery;
+pub mod jwt;
+pub mod lifetime;
+pub mod request;
+pub mod response;
+pub mod withhold;

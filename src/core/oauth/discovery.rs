@@ -1,0 +1,281 @@
+//! The metadata document of an issuer (OpenID Connect Discovery 1.0 §4, RFC 8414 §3, RFC 8705 §5).
+
+use serde_json::Value;
+use url::Url;
+
+use super::withhold::{foreign_place, is_loopback, place};
+use crate::core::secret::Secret;
+
+/// What is of interest in the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The issuer as it writes itself: the audience of assertions.
+    pub issuer: String,
+    /// `token_endpoint`
+    pub token_endpoint: Url,
+    /// `mtls_endpoint_aliases.token_endpoint`: where a client certificate is asked for.
+    pub mtls_token_endpoint: Option<Url>,
+    /// Those of `token_endpoint_auth_methods_supported` that we know; None when it does not say.
+    pub client_auth_methods: Option<Vec<&'static str>>,
+}
+
+impl Document {
+    /// Where to send the token request, with or without a client certificate.
+    #[must_use]
+    pub fn endpoint(&self, with_certificate: bool) -> &Url {
+        match &self.mtls_token_endpoint {
+            Some(alias) if with_certificate => alias,
+            _ => &self.token_endpoint,
+        }
+    }
+
+    /// What to add to a failure when the issuer does not list the configured `client_auth`. Issuers' lists are often
+    /// incomplete, so this alone is no failure.
+    #[must_use]
+    pub fn hint(&self, client_auth: &str) -> Option<String> {
+        let methods = self.client_auth_methods.as_ref()?;
+        if methods.contains(&client_auth) {
+            return None;
+        }
+        Some(format!(
+            "the issuer does not list client_auth {client_auth} as supported (it lists {})",
+            if methods.is_empty() {
+                "none that is known here".into()
+            } else {
+                methods.join(", ")
+            }
+        ))
+    }
+}
+
+const KNOWN_METHODS: [&str; 7] = [
+    "client_secret_basic",
+    "client_secret_post",
+    "client_secret_jwt",
+    "private_key_jwt",
+    "tls_client_auth",
+    "self_signed_tls_client_auth",
+    "none",
+];
+
+/// Where the document may lie, in the order in which to look: OpenID Connect appends to the issuer's path, RFC 8414
+/// puts its name before it.
+#[must_use]
+pub fn places(issuer: &Url) -> [Url; 2] {
+    let path = issuer.path().trim_end_matches('/').to_owned();
+    let with_path = |path: &str| {
+        let mut url = issuer.clone();
+        url.set_path(path);
+        url.set_query(None);
+        url.set_fragment(None);
+        url
+    };
+    [
+        with_path(&format!("{path}/.well-known/openid-configuration")),
+        with_path(&format!("/.well-known/oauth-authorization-server{path}")),
+    ]
+}
+
+/// Reads a document that came from one of [`places`].
+///
+/// `secrets` are withheld from messages, since the server may know them from earlier requests.
+///
+/// # Errors
+/// One line with cause and cure; None when it is not a JSON object at all, so that the next place is worth a look.
+pub fn parse(
+    body: &[u8],
+    issuer: &Url,
+    allow_insecure_http: bool,
+    secrets: &[&Secret],
+) -> Result<Document, Option<String>> {
+    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
+        return Err(None);
+    };
+    let at = place(issuer);
+    let text = |name: &str| fields.get(name).and_then(Value::as_str);
+    let named = text("issuer").unwrap_or("");
+    match Url::parse(named) {
+        Ok(url) if same(&url, issuer) => {}
+        // Mixing up issuers is an attack (RFC 8414 §6.2), and in most cases a wrong setting.
+        Ok(url) => {
+            return Err(Some(format!(
+                "the discovery document of {at} belongs to another issuer ({}): set issuer to exactly what it says there",
+                foreign_place(&url, secrets)
+            )));
+        }
+        Err(_) => {
+            return Err(Some(format!(
+                "the discovery document of {at} names no issuer: check issuer, or set token_url instead"
+            )));
+        }
+    }
+    let usable = |url: &Url| {
+        let scheme = match url.scheme() {
+            "https" => true,
+            "http" => allow_insecure_http || is_loopback(url),
+            _ => false,
+        };
+        scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
+    };
+    let endpoint = |text: &str| Url::parse(text).ok().filter(usable);
+    let Some(token_endpoint) = text("token_endpoint").and_then(endpoint) else {
+        return Err(Some(format!(
+            "the discovery document of {at} names no token_endpoint with https://: check issuer, or set token_url \
+             instead"
+        )));
+    };
+    let alias = fields
+        .get("mtls_endpoint_aliases")
+        .and_then(|aliases| aliases.get("token_endpoint"))
+        .and_then(Value::as_str);
+    let mtls_token_endpoint = match alias.map(endpoint) {
+        Some(None) => {
+            return Err(Some(format!(
+                "the discovery document of {at} names an mtls_endpoint_aliases.token_endpoint that is not https://: \
+                 ask the identity provider's operator, or set token_url instead"
+            )));
+        }
+        Some(url) => url,
+        None => None,
+    };
+    let client_auth_methods = fields
+        .get("token_endpoint_auth_methods_supported")
+        .and_then(Value::as_array)
+        .map(|methods| {
+            KNOWN_METHODS
+                .into_iter()
+                .filter(|known| methods.iter().any(|method| method == known))
+                .collect()
+        });
+    Ok(Document {
+        issuer: named.into(),
+        token_endpoint,
+        mtls_token_endpoint,
+        client_auth_methods,
+    })
+}
+
+/// The same issuer, a slash at the end aside.
+fn same(one: &Url, other: &Url) -> bool {
+    one.as_str().trim_end_matches('/') == other.as_str().trim_end_matches('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    fn read(document: Value) -> Result<Document, Option<String>> {
+        parse(
+            document.to_string().as_bytes(),
+            &url("https://idp.example/realms/a"),
+            false,
+            &[],
+        )
+    }
+
+    #[test]
+    fn both_places_with_and_without_a_path() {
+        assert_eq!(
+            places(&url("https://idp.example/realms/a/")).map(String::from),
+            [
+                "https://idp.example/realms/a/.well-known/openid-configuration",
+                "https://idp.example/.well-known/oauth-authorization-server/realms/a",
+            ]
+        );
+        assert_eq!(
+            places(&url("https://idp.example")).map(String::from),
+            [
+                "https://idp.example/.well-known/openid-configuration",
+                "https://idp.example/.well-known/oauth-authorization-server",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_document_is_read_with_its_mtls_alias() {
+        let document = read(json!({
+            "issuer": "https://idp.example/realms/a/",
+            "token_endpoint": "https://idp.example/token",
+            "mtls_endpoint_aliases": { "token_endpoint": "https://mtls.idp.example/token" },
+            "token_endpoint_auth_methods_supported": ["private_key_jwt", "evil\u{1b}[0m"],
+        }))
+        .unwrap();
+        assert_eq!(document.issuer, "https://idp.example/realms/a/");
+        assert_eq!(document.endpoint(false), &url("https://idp.example/token"));
+        assert_eq!(
+            document.endpoint(true),
+            &url("https://mtls.idp.example/token")
+        );
+        assert_eq!(document.hint("private_key_jwt"), None);
+        assert_eq!(
+            document.hint("client_secret_post").unwrap(),
+            "the issuer does not list client_auth client_secret_post as supported (it lists private_key_jwt)"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_trusted_is_refused() {
+        let good = "https://idp.example/realms/a";
+        let token = "https://idp.example/token";
+        for (issuer, endpoint, expected) in [
+            (
+                "https://idp.example/realms/b",
+                token,
+                "another issuer (https://idp.example/realms/b)",
+            ),
+            ("http://idp.example/realms/a", token, "another issuer"),
+            ("", token, "names no issuer"),
+            (good, "http://idp.example/token", "no token_endpoint"),
+            (good, "ftp://idp.example/token", "no token_endpoint"),
+            (good, "https://u:p@idp.example/token", "no token_endpoint"),
+            (good, "/token", "no token_endpoint"),
+        ] {
+            let refused = read(json!({ "issuer": issuer, "token_endpoint": endpoint }));
+            let message = refused.unwrap_err().unwrap();
+            assert!(message.contains(expected), "{message}");
+        }
+        assert_eq!(
+            parse(b"<html>", &url(good), false, &[]),
+            Err(None),
+            "not JSON: look elsewhere"
+        );
+        let alias = json!({
+            "issuer": good, "token_endpoint": token,
+            "mtls_endpoint_aliases": { "token_endpoint": "http://idp.example/" },
+        });
+        assert!(read(alias).unwrap_err().unwrap().contains("mtls"));
+    }
+
+    #[test]
+    fn plain_http_follows_the_configured_rule() {
+        let document =
+            json!({ "issuer": "http://idp.internal/", "token_endpoint": "http://idp.internal/t" });
+        let read = |allow| {
+            parse(
+                document.to_string().as_bytes(),
+                &url("http://idp.internal"),
+                allow,
+                &[],
+            )
+        };
+        assert!(read(false).is_err());
+        assert!(read(true).is_ok());
+        let local =
+            json!({ "issuer": "http://127.0.0.1:1", "token_endpoint": "http://127.0.0.1:1/t" });
+        assert!(
+            parse(
+                local.to_string().as_bytes(),
+                &url("http://127.0.0.1:1"),
+                false,
+                &[]
+            )
+            .is_ok()
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! A look into a token that happens to be a JWT (RFC 7519). Nothing is verified: that is the API's business. What is
+//! learned here can only shorten a life or refuse a token, never lengthen or accept one.
+
+use base64::Engine;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::{alphabet, engine};
+use serde_json::Value;
+
+/// Padding is not allowed in a JWT, but some issuers add it.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(engine::DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// What is of interest in a token's claims. Times are whole seconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `exp`, rounded down.
+    pub expires: Option<u64>,
+    /// `iat`, rounded down.
+    pub issued: Option<u64>,
+    /// `cnf.x5t#S256` (RFC 8705 §3.1).
+    pub confirmation: Option<String>,
+    /// Whether there is a `cnf` at all, of whatever kind (RFC 7800, DPoP).
+    pub bound: bool,
+}
+
+/// The facts of a token with three base64url parts and JSON in the second; None for opaque tokens.
+#[must_use]
+pub fn read(token: &str) -> Option<Facts> {
+    let mut parts = token.split('.');
+    let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || header.is_empty() || payload.is_empty() {
+        return None;
+    }
+    LENIENT.decode(header).ok()?;
+    LENIENT.decode(signature).ok()?;
+    let payload = LENIENT.decode(payload).ok()?;
+    let Ok(Value::Object(claims)) = serde_json::from_slice(&payload) else {
+        return None;
+    };
+    let bound = claims.get("cnf").is_some_and(|cnf| !cnf.is_null());
+    // A thumbprint is 43 characters of base64url; anything else would not be one.
+    let confirmation = claims
+        .get("cnf")
+        .and_then(|cnf| cnf.get("x5t#S256"))
+        .and_then(Value::as_str)
+        .filter(|print| {
+            (1..=64).contains(&print.len())
+                && print
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(&byte))
+        })
+        .map(String::from);
+    Some(Facts {
+        expires: claims.get("exp").and_then(seconds),
+        issued: claims.get("iat").and_then(seconds),
+        confirmation,
+        bound,
+    })
+}
+
+/// A NumericDate (RFC 7519 §2), which may have a fraction. Before 1970 is 1970: long past either way.
+fn seconds(value: &Value) -> Option<u64> {
+    if let Some(whole) = value.as_u64() {
+        return Some(whole);
+    }
+    // `as` saturates and makes zero of what is negative.
+    value
+        .as_f64()
+        .filter(|float| float.is_finite())
+        .map(|float| float as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    fn token(payload: &str) -> String {
+        format!(
+            "{}.{}.c2ln",
+            URL_SAFE_NO_PAD.encode("{}"),
+            URL_SAFE_NO_PAD.encode(payload)
+        )
+    }
+
+    #[test]
+    fn facts_are_read_and_opaque_tokens_are_fine() {
+        assert_eq!(
+            read(&token(
+                r#"{"exp":10,"iat":5.9,"cnf":{"x5t#S256":"abc-_="}}"#
+            )),
+            Some(Facts {
+                expires: Some(10),
+                issued: Some(5),
+                confirmation: Some("abc-_=".into()),
+                bound: true,
+            })
+        );
+        assert_eq!(
+            read(&token(r#"{"exp":-7,"iat":"5","cnf":null}"#)),
+            Some(Facts {
+                expires: Some(0),
+                ..Facts::default()
+            })
+        );
+        assert_eq!(
+            read(&token(r#"{"cnf":{"x5t#S256":"a\r\nb"}}"#)),
+            Some(Facts {
+                bound: true,
+                ..Facts::default()
+            })
+        );
+        assert_eq!(
+            read(&token(r#"{"exp":1e300}"#)).and_then(|facts| facts.expires),
+            Some(u64::MAX)
+        );
+        for opaque in [
+            "",
+            ".",
+            "..",
+            "...",
+            "a.b.c",
+            "2YotnFZFEjr1zCsicMWpAA",
+            "e30.e30.c2ln.x",
+            "e30.W10.c2ln",
+            "e30.bm90IGpzb24.c2ln",
+            "ö.ö.ö",
+        ] {
+            assert_eq!(read(opaque), None, "{opaque}");
+        }
+        assert_eq!(read("e30.e30.c2ln"), Some(Facts::default()));
+    }
+}

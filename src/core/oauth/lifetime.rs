@@ -1,0 +1,204 @@
+//! How long a token lives, from everything that the issuer told (RFC 6749 §5.1 `expires_in`, RFC 7519 §4.1.4 `exp`).
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::jwt::Facts;
+use crate::core::credential::Lifetime;
+use crate::core::time::WallTime;
+
+/// No token is believed to live longer than a year. Longer claims are cut, not refused: the renewal comes early then,
+/// which hurts nobody.
+pub const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// `Date` has whole seconds: the answer may be almost a second younger than it says.
+const DATE_RESOLUTION: u64 = 1;
+
+/// Why there is no usable lifetime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoLife {
+    /// `expires_in` is zero or negative.
+    ExpiresIn,
+    /// `expires_in` is not a number.
+    NotANumber,
+    /// `exp` has passed.
+    Expired,
+}
+
+/// Life of a token, counted from the moment `asked_at`; with several claims, the earliest end. Never zero.
+///
+/// `exp` is a moment on the issuer's clock. `Date` tells that clock, so `exp - Date` holds whatever our own clock says.
+/// Without a `Date` two bounds remain, `exp - iat` and `exp` on our wall clock, and the smaller counts: the first alone
+/// would revive an old token that the issuer hands out again (trap 16), the second alone trusts a clock that can be
+/// wrong (trap 18).
+///
+/// # Errors
+/// When the token cannot be used any more, or nobody can say whether it can.
+pub fn lifetime(
+    expires_in: Option<&Value>,
+    facts: Option<&Facts>,
+    date: Option<u64>,
+    asked_at: WallTime,
+) -> Result<Lifetime, NoLife> {
+    let told = expires_in.map(parse).transpose()?.flatten();
+    let read = match facts {
+        Some(facts) => facts
+            .expires
+            .map(|exp| remaining(exp, facts, date, asked_at)),
+        None => None,
+    };
+    if read.is_some_and(|left| left.is_zero()) {
+        return Err(NoLife::Expired);
+    }
+    Ok(match told.into_iter().chain(read).min() {
+        Some(left) => Lifetime::For(left.min(LONGEST)),
+        None => Lifetime::Unknown,
+    })
+}
+
+fn remaining(exp: u64, facts: &Facts, date: Option<u64>, asked_at: WallTime) -> Duration {
+    let by_clock = match date {
+        Some(date) => Duration::from_secs(exp.saturating_sub(date).saturating_sub(DATE_RESOLUTION)),
+        None => Duration::from_secs(exp).saturating_sub(asked_at.0),
+    };
+    match facts.issued {
+        Some(issued) => by_clock.min(Duration::from_secs(exp.saturating_sub(issued))),
+        None => by_clock,
+    }
+}
+
+/// An integer, a number with a fraction (rounded down) or text of digits, as some issuers send it (trap 38).
+fn parse(value: &Value) -> Result<Option<Duration>, NoLife> {
+    let seconds = match value {
+        Value::Null => return Ok(None),
+        // `as` saturates: negative is zero, too large is the largest.
+        Value::Number(number) => number
+            .as_u64()
+            .or_else(|| number.as_f64().map(|float| float as u64))
+            .ok_or(NoLife::NotANumber)?,
+        Value::String(text) if negative(text) => 0,
+        // Only digits that are too many for u64 fail to parse.
+        Value::String(text) if digits(text) => text.parse().unwrap_or(u64::MAX),
+        _ => return Err(NoLife::NotANumber),
+    };
+    if seconds == 0 {
+        return Err(NoLife::ExpiresIn);
+    }
+    Ok(Some(Duration::from_secs(seconds)))
+}
+
+fn digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn negative(text: &str) -> bool {
+    text.strip_prefix('-').is_some_and(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ASKED: WallTime = WallTime(Duration::from_millis(1_000_000_250));
+
+    fn of(expires_in: Value) -> Result<Lifetime, NoLife> {
+        lifetime(Some(&expires_in), None, None, ASKED)
+    }
+
+    fn secs(seconds: u64) -> Result<Lifetime, NoLife> {
+        Ok(Lifetime::For(Duration::from_secs(seconds)))
+    }
+
+    #[test]
+    fn trap_38_expires_in_in_every_shape() {
+        assert_eq!(of(json!(300)), secs(300));
+        assert_eq!(of(json!("300")), secs(300));
+        assert_eq!(of(json!(299.99)), secs(299));
+        assert_eq!(of(json!(null)), Ok(Lifetime::Unknown));
+        assert_eq!(lifetime(None, None, None, ASKED), Ok(Lifetime::Unknown));
+        for dead in [
+            json!(0),
+            json!(-1),
+            json!(0.9),
+            json!(-1e300),
+            json!("0"),
+            json!("-5"),
+        ] {
+            assert_eq!(of(dead.clone()), Err(NoLife::ExpiresIn), "{dead}");
+        }
+        for nonsense in [
+            json!("soon"),
+            json!(""),
+            json!("3600s"),
+            json!("1e3"),
+            json!(" 5"),
+            json!(true),
+            json!([3600]),
+            json!({}),
+        ] {
+            assert_eq!(of(nonsense.clone()), Err(NoLife::NotANumber), "{nonsense}");
+        }
+        for endless in [
+            json!(3_153_600_000_u64),
+            json!(u64::MAX),
+            json!(1e300),
+            json!("99999999999999999999999999"),
+        ] {
+            assert_eq!(of(endless.clone()), Ok(Lifetime::For(LONGEST)), "{endless}");
+        }
+    }
+
+    fn facts(expires: u64, issued: Option<u64>) -> Facts {
+        Facts {
+            expires: Some(expires),
+            issued,
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn trap_18_exp_is_measured_on_the_issuers_clock() {
+        // The issuer is a day ahead of us, or we are a day behind: no matter.
+        let date = Some(1_086_400);
+        let of = |facts, date| lifetime(None, Some(&facts), date, ASKED);
+        assert_eq!(of(facts(1_086_700, None), date), secs(299));
+        assert_eq!(of(facts(1_086_700, Some(1_086_400)), date), secs(299));
+        // An old token handed out again: its age does not count twice.
+        assert_eq!(of(facts(1_086_410, Some(1_080_000)), date), secs(9));
+        // A Date that lags cannot stretch it.
+        assert_eq!(of(facts(1_000_300, Some(1_000_000)), Some(0)), secs(300));
+        for exp in [1_086_401, 1_086_400, 5] {
+            assert_eq!(of(facts(exp, None), date), Err(NoLife::Expired), "{exp}");
+        }
+    }
+
+    #[test]
+    fn without_date_the_smaller_bound_counts() {
+        let of = |facts| lifetime(None, Some(&facts), None, ASKED);
+        let left = Duration::from_millis(99_750);
+        assert_eq!(of(facts(1_000_100, None)), Ok(Lifetime::For(left)));
+        assert_eq!(of(facts(1_000_100, Some(990_000))), Ok(Lifetime::For(left)));
+        assert_eq!(of(facts(9_000_060, Some(9_000_000))), secs(60));
+        assert_eq!(of(facts(1_000_000, None)), Err(NoLife::Expired));
+        assert_eq!(of(facts(1_000_100, Some(1_000_100))), Err(NoLife::Expired));
+        assert_eq!(of(facts(u64::MAX, None)), Ok(Lifetime::For(LONGEST)));
+    }
+
+    #[test]
+    fn with_both_the_earlier_counts() {
+        let of = |expires_in: u64, exp| {
+            lifetime(
+                Some(&json!(expires_in)),
+                Some(&facts(exp, None)),
+                Some(1_000_000),
+                ASKED,
+            )
+        };
+        assert_eq!(of(300, 1_003_600), secs(300));
+        assert_eq!(of(3600, 1_000_300), secs(299));
+        assert_eq!(of(300, 999_999), Err(NoLife::Expired));
+    }
+}

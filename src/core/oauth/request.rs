@@ -1,0 +1,168 @@
+//! The token request of the client credentials grant (RFC 6749 §4.4) as data.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::core::credential::Variant;
+use crate::core::profile::{ClientAuth, GrantType, OAuth2};
+use crate::core::secret::Secret;
+
+/// RFC 7523 §2.2.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// A parameter's value: text that may be seen, or a secret.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// May be seen.
+    Text(String),
+    /// May not.
+    Secret(Secret),
+}
+
+impl Value {
+    fn expose(&self) -> &str {
+        match self {
+            Value::Text(text) => text,
+            Value::Secret(secret) => secret.expose(),
+        }
+    }
+}
+
+/// What the client proves itself with; which one is needed depends on `client_auth`.
+#[derive(Clone, Copy, Debug)]
+pub enum Proof<'a> {
+    /// client_secret_basic, client_secret_post.
+    Secret(&'a Secret),
+    /// client_secret_jwt, private_key_jwt: the signed assertion.
+    Assertion(&'a Secret),
+    /// `none`, and the methods where the TLS handshake proves it.
+    Nothing,
+}
+
+/// A POST to the token endpoint.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The form, in the order in which it is sent. A name can occur more than once (`resource`).
+    pub parameters: Vec<(String, Value)>,
+    /// The `Authorization` header, whole.
+    pub authorization: Option<Secret>,
+}
+
+impl Request {
+    /// The token request for `variant`: its scopes and audience go before the profile's own.
+    ///
+    /// `extra` never replaces or repeats a parameter that is there already (RFC 6749 §3.2: parameters must not be
+    /// included more than once).
+    #[must_use]
+    pub fn new(oauth: &OAuth2, variant: &Variant, proof: Proof<'_>) -> Request {
+        let mut parameters = vec![text("grant_type", grant(&oauth.grant))];
+        let mut authorization = None;
+        match (&oauth.client_auth, proof) {
+            (ClientAuth::SecretBasic(_), Proof::Secret(secret)) => {
+                authorization = Some(basic(&oauth.client_id, secret));
+            }
+            (_, Proof::Secret(secret)) => {
+                parameters.push(text("client_id", &oauth.client_id));
+                parameters.push(("client_secret".into(), Value::Secret(secret.clone())));
+            }
+            (_, Proof::Assertion(assertion)) => {
+                // RFC 7521 §4.2 makes client_id optional here; Entra ID wants it, nobody refuses it.
+                parameters.push(text("client_id", &oauth.client_id));
+                parameters.push(text("client_assertion_type", JWT_BEARER));
+                parameters.push(("client_assertion".into(), Value::Secret(assertion.clone())));
+            }
+            (_, Proof::Nothing) => parameters.push(text("client_id", &oauth.client_id)),
+        }
+        let scopes = scopes(oauth, variant);
+        if !scopes.is_empty() {
+            parameters.push(text("scope", &scopes.join(" ")));
+        }
+        if let Some(audience) = variant.audience.as_ref().or(oauth.audience.as_ref()) {
+            parameters.push(text("audience", audience));
+        }
+        for resource in &oauth.resource {
+            parameters.push(text("resource", resource));
+        }
+        for (name, value) in &oauth.extra {
+            if parameters.iter().all(|(known, _)| known != name) {
+                parameters.push(text(name, value));
+            }
+        }
+        Request {
+            parameters,
+            authorization,
+        }
+    }
+
+    /// The body, `application/x-www-form-urlencoded`. Wiped when dropped; written in one piece of memory, so that no
+    /// half-grown copy stays behind.
+    #[must_use]
+    pub fn form(&self) -> Zeroizing<String> {
+        // Each byte becomes at most three.
+        let most = self
+            .parameters
+            .iter()
+            .map(|(name, value)| 3 * (name.len() + value.expose().len()) + 2)
+            .sum();
+        let mut out = Zeroizing::new(String::with_capacity(most));
+        for (name, value) in &self.parameters {
+            if !out.is_empty() {
+                out.push('&');
+            }
+            encode(name, &mut out);
+            out.push('=');
+            encode(value.expose(), &mut out);
+        }
+        out
+    }
+}
+
+/// The scopes that are asked for.
+#[must_use]
+pub fn scopes<'a>(oauth: &'a OAuth2, variant: &'a Variant) -> &'a [String] {
+    if variant.scopes.is_empty() {
+        &oauth.scopes
+    } else {
+        &variant.scopes
+    }
+}
+
+/// A secret as it stands in a form, for those who look for it in answers.
+#[must_use]
+pub fn encoded(secret: &Secret) -> Secret {
+    let mut out = String::with_capacity(3 * secret.expose().len());
+    encode(secret.expose(), &mut out);
+    Secret::new(out)
+}
+
+/// RFC 6749 §2.3.1: id and secret are form-urlencoded *before* they are joined and base64-encoded. Strict servers
+/// refuse a raw `s3cr3t:+/ %`, and a colon in the id would move the border.
+fn basic(id: &str, secret: &Secret) -> Secret {
+    let mut pair = Zeroizing::new(String::with_capacity(
+        3 * (id.len() + secret.expose().len()) + 1,
+    ));
+    encode(id, &mut pair);
+    pair.push(':');
+    encode(secret.expose(), &mut pair);
+    let mut header = String::with_capacity(6 + pair.len().div_ceil(3) * 4);
+    header.push_str("Basic ");
+    STANDARD.encode_string(pair.as_bytes(), &mut header);
+    Secret::new(header)
+}
+
+fn encode(text: &str, out: &mut String) {
+    for piece in url::form_urlencoded::byte_serialize(text.as_bytes()) {
+        out.push_str(piece);
+    }
+}
+
+fn grant(grant: &GrantType) -> &'static str {
+    match grant {
+        GrantType::ClientCredentials => "client_credentials",
+    }
+}
+
+fn text(name: &str, value: &str) -> (String, Value) {
+    (name.into(), Value::Text(value.into()))
+}

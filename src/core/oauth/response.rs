@@ -1,0 +1,255 @@
+//! The token endpoint's answer: bytes in, a checked credential or a classified failure out (RFC 6749 §5).
+//!
+//! Nothing of a body ever gets into a message (trap 32), with two exceptions that are held against the known secrets
+//! first: the `error` code and a Microsoft code (`AADSTS…`).
+
+mod errors;
+
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::lifetime::{NoLife, lifetime};
+use super::withhold::{echoes, foreign_place, place};
+use super::{date, jwt};
+use crate::core::credential::{Issued, Scheme};
+use crate::core::failure::Failure;
+use crate::core::secret::Secret;
+use crate::core::time::Stamp;
+
+/// Longest body that is read, in bytes. Tokens with a few hundred groups stay below 20 KiB.
+pub const LONGEST_BODY: usize = 64 * 1024;
+
+/// What came back. Header values that are not text count as absent.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// `Content-Type`
+    pub content_type: Option<&'a str>,
+    /// `Date`
+    pub date: Option<&'a str>,
+    /// `Retry-After`
+    pub retry_after: Option<&'a str>,
+    /// `Location`
+    pub location: Option<&'a str>,
+    /// The body; None when it is longer than [`LONGEST_BODY`].
+    pub body: Option<&'a [u8]>,
+}
+
+/// What was asked, when and of whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The token endpoint.
+    pub endpoint: &'a Url,
+    /// `client_auth`, for the cure.
+    pub client_auth: &'a str,
+    /// The scopes asked for: granted unless the answer says otherwise (RFC 6749 §5.1).
+    pub scopes: &'a [String],
+    /// `bound_tokens = "refuse"`
+    pub refuse_bound: bool,
+    /// Everything secret that the server has seen, in every form in which it has seen it.
+    pub secrets: &'a [&'a Secret],
+    /// Before the request was sent.
+    pub asked_at: Stamp,
+    /// After the answer came.
+    pub now: Stamp,
+}
+
+/// Judges an answer.
+///
+/// # Errors
+/// Permanent when somebody has to change something, transient for everything that may pass: overload, redirects,
+/// nonsense.
+pub fn judge(response: &Response<'_>, asked: &Asked<'_>) -> Result<Issued, Failure> {
+    let date = response.date.and_then(date::parse);
+    if response.status == 200 {
+        return success(response, asked, date);
+    }
+    let retry_after = response
+        .retry_after
+        .and_then(|text| date::retry_after(text, date, asked.now.wall.0));
+    Err(errors::classify(response, asked).with_retry_after(retry_after))
+}
+
+/// Whether a token can stand in a header: not empty, visible ASCII only. A line break would split the header.
+#[must_use]
+pub fn fits_header(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+}
+
+fn success(
+    response: &Response<'_>,
+    asked: &Asked<'_>,
+    date: Option<u64>,
+) -> Result<Issued, Failure> {
+    let at = place(asked.endpoint);
+    let mut answer = object(response, asked)?;
+    let token = match answer.remove("access_token") {
+        Some(Value::String(token)) => Secret::new(token),
+        _ => {
+            return Err(Failure::transient(format!(
+                "{at} answered HTTP 200 without an access_token{}: check that this is the token endpoint and that \
+                 the client may use the client_credentials grant",
+                errors::code_of(&answer, asked.secrets)
+                    .map(|code| format!(" (error {code})"))
+                    .unwrap_or_default(),
+            )));
+        }
+    };
+    if token.is_empty() {
+        return Err(Failure::transient(format!(
+            "{at} answered HTTP 200 with an empty access_token: ask the identity provider's operator"
+        )));
+    }
+    if !fits_header(token.expose()) {
+        return Err(Failure::transient(format!(
+            "{at} issued a token with characters that cannot stand in a header: ask the identity provider's operator"
+        )));
+    }
+    token_type(answer.get("token_type"), &at)?;
+    let facts = jwt::read(token.expose());
+    let lifetime = lifetime(
+        answer.get("expires_in"),
+        facts.as_ref(),
+        date,
+        asked.asked_at.wall,
+    )
+    .map_err(|why| no_life(why, &at))?;
+    if asked.refuse_bound && facts.as_ref().is_some_and(|facts| facts.bound) {
+        return Err(Failure::permanent(format!(
+            "{at} issued a token that is bound to a key (cnf) and of no use without it, and bound_tokens = \"refuse\": \
+             switch binding off for this client at the identity provider, or set bound_tokens = \"serve\" if the API \
+             does not check it or the callers hold the certificate"
+        )));
+    }
+    Ok(Issued {
+        token,
+        scheme: Scheme::Bearer,
+        asked_at: asked.asked_at,
+        lifetime,
+        scopes: match answer.get("scope") {
+            Some(Value::String(granted)) => scopes(granted),
+            _ => asked.scopes.to_vec(),
+        },
+        confirmation: facts.and_then(|facts| facts.confirmation),
+        clock_skew: date.map(|date| skew(date, asked)),
+    })
+}
+
+/// The JSON object of a 200.
+fn object(response: &Response<'_>, asked: &Asked<'_>) -> Result<Map<String, Value>, Failure> {
+    let at = place(asked.endpoint);
+    let Some(body) = response.body else {
+        return Err(Failure::transient(format!(
+            "{at} answered HTTP 200 with more than {} KiB ({}): check that this is the token endpoint",
+            LONGEST_BODY / 1024,
+            media_type(response, asked),
+        )));
+    };
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(answer)) => Ok(answer),
+        _ => Err(Failure::transient(format!(
+            "{at} answered HTTP 200, but not with a JSON object ({}): check that this is the token endpoint and that \
+             no login page or proxy stands before it",
+            media_type(response, asked),
+        ))),
+    }
+}
+
+/// RFC 6749 §7.1: a client must not use a token whose type it does not understand.
+fn token_type(value: Option<&Value>, at: &str) -> Result<(), Failure> {
+    match value {
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => Ok(()),
+        Some(Value::String(kind)) => {
+            // Only names out of this list are repeated.
+            let known = ["DPoP", "mac", "N_A", "PoP"]
+                .into_iter()
+                .find(|known| kind.eq_ignore_ascii_case(known));
+            Err(Failure::permanent(format!(
+                "{at} issued a token of type {}, and only Bearer can be served: let the identity provider issue Bearer \
+                 tokens to this client",
+                known.unwrap_or("unknown")
+            )))
+        }
+        _ => Err(Failure::transient(format!(
+            "{at} issued a token without a token_type, which RFC 6749 requires: ask the identity provider's operator"
+        ))),
+    }
+}
+
+fn no_life(why: NoLife, at: &str) -> Failure {
+    Failure::transient(match why {
+        NoLife::ExpiresIn => format!(
+            "{at} issued a token that says it is already expired (expires_in is zero or less): check the token \
+             lifetime of this client at the identity provider"
+        ),
+        NoLife::NotANumber => format!(
+            "{at} issued a token whose expires_in is not a number of seconds, so that it may be already expired: ask \
+             the identity provider's operator"
+        ),
+        NoLife::Expired => format!(
+            "{at} issued a token that says it is already expired (exp has passed): compare the clocks of this machine \
+             and of the identity provider"
+        ),
+    })
+}
+
+/// RFC 6749 §3.3. What is not a scope token is left out.
+fn scopes(text: &str) -> Vec<String> {
+    text.split(' ')
+        .filter(|scope| {
+            !scope.is_empty()
+                && scope
+                    .bytes()
+                    .all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'\\')
+        })
+        .map(String::from)
+        .collect()
+}
+
+/// How far the issuer's clock is ahead. Its answer was made between `asked_at` and `now`, within the second that
+/// `Date` names; only what lies outside is skew.
+fn skew(date: u64, asked: &Asked<'_>) -> i64 {
+    let earliest = asked.asked_at.wall.0.as_secs();
+    let latest = asked.now.wall.0.as_secs().max(earliest);
+    let signed = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+    if date > latest {
+        signed(date - latest)
+    } else {
+        -signed(earliest.saturating_sub(date))
+    }
+}
+
+/// The media type of an answer, if it looks like one and tells no secret.
+fn media_type(response: &Response<'_>, asked: &Asked<'_>) -> String {
+    let Some(text) = response.content_type else {
+        return "no content type".into();
+    };
+    let kind = text.split(';').next().unwrap_or("").trim_ascii();
+    let fits = kind.len() <= 64
+        && kind.matches('/').count() == 1
+        && kind
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/.+-_".contains(&byte));
+    if fits && !echoes(kind, asked.secrets) {
+        kind.to_ascii_lowercase()
+    } else {
+        "a content type that is not shown here".into()
+    }
+}
+
+/// Where a redirect points to: its origin only.
+fn redirect(response: &Response<'_>, asked: &Asked<'_>) -> String {
+    match response.location.map(|text| asked.endpoint.join(text)) {
+        Some(Ok(url)) if url.has_host() => {
+            let mut bare = url.clone();
+            bare.set_path("");
+            let shown = foreign_place(&bare, asked.secrets);
+            shown.strip_suffix('/').map(String::from).unwrap_or(shown)
+        }
+        _ => "a place that it does not name".into(),
+    }
+}

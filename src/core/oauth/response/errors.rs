@@ -1,0 +1,174 @@
+//! Everything that is not HTTP 200.
+
+use serde_json::{Map, Value};
+
+use super::{Asked, Response, redirect};
+use crate::core::failure::{Failure, FailureKind};
+use crate::core::oauth::withhold::{echoes, place};
+use crate::core::secret::Secret;
+
+/// Error codes with their kind and cure: RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 8707 §2. Codes in this table
+/// are our own words and may always be shown.
+const CODES: [(&str, FailureKind, &str); 11] = [
+    ("invalid_client", FailureKind::Permanent, ""),
+    (
+        "unauthorized_client",
+        FailureKind::Permanent,
+        "this client may not use the client_credentials grant: allow it at the identity provider (service account)",
+    ),
+    (
+        "invalid_grant",
+        FailureKind::Permanent,
+        "the identity provider refuses the grant or the assertion: check client_auth, the assertion and the clock",
+    ),
+    (
+        "invalid_scope",
+        FailureKind::Permanent,
+        "the identity provider does not grant these scopes to this client: check scopes",
+    ),
+    (
+        "invalid_target",
+        FailureKind::Permanent,
+        "the identity provider does not know the resource or audience: check resource and audience",
+    ),
+    (
+        "invalid_request",
+        FailureKind::Permanent,
+        "the identity provider misses or does not understand a parameter: check client_auth, scopes, audience, \
+         resource and extra",
+    ),
+    (
+        "unsupported_grant_type",
+        FailureKind::Permanent,
+        "the identity provider does not support the client_credentials grant: check issuer or token_url",
+    ),
+    (
+        "access_denied",
+        FailureKind::Permanent,
+        "the identity provider's policy denies this client: ask its operator",
+    ),
+    (
+        "temporarily_unavailable",
+        FailureKind::Transient,
+        "the identity provider is overloaded or in maintenance: it is asked again by itself",
+    ),
+    (
+        "server_error",
+        FailureKind::Transient,
+        "the identity provider has an internal error: it is asked again by itself; if it stays, see its log",
+    ),
+    (
+        "slow_down",
+        FailureKind::Transient,
+        "the identity provider is asked too often: raise refresh.min_interval or lower max_per_second",
+    ),
+];
+
+/// The failure for an answer that is not 200, without its `Retry-After`.
+pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
+    let at = place(asked.endpoint);
+    let status = response.status;
+    let answer = match response.body.map(serde_json::from_slice) {
+        Some(Ok(Value::Object(answer))) => answer,
+        _ => Map::new(),
+    };
+    let code = code_of(&answer, asked.secrets);
+    let stated = matches!(answer.get("error"), Some(Value::String(_)));
+    let shown = match (&code, stated) {
+        (Some(code), _) => format!(", error {code}"),
+        (None, true) => ", an unregistered error code (withheld)".into(),
+        (None, false) => String::new(),
+    };
+    let microsoft = microsoft_code(&answer, asked.secrets)
+        .map(|code| format!(" ({code})"))
+        .unwrap_or_default();
+    let said = format!("{at} answered HTTP {status}{shown}{microsoft}");
+    let failure = match status {
+        400 | 401 | 403 if stated => {
+            let known = CODES
+                .iter()
+                .find(|(known, ..)| code.as_deref() == Some(*known));
+            let (kind, cure) = match known {
+                Some(("invalid_client", kind, _)) => (*kind, client_cure(asked.client_auth)),
+                Some((_, kind, cure)) => (*kind, *cure),
+                None => (
+                    FailureKind::Permanent,
+                    "the identity provider refuses the request: look the code up in its documentation or log",
+                ),
+            };
+            let message = format!("{said}: {cure}");
+            match kind {
+                FailureKind::Permanent => Failure::permanent(message),
+                FailureKind::Transient => Failure::transient(message),
+            }
+        }
+        401 | 403 => Failure::permanent(format!(
+            "{at} refused the client (HTTP {status}): {}",
+            client_cure(asked.client_auth)
+        )),
+        300..=399 => Failure::transient(format!(
+            "{said}, a redirect to {}, and credentials never follow one: set token_url (or issuer) to the final address",
+            redirect(response, asked)
+        )),
+        404 | 405 => Failure::transient(format!(
+            "{said}: there is no token endpoint; check token_url or issuer, or wait until the identity provider is up"
+        )),
+        408 | 425 | 429 => Failure::transient(format!(
+            "{said}: the identity provider asks for patience; if it stays, raise refresh.min_interval or lower \
+             max_per_second"
+        )),
+        500..=599 => Failure::transient(format!(
+            "{said}: the identity provider or a proxy before it has trouble; it is asked again by itself"
+        )),
+        _ => Failure::transient(format!(
+            "{said}, which is no answer of a token endpoint: check token_url or issuer"
+        )),
+    };
+    failure.with_oauth_error(code)
+}
+
+/// The `error` code, if it may be shown: one that we know, or 1 to 64 harmless characters that repeat no secret.
+pub(super) fn code_of(answer: &Map<String, Value>, secrets: &[&Secret]) -> Option<String> {
+    let code = answer.get("error")?.as_str()?;
+    let known = CODES.iter().any(|(known, ..)| *known == code);
+    let harmless = (1..=64).contains(&code.len())
+        && code
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && !echoes(code, secrets);
+    (known || harmless).then(|| code.into())
+}
+
+/// Entra ID puts its real code into error_description: the first `AADSTS` with 4 to 8 digits, and nothing else of it.
+fn microsoft_code(answer: &Map<String, Value>, secrets: &[&Secret]) -> Option<String> {
+    let text = answer.get("error_description")?.as_str()?;
+    let (_, rest) = text.split_once("AADSTS")?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let code = format!("AADSTS{}", &rest[..digits]);
+    ((4..=8).contains(&digits) && !echoes(&code, secrets)).then_some(code)
+}
+
+/// What to look at when the client itself is refused.
+fn client_cure(client_auth: &str) -> &'static str {
+    match client_auth {
+        "private_key_jwt" => {
+            "the identity provider does not accept the client or its assertion: check client_id, the key registered \
+             there, assertion.audience, kid or x5t, and the clock"
+        }
+        "client_secret_jwt" => {
+            "the identity provider does not accept client id or assertion: check client_id, client_secret, \
+             assertion.audience, client_auth and the clock"
+        }
+        "tls_client_auth" | "self_signed_tls_client_auth" => {
+            "the identity provider does not accept the client or its certificate: check client_id, tls.certificate \
+             and what is registered for this client there"
+        }
+        "none" => {
+            "the identity provider does not accept the client: check client_id, and client_auth if it is no public \
+             client"
+        }
+        _ => {
+            "the identity provider does not accept client id or secret: check client_id, client_secret and client_auth"
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Speaking about what a server said without repeating secrets that it may have echoed (trap 32).
+
+use url::{Host, Url};
+
+use crate::core::secret::Secret;
+
+/// This many characters of a secret in a row are taken for an echo. Fewer would withhold honest words by chance.
+const TELLING: usize = 8;
+
+/// Whether a server's text repeats a secret, wholly or in part, or is itself part of one. Case is ignored.
+#[must_use]
+pub fn echoes(text: &str, secrets: &[&Secret]) -> bool {
+    let text = text.as_bytes();
+    secrets.iter().any(|secret| {
+        let secret = secret.expose().as_bytes();
+        if secret.is_empty() || text.is_empty() {
+            return false;
+        }
+        holds(text, secret)
+            || holds(secret, text)
+            || text.windows(TELLING).any(|piece| holds(secret, piece))
+    })
+}
+
+/// A URL for people: scheme, host, port and path; neither user nor query nor fragment.
+#[must_use]
+pub fn place(url: &Url) -> String {
+    format!("{}{}", origin(url), url.path())
+}
+
+/// The same for a URL that came from a server: only its origin if its path repeats a secret, nothing of it if the
+/// host does.
+#[must_use]
+pub fn foreign_place(url: &Url, secrets: &[&Secret]) -> String {
+    let origin = origin(url);
+    if origin.len() > 300 || echoes(&origin, secrets) {
+        "a place that is not shown here".into()
+    } else if url.path().len() > 300 || echoes(url.path(), secrets) {
+        origin
+    } else {
+        format!("{origin}{}", url.path())
+    }
+}
+
+/// `scheme://host[:port]`.
+#[must_use]
+pub fn origin(url: &Url) -> String {
+    let host = url.host_str().unwrap_or("");
+    match url.port() {
+        Some(port) => format!("{}://{host}:{port}", url.scheme()),
+        None => format!("{}://{host}", url.scheme()),
+    }
+}
+
+/// Whether a URL stays on this machine: 127.0.0.0/8, `[::1]`, `localhost` and names below it (RFC 6761 §6.3).
+#[must_use]
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+fn holds(text: &[u8], piece: &[u8]) -> bool {
+    text.windows(piece.len())
+        .any(|window| window.eq_ignore_ascii_case(piece))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trap_32_echoes_are_seen_whole_in_part_and_the_other_way_around() {
+        let secret = Secret::new("Correct-Horse-Battery".into());
+        let empty = Secret::new(String::new());
+        let secrets = [&secret, &empty];
+        for echo in [
+            "Correct-Horse-Battery",
+            "error.correct-horse-battery.1",
+            "Horse",
+            "my-Battery-and-orse-Batt",
+        ] {
+            assert!(echoes(echo, &secrets), "{echo}");
+        }
+        for honest in ["temporarily_unavailable", "my_error", ""] {
+            assert!(!echoes(honest, &secrets), "{honest}");
+        }
+    }
+
+    #[test]
+    fn places_have_neither_user_nor_query() {
+        let url = Url::parse("https://u:p@idp.example:8443/a/token?key=v#f").unwrap();
+        assert_eq!(place(&url), "https://idp.example:8443/a/token");
+        let secret = Secret::new("a/token".into());
+        assert_eq!(foreign_place(&url, &[&secret]), "https://idp.example:8443");
+        let secret = Secret::new("idp.example".into());
+        assert!(!foreign_place(&url, &[&secret]).contains("idp"));
+    }
+
+    #[test]
+    fn loopback_is_what_stays_here() {
+        for (text, expected) in [
+            ("http://127.0.0.1:1/", true),
+            ("http://127.9.9.9/", true),
+            ("http://[::1]/", true),
+            ("http://localhost/", true),
+            ("http://idp.localhost/", true),
+            ("http://localhost.example/", false),
+            ("http://10.0.0.1/", false),
+            ("http://[::]/", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(text).unwrap()), expected, "{text}");
+        }
+    }
+}

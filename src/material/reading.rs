@@ -1,0 +1,248 @@
+//! Reads bytes from files, systemd credentials and the environment, hashes them, and collects problems and warnings.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use rustix::fs::OFlags;
+use zeroize::Zeroizing;
+
+use super::{Digest, Surroundings};
+use crate::core::profile::SecretRef;
+use crate::core::secret::Secret;
+use crate::core::time::WallTime;
+
+/// Longest secret, key or certificate chain, in bytes. A larger file is not what it was taken for.
+pub(super) const LONGEST_SECRET: u64 = 64 * 1024;
+
+/// Longest trust bundle, in bytes; the bundles of Linux distributions have about 250 KB.
+pub(super) const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
+
+/// Reads everything of one profile.
+pub(super) struct Reader<'a> {
+    surroundings: &'a Surroundings,
+    /// Decides which certificates are valid.
+    pub(super) now: WallTime,
+    hash: Context,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    pub(super) fn new(surroundings: &Surroundings, now: WallTime) -> Reader<'_> {
+        Reader {
+            surroundings,
+            now,
+            hash: Context::new(&SHA256),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The digest of all that was read and the warnings, or all problems.
+    pub(super) fn finish(self) -> Result<(Digest, Vec<String>), Vec<String>> {
+        if self.problems.is_empty() {
+            Ok((digest_of(self.hash), self.warnings))
+        } else {
+            Err(self.problems)
+        }
+    }
+
+    pub(super) fn problem(&mut self, message: String) {
+        self.problems.push(message);
+    }
+
+    /// A secret from wherever it is; `role` is its name in the configuration.
+    pub(super) fn secret(&mut self, role: &str, source: &SecretRef) -> Option<Secret> {
+        match source {
+            SecretRef::File(path) => self.secret_file(role, path),
+            SecretRef::Credential(name) => {
+                let Some(folder) = &self.surroundings.credentials_directory else {
+                    self.problem(format!(
+                        "{role}: there is no $CREDENTIALS_DIRECTORY to find the credential {name:?} in: start the \
+                         daemon from a unit with LoadCredential={name}:… or LoadCredentialEncrypted="
+                    ));
+                    return None;
+                };
+                let mut parts = Path::new(name).components();
+                let plain = matches!(
+                    (parts.next(), parts.next()),
+                    (Some(Component::Normal(_)), None)
+                );
+                if !plain {
+                    self.problem(format!(
+                        "{role}: {name:?} is no name of a systemd credential: it must be a file name without a folder"
+                    ));
+                    return None;
+                }
+                let path = folder.join(name);
+                self.secret_file(role, &path)
+            }
+            SecretRef::Env(name) => match std::env::var(name) {
+                Ok(text) => self.checked(role, &format!("environment variable {name}"), text),
+                Err(std::env::VarError::NotPresent) => {
+                    self.problem(format!(
+                        "{role}: the environment variable {name} is not set: set it for the daemon, or use a file"
+                    ));
+                    None
+                }
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    self.problem(format!(
+                        "{role}: the environment variable {name} is not UTF-8"
+                    ));
+                    None
+                }
+            },
+            SecretRef::Literal(secret) => {
+                self.checked(role, "the configuration", secret.expose().into())
+            }
+        }
+    }
+
+    /// A secret that is the content of a file, one line break at its end aside.
+    pub(super) fn secret_file(&mut self, role: &str, path: &Path) -> Option<Secret> {
+        let bytes = self.file(role, path, LONGEST_SECRET, true)?;
+        let bytes = bytes
+            .strip_suffix(b"\r\n")
+            .or_else(|| bytes.strip_suffix(b"\n"))
+            .unwrap_or(&bytes);
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.checked(role, &path.display().to_string(), text.into()),
+            Err(_) => {
+                self.problem(format!(
+                    "{role}: {} is not UTF-8 text: write the secret into it as text, without a byte order mark",
+                    path.display()
+                ));
+                None
+            }
+        }
+    }
+
+    /// All bytes of a regular file of at most `most` bytes.
+    pub(super) fn file(
+        &mut self,
+        role: &str,
+        path: &Path,
+        most: u64,
+        secret: bool,
+    ) -> Option<Zeroizing<Vec<u8>>> {
+        match read(path, most) {
+            Ok((bytes, mode)) => {
+                let in_credentials = self
+                    .surroundings
+                    .credentials_directory
+                    .as_ref()
+                    .is_some_and(|folder| path.starts_with(folder));
+                if secret && mode & 0o004 != 0 && !in_credentials {
+                    self.warnings.push(format!(
+                        "{role}: {} can be read by everybody on this machine: chmod o-r it",
+                        path.display()
+                    ));
+                }
+                self.note(role, &bytes);
+                Some(bytes)
+            }
+            Err(why) => {
+                self.problem(format!("{role}: {}: {why}", path.display()));
+                None
+            }
+        }
+    }
+
+    fn checked(&mut self, role: &str, place: &str, text: String) -> Option<Secret> {
+        let secret = Secret::new(text);
+        let text = secret.expose();
+        if text.is_empty() {
+            self.problem(format!(
+                "{role}: {place} is empty: write the secret into it, or wait until whoever does has done so"
+            ));
+            return None;
+        }
+        if text.len() as u64 > LONGEST_SECRET {
+            self.problem(format!(
+                "{role}: {place} is longer than {} KiB: that is no secret",
+                LONGEST_SECRET / 1024
+            ));
+            return None;
+        }
+        if text.chars().any(char::is_control) {
+            self.problem(format!(
+                "{role}: {place} has a line break or another control character in it: it must hold the secret alone"
+            ));
+            return None;
+        }
+        self.note(role, text.as_bytes());
+        Some(secret)
+    }
+
+    fn note(&mut self, role: &str, bytes: &[u8]) {
+        update(&mut self.hash, role.as_bytes());
+        update(&mut self.hash, bytes);
+    }
+}
+
+/// The digest of some pieces.
+pub(super) fn digest(pieces: &[&[u8]]) -> Digest {
+    let mut hash = Context::new(&SHA256);
+    for piece in pieces {
+        update(&mut hash, piece);
+    }
+    digest_of(hash)
+}
+
+/// The length goes first, so that `ab` + `c` differs from `a` + `bc`.
+fn update(hash: &mut Context, piece: &[u8]) {
+    hash.update(&(piece.len() as u64).to_be_bytes());
+    hash.update(piece);
+}
+
+fn digest_of(hash: Context) -> Digest {
+    let mut out = [0; 32];
+    out.copy_from_slice(hash.finish().as_ref());
+    Digest(out)
+}
+
+/// Bytes and mode, or cause and cure.
+fn read(path: &Path, most: u64) -> Result<(Zeroizing<Vec<u8>>, u32), String> {
+    // Not blocking: opening a pipe that nobody writes to would hang the daemon.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+        .map_err(|error| explain(&error))?;
+    let about = file.metadata().map_err(|error| explain(&error))?;
+    if !about.is_file() {
+        return Err("is no regular file: name a file".into());
+    }
+    // One piece of memory from the start, so that no half-grown copy of a secret stays behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(
+        usize::try_from(about.size().min(most)).unwrap_or(0) + 1,
+    ));
+    fill(&file, most, &mut bytes).map_err(|error| explain(&error))?;
+    if bytes.len() as u64 > most {
+        return Err(format!(
+            "is longer than {} KiB: that is not what it was taken for",
+            most / 1024
+        ));
+    }
+    Ok((bytes, about.mode()))
+}
+
+fn fill(file: &File, most: u64, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
+    file.take(most + 1).read_to_end(bytes)
+}
+
+fn explain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "does not exist: create it, or correct the path in the configuration".into()
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "cannot be read (permission denied): let the daemon's user read it, folders on the way included".into()
+        }
+        _ => format!("cannot be read ({error}): look at the file and its file system"),
+    }
+}

@@ -1,0 +1,320 @@
+//! `method = "oauth2"`: discovery when needed, then one POST to the token endpoint. Redirects are never followed,
+//! nothing is retried, everything is bounded in time and size.
+
+mod discovery;
+mod sign;
+mod transport;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER,
+};
+use url::Url;
+
+use self::discovery::Discovery;
+use self::sign::Signer;
+use self::transport::Answer;
+use self::upstream::Upstream;
+pub(super) use self::upstream::Upstreams;
+use super::{Attempt, Provider, Random, Shared, required};
+use crate::clock::Clock;
+use crate::core::credential::{Issued, Variant};
+use crate::core::failure::{Failure, FailureKind};
+use crate::core::oauth::discovery::Document;
+use crate::core::oauth::request::{Proof, Request, encoded, scopes};
+use crate::core::oauth::response::{Asked, Response, judge};
+use crate::core::oauth::withhold::place;
+use crate::core::profile::{ClientAuth, Endpoint, OAuth2, Profile};
+use crate::core::secret::Secret;
+use crate::material::{AssertionMaterial, Material};
+
+/// Added to twice the HTTP timeout for the deadline of one whole attempt: time to sign, parse and be scheduled.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// Gets tokens with the client credentials grant.
+pub(super) struct OAuth2Provider {
+    oauth: OAuth2,
+    refuse_bound: bool,
+    proof: Prover,
+    /// Whether a client certificate is presented: then the mTLS alias of the token endpoint applies.
+    with_certificate: bool,
+    upstream: Arc<Upstream>,
+    /// None when the token endpoint is configured.
+    discovery: Option<Arc<Discovery>>,
+    clock: Clock,
+    random: Random,
+}
+
+/// What proves the client.
+enum Prover {
+    Nothing,
+    Secret(Secret),
+    Signed(Signer),
+    /// client_secret_jwt: the secret is kept to be withheld from messages.
+    SignedWithSecret(Signer, Secret),
+    Ready(Secret),
+}
+
+impl OAuth2Provider {
+    pub(super) fn new(
+        profile: &Profile,
+        oauth: &OAuth2,
+        material: Material,
+        shared: &Shared,
+    ) -> Result<OAuth2Provider, Failure> {
+        let proof = prover(oauth, &material)?;
+        let upstream = shared.upstreams.get(
+            &oauth.idp.http,
+            &material.trust,
+            material.identity.as_ref(),
+            &shared.tls,
+        )?;
+        let discovery = match &oauth.idp.endpoint {
+            Endpoint::Issuer(issuer) => {
+                Some(upstream.discovery(issuer, oauth.idp.allow_insecure_http))
+            }
+            Endpoint::Token(_) => None,
+        };
+        Ok(OAuth2Provider {
+            oauth: oauth.clone(),
+            refuse_bound: profile.refuse_bound_tokens,
+            proof,
+            with_certificate: material.identity.is_some(),
+            upstream,
+            discovery,
+            clock: shared.clock.clone(),
+            random: shared.random,
+        })
+    }
+
+    async fn attempt(&self, variant: &Variant) -> Result<Issued, Failure> {
+        let deadline = self
+            .oauth
+            .idp
+            .http
+            .timeout
+            .saturating_mul(2)
+            .saturating_add(SLACK);
+        match tokio::time::timeout(deadline, self.ask(variant)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Failure::transient(format!(
+                "{} did not answer discovery and token request within {}: check the network, or raise http.timeout",
+                self.named(),
+                humantime::format_duration(deadline)
+            ))),
+        }
+    }
+
+    async fn ask(&self, variant: &Variant) -> Result<Issued, Failure> {
+        let document = match &self.discovery {
+            Some(discovery) => Some(
+                discovery
+                    .document(&self.upstream, &self.clock, &self.kept_secrets())
+                    .await?,
+            ),
+            None => None,
+        };
+        let endpoint = match (&document, &self.oauth.idp.endpoint) {
+            (Some(document), _) => document.endpoint(self.with_certificate),
+            (None, Endpoint::Token(url) | Endpoint::Issuer(url)) => url,
+        };
+        let outcome = self.post(endpoint, document.as_deref(), variant).await;
+        match outcome {
+            Ok(issued) => Ok(issued),
+            Err(Refused {
+                mut failure,
+                endpoint_lost,
+            }) => {
+                if let (Some(discovery), Some(document)) = (&self.discovery, &document) {
+                    if endpoint_lost {
+                        discovery.doubt(document);
+                    }
+                    let hint = document.hint(self.oauth.client_auth.as_str());
+                    if let (FailureKind::Permanent, Some(hint)) = (failure.kind, hint) {
+                        failure.message = format!("{}; {hint}", failure.message);
+                    }
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    async fn post(
+        &self,
+        endpoint: &Url,
+        document: Option<&Document>,
+        variant: &Variant,
+    ) -> Result<Issued, Refused> {
+        let assertion = self.assertion(endpoint, document)?;
+        let proof = match (&self.proof, &assertion) {
+            (_, Some(assertion)) => Proof::Assertion(assertion),
+            (Prover::Secret(secret), None) => Proof::Secret(secret),
+            (_, None) => Proof::Nothing,
+        };
+        let request = Request::new(&self.oauth, variant, proof);
+        let seen = self.seen(&request, assertion.as_ref());
+        let seen: Vec<&Secret> = seen.iter().collect();
+
+        let client = self.upstream.client(endpoint)?;
+        let mut post = client
+            .post(endpoint.clone())
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(authorization) = &request.authorization {
+            let mut value = HeaderValue::from_str(authorization.expose()).map_err(|_| {
+                Failure::permanent("client_id and client_secret do not fit into a header")
+            })?;
+            value.set_sensitive(true);
+            post = post.header(AUTHORIZATION, value);
+        }
+        let post = post.body(Bytes::from_owner(request.form()));
+        let asked_at = self.clock.now();
+        let answer = transport::send(post).await.map_err(|error| Refused {
+            failure: self.upstream.explain(&error, endpoint, &seen),
+            endpoint_lost: error.is_connect(),
+        })?;
+        let now = self.clock.now();
+        let Answer {
+            status,
+            headers,
+            body,
+        } = &answer;
+        let response = Response {
+            status: *status,
+            content_type: text(headers, CONTENT_TYPE),
+            date: text(headers, DATE),
+            retry_after: text(headers, RETRY_AFTER),
+            location: text(headers, LOCATION),
+            body: body.as_ref().map(|body| body.as_slice()),
+        };
+        judge(
+            &response,
+            &Asked {
+                endpoint,
+                client_auth: self.oauth.client_auth.as_str(),
+                scopes: scopes(&self.oauth, variant),
+                refuse_bound: self.refuse_bound,
+                secrets: &seen,
+                asked_at,
+                now,
+            },
+        )
+        .map_err(|failure| Refused {
+            failure,
+            endpoint_lost: matches!(status, 404 | 405),
+        })
+    }
+
+    /// A client assertion, signed for this one request.
+    fn assertion(
+        &self,
+        endpoint: &Url,
+        document: Option<&Document>,
+    ) -> Result<Option<Secret>, Failure> {
+        let signer = match &self.proof {
+            Prover::Nothing | Prover::Secret(_) => return Ok(None),
+            Prover::Ready(assertion) => return Ok(Some(assertion.clone())),
+            Prover::Signed(signer) | Prover::SignedWithSecret(signer, _) => signer,
+        };
+        let issuer = document.map(|document| document.issuer.as_str());
+        signer
+            .sign(
+                &self.oauth.client_id,
+                issuer.unwrap_or(endpoint.as_str()),
+                self.clock.now().wall,
+                self.random,
+            )
+            .map(Some)
+    }
+
+    /// What the server may know from earlier requests.
+    fn kept_secrets(&self) -> Vec<Secret> {
+        match &self.proof {
+            Prover::Secret(secret)
+            | Prover::SignedWithSecret(_, secret)
+            | Prover::Ready(secret) => vec![secret.clone()],
+            Prover::Nothing | Prover::Signed(_) => Vec::new(),
+        }
+    }
+
+    /// Everything secret in this request, in every form in which the server sees it.
+    fn seen(&self, request: &Request, assertion: Option<&Secret>) -> Vec<Secret> {
+        let mut seen = self.kept_secrets();
+        seen.extend(seen.first().map(encoded));
+        seen.extend(request.authorization.as_ref().map(|header| {
+            let bare = header.expose();
+            Secret::new(bare.strip_prefix("Basic ").unwrap_or(bare).into())
+        }));
+        seen.extend(assertion.cloned());
+        seen
+    }
+
+    fn named(&self) -> String {
+        let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &self.oauth.idp.endpoint;
+        place(url)
+    }
+}
+
+impl Provider for OAuth2Provider {
+    fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a> {
+        Box::pin(self.attempt(variant))
+    }
+}
+
+/// A failure, and whether it makes the discovered endpoint doubtful.
+struct Refused {
+    failure: Failure,
+    endpoint_lost: bool,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Refused {
+        Refused {
+            failure,
+            endpoint_lost: false,
+        }
+    }
+}
+
+/// Every method gets exactly what it needs or fails: there is no way from one to another (trap 30).
+fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
+    let secret = || required(material.secret.clone(), "client_secret");
+    match &oauth.client_auth {
+        ClientAuth::SecretBasic(_) | ClientAuth::SecretPost(_) => Ok(Prover::Secret(secret()?)),
+        ClientAuth::SecretJwt(_, assertion) => {
+            let secret = secret()?;
+            let signer = Signer::with_secret(assertion, &secret)?;
+            Ok(Prover::SignedWithSecret(signer, secret))
+        }
+        ClientAuth::PrivateKeyJwt(assertion) => match &material.assertion {
+            Some(AssertionMaterial::Key(key)) => {
+                Ok(Prover::Signed(Signer::with_key(assertion, key)?))
+            }
+            Some(AssertionMaterial::Ready(ready)) => Ok(Prover::Ready(ready.clone())),
+            None => Err(Failure::permanent(
+                "client_auth = \"private_key_jwt\" needs assertion.key or assertion.file",
+            )),
+        },
+        ClientAuth::Tls | ClientAuth::SelfSignedTls => match &material.identity {
+            Some(_) => Ok(Prover::Nothing),
+            None => Err(Failure::permanent(format!(
+                "client_auth = \"{}\" needs tls.certificate and tls.key",
+                oauth.client_auth.as_str()
+            ))),
+        },
+        ClientAuth::None => Ok(Prover::Nothing),
+    }
+}
+
+/// A header's value, if it is text.
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}

@@ -1,0 +1,180 @@
+//! The discovery document of one issuer, looked up within attempts and never only at the start (trap 34).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, DATE, RETRY_AFTER};
+use url::Url;
+
+use super::text;
+use super::transport::{self, Answer};
+use super::upstream::Upstream;
+use crate::clock::Clock;
+use crate::core::failure::Failure;
+use crate::core::oauth::date;
+use crate::core::oauth::discovery::{Document, parse, places};
+use crate::core::oauth::withhold::place;
+use crate::core::secret::Secret;
+use crate::core::time::BootTime;
+
+/// A document younger than this is used without a look. Issuers move their endpoints rarely, and a lost endpoint makes
+/// the document doubtful at once.
+const FRESH: Duration = Duration::from_secs(3600);
+
+/// After a look that failed, an old document is used for this long before the next look, so that an issuer whose
+/// discovery is broken does not cost every attempt a timeout.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// What is known about an issuer's endpoints.
+pub(super) struct Discovery {
+    issuer: Url,
+    allow_insecure_http: bool,
+    state: Mutex<State>,
+    /// Held by the one who looks; the others take its result.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Kept however old it gets: better than nothing.
+    document: Option<Arc<Document>>,
+    /// Until then the document is used without a look. None: look.
+    fresh_until: Option<BootTime>,
+    /// The last look that failed, and when it ended.
+    failed: Option<(BootTime, Failure)>,
+}
+
+impl Discovery {
+    pub(super) fn new(issuer: Url, allow_insecure_http: bool) -> Discovery {
+        Discovery {
+            issuer,
+            allow_insecure_http,
+            state: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The document, fetched if there is none that is fresh. Of many who need it at the same time one looks and the
+    /// others take its result, a failure too: they do not queue up to be refused one after the other (trap 11).
+    pub(super) async fn document(
+        &self,
+        upstream: &Upstream,
+        clock: &Clock,
+        secrets: &[Secret],
+    ) -> Result<Arc<Document>, Failure> {
+        let asked = clock.now().boot;
+        if let Some(document) = self.fresh(asked) {
+            return Ok(document);
+        }
+        let _turn = self.turn.lock().await;
+        if let Some(document) = self.fresh(clock.now().boot) {
+            return Ok(document);
+        }
+        if let Some((ended, failure)) = &self.state().failed
+            && *ended > asked
+        {
+            return Err(failure.clone());
+        }
+        let secrets: Vec<&Secret> = secrets.iter().collect();
+        // Both places together, so that discovery and token request stay within twice the timeout.
+        let looked = tokio::time::timeout(upstream.timeout(), self.look(upstream, clock, &secrets))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Failure::transient(format!(
+                    "the discovery document of {} did not come within {}: check the network, or raise http.timeout",
+                    place(&self.issuer),
+                    humantime::format_duration(upstream.timeout())
+                )))
+            });
+        let now = clock.now().boot;
+        let mut state = self.state();
+        match looked {
+            Ok(document) => {
+                let document = Arc::new(document);
+                state.document = Some(document.clone());
+                state.fresh_until = Some(now.plus(FRESH));
+                state.failed = None;
+                Ok(document)
+            }
+            Err(failure) => {
+                if let Some(document) = state.document.clone() {
+                    state.fresh_until = Some(now.plus(GRACE));
+                    return Ok(document);
+                }
+                state.failed = Some((now, failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    /// The token endpoint of this document is gone: look again before the next request.
+    pub(super) fn doubt(&self, used: &Arc<Document>) {
+        let mut state = self.state();
+        if state
+            .document
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, used))
+        {
+            state.fresh_until = None;
+        }
+    }
+
+    fn fresh(&self, now: BootTime) -> Option<Arc<Document>> {
+        let state = self.state();
+        state.fresh_until.filter(|until| now < *until)?;
+        state.document.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is a few assignments that cannot panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// OpenID Connect's place first, then RFC 8414's if there is no document.
+    async fn look(
+        &self,
+        upstream: &Upstream,
+        clock: &Clock,
+        secrets: &[&Secret],
+    ) -> Result<Document, Failure> {
+        for url in places(&self.issuer) {
+            let at = place(&url);
+            let get = upstream
+                .client(&url)?
+                .get(url.clone())
+                .header(ACCEPT, "application/json");
+            let answer = transport::send(get)
+                .await
+                .map_err(|error| upstream.explain(&error, &url, secrets))?;
+            let Answer {
+                status,
+                headers,
+                body,
+            } = &answer;
+            match (status, body) {
+                (404, _) | (200, None) => {}
+                (200, Some(body)) => {
+                    match parse(body, &self.issuer, self.allow_insecure_http, secrets) {
+                        Ok(document) => return Ok(document),
+                        Err(Some(why)) => return Err(Failure::permanent(why)),
+                        Err(None) => {}
+                    }
+                }
+                _ => {
+                    let date = text(headers, DATE).and_then(date::parse);
+                    let wait = text(headers, RETRY_AFTER)
+                        .and_then(|text| date::retry_after(text, date, clock.now().wall.0));
+                    return Err(Failure::transient(format!(
+                        "{at} answered HTTP {status} instead of the discovery document: check issuer, or set token_url \
+                         instead; it is asked again by itself"
+                    ))
+                    .with_retry_after(wait));
+                }
+            }
+        }
+        let [first, second] = places(&self.issuer).map(|url| place(&url));
+        Err(Failure::transient(format!(
+            "there is no discovery document at {first} or {second}: check issuer, or set token_url instead"
+        )))
+    }
+}

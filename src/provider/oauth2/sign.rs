@@ -1,0 +1,151 @@
+//! Signs client assertions (RFC 7523 §2.2).
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
+    RsaKeyPair,
+};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::{EncodingKey, Header};
+use rustls_pki_types::PrivateKeyDer;
+use zeroize::Zeroizing;
+
+use crate::core::failure::Failure;
+use crate::core::oauth::assertion::{Claims, KeyKind, algorithm};
+use crate::core::profile::Assertion;
+use crate::core::secret::Secret;
+use crate::core::time::WallTime;
+use crate::material::AssertionKey;
+use crate::provider::Random;
+
+/// Key and header of a client's assertions.
+pub(super) struct Signer {
+    key: EncodingKey,
+    header: Header,
+    audience: Option<String>,
+    lifetime: Duration,
+}
+
+impl Signer {
+    /// private_key_jwt.
+    pub(super) fn with_key(
+        assertion: &Assertion,
+        material: &AssertionKey,
+    ) -> Result<Signer, Failure> {
+        let (kind, key) = encoding_key(&material.key).ok_or_else(|| {
+            Failure::permanent(
+                "assertion.key cannot be used to sign: use RSA from 2048 bits, P-256, P-384 or Ed25519",
+            )
+        })?;
+        let mut signer = Signer::new(assertion, kind, key)?;
+        if assertion.x5t {
+            let Some(certificate) = &material.certificate else {
+                return Err(Failure::permanent(
+                    "assertion.x5t = true needs assertion.certificate to take the thumbprints of",
+                ));
+            };
+            let print = |algorithm| URL_SAFE_NO_PAD.encode(digest::digest(algorithm, certificate));
+            // RFC 7515 §4.1.7 wants SHA-1 for x5t: it names a certificate and protects nothing.
+            signer.header.x5t = Some(print(&digest::SHA1_FOR_LEGACY_USE_ONLY));
+            signer.header.x5t_s256 = Some(print(&digest::SHA256));
+        }
+        Ok(signer)
+    }
+
+    /// client_secret_jwt.
+    pub(super) fn with_secret(assertion: &Assertion, secret: &Secret) -> Result<Signer, Failure> {
+        let key = EncodingKey::from_secret(secret.expose().as_bytes());
+        Signer::new(assertion, KeyKind::Hmac, key)
+    }
+
+    fn new(assertion: &Assertion, kind: KeyKind, key: EncodingKey) -> Result<Signer, Failure> {
+        let algorithm =
+            algorithm(assertion.algorithm.as_deref(), kind).map_err(Failure::permanent)?;
+        let mut header = Header::new(algorithm);
+        header.kid = assertion.kid.clone();
+        Ok(Signer {
+            key,
+            header,
+            audience: assertion.audience.clone(),
+            lifetime: assertion.lifetime,
+        })
+    }
+
+    /// A fresh assertion; `audience` is used when none is configured.
+    pub(super) fn sign(
+        &self,
+        client_id: &str,
+        audience: &str,
+        now: WallTime,
+        random: Random,
+    ) -> Result<Secret, Failure> {
+        let mut jti = [0; 16];
+        random(&mut jti).map_err(|_| {
+            Failure::transient("the random source failed: look at the system's log")
+        })?;
+        let claims = Claims::new(
+            client_id,
+            self.audience.as_deref().unwrap_or(audience),
+            self.lifetime,
+            now,
+            URL_SAFE_NO_PAD.encode(jti),
+        );
+        jsonwebtoken::encode(&self.header, &claims, &self.key)
+            .map(Secret::new)
+            .map_err(|_| {
+                Failure::permanent(format!(
+                    "the assertion could not be signed with {:?}: check assertion.key and assertion.algorithm",
+                    self.header.alg
+                ))
+            })
+    }
+}
+
+/// The key as jsonwebtoken wants it: RSA as PKCS#1, curves as PKCS#8.
+fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, EncodingKey)> {
+    let bytes = der.secret_der();
+    let rsa = match der {
+        PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(bytes).is_ok(),
+        PrivateKeyDer::Pkcs8(_) => RsaKeyPair::from_pkcs8(bytes).is_ok(),
+        _ => false,
+    };
+    if rsa {
+        let label = match der {
+            PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+            _ => "PRIVATE KEY",
+        };
+        // jsonwebtoken unwraps PKCS#8 only out of PEM.
+        let body = Zeroizing::new(STANDARD.encode(bytes));
+        let mut pem = Zeroizing::new(String::with_capacity(body.len() + 80));
+        for piece in [
+            "-----BEGIN ",
+            label,
+            "-----\n",
+            &body,
+            "\n-----END ",
+            label,
+            "-----\n",
+        ] {
+            pem.push_str(piece);
+        }
+        let key = EncodingKey::from_rsa_pem(pem.as_bytes()).ok()?;
+        return Some((KeyKind::Rsa, key));
+    }
+    let curves: [(&'static EcdsaSigningAlgorithm, KeyKind); 3] = [
+        (&ECDSA_P256_SHA256_FIXED_SIGNING, KeyKind::P256),
+        (&ECDSA_P384_SHA384_FIXED_SIGNING, KeyKind::P384),
+        (&ECDSA_P521_SHA512_FIXED_SIGNING, KeyKind::P521),
+    ];
+    for (curve, kind) in curves {
+        if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, bytes) {
+            let pkcs8 = pair.to_pkcs8v1().ok()?;
+            return Some((kind, EncodingKey::from_ec_der(pkcs8.as_ref())));
+        }
+    }
+    Ed25519KeyPair::from_pkcs8(bytes).ok()?;
+    Some((KeyKind::Ed25519, EncodingKey::from_ed_der(bytes)))
+}

@@ -1,0 +1,215 @@
+//! One HTTP exchange, bounded in size, and its failures in words.
+//!
+//! The words are ours. Texts of other libraries are shown only where they are fixed: server names out of certificates
+//! and the like could repeat what the server knows of us (trap 32).
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use reqwest::RequestBuilder;
+use reqwest::header::HeaderMap;
+use rustls::{AlertDescription, CertificateError};
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::core::failure::Failure;
+use crate::core::oauth::response::LONGEST_BODY;
+use crate::core::oauth::withhold::foreign_place;
+use crate::core::secret::Secret;
+
+/// What came back.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    /// None when it was longer than [`LONGEST_BODY`], or broke off while the status already told enough.
+    pub(super) body: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// Sends a request and reads the answer, at most [`LONGEST_BODY`] bytes of it; past that the connection is closed.
+pub(super) async fn send(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+    let mut response = request.send().await?;
+    let status = response.status().as_u16();
+    // One piece of memory from the start: a token is in it, and growing would leave copies behind.
+    let mut body = Zeroizing::new(Vec::with_capacity(LONGEST_BODY));
+    let body = loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > LONGEST_BODY => break None,
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break Some(body),
+            Err(error) if status == 200 => return Err(error),
+            Err(_) => break None,
+        }
+    };
+    Ok(Answer {
+        status,
+        headers: std::mem::take(response.headers_mut()),
+        body,
+    })
+}
+
+/// The way that a request went.
+pub(super) struct Way {
+    pub(super) connect_timeout: Duration,
+    pub(super) timeout: Duration,
+    /// Origin of the configured proxy.
+    pub(super) proxy: Option<String>,
+    pub(super) with_certificate: bool,
+}
+
+/// Why there was no answer. Transient, unless the server refused our certificate: that needs another certificate.
+pub(super) fn explain(
+    error: &reqwest::Error,
+    url: &Url,
+    way: &Way,
+    secrets: &[&Secret],
+) -> Failure {
+    let at = foreign_place(url, secrets);
+    let through = match &way.proxy {
+        Some(proxy) => format!(" (through the proxy {proxy})"),
+        None => String::new(),
+    };
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return explain_tls(tls, &at, way);
+    }
+    let why = if error.is_dns() {
+        "its host name cannot be resolved: check the name, DNS, and whether a proxy is needed"
+            .into()
+    } else if error.is_timeout() && error.is_connect() {
+        format!(
+            "no connection within {}: check host, port, firewall and proxy, or raise http.connect_timeout",
+            humantime::format_duration(way.connect_timeout)
+        )
+    } else if error.is_timeout() {
+        format!(
+            "no complete answer within {}: the identity provider is slow; if it stays, raise http.timeout",
+            humantime::format_duration(way.timeout)
+        )
+    } else if let Some(io) = find::<io::Error>(error) {
+        explain_io(io)
+    } else if let Some(hyper) = find::<hyper::Error>(error) {
+        // hyper's own texts are fixed ones.
+        format!("the answer is no proper HTTP ({hyper}): check scheme, port and proxy")
+    } else if error.is_connect() {
+        "no connection: check host, port, firewall and proxy".into()
+    } else {
+        "the exchange broke off: it is tried again by itself".into()
+    };
+    Failure::transient(format!("{at} cannot be reached{through}: {why}"))
+}
+
+fn explain_io(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "the connection was refused: check host and port, and that it is running".into()
+        }
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => {
+            "the connection was closed in the middle: check scheme, port and proxy, and the log of the identity \
+             provider"
+                .into()
+        }
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "there is no route to it: check network and proxy".into()
+        }
+        // The kind's text is fixed; the error's may not be.
+        kind => format!("the network failed ({kind}): check host, port, firewall and proxy"),
+    }
+}
+
+fn explain_tls(error: &rustls::Error, at: &str, way: &Way) -> Failure {
+    let certificate = |why: &str| {
+        Failure::transient(format!(
+            "the TLS certificate of {at} cannot be trusted: {why}"
+        ))
+    };
+    match error {
+        rustls::Error::InvalidCertificate(why) => match why {
+            CertificateError::UnknownIssuer => certificate(
+                "its issuer is unknown; set tls.ca to the CA's certificate, or add it to the system's roots",
+            ),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => certificate(
+                "it has expired; ask the identity provider's operator, and check the clock of this machine",
+            ),
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                certificate("it is not valid yet; check the clock of this machine")
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                certificate(
+                    "it was issued for another host name; use the name that the certificate has, or let it be issued \
+                     for this one",
+                )
+            }
+            CertificateError::Revoked => {
+                certificate("it has been revoked; ask the identity provider's operator")
+            }
+            _ => certificate(
+                "it does not pass the check (wrong purpose, signature or form); ask the identity provider's operator",
+            ),
+        },
+        rustls::Error::AlertReceived(alert) if refuses_us(*alert, way.with_certificate) => {
+            let cure = if way.with_certificate {
+                "check that tls.certificate is valid, complete with its chain, and known to the identity provider"
+            } else {
+                "it wants one: set tls.certificate and tls.key"
+            };
+            Failure::permanent(format!(
+                "{at} refused our client certificate in the TLS handshake ({alert:?}): {cure}"
+            ))
+        }
+        rustls::Error::AlertReceived(alert) => Failure::transient(format!(
+            "{at} ended the TLS handshake ({alert:?}): check host and port, and the log of the identity provider"
+        )),
+        rustls::Error::InvalidMessage(_) => Failure::transient(format!(
+            "{at} does not speak TLS: check scheme (http or https) and port"
+        )),
+        rustls::Error::PeerIncompatible(why) => Failure::transient(format!(
+            "{at} offers no TLS 1.2 or 1.3 that fits ({why:?}): ask the identity provider's operator"
+        )),
+        rustls::Error::General(_) => Failure::transient(format!(
+            "TLS to {at} failed, most likely because the system's root certificates cannot be read: install \
+             ca-certificates, or set tls.ca"
+        )),
+        _ => Failure::transient(format!(
+            "TLS to {at} failed: check host and port, and the log of the identity provider"
+        )),
+    }
+}
+
+/// Alerts that judge the client's certificate (RFC 8446 §6.2). `certificate_required` says it outright; the others do
+/// when one was presented.
+fn refuses_us(alert: AlertDescription, with_certificate: bool) -> bool {
+    use AlertDescription as A;
+    match alert {
+        A::CertificateRequired | A::NoCertificate => true,
+        A::BadCertificate
+        | A::UnsupportedCertificate
+        | A::CertificateRevoked
+        | A::CertificateExpired
+        | A::CertificateUnknown
+        | A::UnknownCA
+        | A::AccessDenied => with_certificate,
+        _ => false,
+    }
+}
+
+/// The first error of a kind in the chain of causes. What `io::Error` carries is looked at too: its `source` steps
+/// over it.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        next = match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}

@@ -1,0 +1,184 @@
+//! HTTP clients and discovery documents, shared by the profiles that go the same way.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Client, Proxy, retry};
+use rustls::ClientConfig;
+use url::Url;
+
+use super::discovery::Discovery;
+use super::transport;
+use crate::core::failure::Failure;
+use crate::core::oauth::withhold::{is_loopback, origin};
+use crate::core::profile::Http;
+use crate::core::secret::Secret;
+use crate::material::{Digest, Identity, Trust};
+use crate::tls::Tls;
+
+/// An idle connection is closed after this. Renewals are minutes apart, so that a longer time would keep TLS buffers
+/// (tens of kilobytes each) for nothing; a burst of profiles of one issuer still shares a connection.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Idle connections kept per host.
+const MOST_IDLE: usize = 4;
+
+/// As it stands in the issuer's log.
+const USER_AGENT: &str = concat!("tokend/", env!("CARGO_PKG_VERSION"));
+
+/// Makes two profiles share a client: the same settings, the same trust, the same certificate.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    http: Http,
+    trust: Option<Digest>,
+    identity: Option<Digest>,
+}
+
+/// All upstreams in use. They go with their last profile.
+#[derive(Default)]
+pub(in crate::provider) struct Upstreams(Mutex<HashMap<Key, Weak<Upstream>>>);
+
+impl Upstreams {
+    /// The upstream for these settings, an existing one if there is one.
+    pub(super) fn get(
+        &self,
+        http: &Http,
+        trust: &Trust,
+        identity: Option<&Identity>,
+        tls: &Tls,
+    ) -> Result<Arc<Upstream>, Failure> {
+        let key = Key {
+            http: http.clone(),
+            trust: match trust {
+                Trust::System => None,
+                Trust::Roots(_, digest) => Some(*digest),
+            },
+            identity: identity.map(|identity| identity.digest),
+        };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(upstream) = all.get(&key).and_then(Weak::upgrade) {
+            return Ok(upstream);
+        }
+        let config = tls.client_config(trust, identity).map_err(|_| {
+            Failure::permanent(
+                "tls.certificate and tls.key cannot be used for TLS: use RSA, P-256, P-384 or Ed25519",
+            )
+        })?;
+        let upstream = Arc::new(Upstream {
+            http: http.clone(),
+            with_certificate: identity.is_some(),
+            tls: config,
+            usual: OnceLock::new(),
+            direct: OnceLock::new(),
+            discoveries: Mutex::default(),
+        });
+        all.retain(|_, upstream| upstream.strong_count() > 0);
+        all.insert(key, Arc::downgrade(&upstream));
+        Ok(upstream)
+    }
+}
+
+/// One way to identity providers.
+pub(super) struct Upstream {
+    http: Http,
+    with_certificate: bool,
+    tls: ClientConfig,
+    /// With the proxy that is configured, or those of the environment.
+    usual: OnceLock<Client>,
+    /// Without any, for loopback.
+    direct: OnceLock<Client>,
+    discoveries: Mutex<HashMap<(String, bool), Weak<Discovery>>>,
+}
+
+impl Upstream {
+    /// The client for a URL, made at its first use.
+    pub(super) fn client(&self, url: &Url) -> Result<&Client, Failure> {
+        let cell = if self.goes_direct(url) {
+            &self.direct
+        } else {
+            &self.usual
+        };
+        if let Some(client) = cell.get() {
+            return Ok(client);
+        }
+        let client = self.make(url)?;
+        Ok(cell.get_or_init(|| client))
+    }
+
+    /// The shared state of an issuer's discovery.
+    pub(super) fn discovery(&self, issuer: &Url, allow_insecure_http: bool) -> Arc<Discovery> {
+        let key = (issuer.as_str().to_owned(), allow_insecure_http);
+        let mut all = self
+            .discoveries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(discovery) = all.get(&key).and_then(Weak::upgrade) {
+            return discovery;
+        }
+        let discovery = Arc::new(Discovery::new(issuer.clone(), allow_insecure_http));
+        all.retain(|_, discovery| discovery.strong_count() > 0);
+        all.insert(key, Arc::downgrade(&discovery));
+        discovery
+    }
+
+    /// `http.timeout`
+    pub(super) fn timeout(&self) -> Duration {
+        self.http.timeout
+    }
+
+    /// A failure to get an answer, in words.
+    pub(super) fn explain(
+        &self,
+        error: &reqwest::Error,
+        url: &Url,
+        secrets: &[&Secret],
+    ) -> Failure {
+        transport::explain(
+            error,
+            url,
+            &transport::Way {
+                connect_timeout: self.http.connect_timeout,
+                timeout: self.http.timeout,
+                proxy: self.http.proxy.as_ref().map(origin),
+                with_certificate: self.with_certificate,
+            },
+            secrets,
+        )
+    }
+
+    /// The environment's proxies never see what stays on this machine; a configured one is obeyed.
+    fn goes_direct(&self, url: &Url) -> bool {
+        self.http.proxy.is_none() && is_loopback(url)
+    }
+
+    fn make(&self, url: &Url) -> Result<Client, Failure> {
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
+            .http1_only()
+            // A redirect would carry the secret to whoever the server names.
+            .redirect(Policy::none())
+            // Retrying is the lifecycle's business, and it counts.
+            .retry(retry::never())
+            .referer(false)
+            .user_agent(USER_AGENT)
+            .connect_timeout(self.http.connect_timeout)
+            .timeout(self.http.timeout)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MOST_IDLE);
+        if let Some(proxy) = &self.http.proxy {
+            let proxy = Proxy::all(proxy.as_str()).map_err(|_| {
+                Failure::permanent("http.proxy cannot be used: write it as http://host:port")
+            })?;
+            builder = builder.proxy(proxy);
+        } else if self.goes_direct(url) {
+            builder = builder.no_proxy();
+        }
+        builder.build().map_err(|_| {
+            Failure::permanent(
+                "the HTTP client cannot be set up: check http and tls of this profile",
+            )
+        })
+    }
+}
