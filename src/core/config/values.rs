@@ -1,8 +1,6 @@
 //! What single values must be, apart from where they stand.
 
-use std::net::IpAddr;
-
-use url::{Host, Url};
+use url::Url;
 
 /// Why a value will not do: the rest of a sentence that begins with the key, and what to do about it.
 #[derive(Debug)]
@@ -210,22 +208,6 @@ pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, Wrong> {
     Ok(url)
 }
 
-/// Whether a URL stays on this machine: 127.0.0.0/8, ::1 or `localhost`.
-#[must_use]
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => {
-            ip.is_loopback()
-                || ip
-                    .to_ipv4_mapped()
-                    .is_some_and(|ip| IpAddr::V4(ip).is_loopback())
-        }
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
-
 /// The known word that a misspelled one is nearest to, if it is near at all.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| -> Vec<char> {
@@ -273,23 +255,6 @@ fn distance(a: &[char], b: &[char]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn loopback_is_what_cannot_leave_the_machine() {
-        for (text, expected) in [
-            ("http://127.0.0.1:8080", true),
-            ("http://127.255.0.9/", true),
-            ("http://[::1]:1/", true),
-            ("http://LOCALHOST/x", true),
-            ("http://localhost.example/", false),
-            ("http://128.0.0.1/", false),
-            ("http://0.0.0.0/", false),
-            ("http://127.0.0.1.example/", false),
-        ] {
-            let url = Url::parse(text).expect("a URL");
-            assert_eq!(is_loopback(&url), expected, "{text}");
-        }
-    }
 
     #[test]
     fn the_nearest_word() {

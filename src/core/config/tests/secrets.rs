@@ -9,7 +9,7 @@ const SECRET: &str = "hunter2-hunter2";
 fn shown(outcome: &Outcome) -> String {
     let mut text = findings_json(&outcome.findings).to_string();
     for finding in &outcome.findings {
-        text.push_str(&format!("{finding}\n{finding:?}\n{}\n", finding.line()));
+        text.push_str(&format!("{finding}\n{finding:?}\n{}\n", finding.one_line()));
     }
     text.push_str(&format!("{:?}", outcome.config));
     text
