@@ -279,7 +279,8 @@ fn wrong_kind(report: &mut Report, spot: &Spot, key: &Key, found: &DeValue<'_>) 
         .help(help);
 }
 
-/// Tells of a rule that is not kept.
+/// Tells of a rule that is not kept. In a file that cannot be parsed a text may be something else altogether, secrets
+/// included, so nothing that could repeat a text is told there; the same goes for the functions below.
 fn obeys<T>(
     report: &mut Report,
     spot: &Spot,
@@ -291,7 +292,8 @@ fn obeys<T>(
         Err(wrong) => {
             report
                 .error(spot, format!("`{name}` {}", wrong.message))
-                .help(wrong.help);
+                .help(wrong.help)
+                .if_whole();
             None
         }
     }
@@ -322,7 +324,8 @@ fn choice(
     };
     report
         .error(spot, format!("`{name}` cannot be \"{}\"", shorten(text)))
-        .help(help);
+        .help(help)
+        .if_whole();
     None
 }
 
@@ -387,7 +390,8 @@ fn duration(
                 spot,
                 format!("`{name}` is not a duration: \"{}\"", shorten(text)),
             )
-            .help("a number with a unit, such as \"30s\", \"500ms\" or \"1h 30m\"");
+            .help("a number with a unit, such as \"30s\", \"500ms\" or \"1h 30m\"")
+            .if_whole();
         return None;
     };
     if !(low..=high).contains(&duration) {

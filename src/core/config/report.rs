@@ -326,7 +326,11 @@ impl Text {
     /// Whether a line is a table's header, or gives a value to a key that never holds a secret.
     fn is_harmless(&self, line: usize) -> bool {
         let text = self.content(line).trim_start();
-        if text.contains(['@', '{', '#']) || text.contains("\"\"\"") || text.contains("'''") {
+        // More than one key, or more than one text: the line break between two lines may be what is missing.
+        if text.contains(['@', '{', '#'])
+            || text.matches('=').count() > 1
+            || text.matches(['"', '\'']).count() > 2
+        {
             return false;
         }
         if text.starts_with('[') {

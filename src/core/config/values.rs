@@ -68,11 +68,14 @@ pub(super) fn scope(text: &str) -> Result<(), Wrong> {
         return Wrong::new("has an empty scope", "");
     }
     if text.contains(' ') {
-        let items: Vec<String> = text.split_whitespace().map(|s| format!("{s:?}")).collect();
-        return Wrong::new(
-            "has a scope with a space in it",
-            format!("one list item for each scope: [{}]", items.join(", ")),
-        );
+        let parts: Vec<&str> = text.split_whitespace().collect();
+        let items: Vec<String> = parts.iter().map(|part| format!("{part:?}")).collect();
+        // Text that is no list of scopes is not repeated: a quote in the wrong place can sweep anything in here.
+        let help = match parts.iter().all(|part| scope(part).is_ok()) {
+            true => format!("one list item for each scope: [{}]", items.join(", ")),
+            false => "one list item for each scope".into(),
+        };
+        return Wrong::new("has a scope with a space in it", help);
     }
     if !text
         .bytes()
