@@ -149,3 +149,18 @@ fn lines_without_secrets_are_shown() {
         Some("socket = /run/x")
     );
 }
+
+#[test]
+fn a_lost_line_break_does_not_show_the_secret_of_the_next_line() {
+    for line in [
+        format!("client_id = client_secret = {SECRET}"),
+        format!("username = \"demopassword = \"{SECRET}\""),
+        format!("username = \"demo\"\"{SECRET}\""),
+        format!("username = \"demo # {SECRET}"),
+        format!("issuer = \"https://u:{SECRET}@idp.example"),
+    ] {
+        let outcome = one(&format!("[profiles.p]\n{line}\n"));
+        assert!(!outcome.findings.is_empty(), "{line}");
+        assert!(!shown(&outcome).contains(SECRET), "{:#?}", outcome.findings);
+    }
+}
