@@ -143,8 +143,8 @@ fn configuration(path: &Path) -> Result<Read, StartError> {
 fn say(findings: &[Finding]) {
     for finding in findings.iter().filter(|finding| finding.profile.is_none()) {
         match finding.severity {
-            Severity::Error => error!(help = finding.help, "{}", finding.line()),
-            Severity::Warning => warn!(help = finding.help, "{}", finding.line()),
+            Severity::Error => error!(help = finding.help, "{}", finding.one_line()),
+            Severity::Warning => warn!(help = finding.help, "{}", finding.one_line()),
         }
     }
 }

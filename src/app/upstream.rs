@@ -162,7 +162,7 @@ fn refuse(error: StartError, said: &mut Vec<Finding>) {
         StartError::Config(findings) if findings == *said => return,
         StartError::Config(findings) => {
             for finding in &findings {
-                error!(help = finding.help, "{}", finding.line());
+                error!(help = finding.help, "{}", finding.one_line());
             }
             *said = findings;
         }
