@@ -40,6 +40,7 @@ fn ask_with(response: &Response<'_>, refuse_bound: bool) -> Result<Issued, Failu
         response,
         &Asked {
             endpoint: &endpoint,
+            at: &crate::core::oauth::withhold::place(&endpoint),
             client_auth: "client_secret_basic",
             scopes: &["read".into(), "write".into()],
             refuse_bound,
@@ -466,6 +467,7 @@ fn the_cure_knows_the_client_authentication() {
     ] {
         let asked = Asked {
             endpoint: &endpoint,
+            at: &crate::core::oauth::withhold::place(&endpoint),
             client_auth,
             scopes: &[],
             refuse_bound: false,
