@@ -94,11 +94,14 @@ impl Server {
                 tokio::spawn(async move {
                     match acceptor {
                         None => exchange(stream, &seen, &sent, &*answer).await,
-                        Some(acceptor) => {
-                            if let Ok(stream) = acceptor.accept(stream).await {
-                                exchange(stream, &seen, &sent, &*answer).await;
+                        Some(acceptor) => match acceptor.accept(stream).into_fallible().await {
+                            Ok(stream) => exchange(stream, &seen, &sent, &*answer).await,
+                            // Closing with bytes unread would reset the connection and may take the alert with it.
+                            Err((_, mut stream)) => {
+                                let _ = stream.shutdown().await;
+                                let _ = stream.read_to_end(&mut Vec::new()).await;
                             }
-                        }
+                        },
                     }
                 });
             }
