@@ -203,3 +203,18 @@ pub fn good_token() -> Act {
         &serde_json::json!({ "access_token": "the-token", "token_type": "Bearer", "expires_in": 300 }),
     )
 }
+
+/// A port that refuses connections for as long as this lives: bound, so that no other test gets it, but not listening.
+pub struct Refusing(tokio::net::TcpSocket);
+
+impl Refusing {
+    pub fn new() -> Refusing {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Refusing(socket)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+}
