@@ -122,7 +122,9 @@ fn watch_all(
         match watcher.watch(folder, RecursiveMode::NonRecursive) {
             Ok(()) => {}
             // Gone since it was seen, or not ours to look at: its parent tells when it comes back.
-            Err(error) if !is_limit(&error) => debug!(%error, folder = %folder.display(), "not watched"),
+            Err(error) if !is_limit(&error) => {
+                debug!(%error, folder = %folder.display(), "not watched")
+            }
             Err(error) => return Err(error),
         }
     }
@@ -214,7 +216,9 @@ impl Relevant {
             && (event.paths.is_empty()
                 || event.paths.iter().any(|path| {
                     self.names.contains(path)
-                        || path.parent().is_some_and(|folder| self.within.contains(folder))
+                        || path
+                            .parent()
+                            .is_some_and(|folder| self.within.contains(folder))
                 }))
     }
 }
@@ -286,9 +290,17 @@ mod tests {
                 })
                 .await
         );
-        assert!(place.hears(|folder| fs::remove_file(folder.join("a")).expect("removed")).await);
+        assert!(
+            place
+                .hears(|folder| fs::remove_file(folder.join("a")).expect("removed"))
+                .await
+        );
         assert!(place.hears(|folder| write(&folder.join("a"), "4")).await);
-        assert!(place.is_quiet(|folder| write(&folder.join("other"), "5")).await);
+        assert!(
+            place
+                .is_quiet(|folder| write(&folder.join("other"), "5"))
+                .await
+        );
         assert!(
             place
                 .is_quiet(|folder| drop(fs::read(folder.join("a")).expect("read")))
@@ -331,7 +343,11 @@ mod tests {
                 })
                 .await
         );
-        assert!(place.hears(|folder| fs::remove_dir_all(folder.join("sub")).expect("removed")).await);
+        assert!(
+            place
+                .hears(|folder| fs::remove_dir_all(folder.join("sub")).expect("removed"))
+                .await
+        );
         assert!(
             place
                 .hears(|folder| {
