@@ -120,44 +120,40 @@ fn finish(outcome: Result<(), StartError>) -> u8 {
     }
 }
 
-/// Reads and checks the configuration; warnings and what fails alone go to the log.
-fn configuration(path: &Path) -> Result<Config, StartError> {
+/// A configuration that can be used, and what there is to say about it.
+struct Read {
+    config: Config,
+    findings: Vec<Finding>,
+}
+
+/// Reads and checks the configuration.
+fn configuration(path: &Path) -> Result<Read, StartError> {
     let sources = load::sources(path).map_err(|error| StartError::ConfigFile(error.to_string()))?;
     let outcome = config::load(&sources);
-    let Some(config) = outcome.config else {
-        return Err(StartError::Config(outcome.findings));
-    };
-    for finding in outcome.findings {
-        let place = format!(
-            "{}:{}:{}",
-            finding.file.display(),
-            finding.line,
-            finding.column
-        );
+    match outcome.config {
+        Some(config) => Ok(Read {
+            config,
+            findings: outcome.findings,
+        }),
+        None => Err(StartError::Config(outcome.findings)),
+    }
+}
+
+/// Logs what no profile says for itself: files that cannot be used, and keys outside of profiles.
+fn say(findings: &[Finding]) {
+    for finding in findings.iter().filter(|finding| finding.profile.is_none()) {
         match finding.severity {
-            Severity::Error => error!(
-                place,
-                path = finding.path,
-                help = finding.help,
-                "{}",
-                finding.message
-            ),
-            Severity::Warning => warn!(
-                place,
-                path = finding.path,
-                help = finding.help,
-                "{}",
-                finding.message
-            ),
+            Severity::Error => error!(help = finding.help, "{}", finding.one_line()),
+            Severity::Warning => warn!(help = finding.help, "{}", finding.one_line()),
         }
     }
-    Ok(config)
 }
 
 /// Runs the daemon until SIGTERM or SIGINT. `ready` is called when the socket answers.
 fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
     supervisor::harden();
-    let config = configuration(&plan.config)?;
+    let Read { config, findings } = configuration(&plan.config)?;
+    say(&findings);
     let path = match plan.socket.clone().or_else(|| config.server.socket.clone()) {
         Some(path) => path,
         None => default_socket().map_err(|error| {
@@ -178,6 +174,7 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
     let limits = config.server.limits.clone();
     let upstream = upstream::start(upstream::Setup {
         config,
+        findings,
         config_path: plan.config.clone(),
         registry: registry.clone(),
         clock: clock.clone(),

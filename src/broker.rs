@@ -91,6 +91,13 @@ pub struct Seat {
     variants: ArcSwap<HashMap<Variant, Arc<Slot>>>,
 }
 
+/// A seat is the same as itself, whatever is published there.
+impl PartialEq for Seat {
+    fn eq(&self, other: &Seat) -> bool {
+        self.id == other.id
+    }
+}
+
 impl Seat {
     /// The profile's own credential.
     #[must_use]

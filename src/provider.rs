@@ -5,6 +5,9 @@ mod fixed;
 mod none;
 mod oauth2;
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use crate::core::profile::{ProfileName, Request};
 pub type Current = Arc<ArcSwap<Registry>>;
 
 /// Every profile of one configuration.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Registry {
     /// Grows with each configuration that was taken over.
     pub generation: u64,
@@ -23,7 +23,7 @@ pub struct Registry {
 }
 
 /// One profile, as the server sees it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Entry {
     /// Its name.
     pub name: ProfileName,
@@ -44,7 +44,7 @@ pub struct Entry {
 }
 
 /// Whether a profile works.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Standing {
     /// Its credentials are published here.
     Seated(Arc<Seat>),

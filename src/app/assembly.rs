@@ -31,6 +31,9 @@ pub struct Assembly {
     pub surroundings: Surroundings,
     pub daemon_uid: u32,
     members: BTreeMap<ProfileName, Member>,
+    /// What was logged last of each profile, so that it is not said again at every look at the files.
+    said: BTreeMap<ProfileName, Vec<String>>,
+    said_of_admins: Vec<String>,
 }
 
 /// A profile that is served.
@@ -38,6 +41,8 @@ struct Member {
     profile: Arc<Profile>,
     digest: Digest,
     seat: Arc<Seat>,
+    /// What its files gave reason to say.
+    warnings: Vec<String>,
 }
 
 /// A profile with its files read, or why not.
@@ -78,6 +83,8 @@ impl Assembly {
             surroundings,
             daemon_uid,
             members: BTreeMap::new(),
+            said: BTreeMap::new(),
+            said_of_admins: Vec::new(),
         }
     }
 
@@ -97,50 +104,51 @@ impl Assembly {
             let (applied, entry) = match prepared {
                 Ok(prepared) => {
                     let (applied, member) = self.seat(prepared, member).await;
-                    let entry = self.entry(&member.profile, &member.seat, Vec::new());
+                    let entry = self.entry(&member, None);
                     self.members.insert(name.clone(), member);
                     (applied, entry)
                 }
                 Err(invalid) => match member {
                     Some(member) => {
-                        warn!(profile = %name, why = invalid.message, "the profile cannot be used as it is now; its last good state is kept");
                         let kept = format!("its last good state is kept: {}", invalid.message);
-                        let entry = self.entry(&member.profile, &member.seat, vec![kept]);
+                        let entry = self.entry(&member, Some(kept));
                         self.members.insert(name.clone(), member);
                         (Applied::Kept, entry)
                     }
-                    None => {
-                        warn!(profile = %name, why = invalid.message, "the profile cannot be used");
-                        (Applied::Invalid, self.invalid(&name, invalid))
-                    }
+                    None => (Applied::Invalid, self.invalid(&name, invalid)),
                 },
             };
+            self.say(&entry);
             report.insert(name, applied);
             entries.push(Arc::new(entry));
         }
         let (admins, unknown) =
             Access::resolve(&config.server.admins, self.daemon_uid, &SystemDirectory);
-        for name in unknown {
-            warn!("[server] admins: {name}");
+        if unknown != self.said_of_admins {
+            for name in &unknown {
+                warn!("[server] admins: {name}");
+            }
+            self.said_of_admins = unknown;
         }
-        let generation = self.registry.load().generation + 1;
-        self.registry
-            .store(Arc::new(Registry::new(generation, admins, entries)));
+        let in_force = self.registry.load_full();
+        // A reload that changes nothing is not a new configuration.
+        if in_force.generation == 0
+            || *in_force != Registry::new(in_force.generation, admins.clone(), entries.clone())
+        {
+            let generation = in_force.generation + 1;
+            self.registry
+                .store(Arc::new(Registry::new(generation, admins, entries)));
+            info!(
+                generation,
+                profiles = report.len(),
+                "configuration in force"
+            );
+        }
         // Only now that nobody finds them any more.
         for (name, member) in before {
             self.broker.remove(&member.seat).await;
             report.insert(name, Applied::Removed);
         }
-        let changes = report
-            .values()
-            .filter(|applied| **applied != Applied::Unchanged)
-            .count();
-        info!(
-            generation,
-            profiles = report.len(),
-            changes,
-            "configuration in force"
-        );
         report
     }
 
@@ -151,6 +159,7 @@ impl Assembly {
         member: Option<&Member>,
     ) -> Result<Prepared, Invalid> {
         let digest = material.digest;
+        let warnings = material.warnings.clone();
         let unchanged = member.is_some_and(|member| {
             member.digest == digest && member.profile.same_credential(&profile)
         });
@@ -162,6 +171,7 @@ impl Assembly {
         Ok(Prepared {
             profile,
             digest,
+            warnings,
             spec,
         })
     }
@@ -170,6 +180,7 @@ impl Assembly {
         let Prepared {
             profile,
             digest,
+            warnings,
             spec,
         } = prepared;
         let (applied, seat) = match (member, spec) {
@@ -188,6 +199,7 @@ impl Assembly {
             profile,
             digest,
             seat,
+            warnings,
         };
         (applied, member)
     }
@@ -213,10 +225,31 @@ impl Assembly {
         })
     }
 
-    fn entry(&self, profile: &Profile, seat: &Arc<Seat>, mut warnings: Vec<String>) -> Entry {
-        let (access, unknown) = self.access(&profile.name, &profile.access);
-        warnings.extend(profile.warnings.iter().cloned());
-        warnings.extend(unknown);
+    /// Logs what is new of a profile.
+    fn say(&mut self, entry: &Entry) {
+        let mut lines = entry.warnings.clone();
+        if let Standing::Invalid(why) = &entry.standing {
+            lines.insert(0, format!("the profile cannot be used: {why}"));
+        }
+        let before = self.said.remove(&entry.name).unwrap_or_default();
+        for line in lines.iter().filter(|line| !before.contains(line)) {
+            warn!(profile = %entry.name, "{line}");
+        }
+        if lines.is_empty() && !before.is_empty() {
+            info!(profile = %entry.name, "nothing is wrong with the profile any more");
+        }
+        self.said.insert(entry.name.clone(), lines);
+    }
+
+    fn entry(&self, member: &Member, kept: Option<String>) -> Entry {
+        let profile = &member.profile;
+        let (access, unknown) = self.access(&profile.access);
+        let warnings = kept
+            .into_iter()
+            .chain(profile.warnings.iter().cloned())
+            .chain(member.warnings.iter().cloned())
+            .chain(unknown)
+            .collect();
         Entry {
             name: profile.name.clone(),
             method: profile.method.as_str().to_owned(),
@@ -227,13 +260,13 @@ impl Assembly {
             },
             access,
             request: profile.request.clone(),
-            standing: Standing::Seated(seat.clone()),
+            standing: Standing::Seated(member.seat.clone()),
             warnings,
         }
     }
 
     fn invalid(&self, name: &ProfileName, invalid: Invalid) -> Entry {
-        let (access, warnings) = self.access(name, &invalid.access);
+        let (access, warnings) = self.access(&invalid.access);
         Entry {
             name: name.clone(),
             method: invalid.method,
@@ -246,12 +279,8 @@ impl Assembly {
         }
     }
 
-    fn access(&self, name: &ProfileName, rules: &[AccessRule]) -> (Access, Vec<String>) {
-        let (access, unknown) = Access::resolve(rules, self.daemon_uid, &SystemDirectory);
-        for problem in &unknown {
-            warn!(profile = %name, "{problem}");
-        }
-        (access, unknown)
+    fn access(&self, rules: &[AccessRule]) -> (Access, Vec<String>) {
+        Access::resolve(rules, self.daemon_uid, &SystemDirectory)
     }
 }
 
@@ -268,6 +297,7 @@ pub fn deadline(method: &Method) -> Duration {
 struct Prepared {
     profile: Arc<Profile>,
     digest: Digest,
+    warnings: Vec<String>,
     /// None: it is served as it is.
     spec: Option<Spec>,
 }

@@ -1,30 +1,40 @@
 //! The second thread: identity providers, files, and every lifecycle.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{debug, error, warn};
 
-use super::assembly::{self, Assembly};
-use super::{StartError, configuration, daemon_uid};
+use super::assembly::{self, Applied, Assembly};
+use super::{Read, StartError, configuration, daemon_uid, say};
 use crate::broker::{Broker, Tools};
 use crate::clock::Clock;
+use crate::core::config::Finding;
 use crate::core::credential::Fingerprinter;
 use crate::core::profile::Config;
+use crate::core::profile::files::paths;
+use crate::files::{Files, Interest};
 use crate::provider;
 use crate::registry::Current;
 use crate::server;
 
-/// Files are read again this often, whatever the reasons to think that nothing has changed.
+/// Files are read again this often, for file systems that send no events.
 const POLL: Duration = Duration::from_secs(60);
+
+/// After something could not be used, its files are read again this soon, then twice as late each time up to [`POLL`]: a
+/// rotation may be under way.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the thread is made with.
 pub struct Setup {
     pub config: Config,
+    /// What has been said about it.
+    pub findings: Vec<Finding>,
     pub config_path: PathBuf,
     pub registry: Current,
     pub clock: Clock,
@@ -79,47 +89,90 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         surroundings,
         daemon_uid(),
     );
-    take_over(&mut assembly, setup.config.clone()).await;
+    let mut files = Files::new();
+    let mut interest = interest_in(&setup.config_path, &setup.config, &assembly);
+    files.follow(&interest);
+    let mut sound = take_over(&mut assembly, setup.config).await;
     if tell_ready.send(broker).is_err() {
         return;
     }
+    let mut pause = READ_AGAIN;
     loop {
-        let asked = tokio::select! {
+        let by_time = tokio::select! {
             asked = setup.reloads.recv() => match asked {
-                Some(()) => true,
+                Some(()) => false,
                 None => return,
             },
-            () = tokio::time::sleep(POLL) => false,
+            () = files.changed() => false,
+            () = tokio::time::sleep(if sound { POLL } else { pause }) => true,
             _ = setup.stop.wait_for(|stop| *stop) => return,
             ended = &mut actor => {
                 error!(?ended, "the broker has ended");
                 return;
             }
         };
-        reload(&mut assembly, &setup.config_path, asked).await;
-    }
-}
-
-async fn reload(assembly: &mut Assembly, path: &std::path::Path, asked: bool) {
-    let path = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || configuration(&path)).await;
-    match read {
-        Ok(Ok(config)) => take_over(assembly, config).await,
-        Ok(Err(StartError::Config(findings))) => {
-            for finding in findings {
-                error!(place = %format!("{}:{}:{}", finding.file.display(), finding.line, finding.column), "{}", finding.message);
+        pause = if by_time {
+            (pause * 2).min(POLL)
+        } else {
+            READ_AGAIN
+        };
+        // Watched before it is read, so that nothing changes unseen in between.
+        files.follow(&interest);
+        let path = setup.config_path.clone();
+        sound = match tokio::task::spawn_blocking(move || configuration(&path)).await {
+            Ok(Ok(Read { config, findings })) => {
+                if findings != setup.findings {
+                    say(&findings);
+                    setup.findings = findings;
+                }
+                let now = interest_in(&setup.config_path, &config, &assembly);
+                if now != interest {
+                    interest = now;
+                    files.follow(&interest);
+                }
+                take_over(&mut assembly, config).await
             }
-            warn!(
-                asked,
-                "the configuration cannot be used; the one in force is kept"
-            );
-        }
-        Ok(Err(error)) => warn!(asked, "{error}; the configuration in force is kept"),
-        Err(error) => error!(%error, "reading the configuration failed in tokend itself"),
+            Ok(Err(error)) => {
+                refuse(error, &mut setup.findings);
+                false
+            }
+            Err(error) => {
+                error!(%error, "reading the configuration failed in tokend itself");
+                false
+            }
+        };
     }
 }
 
-async fn take_over(assembly: &mut Assembly, config: Config) {
+/// The files and folders that matter.
+fn interest_in(path: &Path, config: &Config, assembly: &Assembly) -> Interest {
+    let mut files = paths(config);
+    files.insert(path.to_owned());
+    let mut folders = BTreeSet::new();
+    if let Some(folder) = path.parent() {
+        folders.insert(folder.join("profiles.d"));
+    }
+    folders.extend(assembly.surroundings.credentials_directory.clone());
+    Interest { files, folders }
+}
+
+/// Says, once, why the configuration in force stays.
+fn refuse(error: StartError, said: &mut Vec<Finding>) {
+    match error {
+        StartError::Config(findings) if findings == *said => return,
+        StartError::Config(findings) => {
+            for finding in &findings {
+                error!(help = finding.help, "{}", finding.one_line());
+            }
+            *said = findings;
+        }
+        error => error!("{error}"),
+    }
+    warn!("the configuration cannot be used; the one in force is kept");
+}
+
+/// Takes a configuration over; whether every profile of it can be used.
+async fn take_over(assembly: &mut Assembly, config: Config) -> bool {
     let (surroundings, clock) = (assembly.surroundings.clone(), assembly.clock.clone());
     let read = tokio::task::spawn_blocking(move || {
         let gathered = assembly::gather(&config, &surroundings, &clock);
@@ -129,9 +182,15 @@ async fn take_over(assembly: &mut Assembly, config: Config) {
     match read {
         Ok((config, gathered)) => {
             let report = assembly.apply(&config, gathered).await;
-            info!(?report, "profiles");
+            debug!(?report, "profiles");
+            !report
+                .values()
+                .any(|applied| matches!(applied, Applied::Kept | Applied::Invalid))
         }
-        Err(error) => error!(%error, "reading the profiles' files failed in tokend itself"),
+        Err(error) => {
+            error!(%error, "reading the profiles' files failed in tokend itself");
+            false
+        }
     }
 }
 

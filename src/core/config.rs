@@ -10,9 +10,10 @@ mod oauth;
 mod preset;
 mod profiles;
 mod read;
-mod reference;
+pub mod reference;
 mod report;
 mod schema;
+mod section;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -22,13 +23,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::profile::{Config, Invalid, Profile, ProfileName};
 use gather::RawProfile;
 use report::{Owner, Report};
-
-pub use finding::{Finding, Severity, findings_json};
-pub use reference::reference;
-pub use values::is_loopback;
 
 /// One file's content.
 #[derive(Clone, Debug)]
@@ -71,6 +70,58 @@ pub struct Outcome {
     pub config: Option<Config>,
     /// Everything that was noticed, in the order of the files.
     pub findings: Vec<Finding>,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something cannot be used.
+    Error,
+    /// Allowed, but unwise.
+    Warning,
+}
+
+/// One problem with its place. Never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The key, from the root, with dots: `profiles.orders.client_id`; empty where there is none.
+    pub path: String,
+    /// The file.
+    pub file: PathBuf,
+    /// From 1.
+    pub line: u32,
+    /// From 1, in characters.
+    pub column: u32,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// What to do about it; empty where the message says it already.
+    pub help: String,
+    /// The profile that it belongs to.
+    pub profile: Option<ProfileName>,
+    /// The line of the file; None where it could hold a secret.
+    pub snippet: Option<String>,
+}
+
+/// `{"findings": […]}` as `tokend check --json` prints it.
+#[must_use]
+pub fn findings_json(findings: &[Finding]) -> Value {
+    let list: Vec<Value> = findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "severity": finding.severity.as_str(),
+                "path": finding.path,
+                "file": finding.file.to_string_lossy(),
+                "line": finding.line,
+                "column": finding.column,
+                "message": finding.message,
+                "help": finding.help,
+            })
+        })
+        .collect();
+    json!({ "findings": list })
 }
 
 /// Checks a configuration. Never fails as a whole: what cannot be used is said in the outcome.
@@ -134,23 +185,27 @@ fn verdict(
         .and_then(|section| section.text("idp"))
         .map(Owner::Idp);
     let hurt_by = [Some(own), Some(Owner::File(raw.file)), idp];
-    let told = |severity| -> Vec<String> {
-        let mut lines = Vec::new();
-        for owner in hurt_by.iter().flatten() {
-            for problem in report.of(severity, owner) {
-                let line = report.finding(problem).line();
-                lines.push(match owner {
-                    Owner::Idp(idp) => format!("{line} (in [idp.{}])", report::shorten(idp)),
-                    _ => line,
-                });
-            }
-        }
-        lines
+    let told = |severity| {
+        hurt_by
+            .iter()
+            .flatten()
+            .flat_map(move |owner| report.of(severity, owner))
     };
-    let errors = told(Severity::Error);
+    let errors: Vec<String> = told(Severity::Error)
+        .map(|problem| match &problem.spot.owner {
+            Owner::Idp(idp) => format!(
+                "{} (in [idp.{}])",
+                report.finding(problem).one_line(),
+                report::shorten(idp)
+            ),
+            _ => report.finding(problem).one_line(),
+        })
+        .collect();
     match profile {
         Some(mut profile) if errors.is_empty() => {
-            profile.warnings = told(Severity::Warning);
+            profile.warnings = told(Severity::Warning)
+                .map(|problem| problem.message.clone())
+                .collect();
             Ok(Arc::new(profile))
         }
         _ => Err(Invalid {

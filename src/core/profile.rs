@@ -322,6 +322,22 @@ impl Endpoint {
     }
 }
 
+/// Whether a URL stays on this machine: 127.0.0.0/8, ::1 or `localhost`.
+#[must_use]
+pub fn is_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => {
+            ip.is_loopback()
+                || ip
+                    .to_ipv4_mapped()
+                    .is_some_and(|ip| std::net::IpAddr::V4(ip).is_loopback())
+        }
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
 /// `http`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Http {
@@ -483,4 +499,26 @@ pub struct Request {
     pub scopes: Vec<String>,
     /// Audiences that a caller may name.
     pub audiences: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_what_cannot_leave_the_machine() {
+        for (text, expected) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://127.255.0.9/", true),
+            ("http://[::1]:1/", true),
+            ("http://LOCALHOST/x", true),
+            ("http://localhost.example/", false),
+            ("http://128.0.0.1/", false),
+            ("http://0.0.0.0/", false),
+            ("http://127.0.0.1.example/", false),
+        ] {
+            let url = url::Url::parse(text).expect("a URL");
+            assert_eq!(is_loopback(&url), expected, "{text}");
+        }
+    }
 }

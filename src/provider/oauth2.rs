@@ -31,7 +31,7 @@ use crate::core::failure::{Failure, FailureKind};
 use crate::core::oauth::discovery::Document;
 use crate::core::oauth::request::{Proof, Request, encoded, scopes};
 use crate::core::oauth::response::{Asked, Response, judge};
-use crate::core::oauth::withhold::place;
+use crate::core::oauth::withhold::{foreign_place, place};
 use crate::core::profile::{ClientAuth, Endpoint, OAuth2, Profile};
 use crate::core::secret::Secret;
 use crate::material::{AssertionMaterial, Material};
@@ -163,6 +163,11 @@ impl OAuth2Provider {
         let seen = self.seen(&request, assertion.as_ref());
         let seen: Vec<&Secret> = seen.iter().collect();
 
+        let at = match document {
+            Some(_) => foreign_place(endpoint, &seen),
+            None => place(endpoint),
+        };
+
         let client = self.upstream.client(endpoint)?;
         let mut post = client
             .post(endpoint.clone())
@@ -178,7 +183,7 @@ impl OAuth2Provider {
         let post = post.body(Bytes::from_owner(request.form()));
         let asked_at = self.clock.now();
         let answer = transport::send(post).await.map_err(|error| Refused {
-            failure: self.upstream.explain(&error, endpoint, &seen),
+            failure: self.upstream.explain(&error, &at),
             endpoint_lost: error.is_connect(),
         })?;
         let now = self.clock.now();
@@ -199,6 +204,7 @@ impl OAuth2Provider {
             &response,
             &Asked {
                 endpoint,
+                at: &at,
                 client_auth: self.oauth.client_auth.as_str(),
                 scopes: scopes(&self.oauth, variant),
                 refuse_bound: self.refuse_bound,

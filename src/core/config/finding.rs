@@ -1,23 +1,11 @@
-//! What is wrong with a configuration, and how it is told: to people as a compiler would, to programs as JSON.
+//! How findings are told to people: as a compiler would.
 
 use std::fmt;
-use std::path::PathBuf;
 
-use serde_json::{Value, json};
-
-use crate::core::profile::ProfileName;
+use super::{Finding, Severity};
 
 /// Longest part of a source line that is shown, in characters; more would wrap and take the caret out of its place.
 const SNIPPET_WIDTH: usize = 100;
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Something cannot be used.
-    Error,
-    /// Allowed, but unwise.
-    Warning,
-}
 
 impl Severity {
     /// As in the JSON of `tokend check`.
@@ -30,33 +18,10 @@ impl Severity {
     }
 }
 
-/// One problem with its place. Never holds a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// The key, from the root, with dots: `profiles.orders.client_id`; empty where there is none.
-    pub path: String,
-    /// The file.
-    pub file: PathBuf,
-    /// From 1.
-    pub line: u32,
-    /// From 1, in characters.
-    pub column: u32,
-    /// What is wrong, in one line.
-    pub message: String,
-    /// What to do about it; empty where the message says it already.
-    pub help: String,
-    /// The profile that it belongs to.
-    pub profile: Option<ProfileName>,
-    /// The line of the file; None where it could hold a secret.
-    pub snippet: Option<String>,
-}
-
 impl Finding {
     /// `file:line:column: message`, for lists where there is no room for more.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub fn one_line(&self) -> String {
         format!(
             "{}:{}:{}: {}",
             printable(&self.file.to_string_lossy()),
@@ -83,36 +48,14 @@ impl fmt::Display for Finding {
                 .take(column - 1)
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
-            write!(
-                f,
-                "\n{gutter} |\n{number} | {line}\n{gutter} | {under}^\n{gutter} |"
-            )?;
+            write!(f, "\n{gutter} |\n{number} | {line}\n{gutter} | {under}^")?;
         }
         if !self.help.is_empty() {
-            write!(f, "\n{gutter} = help: {}", self.help)?;
+            let bar = if self.snippet.is_some() { "|" } else { "" };
+            write!(f, "\n{gutter} {bar}\n{gutter} = help: {}", self.help)?;
         }
         Ok(())
     }
-}
-
-/// `{"findings": […]}` as `tokend check --json` prints it.
-#[must_use]
-pub fn findings_json(findings: &[Finding]) -> Value {
-    let list: Vec<Value> = findings
-        .iter()
-        .map(|finding| {
-            json!({
-                "severity": finding.severity.as_str(),
-                "path": finding.path,
-                "file": finding.file.to_string_lossy(),
-                "line": finding.line,
-                "column": finding.column,
-                "message": finding.message,
-                "help": finding.help,
-            })
-        })
-        .collect();
-    json!({ "findings": list })
 }
 
 /// Text from outside without what could steer a terminal or break a line.
@@ -157,6 +100,8 @@ fn window(line: &str, column: usize) -> (String, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::config::findings_json;
+    use crate::core::profile::ProfileName;
 
     fn finding(snippet: &str, column: u32) -> Finding {
         Finding {

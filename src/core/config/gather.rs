@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::read::{self, File, Section};
+use super::read::{self, File};
 use super::report::{Owner, Place, Report, Spot, shorten};
 use super::schema::{AUDIT, IDP, PROFILE, ROOTS, SERVER};
+use super::section::Section;
 use super::{Loaded, SourceFile, Sources, values};
 use crate::core::profile::ProfileName;
+
+/// Syntax errors that are told of one file: a file that is something else altogether would have thousands.
+const MOST_SYNTAX_ERRORS: usize = 20;
 
 /// Everything that is in the files.
 #[derive(Default)]
@@ -76,7 +80,7 @@ fn read_file(
     };
     let root = root(index, main);
     let (document, errors) = DeTable::parse_recoverable(&source.text);
-    for error in &errors {
+    for error in errors.iter().take(MOST_SYNTAX_ERRORS) {
         let end = source.text.len();
         let spot = Spot {
             place: Place::of(index, error.span().unwrap_or(end..end)),
@@ -117,12 +121,14 @@ fn read_file(
             }
             _ => {
                 read::cut_all(report, file, value);
-                let help = values::nearest(name, ROOTS.iter().copied())
-                    .map(|nearest| format!("did you mean [{nearest}]?"))
-                    .unwrap_or_default();
-                report
-                    .error(&spot, format!("unknown key `{}`", shorten(name)))
-                    .help(help);
+                let nearest = values::nearest(name, ROOTS.iter().copied());
+                let problem = report.error(&spot, format!("unknown key `{}`", shorten(name)));
+                match nearest {
+                    Some(nearest) => problem.help(format!("did you mean [{nearest}]?")),
+                    None => problem
+                        .help(format!("known are {}", ROOTS.join(", ")))
+                        .if_whole(),
+                };
             }
         }
     }
@@ -177,7 +183,8 @@ fn profiles(
                     &spot,
                     format!("\"{}\" cannot be the name of a profile", shorten(text)),
                 )
-                .help("1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit");
+                .help("1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit")
+                .if_whole();
             continue;
         };
         spot.owner = Owner::Profile(name.clone());

@@ -6,12 +6,12 @@ use url::Url;
 
 use super::gather::Gathered;
 use super::preset::{self, Preset};
-use super::read::Section;
 use super::report::{Owner, Report, Spot, shorten};
 use super::schema::{HTTP, IDP, TLS, Table};
-use super::values::{self, is_loopback};
+use super::section::Section;
+use super::values;
 use crate::core::profile::{
-    Endpoint, GrantType, Http, IdentitySource, Idp, Keystore, OAuth2, TrustSource,
+    Endpoint, GrantType, Http, IdentitySource, Idp, Keystore, OAuth2, TrustSource, is_loopback,
 };
 
 /// What of an `[idp]`'s `tls` gives way when the profile says one of the keys on the left.

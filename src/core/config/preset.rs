@@ -5,8 +5,8 @@
 
 use url::Url;
 
-use super::read::Section;
 use super::report::{Owner, Report, Spot};
+use super::section::Section;
 use crate::core::profile::Endpoint;
 
 /// As in the configuration.

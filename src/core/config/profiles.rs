@@ -3,10 +3,11 @@
 use super::gather::Gathered;
 use super::oauth;
 use super::preset::{self, Preset};
-use super::read::{self, Section};
+use super::read;
 use super::report::Report;
 use super::schema::{REFRESH, REQUEST};
-use super::values::is_loopback;
+use super::section::Section;
+use crate::core::profile::is_loopback;
 use crate::core::profile::{Method, Profile, ProfileName, Refresh, Request};
 
 /// Checks a profile. None, or any error that is told, means that it cannot be used.

@@ -3,19 +3,16 @@
 
 mod parts;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use url::Url;
 
 use super::report::{Place, Report, Spot, shorten};
 use super::schema::{self, Key, Kind, Table};
+use super::section::{Entry, Section, Value};
 use super::values;
-use crate::core::profile::{AccessRule, Principal, SecretRef};
 
 /// What reading needs to know of the file.
 #[derive(Clone, Copy)]
@@ -33,226 +30,6 @@ impl File<'_> {
     }
 }
 
-/// A value of the right kind, or the fact that there is a wrong one, which has been told.
-#[derive(Clone, Debug)]
-pub(super) enum Value {
-    Broken,
-    Text(String),
-    Texts(Vec<(String, Spot)>),
-    Secret(SecretRef),
-    Bool(bool),
-    Integer(u64),
-    Number(f64),
-    Duration(Duration),
-    Path(PathBuf),
-    Url(Url, String),
-    Principal(Principal),
-    Rules(Vec<AccessRule>),
-    Address(SocketAddr),
-    Map(BTreeMap<String, String>),
-    Table(Section),
-}
-
-/// One key that is there.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub key: Spot,
-    pub spot: Spot,
-    pub value: Value,
-}
-
-/// One table that is there.
-#[derive(Clone, Debug)]
-pub(super) struct Section {
-    pub schema: &'static Table,
-    /// The table's own name in the file.
-    pub spot: Spot,
-    pub entries: BTreeMap<&'static str, Entry>,
-}
-
-impl Section {
-    /// A table that is not in the file: all defaults.
-    pub fn absent(schema: &'static Table, spot: Spot) -> Section {
-        Section {
-            schema,
-            spot,
-            entries: BTreeMap::new(),
-        }
-    }
-
-    /// The key as written.
-    pub fn given(&self, name: &str) -> Option<&Entry> {
-        self.entries.get(name)
-    }
-
-    /// Whether it is written, be it right or wrong.
-    pub fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
-    }
-
-    /// Where the value stands, or else the table.
-    pub fn spot_of(&self, name: &str) -> Spot {
-        match self.entries.get(name) {
-            Some(entry) => entry.spot.clone(),
-            None => self.spot.child(name, self.spot.place),
-        }
-    }
-
-    /// Whether a value is there that could not be read.
-    pub fn is_broken(&self, name: &str) -> bool {
-        matches!(
-            self.entries.get(name),
-            Some(Entry {
-                value: Value::Broken,
-                ..
-            })
-        )
-    }
-
-    /// The value as written, else the schema's default. A broken value counts as absent: it has been told.
-    fn value(&self, name: &str) -> Option<Value> {
-        match self.entries.get(name).map(|entry| &entry.value) {
-            Some(Value::Broken) | None => default_of(self.schema.key(name)?),
-            Some(value) => Some(value.clone()),
-        }
-    }
-
-    pub fn text(&self, name: &str) -> Option<String> {
-        match self.value(name)? {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The text as written, not the default; None where it is wrong.
-    pub fn given_text(&self, name: &str) -> Option<&str> {
-        match self.entries.get(name).map(|entry| &entry.value) {
-            Some(Value::Text(text)) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// As it is written, for URLs that are only passed on.
-    pub fn url_text(&self, name: &str) -> Option<String> {
-        match self.value(name)? {
-            Value::Url(_, text) => Some(text),
-            _ => None,
-        }
-    }
-
-    pub fn url(&self, name: &str) -> Option<Url> {
-        match self.value(name)? {
-            Value::Url(url, _) => Some(url),
-            _ => None,
-        }
-    }
-
-    pub fn texts(&self, name: &str) -> Vec<(String, Spot)> {
-        match self.value(name) {
-            Some(Value::Texts(texts)) => texts,
-            _ => Vec::new(),
-        }
-    }
-
-    pub fn secret(&self, name: &str) -> Option<SecretRef> {
-        match self.value(name)? {
-            Value::Secret(secret) => Some(secret),
-            _ => None,
-        }
-    }
-
-    pub fn path(&self, name: &str) -> Option<PathBuf> {
-        match self.value(name)? {
-            Value::Path(path) => Some(path),
-            _ => None,
-        }
-    }
-
-    pub fn principal(&self, name: &str) -> Option<Principal> {
-        match self.value(name)? {
-            Value::Principal(principal) => Some(principal),
-            _ => None,
-        }
-    }
-
-    pub fn rules(&self, name: &str) -> Vec<AccessRule> {
-        match self.value(name) {
-            Some(Value::Rules(rules)) => rules,
-            _ => Vec::new(),
-        }
-    }
-
-    pub fn address(&self, name: &str) -> Option<SocketAddr> {
-        match self.value(name)? {
-            Value::Address(address) => Some(address),
-            _ => None,
-        }
-    }
-
-    pub fn map(&self, name: &str) -> BTreeMap<String, String> {
-        match self.value(name) {
-            Some(Value::Map(map)) => map,
-            _ => BTreeMap::new(),
-        }
-    }
-
-    pub fn flag(&self, name: &str) -> bool {
-        matches!(self.value(name), Some(Value::Bool(true)))
-    }
-
-    /// 0 where neither file nor schema has one: a test holds the schema to having one wherever this is asked.
-    pub fn integer(&self, name: &str) -> u64 {
-        match self.value(name) {
-            Some(Value::Integer(n)) => n,
-            _ => 0,
-        }
-    }
-
-    /// As [`Section::integer`], for values whose range fits.
-    pub fn small(&self, name: &str) -> u32 {
-        u32::try_from(self.integer(name)).unwrap_or(u32::MAX)
-    }
-
-    pub fn number(&self, name: &str) -> f64 {
-        match self.value(name) {
-            Some(Value::Number(n)) => n,
-            _ => 0.0,
-        }
-    }
-
-    pub fn duration(&self, name: &str) -> Duration {
-        match self.value(name) {
-            Some(Value::Duration(duration)) => duration,
-            _ => Duration::ZERO,
-        }
-    }
-
-    /// The table under this key, where one is written.
-    pub fn table(&self, name: &str) -> Option<&Section> {
-        match self.entries.get(name).map(|entry| &entry.value) {
-            Some(Value::Table(section)) => Some(section),
-            _ => None,
-        }
-    }
-}
-
-/// The default that the schema states.
-pub(super) fn default_of(key: &Key) -> Option<Value> {
-    if key.default.is_empty() {
-        return None;
-    }
-    let text = key.default.trim_matches('"');
-    match key.kind {
-        Kind::Duration(..) => humantime::parse_duration(text).ok().map(Value::Duration),
-        Kind::Integer(..) => text.parse().ok().map(Value::Integer),
-        Kind::Number(..) => text.parse().ok().map(Value::Number),
-        Kind::Bool => text.parse().ok().map(Value::Bool),
-        Kind::Choice(all) => all.contains(&text).then(|| Value::Text(text.to_owned())),
-        Kind::Mode => u64::from_str_radix(text, 8).ok().map(Value::Integer),
-        _ => None,
-    }
-}
-
 /// Reads one table.
 pub(super) fn table(
     report: &mut Report,
@@ -265,7 +42,15 @@ pub(super) fn table(
     for (name, value) in found {
         let key_spot = section.spot.child(name.get_ref(), file.place(name));
         let Some(key) = schema.key(name.get_ref()) else {
-            unknown(report, file, schema, name.get_ref(), value, &key_spot);
+            let parent = section.spot.path.clone();
+            unknown(
+                report,
+                file,
+                schema,
+                (name.get_ref(), &parent),
+                value,
+                &key_spot,
+            );
             continue;
         };
         // The span of a [table] is its header; its name in there is the better place.
@@ -310,27 +95,33 @@ fn unknown(
     report: &mut Report,
     file: File<'_>,
     schema: &'static Table,
-    name: &str,
+    (name, parent): (&str, &str),
     value: &Spanned<DeValue<'_>>,
     spot: &Spot,
 ) {
     cut_all(report, file, value);
     let names = schema.keys.iter().map(|key| key.name);
     let homes = schema::homes(name);
+    let mut known = true;
     let help = if !homes.is_empty() {
         let homes: Vec<String> = homes.iter().map(|home| format!("`{home}`")).collect();
         format!("it is a key of {}", homes.join(", "))
     } else if let Some(nearest) = values::nearest(name, names) {
         format!("did you mean `{nearest}`?")
     } else {
-        String::new()
+        known = false;
+        let names: Vec<&str> = schema.keys.iter().map(|key| key.name).collect();
+        format!("known are {}", names.join(", "))
     };
-    report
-        .error(
-            spot,
-            format!("unknown key `{}` in `{}`", shorten(name), schema.title),
-        )
-        .help(help);
+    let problem = report.error(
+        spot,
+        format!("unknown key `{}` in `{parent}`", shorten(name)),
+    );
+    problem.help(help);
+    if !known {
+        // It may be a piece of a secret that lost its quotes.
+        problem.if_whole();
+    }
 }
 
 /// Cuts all values in here out of what is shown: an unknown key may be a misspelled `client_secret`.
@@ -488,7 +279,8 @@ fn wrong_kind(report: &mut Report, spot: &Spot, key: &Key, found: &DeValue<'_>) 
         .help(help);
 }
 
-/// Tells of a rule that is not kept.
+/// Tells of a rule that is not kept. In a file that cannot be parsed a text may be something else altogether, secrets
+/// included, so nothing that could repeat a text is told there; the same goes for the functions below.
 fn obeys<T>(
     report: &mut Report,
     spot: &Spot,
@@ -500,7 +292,8 @@ fn obeys<T>(
         Err(wrong) => {
             report
                 .error(spot, format!("`{name}` {}", wrong.message))
-                .help(wrong.help);
+                .help(wrong.help)
+                .if_whole();
             None
         }
     }
@@ -531,7 +324,8 @@ fn choice(
     };
     report
         .error(spot, format!("`{name}` cannot be \"{}\"", shorten(text)))
-        .help(help);
+        .help(help)
+        .if_whole();
     None
 }
 
@@ -596,7 +390,8 @@ fn duration(
                 spot,
                 format!("`{name}` is not a duration: \"{}\"", shorten(text)),
             )
-            .help("a number with a unit, such as \"30s\", \"500ms\" or \"1h 30m\"");
+            .help("a number with a unit, such as \"30s\", \"500ms\" or \"1h 30m\"")
+            .if_whole();
         return None;
     };
     if !(low..=high).contains(&duration) {

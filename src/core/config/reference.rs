@@ -4,7 +4,7 @@ use super::schema::{Key, TABLES};
 
 /// The whole text.
 #[must_use]
-pub fn reference() -> String {
+pub fn markdown() -> String {
     let mut text = String::from(HEAD);
     for table in TABLES {
         text.push_str(&format!("\n## {}\n\n{}\n\n", table.title, table.doc));

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::finding::{Finding, Severity};
 use super::schema;
+use super::{Finding, Severity};
 use crate::core::profile::ProfileName;
 
 /// A stretch of one file, in bytes.
@@ -205,9 +205,7 @@ impl Report {
                 return true;
             }
             let (line, _) = text.position(problem.spot.place.start);
-            // An unknown key that resembles no known one may be a piece of a secret that lost its quotes.
-            let strange = problem.message.starts_with("unknown ") && problem.help.is_empty();
-            !problem.if_whole && !strange && !text.broken.contains(&line)
+            !problem.if_whole && !text.broken.contains(&line)
         });
     }
 
@@ -262,13 +260,15 @@ impl Report {
         let mut findings: Vec<Finding> = Vec::new();
         for problem in order {
             let finding = self.finding(problem);
-            // Profiles that share an [idp] share its problems: they are told once.
-            let told = findings.iter().any(|other| {
-                (other.severity, other.line, other.column)
-                    == (finding.severity, finding.line, finding.column)
-                    && other.message == finding.message
-                    && other.file == finding.file
-            });
+            // Profiles that share an [idp] share its problems: they are told once. Equal ones stand at the same place.
+            let told = findings
+                .iter()
+                .rev()
+                .take_while(|other| (other.line, other.column) == (finding.line, finding.column))
+                .any(|other| {
+                    (other.severity, &other.message, &other.file)
+                        == (finding.severity, &finding.message, &finding.file)
+                });
             if !told {
                 findings.push(finding);
             }
@@ -326,7 +326,11 @@ impl Text {
     /// Whether a line is a table's header, or gives a value to a key that never holds a secret.
     fn is_harmless(&self, line: usize) -> bool {
         let text = self.content(line).trim_start();
-        if text.contains(['@', '{', '#']) || text.contains("\"\"\"") || text.contains("'''") {
+        // More than one key, or more than one text: the line break between two lines may be what is missing.
+        if text.contains(['@', '{', '#'])
+            || text.matches('=').count() > 1
+            || text.matches(['"', '\'']).count() > 2
+        {
             return false;
         }
         if text.starts_with('[') {

@@ -1,8 +1,8 @@
 //! `[server]` and `[audit]`.
 
-use super::read::Section;
 use super::report::{Owner, Place, Report, Spot};
 use super::schema::{AUDIT, LIMITS, SERVER, Table};
+use super::section::Section;
 use crate::core::profile::{Audit, AuditSink, Limits, Server};
 
 /// `[server]`, all defaults where it is not there.

@@ -166,3 +166,152 @@ fn grant(grant: &GrantType) -> &'static str {
 fn text(name: &str, value: &str) -> (String, Value) {
     (name.into(), Value::Text(value.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use url::Url;
+
+    use super::*;
+    use crate::core::profile::{Endpoint, Http, Idp, SecretRef, TrustSource};
+
+    fn oauth(client_auth: ClientAuth) -> OAuth2 {
+        OAuth2 {
+            idp: Idp {
+                endpoint: Endpoint::Token(Url::parse("https://idp.example/token").unwrap()),
+                max_in_flight: 1,
+                max_per_second: 1,
+                http: Http {
+                    connect_timeout: Duration::from_secs(1),
+                    timeout: Duration::from_secs(1),
+                    proxy: None,
+                },
+                trust: TrustSource::System,
+                identity: None,
+                allow_insecure_http: false,
+            },
+            grant: GrantType::ClientCredentials,
+            client_id: "orders app".into(),
+            client_auth,
+            scopes: vec!["a".into(), "b".into()],
+            audience: Some("api".into()),
+            resource: vec!["https://one.example".into(), "urn:two".into()],
+            extra: BTreeMap::from([
+                ("organization".into(), "x&y".into()),
+                ("scope".into(), "never".into()),
+            ]),
+        }
+    }
+
+    fn nowhere() -> SecretRef {
+        SecretRef::Env("UNUSED".into())
+    }
+
+    /// `audience`, `resource` and `extra` at the end of every form below.
+    const REST: &str = "scope=a+b&audience=api&resource=https%3A%2F%2Fone.example&resource=urn%3Atwo&organization=x%26y";
+
+    fn form(client_auth: ClientAuth, proof: Proof<'_>) -> (String, Option<String>) {
+        let request = Request::new(&oauth(client_auth), &Variant::default(), proof);
+        (
+            request.form().to_string(),
+            request.authorization.map(|header| header.expose().into()),
+        )
+    }
+
+    #[test]
+    fn client_secret_basic_to_the_byte() {
+        for (id, secret, pair) in [
+            // Each side form-urlencoded before they are joined.
+            ("orders", "s3cr3t:+/ %", "orders:s3cr3t%3A%2B%2F+%25"),
+            ("my:app", "p", "my%3Aapp:p"),
+            (
+                "käse",
+                "пароль-✓~",
+                "k%C3%A4se:%D0%BF%D0%B0%D1%80%D0%BE%D0%BB%D1%8C-%E2%9C%93%7E",
+            ),
+        ] {
+            let header = basic(id, &Secret::new(secret.into()));
+            assert_eq!(header.expose(), format!("Basic {}", STANDARD.encode(pair)));
+        }
+        let header = basic("orders", &Secret::new("s3cr3t:+/ %".into()));
+        assert_eq!(
+            header.expose(),
+            "Basic b3JkZXJzOnMzY3IzdCUzQSUyQiUyRislMjU="
+        );
+    }
+
+    #[test]
+    fn each_client_authentication_sends_what_its_rfc_says() {
+        let secret = Secret::new("s &=".into());
+        assert_eq!(
+            form(ClientAuth::SecretBasic(nowhere()), Proof::Secret(&secret)),
+            (
+                format!("grant_type=client_credentials&{REST}"),
+                Some(format!("Basic {}", STANDARD.encode("orders+app:s+%26%3D")))
+            )
+        );
+        assert_eq!(
+            form(ClientAuth::SecretPost(nowhere()), Proof::Secret(&secret)),
+            (
+                format!(
+                    "grant_type=client_credentials&client_id=orders+app&client_secret=s+%26%3D&{REST}"
+                ),
+                None
+            )
+        );
+        assert_eq!(
+            form(ClientAuth::Tls, Proof::Nothing),
+            (
+                format!("grant_type=client_credentials&client_id=orders+app&{REST}"),
+                None
+            )
+        );
+        assert_eq!(
+            form(
+                ClientAuth::None,
+                Proof::Assertion(&Secret::new("h.p.s".into()))
+            ),
+            (
+                format!(
+                    "grant_type=client_credentials&client_id=orders+app&client_assertion_type=\
+                     urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer&client_assertion=h.p.s&{REST}"
+                ),
+                None
+            )
+        );
+    }
+
+    #[test]
+    fn trap_25_a_variant_goes_before_the_profiles_own() {
+        let variant = Variant {
+            scopes: vec!["c".into()],
+            audience: Some("other".into()),
+        };
+        let request = Request::new(&oauth(ClientAuth::None), &variant, Proof::Nothing);
+        let form = request.form();
+        assert!(form.contains("&scope=c&audience=other&"), "{}", *form);
+        assert_eq!(form.matches("scope=").count(), 1);
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let secret = Secret::new("hunter2".into());
+        for client_auth in [
+            ClientAuth::SecretBasic(nowhere()),
+            ClientAuth::SecretPost(nowhere()),
+        ] {
+            let request = Request::new(
+                &oauth(client_auth),
+                &Variant::default(),
+                Proof::Secret(&secret),
+            );
+            let shown = format!("{request:?}");
+            assert!(
+                !shown.contains("hunter2") && !shown.contains("aHVud"),
+                "{shown}"
+            );
+        }
+    }
+}

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::lifetime::{NoLife, lifetime};
-use super::withhold::{echoes, foreign_place, place};
+use super::withhold::{echoes, foreign_place};
 use super::{date, jwt};
 use crate::core::credential::{Issued, Scheme};
 use crate::core::failure::Failure;
@@ -44,6 +44,8 @@ pub struct Response<'a> {
 pub struct Asked<'a> {
     /// The token endpoint.
     pub endpoint: &'a Url,
+    /// The token endpoint for people: [`super::withhold::place`] of a configured one, `foreign_place` of a discovered.
+    pub at: &'a str,
     /// `client_auth`, for the cure.
     pub client_auth: &'a str,
     /// The scopes asked for: granted unless the answer says otherwise (RFC 6749 §5.1).
@@ -85,7 +87,7 @@ fn success(
     asked: &Asked<'_>,
     date: Option<u64>,
 ) -> Result<Issued, Failure> {
-    let at = place(asked.endpoint);
+    let at = asked.at;
     let mut answer = object(response, asked)?;
     let token = match answer.remove("access_token") {
         Some(Value::String(token)) => Secret::new(token),
@@ -109,7 +111,7 @@ fn success(
             "{at} issued a token with characters that cannot stand in a header: ask the identity provider's operator"
         )));
     }
-    token_type(answer.get("token_type"), &at)?;
+    token_type(answer.get("token_type"), at)?;
     let facts = jwt::read(token.expose());
     let lifetime = lifetime(
         answer.get("expires_in"),
@@ -117,7 +119,7 @@ fn success(
         date,
         asked.asked_at.wall,
     )
-    .map_err(|why| no_life(why, &at))?;
+    .map_err(|why| no_life(why, at))?;
     if asked.refuse_bound && facts.as_ref().is_some_and(|facts| facts.bound) {
         return Err(Failure::permanent(format!(
             "{at} issued a token that is bound to a key (cnf) and of no use without it, and bound_tokens = \"refuse\": \
@@ -141,7 +143,7 @@ fn success(
 
 /// The JSON object of a 200.
 fn object(response: &Response<'_>, asked: &Asked<'_>) -> Result<Map<String, Value>, Failure> {
-    let at = place(asked.endpoint);
+    let at = asked.at;
     let Some(body) = response.body else {
         return Err(Failure::transient(format!(
             "{at} answered HTTP 200 with more than {} KiB ({}): check that this is the token endpoint",

@@ -145,7 +145,7 @@ impl Discovery {
                 .header(ACCEPT, "application/json");
             let answer = transport::send(get)
                 .await
-                .map_err(|error| upstream.explain(&error, &url, secrets))?;
+                .map_err(|error| upstream.explain(&error, &at))?;
             let Answer {
                 status,
                 headers,

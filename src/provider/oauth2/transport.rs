@@ -10,13 +10,10 @@ use std::time::Duration;
 use reqwest::RequestBuilder;
 use reqwest::header::HeaderMap;
 use rustls::{AlertDescription, CertificateError};
-use url::Url;
 use zeroize::Zeroizing;
 
 use crate::core::failure::Failure;
 use crate::core::oauth::response::LONGEST_BODY;
-use crate::core::oauth::withhold::foreign_place;
-use crate::core::secret::Secret;
 
 /// What came back.
 pub(super) struct Answer {
@@ -58,19 +55,13 @@ pub(super) struct Way {
 }
 
 /// Why there was no answer. Transient, unless the server refused our certificate: that needs another certificate.
-pub(super) fn explain(
-    error: &reqwest::Error,
-    url: &Url,
-    way: &Way,
-    secrets: &[&Secret],
-) -> Failure {
-    let at = foreign_place(url, secrets);
+pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Way) -> Failure {
     let through = match &way.proxy {
         Some(proxy) => format!(" (through the proxy {proxy})"),
         None => String::new(),
     };
     if let Some(tls) = find::<rustls::Error>(error) {
-        return explain_tls(tls, &at, way);
+        return explain_tls(tls, at, way);
     }
     let why = if error.is_dns() {
         "its host name cannot be resolved: check the name, DNS, and whether a proxy is needed"
@@ -127,7 +118,8 @@ fn explain_tls(error: &rustls::Error, at: &str, way: &Way) -> Failure {
     };
     match error {
         rustls::Error::InvalidCertificate(why) => match why {
-            CertificateError::UnknownIssuer => certificate(
+            // A CA that was made anew under its old name shows up as a bad signature.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => certificate(
                 "its issuer is unknown; set tls.ca to the CA's certificate, or add it to the system's roots",
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => certificate(
@@ -146,7 +138,7 @@ fn explain_tls(error: &rustls::Error, at: &str, way: &Way) -> Failure {
                 certificate("it has been revoked; ask the identity provider's operator")
             }
             _ => certificate(
-                "it does not pass the check (wrong purpose, signature or form); ask the identity provider's operator",
+                "it does not pass the check (wrong purpose or form); ask the identity provider's operator",
             ),
         },
         rustls::Error::AlertReceived(alert) if refuses_us(*alert, way.with_certificate) => {
@@ -190,7 +182,8 @@ fn refuses_us(alert: AlertDescription, with_certificate: bool) -> bool {
         | A::CertificateExpired
         | A::CertificateUnknown
         | A::UnknownCA
-        | A::AccessDenied => with_certificate,
+        | A::AccessDenied
+        | A::DecryptError => with_certificate,
         _ => false,
     }
 }

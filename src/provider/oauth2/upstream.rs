@@ -14,7 +14,6 @@ use super::transport;
 use crate::core::failure::Failure;
 use crate::core::oauth::withhold::{is_loopback, origin};
 use crate::core::profile::Http;
-use crate::core::secret::Secret;
 use crate::material::{Digest, Identity, Trust};
 use crate::tls::Tls;
 
@@ -78,6 +77,15 @@ impl Upstreams {
         all.insert(key, Arc::downgrade(&upstream));
         Ok(upstream)
     }
+
+    /// How many are in use.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values()
+            .filter(|upstream| upstream.strong_count() > 0)
+            .count()
+    }
 }
 
 /// One way to identity providers.
@@ -128,23 +136,17 @@ impl Upstream {
         self.http.timeout
     }
 
-    /// A failure to get an answer, in words.
-    pub(super) fn explain(
-        &self,
-        error: &reqwest::Error,
-        url: &Url,
-        secrets: &[&Secret],
-    ) -> Failure {
+    /// A failure to get an answer from `at`, in words.
+    pub(super) fn explain(&self, error: &reqwest::Error, at: &str) -> Failure {
         transport::explain(
             error,
-            url,
+            at,
             &transport::Way {
                 connect_timeout: self.http.connect_timeout,
                 timeout: self.http.timeout,
                 proxy: self.http.proxy.as_ref().map(origin),
                 with_certificate: self.with_certificate,
             },
-            secrets,
         )
     }
 

@@ -3,7 +3,7 @@
 use super::{Report, Section, keystore};
 use crate::core::config::preset::Preset;
 use crate::core::config::schema::ASSERTION;
-use crate::core::config::values::is_loopback;
+use crate::core::profile::is_loopback;
 use crate::core::profile::{Assertion, AssertionSource, ClientAuth, Endpoint, Idp, SecretRef};
 
 /// Checks how the client proves who it is. `idp_known`: what the identity provider lacks is really not there.

@@ -212,7 +212,8 @@ pub(super) fn mode(report: &mut Report, key: &Key, text: &str, spot: &Spot) -> O
                 spot,
                 format!("`{}` cannot be \"{}\"", key.name, shorten(text)),
             )
-            .help("three or four octal digits up to \"0777\", such as \"0660\"");
+            .help("three or four octal digits up to \"0777\", such as \"0660\"")
+            .if_whole();
     }
     mode.map(Value::Integer)
 }

@@ -1,7 +1,7 @@
 //! The reference and the example are complete and true.
 
 use super::*;
-use crate::core::config::reference;
+use crate::core::config::reference::markdown;
 use crate::core::config::schema::TABLES;
 
 const EXAMPLE: &str = include_str!("../../../../docs/tokend.example.toml");
@@ -10,11 +10,11 @@ const EXAMPLE: &str = include_str!("../../../../docs/tokend.example.toml");
 fn the_reference_is_what_the_schema_says() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     if std::env::var_os("TOKEND_BLESS").is_some() {
-        std::fs::write(&path, reference()).expect("docs/ can be written");
+        std::fs::write(&path, markdown()).expect("docs/ can be written");
     }
     let written = std::fs::read_to_string(&path).expect("docs/configuration.md is there");
     assert!(
-        written == reference(),
+        written == markdown(),
         "docs/configuration.md is not what the schema says; regenerate it: TOKEND_BLESS=1 cargo test --lib core::config"
     );
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::core::config::read::default_of;
 use crate::core::config::schema::{Kind, TABLES};
+use crate::core::config::section::default_of;
 use crate::core::profile::files::paths;
 use crate::core::profile::{
     AccessRule, AuditSink, ClientAuth, Endpoint, IdentitySource, Principal, Refresh, SecretRef,

@@ -14,7 +14,7 @@ fn survive(text: &str) {
             assert!(finding.line >= 1 && finding.column >= 1);
             assert!(!finding.message.is_empty());
             assert!(!finding.to_string().contains('\u{1b}'));
-            assert!(!finding.line().contains('\n'), "{finding:?}");
+            assert!(!finding.one_line().contains('\n'), "{finding:?}");
         }
         let _ = findings_json(&outcome.findings);
         match &outcome.config {
@@ -63,5 +63,34 @@ proptest! {
             lines.swap(one, other);
         }
         survive(&lines.join("\n"));
+    }
+
+    #[test]
+    fn literal_secrets_in_a_damaged_file_are_never_shown(
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..4, "[\\[\\]{}=\"'\n,.]{0,3}"), 1..6),
+        private in any::<bool>(),
+    ) {
+        let mut text = EXAMPLE.to_owned();
+        for reference in [
+            "{ file = \"/etc/tokend/secrets/orders\" }", "{ credential = \"billing-key-password\" }",
+            "{ file = \"client.p12.password\" }", "{ file = \"reports.password\" }", "{ file = \"trust.password\" }",
+            "{ file = \"mail.key.password\" }", "{ file = \"legacy.password\" }", "{ env = \"FIXED_TOKEN\" }",
+        ] {
+            assert!(text.contains(reference), "{reference}");
+            text = text.replace(reference, "\"hunter2hunter2\"");
+        }
+        let mut chars: Vec<char> = text.chars().collect();
+        for (at, length, piece) in damage {
+            let start = at.index(chars.len());
+            let end = (start + length).min(chars.len());
+            chars.splice(start..end, piece.chars());
+        }
+        let text: String = chars.into_iter().collect();
+        let mut main = file("tokend.toml", &text);
+        main.private = private;
+        let outcome = load(&Sources { main, fragments: Vec::new() });
+        let shown = format!("{outcome:?}");
+        let at = shown.find("hunter2hunter2").map(|at| shown[at.saturating_sub(300)..].chars().take(400).collect::<String>());
+        prop_assert!(at.is_none(), "{}", at.unwrap_or_default());
     }
 }

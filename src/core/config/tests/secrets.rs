@@ -9,7 +9,7 @@ const SECRET: &str = "hunter2-hunter2";
 fn shown(outcome: &Outcome) -> String {
     let mut text = findings_json(&outcome.findings).to_string();
     for finding in &outcome.findings {
-        text.push_str(&format!("{finding}\n{finding:?}\n{}\n", finding.line()));
+        text.push_str(&format!("{finding}\n{finding:?}\n{}\n", finding.one_line()));
     }
     text.push_str(&format!("{:?}", outcome.config));
     text
@@ -148,4 +148,19 @@ fn lines_without_secrets_are_shown() {
         outcome.findings[0].snippet.as_deref(),
         Some("socket = /run/x")
     );
+}
+
+#[test]
+fn a_lost_line_break_does_not_show_the_secret_of_the_next_line() {
+    for line in [
+        format!("client_id = client_secret = {SECRET}"),
+        format!("username = \"demopassword = \"{SECRET}\""),
+        format!("username = \"demo\"\"{SECRET}\""),
+        format!("username = \"demo # {SECRET}"),
+        format!("issuer = \"https://u:{SECRET}@idp.example"),
+    ] {
+        let outcome = one(&format!("[profiles.p]\n{line}\n"));
+        assert!(!outcome.findings.is_empty(), "{line}");
+        assert!(!shown(&outcome).contains(SECRET), "{:#?}", outcome.findings);
+    }
 }

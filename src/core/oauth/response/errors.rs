@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{Asked, Response, redirect};
 use crate::core::failure::{Failure, FailureKind};
-use crate::core::oauth::withhold::{echoes, place};
+use crate::core::oauth::withhold::echoes;
 use crate::core::secret::Secret;
 
 /// Error codes with their kind and cure: RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 8707 §2. Codes in this table
@@ -66,7 +66,7 @@ const CODES: [(&str, FailureKind, &str); 11] = [
 
 /// The failure for an answer that is not 200, without its `Retry-After`.
 pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
-    let at = place(asked.endpoint);
+    let at = asked.at;
     let status = response.status;
     let answer = match response.body.map(serde_json::from_slice) {
         Some(Ok(Value::Object(answer))) => answer,

@@ -1,0 +1,277 @@
+//! One POST, in fair and in foul weather.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::server::{Act, Server, answer, good_token};
+use super::*;
+use crate::core::credential::{Lifetime, Scheme};
+
+fn basic(url: &str) -> OAuth2 {
+    oauth(at_token(url), ClientAuth::SecretBasic(secret()))
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_and_comes() {
+    let server = Server::plain(|_| good_token()).await;
+    let mut settings = basic(&server.url("/token"));
+    settings.resource = vec!["https://one.example".into(), "https://two.example".into()];
+    settings.audience = Some("api".into());
+    let before = Clock::system().now();
+    let issued = fetch(settings).await.unwrap();
+    assert_eq!(issued.token.expose(), "the-token");
+    assert_eq!(issued.scheme, Scheme::Bearer);
+    assert_eq!(issued.lifetime, Lifetime::For(Duration::from_secs(300)));
+    assert_eq!(issued.scopes, ["read", "write"]);
+    assert!(issued.asked_at.boot >= before.boot);
+    let seen = server.seen();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].line(), "POST /token");
+    assert_eq!(seen[0].header("accept"), Some("application/json"));
+    assert_eq!(seen[0].header("accept-encoding"), None);
+    assert_eq!(
+        seen[0].header("content-type"),
+        Some("application/x-www-form-urlencoded")
+    );
+    let agent = concat!("tokend/", env!("CARGO_PKG_VERSION"));
+    assert_eq!(seen[0].header("user-agent"), Some(agent));
+    // base64 of orders:MarkerSecret%3A%2B%2F+%25-0123456789
+    assert_eq!(
+        seen[0].header("authorization"),
+        Some("Basic b3JkZXJzOk1hcmtlclNlY3JldCUzQSUyQiUyRislMjUtMDEyMzQ1Njc4OQ==")
+    );
+    assert_eq!(seen[0].parameters("grant_type"), ["client_credentials"]);
+    assert_eq!(seen[0].parameters("scope"), ["read write"]);
+    assert_eq!(seen[0].parameters("audience"), ["api"]);
+    assert_eq!(
+        seen[0].parameters("resource"),
+        ["https://one.example", "https://two.example"]
+    );
+    assert!(!seen[0].body.contains("client_secret"));
+}
+
+#[tokio::test]
+async fn client_secret_post_and_none() {
+    let server = Server::plain(|_| good_token()).await;
+    let url = server.url("/token");
+    fetch(oauth(at_token(&url), ClientAuth::SecretPost(secret())))
+        .await
+        .unwrap();
+    fetch(oauth(at_token(&url), ClientAuth::None))
+        .await
+        .unwrap();
+    let seen = server.seen();
+    assert_eq!(seen[0].parameters("client_secret"), [SECRET]);
+    assert_eq!(seen[0].parameters("client_id"), ["orders"]);
+    assert!(seen[1].parameters("client_secret").is_empty());
+    assert_eq!(seen[1].parameters("client_id"), ["orders"]);
+    assert!(
+        seen.iter()
+            .all(|seen| seen.header("authorization").is_none())
+    );
+}
+
+#[tokio::test]
+async fn trap_25_a_variant_asks_for_its_own_scopes() {
+    let server = Server::plain(|_| good_token()).await;
+    let variant = Variant {
+        scopes: vec!["admin".into()],
+        audience: Some("other".into()),
+    };
+    let issued = provider(basic(&server.url("/token")))
+        .fetch(&variant)
+        .await
+        .unwrap();
+    assert_eq!(issued.scopes, ["admin"]);
+    assert_eq!(server.seen()[0].parameters("scope"), ["admin"]);
+    assert_eq!(server.seen()[0].parameters("audience"), ["other"]);
+}
+
+#[tokio::test]
+async fn trap_38_redirects_are_not_followed() {
+    let elsewhere = Server::plain(|_| good_token()).await;
+    let target = elsewhere.url("/token?key=1");
+    for status in [301, 302, 303, 307, 308] {
+        let location = format!("location: {target}\r\n");
+        let server = Server::plain(move |_| answer(status, &location, "")).await;
+        let message = transient(fetch(basic(&server.url("/token"))).await);
+        assert!(
+            message.contains(&format!("a redirect to {},", elsewhere.url(""))),
+            "{message}"
+        );
+    }
+    assert!(elsewhere.seen().is_empty());
+}
+
+#[tokio::test]
+async fn trap_38_an_endless_body_is_cut_off() {
+    for head in [
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10485760\r\n\r\n",
+    ] {
+        let server = Server::plain(move |_| Act::Endless(head.into())).await;
+        let message = transient(fetch(basic(&server.url("/token"))).await);
+        assert!(
+            message.contains("more than 64 KiB (application/json)"),
+            "{message}"
+        );
+        // What went out is what the sockets of both sides buffer, not what the server wanted to send.
+        assert!(server.sent.load(Ordering::Relaxed) < 10 * 1024 * 1024);
+    }
+    let server =
+        Server::plain(|_| Act::Endless("HTTP/1.1 401 No\r\nconnection: close\r\n\r\n".into()))
+            .await;
+    permanent(fetch(basic(&server.url("/token"))).await);
+}
+
+#[tokio::test]
+async fn a_slow_answer_meets_the_timeout() {
+    for bytes in [
+        "",
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access_token\":\"the-",
+    ] {
+        let server = Server::plain(move |_| Act::SendAndHang(bytes.into())).await;
+        let mut settings = basic(&server.url("/token"));
+        settings.idp.http.timeout = Duration::from_millis(200);
+        let started = Instant::now();
+        let message = transient(fetch(settings).await);
+        assert!(
+            message.contains("no complete answer within 200ms"),
+            "{message}"
+        );
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn trap_38_a_truncated_body_is_no_answer() {
+    let server = Server::plain(|_| {
+        Act::Send(
+            "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access_token\":\"the-token\"".into(),
+        )
+    })
+    .await;
+    let message = transient(fetch(basic(&server.url("/token"))).await);
+    assert!(message.contains("cannot be reached"), "{message}");
+}
+
+#[tokio::test]
+async fn what_goes_wrong_on_the_way_is_told_apart() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let message = transient(fetch(basic(&format!("http://{free}/token?key=1"))).await);
+    assert_eq!(
+        message,
+        format!(
+            "http://{free}/token cannot be reached: the connection was refused: check host and port, and that it is \
+             running"
+        )
+    );
+    // A label of 70 letters is refused by the resolver itself, without a question to the network.
+    let mut settings = basic(&format!("http://{}.example/token", "a".repeat(70)));
+    settings.idp.allow_insecure_http = true;
+    let message = transient(fetch(settings).await);
+    assert!(
+        message.contains("host name cannot be resolved"),
+        "{message}"
+    );
+    let server = Server::plain(|_| Act::Send("SSH-2.0-OpenSSH\r\n".into())).await;
+    let message = transient(fetch(basic(&server.url("/token"))).await);
+    assert!(message.contains("no proper HTTP"), "{message}");
+    let server = Server::plain(|_| Act::Send(Vec::new())).await;
+    transient(fetch(basic(&server.url("/token"))).await);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut hello = [0; 16];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut hello)
+            .await
+            .unwrap();
+        let refusal = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, refusal)
+            .await
+            .unwrap();
+        stream
+    });
+    let message = transient(fetch(basic(&format!("https://{address}/token"))).await);
+    task.await.unwrap();
+    assert!(message.contains("does not speak TLS"), "{message}");
+}
+
+#[tokio::test]
+async fn a_configured_proxy_is_used() {
+    let proxy = Server::plain(|_| good_token()).await;
+    let mut settings = basic("http://idp.invalid/token");
+    settings.idp.allow_insecure_http = true;
+    settings.idp.http.proxy = Some(Url::parse(&proxy.url("/")).unwrap());
+    fetch(settings.clone()).await.unwrap();
+    assert_eq!(proxy.lines(), ["POST http://idp.invalid/token"]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let proxy = format!("http://user:ProxyMarker@{free}/");
+    settings.idp.http.proxy = Some(Url::parse(&proxy).unwrap());
+    let message = transient(fetch(settings).await);
+    assert!(
+        message.contains(&format!("(through the proxy http://{free})")),
+        "{message}"
+    );
+    assert!(!message.contains("ProxyMarker"), "{message}");
+}
+
+/// The environment belongs to the process, so this test runs itself again with another one.
+#[tokio::test]
+async fn the_environments_proxy_never_sees_loopback() {
+    if std::env::var_os("TOKEND_TEST_PROXIED").is_some() {
+        let server = Server::plain(|_| good_token()).await;
+        fetch(basic(&server.url("/token"))).await.unwrap();
+        let mut settings = basic("http://idp.invalid/token");
+        settings.idp.allow_insecure_http = true;
+        fetch(settings).await.unwrap();
+        return;
+    }
+    let proxy = Server::plain(|_| good_token()).await;
+    let status = tokio::task::spawn_blocking({
+        let url = proxy.url("/");
+        move || {
+            std::process::Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "provider::oauth2::tests::exchange::the_environments_proxy_never_sees_loopback",
+                ])
+                .env("TOKEND_TEST_PROXIED", "1")
+                .env_remove("NO_PROXY")
+                .env_remove("no_proxy")
+                .envs([("http_proxy", &url), ("HTTP_PROXY", &url)])
+                .stdout(std::process::Stdio::null())
+                .status()
+        }
+    })
+    .await
+    .unwrap()
+    .unwrap();
+    assert!(status.success());
+    assert_eq!(proxy.lines(), ["POST http://idp.invalid/token"]);
+}
+
+#[tokio::test]
+async fn trap_30_material_that_does_not_fit_is_no_other_method() {
+    let shared = shared();
+    let wrong = profile(oauth(at_token("http://127.0.0.1:1/"), ClientAuth::None));
+    let material =
+        || material::read(&wrong, &Surroundings::default(), Clock::system().now().wall).unwrap();
+    for client_auth in [
+        ClientAuth::SecretBasic(secret()),
+        ClientAuth::SecretPost(secret()),
+        ClientAuth::Tls,
+        ClientAuth::SelfSignedTls,
+    ] {
+        let right = profile(oauth(at_token("http://127.0.0.1:1/"), client_auth));
+        let failure = build(&right, material(), &shared).err().unwrap();
+        assert_eq!(failure.kind, FailureKind::Permanent);
+    }
+}
