@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 use tokend::clock::Clock;
 use tokend::dev::certificates::{self, Authority, ClientOptions};
@@ -12,9 +13,9 @@ use tokend::dev::issuer::{Settings, Tls};
 use tokio::sync::Semaphore;
 use tonic::Request;
 
-use crate::harness::ask::{Answer, Token, get};
+use crate::harness::ask::{Answer, Token, exchange, get};
 use crate::harness::idp::{self, LAZY, SECRET};
-use crate::harness::{Daemon, PATIENCE, Place, block, eventually, runtime};
+use crate::harness::{PATIENCE, Place, block, eventually, runtime};
 
 /// The same in both languages: that is the contract of `/v1/profiles/NAME/token`.
 fn assert_same(grpc: &Token, http: &Answer) {
@@ -421,9 +422,32 @@ fn a_callers_deadline_ends_its_wait_and_not_the_attempt() {
 fn a_clean_shutdown_answers_who_waits() {
     let (issuer, place, config) = idp::one(LAZY);
     let config = config.replace("timeout = \"1s\"", "timeout = \"30s\"");
-    issuer.script(Fault::Hang, Times::Always);
-    let mut daemon: Daemon = place.serve(&config);
+    let hold = Arc::new(Semaphore::new(0));
+    issuer.script(Fault::Hold(hold.clone()), Times::Always);
+    let mut daemon = place.serve(&config);
     let waiting = runtime().spawn(daemon.grpc().asking(Request::new(get("it"))));
+    eventually(PATIENCE, || (issuer.count("/token") == 1).then_some(()));
+    daemon.signal(Signal::TERM);
+    eventually(PATIENCE, || daemon.log().contains("stopping").then_some(()));
+    hold.add_permits(1);
+    block(waiting)
+        .expect("no panic")
+        .expect("the token that it waited for");
+    assert_eq!(daemon.ended(), Some(0));
+}
+
+#[test]
+fn a_clean_shutdown_does_not_wait_for_ever() {
+    let (issuer, place, config) = idp::one(LAZY);
+    let config = config.replace("timeout = \"1s\"", "timeout = \"30s\"");
+    issuer.script(Fault::Hang, Times::Always);
+    let mut daemon = place.serve(&config);
+    let waiting = runtime().spawn(daemon.grpc().asking(Request::new(get("it"))));
+    let socket = daemon.socket();
+    let over_http = std::thread::spawn(move || {
+        let request = "GET /v1/profiles/it/token HTTP/1.1\r\nHost: tokend\r\n\r\n";
+        exchange(&socket, None, request.as_bytes())
+    });
     eventually(PATIENCE, || (issuer.count("/token") == 1).then_some(()));
     let start = Instant::now();
     assert_eq!(daemon.stop(), Some(0));
@@ -437,4 +461,8 @@ fn a_clean_shutdown_answers_who_waits() {
         .err()
         .expect("nothing came");
     assert_eq!(why.code, "UNAVAILABLE", "{why:?}");
+    let answer = over_http.join().expect("no panic").expect("an answer");
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("cache-control: no-store"), "{answer}");
 }
