@@ -181,6 +181,8 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
     let registry = Arc::new(ArcSwap::from_pointee(Registry::new(0, nobody, Vec::new())));
     let (reload, reloads) = mpsc::channel(1);
     let (stop, stopped) = watch::channel(false);
+    // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
+    let (rest, resting) = watch::channel(false);
     let limits = config.server.limits.clone();
     let upstream = upstream::start(upstream::Setup {
         config,
@@ -189,7 +191,7 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
         registry: registry.clone(),
         clock: clock.clone(),
         reloads,
-        stop: stopped.clone(),
+        stop: resting,
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -232,7 +234,7 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
         }
     });
     runtime.shutdown_background();
-    stop.send_replace(true);
+    rest.send_replace(true);
     drop(bound);
     info!("stopped");
     outcome

@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::desk::Desk;
+use super::error::Denial;
 use super::grpc::Grpc;
 use super::health::HealthDesk;
 use super::http;
@@ -33,7 +34,10 @@ use crate::socket::authority::RepairAuthority;
 
 /// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own deadline; a watcher's stream
 /// would never end by itself.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(4);
+
+/// Who waits longer is told to ask again, and has this long to hear it; then connections are cut.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Pause after a failed accept: out of descriptors, for instance, which passes when a connection closes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -50,7 +54,8 @@ pub async fn accept(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let callers = Callers::new();
-    let languages = Languages::new(desk, limits);
+    let (close, closing) = watch::channel(false);
+    let languages = Languages::new(desk, limits, closing);
     let builder = builder(limits);
     let places = Places::new(limits.connections, limits.connections_per_user);
     let mut was_full = false;
@@ -105,10 +110,13 @@ pub async fn accept(
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, draining.shutdown())
-        .await
-        .is_err()
-    {
+    let drained = draining.shutdown();
+    tokio::pin!(drained);
+    if tokio::time::timeout(DRAIN, &mut drained).await.is_ok() {
+        return;
+    }
+    close.send_replace(true);
+    if tokio::time::timeout(FAREWELL, drained).await.is_err() {
         debug!("connections that did not end by themselves are closed");
     }
 }
@@ -136,10 +144,12 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 struct Languages {
     grpc: Router,
     json: Router,
+    /// Becomes true when nobody may wait any longer.
+    closing: watch::Receiver<bool>,
 }
 
 impl Languages {
-    fn new(desk: &Arc<Desk>, limits: &Limits) -> Languages {
+    fn new(desk: &Arc<Desk>, limits: &Limits, closing: watch::Receiver<bool>) -> Languages {
         let message = usize::try_from(limits.message_size).unwrap_or(usize::MAX);
         let describe = || {
             tonic_reflection::server::Builder::configure()
@@ -170,6 +180,7 @@ impl Languages {
         Languages {
             grpc: routes.routes().prepare().into_axum_router(),
             json: http::router(desk.clone()),
+            closing,
         }
     }
 
@@ -185,12 +196,25 @@ impl Languages {
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         let request = request.map(Body::new);
-        if !is_grpc {
-            return self.json.oneshot(request).await;
-        }
-        if http::is_from_a_browser(request.headers()) {
+        if is_grpc && http::is_from_a_browser(request.headers()) {
             return Ok(hyper::StatusCode::FORBIDDEN.into_response());
         }
-        self.grpc.oneshot(request).await
+        let Languages {
+            grpc,
+            json,
+            mut closing,
+        } = self;
+        let answer = if is_grpc { grpc } else { json }.oneshot(request);
+        tokio::select! {
+            answer = answer => answer,
+            _ = closing.wait_for(|closing| *closing) => {
+                let goodbye = Denial::stopping();
+                Ok(if is_grpc {
+                    tonic::Status::from(goodbye).into_http()
+                } else {
+                    goodbye.into_response()
+                })
+            }
+        }
     }
 }

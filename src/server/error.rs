@@ -74,6 +74,16 @@ impl Denial {
         )
     }
 
+    /// The daemon ends and nobody can wait any longer; its successor may have a credential.
+    pub fn stopping() -> Denial {
+        Denial::new(
+            Code::Unavailable,
+            "UPSTREAM_UNAVAILABLE",
+            "tokend is being stopped, and the credential has not come in time: ask again".into(),
+        )
+        .after(Some(Duration::from_secs(1)))
+    }
+
     /// The caller is not an administrator.
     pub fn not_admin() -> Denial {
         Denial::new(
@@ -174,6 +184,9 @@ impl IntoResponse for Denial {
             body["oauth_error"] = json!(code);
         }
         let mut response = (status, Json(body)).into_response();
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(after) = self.retry_after
             && matches!(
                 status,

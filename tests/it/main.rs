@@ -1,3 +1,5 @@
 //! Integration tests: one binary, the embedded issuer, and the real executable where processes matter.
 
 mod architecture;
+mod harness;
+mod serving;
