@@ -39,7 +39,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Serve(args) => serve(args),
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => check::run(&args),
-        Command::Token(_) | Command::Wait(_) | Command::Status(_) => exit::USAGE,
+        Command::Token(_) | Command::Wait(_) | Command::Watch(_) | Command::Status(_) => {
+            exit::USAGE
+        }
     };
     ExitCode::from(code)
 }
