@@ -207,6 +207,7 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
             broker,
             started: clock.now(),
             clock,
+            stopping: stopped.clone(),
         });
         let mut signals = Signals::new()?;
         let serving = server::run(listener, desk, &limits, stopped);

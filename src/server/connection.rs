@@ -206,6 +206,8 @@ impl Languages {
         } = self;
         let answer = if is_grpc { grpc } else { json }.oneshot(request);
         tokio::select! {
+            // An answer from memory is there at the first look, and nothing else costs anything.
+            biased;
             answer = answer => answer,
             _ = closing.wait_for(|closing| *closing) => {
                 let goodbye = Denial::stopping();

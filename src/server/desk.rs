@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::error::Denial;
 use crate::broker::{Answer, Broker, Reported, Seat, Slot};
 use crate::clock::Clock;
@@ -24,6 +26,8 @@ pub struct Desk {
     pub clock: Clock,
     /// When the daemon started.
     pub started: Stamp,
+    /// Becomes true when the daemon is told to end: streams end then, so that nobody has to wait for them.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// What a caller asks for.
@@ -82,7 +86,7 @@ impl Desk {
         // It was right when it was sent. Time may have passed on the way here.
         let now = self.clock.now();
         if !answer.credential.lives(now, Duration::ZERO) {
-            return Err(Denial::deadline(&ask.profile));
+            return Err(Denial::too_late(&ask.profile));
         }
         Ok((answer, entry, now))
     }

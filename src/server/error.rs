@@ -74,6 +74,16 @@ impl Denial {
         )
     }
 
+    /// It was right when it was decided upon, but this machine slept or was busy for longer than it lived.
+    pub fn too_late(profile: &str) -> Denial {
+        Denial::new(
+            Code::Unavailable,
+            "UPSTREAM_UNAVAILABLE",
+            format!("profile {profile}: the credential expired before it could be handed over: ask again"),
+        )
+        .after(Some(Duration::from_secs(1)))
+    }
+
     /// The daemon ends and nobody can wait any longer; its successor may have a credential.
     pub fn stopping() -> Denial {
         Denial::new(

@@ -191,6 +191,7 @@ async fn watch(
 ) {
     let profile = entry.name.as_str();
     let mut views = slot.watch();
+    let mut stopping = desk.stopping.clone();
     let mut told = Told::Nothing;
     loop {
         let now = desk.clock.now();
@@ -226,6 +227,10 @@ async fn watch(
         }
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
+            _ = stopping.wait_for(|stop| *stop) => {
+                let _ = events.send(Err(Denial::stopping().into())).await;
+                return;
+            }
             () = tokio::time::sleep(WATCH_PULSE) => {}
             () = events.closed() => return,
         }

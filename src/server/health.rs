@@ -67,6 +67,7 @@ impl Health for HealthDesk {
         let service = request.into_inner().service;
         let desk = self.clone();
         let (events, stream) = mpsc::channel(1);
+        let mut stopping = self.0.stopping.clone();
         tokio::spawn(async move {
             let mut told = None;
             loop {
@@ -83,6 +84,7 @@ impl Health for HealthDesk {
                 tokio::select! {
                     () = tokio::time::sleep(WATCH_PULSE) => {}
                     () = events.closed() => return,
+                    _ = stopping.wait_for(|stop| *stop) => return,
                 }
             }
         });
