@@ -227,7 +227,7 @@ async fn watch(
         }
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
-            _ = stopping.wait_for(|stop| *stop) => {
+            () = told_to_stop(&mut stopping) => {
                 let _ = events.send(Err(Denial::stopping().into())).await;
                 return;
             }
@@ -235,6 +235,12 @@ async fn watch(
             () = events.closed() => return,
         }
     }
+}
+
+/// Comes when the daemon is told to end.
+pub async fn told_to_stop(stopping: &mut tokio::sync::watch::Receiver<bool>) {
+    // An error means that the other side is gone, which is an end too.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// What a stream has said last.

@@ -14,7 +14,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::desk::Desk;
 use super::error::Denial;
-use super::grpc::caller;
+use super::grpc::{caller, told_to_stop};
 use super::status;
 use crate::core::policy::Caller;
 
@@ -84,7 +84,7 @@ impl Health for HealthDesk {
                 tokio::select! {
                     () = tokio::time::sleep(WATCH_PULSE) => {}
                     () = events.closed() => return,
-                    _ = stopping.wait_for(|stop| *stop) => return,
+                    () = told_to_stop(&mut stopping) => return,
                 }
             }
         });
