@@ -1,6 +1,8 @@
 //! Integration tests: one binary, the embedded issuer, and the real executable where processes matter.
 
+mod access;
 mod architecture;
 mod harness;
 mod hostile;
 mod serving;
+mod socket;
