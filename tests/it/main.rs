@@ -2,6 +2,8 @@
 
 mod access;
 mod architecture;
+mod commands;
+mod config;
 mod harness;
 mod hostile;
 mod serving;
