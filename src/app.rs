@@ -143,10 +143,20 @@ fn configuration(path: &Path) -> Result<Read, StartError> {
 fn say(findings: &[Finding]) {
     for finding in findings.iter().filter(|finding| finding.profile.is_none()) {
         match finding.severity {
-            Severity::Error => error!(help = finding.help, "{}", finding.one_line()),
-            Severity::Warning => warn!(help = finding.help, "{}", finding.one_line()),
+            Severity::Error => error!("{}", worded(finding)),
+            Severity::Warning => warn!("{}", worded(finding)),
         }
     }
+}
+
+/// A finding as one line of the log.
+fn worded(finding: &Finding) -> String {
+    let mut line = finding.one_line();
+    if !finding.help.is_empty() {
+        line.push_str("; ");
+        line.push_str(&finding.help);
+    }
+    line
 }
 
 /// Runs the daemon until SIGTERM or SIGINT. `ready` is called when the socket answers.

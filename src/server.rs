@@ -6,6 +6,7 @@ mod error;
 mod grpc;
 mod health;
 mod http;
+mod places;
 mod status;
 mod wire;
 

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tower::ServiceExt;
 use tracing::{debug, warn};
@@ -24,6 +24,7 @@ use super::error::Denial;
 use super::grpc::Grpc;
 use super::health::HealthDesk;
 use super::http;
+use super::places::Places;
 use crate::caller::Callers;
 use crate::core::profile::Limits;
 use crate::proto;
@@ -56,7 +57,8 @@ pub async fn accept(
     let (close, closing) = watch::channel(false);
     let languages = Languages::new(desk, limits, closing);
     let builder = builder(limits);
-    let places = Arc::new(Semaphore::new(limits.connections as usize));
+    let places = Places::new(limits.connections, limits.connections_per_user);
+    let mut was_full = false;
     let draining = GracefulShutdown::new();
     loop {
         let stream = tokio::select! {
@@ -70,13 +72,6 @@ pub async fn accept(
             },
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            warn!(
-                limit = limits.connections,
-                "too many connections: this one is closed"
-            );
-            continue;
-        };
         let caller = match callers.of(&stream) {
             Ok(caller) => Arc::new(caller),
             Err(error) => {
@@ -84,6 +79,18 @@ pub async fn accept(
                 continue;
             }
         };
+        let place = match places.take(caller.uid) {
+            Ok(place) => place,
+            Err(full) => {
+                // Said once, until there is room again: whoever causes it does so often.
+                if !was_full {
+                    warn!(pid = caller.pid, "a connection is closed: {full}");
+                }
+                was_full = true;
+                continue;
+            }
+        };
+        was_full = false;
         let service = {
             let languages = languages.clone();
             service_fn(move |request| languages.clone().answer(caller.clone(), request))
