@@ -1,5 +1,10 @@
 //! Integration tests: one binary, the embedded issuer, and the real executable where processes matter.
 
+mod access;
 mod architecture;
+mod commands;
+mod config;
 mod harness;
+mod hostile;
 mod serving;
+mod socket;
