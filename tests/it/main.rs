@@ -6,5 +6,7 @@ mod commands;
 mod config;
 mod harness;
 mod hostile;
+mod lifecycle;
+mod rotation;
 mod serving;
 mod socket;
