@@ -27,7 +27,7 @@ use crate::core::config::{self, Finding, Severity};
 use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
 use crate::registry::Registry;
-use crate::server::{self, Desk};
+use crate::server::{self, Desk, Pace};
 use crate::socket::bind::{BindError, bind};
 use crate::supervisor;
 use crate::telemetry::{self, Format};
@@ -207,6 +207,7 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
             broker,
             started: clock.now(),
             clock,
+            pace: Pace::new(limits.requests_per_second),
             stopping: stopped.clone(),
         });
         let mut signals = Signals::new()?;

@@ -94,6 +94,16 @@ impl Denial {
         .after(Some(Duration::from_secs(1)))
     }
 
+    /// The caller asks too often for what is not in memory.
+    pub fn too_fast(after: Duration) -> Denial {
+        Denial::new(
+            Code::ResourceExhausted,
+            "CALLER_RATE_LIMITED",
+            "this user asks too often (server.limits.requests_per_second)".into(),
+        )
+        .after(Some(after))
+    }
+
     /// The caller is not an administrator.
     pub fn not_admin() -> Denial {
         Denial::new(
