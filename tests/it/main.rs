@@ -7,6 +7,7 @@ mod config;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod limits;
 mod rotation;
 mod serving;
 mod socket;
