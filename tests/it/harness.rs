@@ -9,6 +9,7 @@ pub mod idp;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -176,23 +177,35 @@ impl Place {
         self.write(name, text);
     }
 
-    /// Gives everything to another user, who is to run the daemon.
+    /// Gives the folder to another user, who is to run the daemon; files that are written from now on are that user's.
     pub fn give_to(&mut self, user: u32) {
         self.user = Some(user);
         std::os::unix::fs::chown(self.path(""), Some(user), Some(user)).expect("chown");
-        // The program may lie where that user cannot go.
+    }
+
+    /// Lets others in as far as the modes of the files allow.
+    pub fn open(&self) {
+        self.mode("", 0o755);
+    }
+
+    /// The program where every user of this folder can run it.
+    fn program(&self) -> PathBuf {
         let program = self.path("tokend");
-        if fs::hard_link(TOKEND, &program).is_err() {
+        if !program.exists() && fs::hard_link(TOKEND, &program).is_err() {
             fs::copy(TOKEND, &program).expect("copied");
         }
+        program
     }
 
     /// `tokend` with this folder's socket and configuration and nothing else of this process's settings.
     pub fn tokend(&self, arguments: &[&str]) -> Command {
-        let mut command = match self.user {
+        self.tokend_as(self.user, arguments)
+    }
+
+    pub fn tokend_as(&self, user: Option<u32>, arguments: &[&str]) -> Command {
+        let mut command = match user {
             Some(user) => {
-                use std::os::unix::process::CommandExt;
-                let mut command = Command::new(self.path("tokend"));
+                let mut command = Command::new(self.program());
                 command.uid(user).gid(user);
                 command
             }
@@ -205,6 +218,7 @@ impl Place {
             .args(arguments)
             .env("TOKEND_SOCKET", self.socket())
             .env("TOKEND_CONFIG", self.path("tokend.toml"))
+            .current_dir("/")
             .stdin(Stdio::null());
         command
     }

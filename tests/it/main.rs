@@ -1,5 +1,13 @@
 //! Integration tests: one binary, the embedded issuer, and the real executable where processes matter.
 
+mod access;
 mod architecture;
+mod commands;
+mod config;
 mod harness;
+mod hostile;
+mod lifecycle;
+mod limits;
+mod rotation;
 mod serving;
+mod socket;
