@@ -266,6 +266,9 @@ impl Http {
         stream.write_all(question.as_bytes()).expect("asked");
         let mut filled = 0;
         loop {
+            if filled == self.buffer.len() {
+                self.buffer.resize(2 * filled, 0);
+            }
             let read = stream.read(&mut self.buffer[filled..]).expect("answer");
             assert_ne!(read, 0, "closed early");
             filled += read;
