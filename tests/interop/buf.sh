@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # buf: the proto files are in good order, and `buf curl` can talk to the daemon, with reflection and with the files.
 set -u
-client=buf
 # shellcheck source=checks.sh
 . "$(dirname "$0")/checks.sh"
 

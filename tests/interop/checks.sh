@@ -1,4 +1,6 @@
 # What the bash clients share: `check NAME COMMAND…` prints one line; `done_checking` ends the program.
+# shellcheck shell=bash
+client=${0##*/} client=${client%.sh}
 failed=0
 check() {
   local name=$1 why

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # curl: HTTP/1.1 and JSON on the same socket.
 set -u
-client=curl
 # shellcheck source=checks.sh
 . "$(dirname "$0")/checks.sh"
 
