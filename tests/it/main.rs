@@ -5,6 +5,8 @@ mod architecture;
 mod commands;
 mod config;
 mod harness;
+mod health;
 mod hostile;
+mod http;
 mod serving;
 mod socket;
