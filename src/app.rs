@@ -27,7 +27,7 @@ use crate::core::config::{self, Finding, Severity};
 use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
 use crate::registry::Registry;
-use crate::server::{self, Desk};
+use crate::server::{self, Desk, Pace};
 use crate::socket::bind::{BindError, bind};
 use crate::supervisor;
 use crate::telemetry::{self, Format};
@@ -39,7 +39,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Serve(args) => serve(args),
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => check::run(&args),
-        Command::Token(_) | Command::Wait(_) | Command::Status(_) => exit::USAGE,
+        Command::Token(_) | Command::Wait(_) | Command::Watch(_) | Command::Status(_) => {
+            exit::USAGE
+        }
     };
     ExitCode::from(code)
 }
@@ -205,6 +207,8 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
             broker,
             started: clock.now(),
             clock,
+            pace: Pace::new(limits.requests_per_second),
+            stopping: stopped.clone(),
         });
         let mut signals = Signals::new()?;
         let serving = server::run(listener, desk, &limits, stopped);

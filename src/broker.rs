@@ -159,7 +159,6 @@ pub struct Tools {
 
 impl Broker {
     /// The handle, and the actor to be run: `run` ends when the last handle is gone.
-    #[must_use]
     pub fn new(tools: Tools) -> (Broker, impl Future<Output = ()> + Send + 'static) {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let broker = Broker {

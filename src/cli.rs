@@ -8,6 +8,7 @@ pub mod paths;
 pub mod status;
 pub mod token;
 pub mod wait;
+pub mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -48,6 +49,9 @@ pub enum Command {
     /// Return when each profile has a usable credential
     #[command(after_help = EXIT_CODES)]
     Wait(WaitArgs),
+    /// Print a credential at once and each replacement as it comes
+    #[command(after_help = EXIT_CODES)]
+    Watch(WatchArgs),
     /// Show the state of every profile that you may see
     #[command(after_help = EXIT_CODES)]
     Status(StatusArgs),
@@ -166,6 +170,19 @@ pub struct WaitArgs {
     pub daemon: SocketArgs,
 }
 
+/// `tokend watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Name of the profile
+    #[arg(value_parser = name)]
+    pub profile: String,
+    /// Print each credential with everything about it, one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub daemon: SocketArgs,
+}
+
 /// `tokend status`
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -205,6 +222,7 @@ pub fn run_client(command: &Command) -> Option<ExitCode> {
             err,
         ),
         Command::Wait(args) => wait::run(args, client(&args.daemon), err),
+        Command::Watch(args) => watch::run(args, client(&args.daemon), out, err),
         Command::Status(args) => status::run(args, client(&args.daemon), out, err),
         Command::Serve(_) | Command::Dev(_) | Command::Check(_) => return None,
     };

@@ -1,11 +1,13 @@
 //! The socket's two languages, gRPC and HTTP/1.1 with JSON: caller → policy → broker → wire. Generated types stop here.
 
+mod activity;
 mod connection;
 mod desk;
 mod error;
 mod grpc;
 mod health;
 mod http;
+mod pace;
 mod places;
 mod status;
 mod wire;
@@ -16,6 +18,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 pub use self::desk::Desk;
+pub use self::pace::Pace;
 pub use self::wire::encode;
 use crate::core::profile::Limits;
 

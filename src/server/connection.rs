@@ -12,20 +12,22 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, Version, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::service::Routes;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use super::activity::Activity;
 use super::desk::Desk;
 use super::error::Denial;
-use super::grpc::Grpc;
+use super::grpc::{Grpc, told_to_stop};
 use super::health::HealthDesk;
 use super::http;
 use super::places::Places;
 use crate::caller::Callers;
+use crate::core::policy::Caller;
 use crate::core::profile::Limits;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
@@ -59,7 +61,8 @@ pub async fn accept(
     let builder = builder(limits);
     let places = Places::new(limits.connections, limits.connections_per_user);
     let mut was_full = false;
-    let draining = GracefulShutdown::new();
+    // Each connection holds one end; the other hears when all are gone.
+    let (open, mut all_closed) = mpsc::channel::<()>(1);
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -91,9 +94,14 @@ pub async fn accept(
             }
         };
         was_full = false;
+        let activity = Arc::new(Activity::default());
         let service = {
-            let languages = languages.clone();
-            service_fn(move |request| languages.clone().answer(caller.clone(), request))
+            let (languages, activity) = (languages.clone(), activity.clone());
+            service_fn(move |request| {
+                languages
+                    .clone()
+                    .answer(caller.clone(), activity.clone(), request)
+            })
         };
         let connection = builder
             .serve_connection(
@@ -101,23 +109,79 @@ pub async fn accept(
                 service,
             )
             .into_owned();
-        let connection = draining.watch(connection);
+        let patience = Patience {
+            first: limits.handshake_timeout,
+            later: limits.idle_timeout,
+        };
+        let (shutdown, open) = (shutdown.clone(), open.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "connection ended");
-            }
-            drop(place);
+            attend(connection, &activity, patience, shutdown).await;
+            drop((place, open));
         });
     }
     drop(listener);
-    let drained = draining.shutdown();
-    tokio::pin!(drained);
-    if tokio::time::timeout(DRAIN, &mut drained).await.is_ok() {
+    drop(open);
+    if tokio::time::timeout(DRAIN, all_closed.recv()).await.is_ok() {
         return;
     }
     close.send_replace(true);
-    if tokio::time::timeout(FAREWELL, drained).await.is_err() {
+    if tokio::time::timeout(FAREWELL, all_closed.recv())
+        .await
+        .is_err()
+    {
         debug!("connections that did not end by themselves are closed");
+    }
+}
+
+/// How long a connection may be silent.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// Until its first request.
+    first: Duration,
+    /// Between requests.
+    later: Duration,
+}
+
+/// Serves a connection until it ends. It is asked to end when the daemon stops, and when it has been silent too long.
+async fn attend<C>(
+    connection: C,
+    activity: &Activity,
+    patience: Patience,
+    mut shutdown: watch::Receiver<bool>,
+) where
+    C: GracefulConnection,
+    C::Error: std::fmt::Display,
+{
+    tokio::pin!(connection);
+    let silence = tokio::time::sleep(patience.first);
+    tokio::pin!(silence);
+    let mut seen = 0;
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            outcome = connection.as_mut() => {
+                if let Err(error) = outcome {
+                    debug!(%error, "connection ended");
+                }
+                return;
+            }
+            () = told_to_stop(&mut shutdown), if !ending => {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = silence.as_mut(), if !ending => {
+                let requests = activity.requests();
+                if requests == seen && !activity.is_busy() {
+                    debug!("a silent connection is closed");
+                    connection.as_mut().graceful_shutdown();
+                    // It has said nothing so far and may not answer this either.
+                    let _ = tokio::time::timeout(FAREWELL, connection.as_mut()).await;
+                    return;
+                }
+                seen = requests;
+                silence.as_mut().reset(tokio::time::Instant::now() + patience.later);
+            }
+        }
     }
 }
 
@@ -186,10 +250,13 @@ impl Languages {
 
     async fn answer(
         self,
-        caller: Arc<crate::core::policy::Caller>,
+        caller: Arc<Caller>,
+        activity: Arc<Activity>,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
+        let _busy = activity.request();
         request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(activity);
         let is_grpc = request.version() == Version::HTTP_2
             && request
                 .headers()
@@ -206,6 +273,8 @@ impl Languages {
         } = self;
         let answer = if is_grpc { grpc } else { json }.oneshot(request);
         tokio::select! {
+            // An answer from memory is there at the first look, and nothing else costs anything.
+            biased;
             answer = answer => answer,
             _ = closing.wait_for(|closing| *closing) => {
                 let goodbye = Denial::stopping();

@@ -10,6 +10,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::activity::{Activity, Busy};
 use super::desk::{Ask, Desk};
 use super::error::Denial;
 use super::{status, wire};
@@ -41,6 +42,14 @@ pub fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
         .get::<Arc<Caller>>()
         .cloned()
         .ok_or_else(|| Status::internal("the connection has no caller"))
+}
+
+/// Keeps the connection from counting as silent while a stream is open.
+pub fn busy<T>(request: &Request<T>) -> Option<Busy> {
+    request
+        .extensions()
+        .get::<Arc<Activity>>()
+        .map(Activity::stream)
 }
 
 #[tonic::async_trait]
@@ -78,6 +87,7 @@ impl CredentialService for Grpc {
         request: Request<WatchTokenRequest>,
     ) -> Result<Response<Self::WatchTokenStream>, Status> {
         let caller = caller(&request)?;
+        let busy = busy(&request);
         let WatchTokenRequest {
             profile,
             scopes,
@@ -87,7 +97,10 @@ impl CredentialService for Grpc {
         // One place: a slow reader holds one message and gets the newest next.
         let (events, stream) = mpsc::channel(1);
         let desk = self.0.clone();
-        tokio::spawn(watch(desk, caller, entry, slot, events));
+        tokio::spawn(async move {
+            let _busy = busy;
+            watch(desk, caller, entry, slot, events).await;
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -191,6 +204,7 @@ async fn watch(
 ) {
     let profile = entry.name.as_str();
     let mut views = slot.watch();
+    let mut stopping = desk.stopping.clone();
     let mut told = Told::Nothing;
     loop {
         let now = desk.clock.now();
@@ -226,10 +240,20 @@ async fn watch(
         }
         tokio::select! {
             changed = views.changed() => if changed.is_err() { return },
+            () = told_to_stop(&mut stopping) => {
+                let _ = events.send(Err(Denial::stopping().into())).await;
+                return;
+            }
             () = tokio::time::sleep(WATCH_PULSE) => {}
             () = events.closed() => return,
         }
     }
+}
+
+/// Comes when the daemon is told to end.
+pub async fn told_to_stop(stopping: &mut tokio::sync::watch::Receiver<bool>) {
+    // An error means that the other side is gone, which is an end too.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// What a stream has said last.

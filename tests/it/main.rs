@@ -8,5 +8,8 @@ mod harness;
 mod health;
 mod hostile;
 mod http;
+mod lifecycle;
+mod limits;
+mod rotation;
 mod serving;
 mod socket;

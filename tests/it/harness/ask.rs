@@ -98,7 +98,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn read(bytes: &[u8]) -> Answer {
+    pub fn read(bytes: &[u8]) -> Answer {
         let text = String::from_utf8(bytes.to_vec()).expect("text");
         let (head, body) = text
             .split_once("\r\n\r\n")
