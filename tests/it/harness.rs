@@ -40,9 +40,10 @@ pub fn runtime() -> &'static Handle {
     })
 }
 
-/// Waits for it; what it spawns goes to the tests' runtime.
+/// Waits for it; what it spawns goes to the tests' runtime. A minute is never reached unless it never comes.
 pub fn block<T>(coming: impl Future<Output = T>) -> T {
-    runtime().block_on(coming)
+    let bounded = async { tokio::time::timeout(Duration::from_secs(60), coming).await };
+    runtime().block_on(bounded).expect("it did not come")
 }
 
 /// The first Some within `timeout`; looks often.

@@ -4,6 +4,7 @@ mod access;
 mod architecture;
 mod commands;
 mod config;
+mod dev;
 mod harness;
 mod health;
 mod hostile;
