@@ -87,13 +87,13 @@ impl Drop for Dev {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let log = self.log.to_the_end();
+        let log = self.log.rest();
         if std::thread::panicking() {
             eprintln!("--- log of tokend dev\n{log}---");
         } else {
             self.secrets.assert_none_in(&log, "the log");
             self.secrets
-                .assert_none_in(&self.out.to_the_end(), "standard output");
+                .assert_none_in(&self.out.rest(), "standard output");
         }
     }
 }

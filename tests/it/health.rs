@@ -73,12 +73,10 @@ fn a_watched_profile_tells_its_recovery_and_an_unknown_one_stays_open() {
 
 #[test]
 fn reflection_lists_the_services_in_both_versions() {
-    const SERVICES: [&str; 5] = [
+    const SERVICES: [&str; 3] = [
         "grpc.health.v1.Health",
-        "grpc.reflection.v1.ServerReflection",
         "tokend.v1.AdminService",
         "tokend.v1.CredentialService",
-        "",
     ];
     let daemon = Daemon::start("[profiles.p]\nmethod = \"none\"\n");
     let channel = daemon.grpc().channel;
@@ -121,10 +119,7 @@ fn reflection_lists_the_services_in_both_versions() {
     });
     for list in [new, old] {
         let list: Vec<String> = list;
-        for service in SERVICES
-            .iter()
-            .filter(|name| name.contains("tokend") || name.contains("health"))
-        {
+        for service in SERVICES {
             assert!(
                 list.iter().any(|name| name == service),
                 "{service}: {list:?}"

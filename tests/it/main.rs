@@ -5,6 +5,7 @@ mod architecture;
 mod commands;
 mod config;
 mod dev;
+mod ending;
 mod harness;
 mod health;
 mod hostile;
