@@ -267,6 +267,7 @@ token = { file = "token" }
 #[test]
 fn two_hundred_first_callers_cost_one_token_request() {
     let (issuer, place, config) = idp::one(LAZY);
+    let config = config.replace("timeout = \"1s\"", "timeout = \"30s\"");
     let hold = Arc::new(Semaphore::new(0));
     issuer.script(Fault::Hold(hold.clone()), Times::Always);
     let daemon = place.serve(&config);
