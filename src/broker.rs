@@ -5,6 +5,7 @@
 
 mod actor;
 mod budget;
+mod life;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -7,6 +7,7 @@ mod error;
 mod grpc;
 mod health;
 mod http;
+mod languages;
 mod pace;
 mod places;
 mod status;

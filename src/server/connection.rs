@@ -1,37 +1,24 @@
-//! From an accepted stream to requests: who is asking, the authority repair, and which of the two languages it is.
+//! From an accepted stream to requests: who is asking, limits, the authority repair, and how a connection ends.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::response::IntoResponse;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
-use tonic::service::Routes;
-use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::activity::Activity;
 use super::desk::Desk;
-use super::error::Denial;
-use super::grpc::{Grpc, told_to_stop};
-use super::health::HealthDesk;
-use super::http;
+use super::grpc::told_to_stop;
+use super::languages::{Languages, Visit};
 use super::places::Places;
 use crate::caller::Callers;
-use crate::core::policy::Caller;
 use crate::core::profile::Limits;
-use crate::proto;
-use crate::proto::admin_service_server::AdminServiceServer;
-use crate::proto::credential_service_server::CredentialServiceServer;
 use crate::socket::authority::RepairAuthority;
 
 /// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own deadline; a watcher's stream
@@ -57,7 +44,7 @@ pub async fn accept(
 ) {
     let callers = Callers::new();
     let (close, closing) = watch::channel(false);
-    let languages = Languages::new(desk, limits, closing);
+    let languages = Arc::new(Languages::new(desk, limits, closing));
     let builder = builder(limits);
     let places = Places::new(limits.connections, limits.connections_per_user);
     let mut was_full = false;
@@ -95,14 +82,11 @@ pub async fn accept(
         };
         was_full = false;
         let activity = Arc::new(Activity::default());
-        let service = {
-            let (languages, activity) = (languages.clone(), activity.clone());
-            service_fn(move |request| {
-                languages
-                    .clone()
-                    .answer(caller.clone(), activity.clone(), request)
-            })
-        };
+        let visit = Arc::new(Visit::new(&languages, caller, activity.clone()));
+        let service = service_fn(move |request| {
+            let visit = visit.clone();
+            async move { Ok::<_, Infallible>(visit.answer(request).await) }
+        });
         let connection = builder
             .serve_connection(
                 TokioIo::new(RepairAuthority::<UnixStream>::new(stream)),
@@ -201,89 +185,4 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_ANSWER);
     builder
-}
-
-/// gRPC, and HTTP with JSON.
-#[derive(Clone)]
-struct Languages {
-    grpc: Router,
-    json: Router,
-    /// Becomes true when nobody may wait any longer.
-    closing: watch::Receiver<bool>,
-}
-
-impl Languages {
-    fn new(desk: &Arc<Desk>, limits: &Limits, closing: watch::Receiver<bool>) -> Languages {
-        let message = usize::try_from(limits.message_size).unwrap_or(usize::MAX);
-        let describe = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        let mut routes = Routes::builder();
-        routes
-            .add_service(
-                CredentialServiceServer::new(Grpc(desk.clone())).max_decoding_message_size(message),
-            )
-            .add_service(
-                AdminServiceServer::new(Grpc(desk.clone())).max_decoding_message_size(message),
-            )
-            .add_service(tonic_health::pb::health_server::HealthServer::new(
-                HealthDesk(desk.clone()),
-            ))
-            .add_service(
-                describe()
-                    .build_v1()
-                    .expect("our own descriptors are sound"),
-            )
-            .add_service(
-                describe()
-                    .build_v1alpha()
-                    .expect("our own descriptors are sound"),
-            );
-        Languages {
-            grpc: routes.routes().prepare().into_axum_router(),
-            json: http::router(desk.clone()),
-            closing,
-        }
-    }
-
-    async fn answer(
-        self,
-        caller: Arc<Caller>,
-        activity: Arc<Activity>,
-        mut request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
-        let _busy = activity.request();
-        request.extensions_mut().insert(caller);
-        request.extensions_mut().insert(activity);
-        let is_grpc = request.version() == Version::HTTP_2
-            && request
-                .headers()
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        let request = request.map(Body::new);
-        if is_grpc && http::is_from_a_browser(request.headers()) {
-            return Ok(hyper::StatusCode::FORBIDDEN.into_response());
-        }
-        let Languages {
-            grpc,
-            json,
-            mut closing,
-        } = self;
-        let answer = if is_grpc { grpc } else { json }.oneshot(request);
-        tokio::select! {
-            // An answer from memory is there at the first look, and nothing else costs anything.
-            biased;
-            answer = answer => answer,
-            _ = closing.wait_for(|closing| *closing) => {
-                let goodbye = Denial::stopping();
-                Ok(if is_grpc {
-                    tonic::Status::from(goodbye).into_http()
-                } else {
-                    goodbye.into_response()
-                })
-            }
-        }
-    }
 }

@@ -31,9 +31,15 @@ use crate::registry::Entry;
 /// soon a stream notices by itself that it is no longer permitted.
 const WATCH_PULSE: Duration = Duration::from_secs(5);
 
-/// Both services.
-#[derive(Clone)]
-pub struct Grpc(pub Arc<Desk>);
+/// `CredentialService` for one connection.
+pub struct Credentials {
+    pub desk: Arc<Desk>,
+    pub caller: Arc<Caller>,
+    pub activity: Arc<Activity>,
+}
+
+/// `AdminService`.
+pub struct Admin(pub Arc<Desk>);
 
 /// Who is asking; put there when the connection was accepted.
 pub fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
@@ -53,12 +59,11 @@ pub fn busy<T>(request: &Request<T>) -> Option<Busy> {
 }
 
 #[tonic::async_trait]
-impl CredentialService for Grpc {
+impl CredentialService for Credentials {
     async fn get_token(
         &self,
         request: Request<GetTokenRequest>,
     ) -> Result<Response<GetTokenResponse>, Status> {
-        let caller = caller(&request)?;
         let deadline = deadline(&request);
         let GetTokenRequest {
             profile,
@@ -73,7 +78,7 @@ impl CredentialService for Grpc {
             audience,
             deadline,
         };
-        let (answer, _, now) = self.0.token(&caller, ask).await?;
+        let (answer, _, now) = self.desk.token(&self.caller, ask).await?;
         Ok(Response::new(GetTokenResponse {
             credential: answer.encoded.clone(),
             expires_in: answer.credential.ttl(now).map(wire::duration),
@@ -86,17 +91,19 @@ impl CredentialService for Grpc {
         &self,
         request: Request<WatchTokenRequest>,
     ) -> Result<Response<Self::WatchTokenStream>, Status> {
-        let caller = caller(&request)?;
-        let busy = busy(&request);
         let WatchTokenRequest {
             profile,
             scopes,
             audience,
         } = request.into_inner();
-        let (entry, slot) = self.0.slot(&caller, &profile, scopes, audience).await?;
+        let (entry, slot) = self
+            .desk
+            .slot(&self.caller, &profile, scopes, audience)
+            .await?;
         // One place: a slow reader holds one message and gets the newest next.
         let (events, stream) = mpsc::channel(1);
-        let desk = self.0.clone();
+        let desk = self.desk.clone();
+        let (caller, busy) = (self.caller.clone(), self.activity.stream());
         tokio::spawn(async move {
             let _busy = busy;
             watch(desk, caller, entry, slot, events).await;
@@ -108,11 +115,10 @@ impl CredentialService for Grpc {
         &self,
         request: Request<ReportRejectedRequest>,
     ) -> Result<Response<ReportRejectedResponse>, Status> {
-        let caller = caller(&request)?;
         let request = request.into_inner();
         let reported = self
-            .0
-            .report(&caller, &request.profile, &request.fingerprint)
+            .desk
+            .report(&self.caller, &request.profile, &request.fingerprint)
             .await?;
         Ok(Response::new(ReportRejectedResponse {
             replaced: reported.replaced,
@@ -122,15 +128,14 @@ impl CredentialService for Grpc {
 
     async fn list_profiles(
         &self,
-        request: Request<ListProfilesRequest>,
+        _request: Request<ListProfilesRequest>,
     ) -> Result<Response<ListProfilesResponse>, Status> {
-        let caller = caller(&request)?;
-        let now = self.0.clock.now();
+        let now = self.desk.clock.now();
         let profiles = self
-            .0
+            .desk
             .registry
             .load()
-            .visible(&caller)
+            .visible(&self.caller)
             .into_iter()
             .map(|entry| ProfileSummary {
                 name: entry.name.to_string(),
@@ -144,7 +149,7 @@ impl CredentialService for Grpc {
 }
 
 #[tonic::async_trait]
-impl AdminService for Grpc {
+impl AdminService for Admin {
     async fn get_status(
         &self,
         request: Request<GetStatusRequest>,
