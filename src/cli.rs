@@ -136,6 +136,7 @@ pub struct TokenArgs {
     /// A credential for this audience, out of those that the profile allows
     #[arg(long)]
     pub audience: Option<String>,
+    /// Which daemon to talk to
     #[command(flatten)]
     pub daemon: SocketArgs,
 }
@@ -166,6 +167,7 @@ pub struct WaitArgs {
     /// Give up after this time; 0 asks once
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub timeout: Duration,
+    /// Which daemon to talk to
     #[command(flatten)]
     pub daemon: SocketArgs,
 }
@@ -179,6 +181,7 @@ pub struct WatchArgs {
     /// Print each credential with everything about it, one JSON object a line
     #[arg(long)]
     pub json: bool,
+    /// Which daemon to talk to
     #[command(flatten)]
     pub daemon: SocketArgs,
 }
@@ -198,6 +201,7 @@ pub struct StatusArgs {
     /// Give up after this time
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
     pub timeout: Duration,
+    /// Which daemon to talk to
     #[command(flatten)]
     pub daemon: SocketArgs,
 }

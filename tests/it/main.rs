@@ -1,5 +1,7 @@
 //! Integration tests: one binary, the embedded issuer, and the real executable where processes matter.
 
+#![allow(clippy::disallowed_methods, reason = "tests may look at the clock")]
+
 mod access;
 mod architecture;
 mod commands;
