@@ -202,7 +202,7 @@ fn reports_and_watches_need_access_too() {
     let channel = grpc.channel.clone();
     let mut client =
         tokend::proto::credential_service_client::CredentialServiceClient::new(channel);
-    let status = block(client.watch_token(request)).err().expect("denied");
+    let status = block(client.watch_token(request)).expect_err("denied");
     assert_eq!(grpc.refusal(&status).code, "NOT_FOUND");
 }
 

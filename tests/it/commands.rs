@@ -1,16 +1,13 @@
 //! The commands against a running daemon: what they print, and the exit codes that scripts rely on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokend::dev::faults::{Fault, Times};
 use tokend::dev::issuer::client::Client;
-use tonic::Request;
 
-use crate::harness::ask::get;
 use crate::harness::idp::{self, LAZY, SECRET};
-use crate::harness::{Daemon, PATIENCE, Place, block, eventually, run, runtime};
+use crate::harness::{Daemon, PATIENCE, Place, eventually, run};
 
 const LOCAL: &str = r#"
 [profiles.fixed]
@@ -189,26 +186,6 @@ fn status_shows_every_profile_and_what_is_wrong() {
     let all = daemon.place.run(&["status"]).out;
     assert!(all.contains("missing"), "{all}");
     daemon.place.secrets.assert_none_in(&all, "tokend status");
-}
-
-#[test]
-fn a_second_signal_does_not_wait_for_callers() {
-    let (issuer, place, config) = idp::one(LAZY);
-    let config = config.replace("timeout = \"1s\"", "timeout = \"30s\"");
-    issuer.script(Fault::Hang, Times::Always);
-    let mut daemon = place.serve(&config);
-    let waiting = runtime().spawn(daemon.grpc().asking(Request::new(get("it"))));
-    eventually(PATIENCE, || (issuer.count("/token") == 1).then_some(()));
-    daemon.signal(Signal::TERM);
-    eventually(PATIENCE, || daemon.log().contains("stopping").then_some(()));
-    let start = Instant::now();
-    assert_eq!(daemon.stop(), Some(0));
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
-    assert!(block(waiting).expect("no panic").is_err());
 }
 
 #[test]

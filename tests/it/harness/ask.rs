@@ -289,7 +289,12 @@ impl Daemon {
         if answer.status == 200 {
             self.place.secrets.add(answer.text("token"));
         }
-        if answer.status != 200 || !path.ends_with("/token") {
+        if answer.status != 200
+            || !path
+                .split('?')
+                .next()
+                .is_some_and(|path| path.ends_with("/token"))
+        {
             let text = String::from_utf8_lossy(&bytes);
             self.place.secrets.assert_none_in(&text, "an HTTP answer");
         }
