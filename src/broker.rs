@@ -71,6 +71,8 @@ pub enum NoAnswer {
     Gone,
     /// Too many variants of this profile.
     TooManyVariants,
+    /// Too many callers wait for this credential.
+    Crowded,
 }
 
 /// What became of a report.

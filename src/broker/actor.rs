@@ -186,10 +186,11 @@ impl Actor {
                 return;
             }
         };
-        if let Some(life) = self.lives.get_mut(&life) {
-            life.waiters.push(Waiter { min_ttl, reply });
-        }
         self.handle(life, Event::Asked { min_ttl });
+        let now = self.tools.clock.now();
+        if let Some(life) = self.lives.get_mut(&life) {
+            life.receive(Waiter { min_ttl, reply }, now);
+        }
         self.promote(life);
     }
 
@@ -301,6 +302,7 @@ impl Actor {
                 waiters: Vec::new(),
                 wake: None,
                 attempt: None,
+                urgent: false,
             },
         );
         self.next_life
@@ -347,11 +349,19 @@ impl Actor {
         if let Some(asked) = life.slot.asked() {
             life.machine.note_asked(asked);
         }
+        // One that asks is judged alone: whatever the others wait for, it does not change that.
+        let concerns_all = !matches!(event, Event::Asked { .. });
         let reaction = life.machine.handle(now, event);
         self.carry_out(id, now, reaction);
-        // A credential may come that is too short-lived for somebody who waits: ask again on their behalf.
-        if let Some(life) = self.lives.get_mut(&id)
-            && life.attempt.is_none()
+        if !concerns_all {
+            return;
+        }
+        let Some(life) = self.lives.get_mut(&id) else {
+            return;
+        };
+        life.answer_waiters(now);
+        // A credential may have come that is too short-lived for somebody who waits: ask again on their behalf.
+        if life.attempt.is_none()
             && let Some(min_ttl) = life.waiters.iter().map(|waiter| waiter.min_ttl).max()
         {
             let reaction = life.machine.handle(now, Event::Asked { min_ttl });
@@ -368,6 +378,7 @@ impl Actor {
         };
         if let Some(attempt) = reaction.fetch {
             let urgent = !life.waiters.is_empty();
+            life.urgent = urgent;
             if let Some((before, Some(task))) = life.attempt.replace((attempt, None)) {
                 debug!(profile = %member.spec.name, attempt = before, "attempt given up for a newer one");
                 task.abort();
@@ -385,7 +396,7 @@ impl Actor {
         self.settle(id, now, reaction.publish);
     }
 
-    /// Publishes, answers those who wait, and plans the next wake-up.
+    /// Publishes, and plans the next wake-up.
     fn settle(&mut self, id: LifeId, now: Stamp, publish: bool) {
         let Some(life) = self.lives.get_mut(&id) else {
             return;
@@ -394,7 +405,6 @@ impl Actor {
             let target = member.spec.target.as_deref();
             life.publish(now, target, &self.tools.encode);
         }
-        life.answer_waiters(now);
         let wake = life.machine.wake_at(now);
         if wake != life.wake {
             if let Some(at) = life.wake {
@@ -408,12 +418,14 @@ impl Actor {
     }
 
     fn promote(&mut self, id: LifeId) {
-        if let Some(life) = self.lives.get(&id)
+        if let Some(life) = self.lives.get_mut(&id)
+            && !life.urgent
             && let Some((attempt, None)) = life.attempt
             && let Some(member) = self.profiles.get(&life.seat)
             && let Some(upstream) = &member.spec.upstream
             && let Some(budget) = self.budgets.get_mut(&upstream.name)
         {
+            life.urgent = true;
             budget.promote(&(id, attempt));
         }
     }
@@ -530,12 +542,11 @@ impl Actor {
             return;
         };
         let Some(outcome) = outcome else { return };
-        if matches!(life.attempt, Some((number, _)) if number == run.attempt) {
+        let current = matches!(life.attempt, Some((number, _)) if number == run.attempt);
+        if current {
             life.attempt = None;
         }
-        if let Some(member) = self.profiles.get(&life.seat) {
-            tell(&member.spec, &life.machine, &outcome);
-        }
+        let before = life.machine.trouble().cloned();
         let event = match outcome {
             Ok(issued) => Event::Fetched {
                 attempt: run.attempt,
@@ -548,5 +559,11 @@ impl Actor {
             },
         };
         self.handle(run.life, event);
+        if current
+            && let Some(life) = self.lives.get(&run.life)
+            && let Some(member) = self.profiles.get(&life.seat)
+        {
+            tell(&member.spec.name, before.as_ref(), life.machine.trouble());
+        }
     }
 }

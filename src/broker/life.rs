@@ -8,11 +8,14 @@ use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 use super::view::{Answer, Encode, Slot, View};
-use super::{NoAnswer, SeatId, Spec};
-use crate::core::credential::{Issued, Variant};
-use crate::core::failure::Failure;
-use crate::core::lifecycle::{Lifecycle, Verdict};
+use super::{NoAnswer, SeatId};
+use crate::core::credential::Variant;
+use crate::core::lifecycle::{Lifecycle, Trouble, Verdict};
+use crate::core::profile::ProfileName;
 use crate::core::time::{BootTime, Stamp};
+
+/// Callers that may wait for one credential. Each costs its connection's memory too, and they are answered one by one.
+const WAITERS_LONGEST: usize = 50_000;
 
 /// Where an answer goes.
 pub type Reply = oneshot::Sender<Result<Arc<Answer>, NoAnswer>>;
@@ -26,6 +29,8 @@ pub struct Life {
     pub waiters: Vec<Waiter>,
     pub wake: Option<BootTime>,
     pub attempt: Option<(u64, Option<AbortHandle>)>,
+    /// The attempt goes before those that nobody waits for.
+    pub urgent: bool,
 }
 
 /// A caller that waits.
@@ -68,60 +73,64 @@ impl Life {
         ));
     }
 
+    /// Answers a caller at once, or lets it wait.
+    pub fn receive(&mut self, waiter: Waiter, now: Stamp) {
+        if self.waiters.len() >= WAITERS_LONGEST {
+            let _ = waiter.reply.send(Err(NoAnswer::Crowded));
+        } else if let Some(waiter) = self.judge(waiter, now) {
+            self.waiters.push(waiter);
+        }
+    }
+
     /// Answers those whose wait is over.
     pub fn answer_waiters(&mut self, now: Stamp) {
-        if self.waiters.is_empty() {
-            return;
-        }
-        let view = self.slot.view();
         for waiter in std::mem::take(&mut self.waiters) {
-            if waiter.reply.is_closed() {
-                continue;
+            if !waiter.reply.is_closed()
+                && let Some(waiter) = self.judge(waiter, now)
+            {
+                self.waiters.push(waiter);
             }
-            let answer = match self.machine.verdict(now, waiter.min_ttl) {
-                Verdict::Serve(_) => match &view.answer {
-                    Some(answer) => Ok(answer.clone()),
-                    None => {
-                        self.waiters.push(waiter);
-                        continue;
-                    }
-                },
-                Verdict::Refuse(refusal) => Err(NoAnswer::Refused(refusal)),
-                Verdict::Wait => {
-                    self.waiters.push(waiter);
-                    continue;
-                }
-            };
-            let _ = waiter.reply.send(answer);
         }
+    }
+
+    /// Sends what the lifecycle says; gives back who still has to wait.
+    fn judge(&self, waiter: Waiter, now: Stamp) -> Option<Waiter> {
+        let answer = match self.machine.verdict(now, waiter.min_ttl) {
+            Verdict::Serve(_) => match &self.slot.view().answer {
+                Some(answer) => Ok(answer.clone()),
+                None => return Some(waiter),
+            },
+            Verdict::Refuse(refusal) => Err(NoAnswer::Refused(refusal)),
+            Verdict::Wait => return Some(waiter),
+        };
+        // Who has gone away needs no answer.
+        let _ = waiter.reply.send(answer);
+        None
     }
 }
 
-/// Says once what happened: the first failure and the recovery aloud, repetitions quietly.
-pub fn tell(spec: &Spec, machine: &Lifecycle, outcome: &Result<Issued, Failure>) {
-    let profile = &spec.name;
-    match (outcome, machine.trouble()) {
-        (Ok(_), None) => debug!(%profile, "credential obtained"),
-        (Ok(_), Some(trouble)) => {
+/// Says once how an attempt ended: the first failure and the recovery aloud, repetitions quietly.
+pub fn tell(profile: &ProfileName, before: Option<&Trouble>, after: Option<&Trouble>) {
+    match (before, after) {
+        (None, None) => debug!(%profile, "credential obtained"),
+        (Some(trouble), None) => {
             info!(%profile, failures = trouble.failures, "credential obtained again");
         }
-        (Err(failure), None) => warn!(
-            %profile,
-            error = failure.message,
-            oauth_error = failure.oauth_error,
-            kind = ?failure.kind,
-            "cannot get a credential; trying again"
-        ),
-        (Err(failure), Some(trouble)) if trouble.failure.message != failure.message => warn!(
-            %profile,
-            error = failure.message,
-            oauth_error = failure.oauth_error,
-            kind = ?failure.kind,
-            failures = trouble.failures,
-            "still no credential, for another reason"
-        ),
-        (Err(failure), Some(trouble)) => {
-            debug!(%profile, error = failure.message, failures = trouble.failures, "still no credential");
+        (before, Some(trouble)) => {
+            let (failure, failures) = (&trouble.failure, trouble.failures);
+            let news = before.is_none_or(|before| before.failure.message != failure.message);
+            if news {
+                warn!(
+                    %profile,
+                    error = failure.message,
+                    oauth_error = failure.oauth_error,
+                    kind = ?failure.kind,
+                    failures,
+                    "cannot get a credential; trying again"
+                );
+            } else {
+                debug!(%profile, error = failure.message, failures, "still no credential");
+            }
         }
     }
 }

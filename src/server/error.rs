@@ -123,6 +123,12 @@ impl Denial {
                 format!("profile {profile}: too many different scopes or audiences are in use at the same time"),
             )
             .after(Some(Duration::from_secs(60))),
+            NoAnswer::Crowded => Denial::new(
+                Code::ResourceExhausted,
+                "CALLER_RATE_LIMITED",
+                format!("profile {profile}: too many callers wait for its credential already"),
+            )
+            .after(Some(Duration::from_secs(1))),
             NoAnswer::Refused(refusal) => Denial::refused(profile, &refusal),
         }
     }
