@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version, header};
+use hyper::{Method, Request, Response, Version, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -210,6 +210,15 @@ impl Visit {
         if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
             let Ok(response) = self.credentials.clone().call(request).await;
             return response;
+        }
+        if !is_grpc
+            && request.method() == Method::GET
+            && let Some(profile) = http::token_of(request.uri().path())
+        {
+            let (headers, uri) = (request.headers(), request.uri());
+            return http::token_at_once(&self.languages.desk, &self.caller, profile, headers, uri)
+                .await
+                .map(Body::new);
         }
         request.extensions_mut().insert(self.caller.clone());
         let router = if is_grpc {
