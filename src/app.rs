@@ -27,7 +27,7 @@ use crate::core::config::{self, Finding, Severity};
 use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
 use crate::registry::Registry;
-use crate::server::{self, Desk};
+use crate::server::{self, Desk, Pace};
 use crate::socket::bind::{BindError, bind};
 use crate::supervisor;
 use crate::telemetry::{self, Format};
@@ -39,7 +39,9 @@ pub fn run(command: Command) -> ExitCode {
         Command::Serve(args) => serve(args),
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => check::run(&args),
-        Command::Token(_) | Command::Wait(_) | Command::Status(_) => exit::USAGE,
+        Command::Token(_) | Command::Wait(_) | Command::Watch(_) | Command::Status(_) => {
+            exit::USAGE
+        }
     };
     ExitCode::from(code)
 }
@@ -143,10 +145,20 @@ fn configuration(path: &Path) -> Result<Read, StartError> {
 fn say(findings: &[Finding]) {
     for finding in findings.iter().filter(|finding| finding.profile.is_none()) {
         match finding.severity {
-            Severity::Error => error!(help = finding.help, "{}", finding.one_line()),
-            Severity::Warning => warn!(help = finding.help, "{}", finding.one_line()),
+            Severity::Error => error!("{}", worded(finding)),
+            Severity::Warning => warn!("{}", worded(finding)),
         }
     }
+}
+
+/// A finding as one line of the log.
+fn worded(finding: &Finding) -> String {
+    let mut line = finding.one_line();
+    if !finding.help.is_empty() {
+        line.push_str("; ");
+        line.push_str(&finding.help);
+    }
+    line
 }
 
 /// Runs the daemon until SIGTERM or SIGINT. `ready` is called when the socket answers.
@@ -171,6 +183,8 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
     let registry = Arc::new(ArcSwap::from_pointee(Registry::new(0, nobody, Vec::new())));
     let (reload, reloads) = mpsc::channel(1);
     let (stop, stopped) = watch::channel(false);
+    // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
+    let (rest, resting) = watch::channel(false);
     let limits = config.server.limits.clone();
     let upstream = upstream::start(upstream::Setup {
         config,
@@ -179,7 +193,7 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
         registry: registry.clone(),
         clock: clock.clone(),
         reloads,
-        stop: stopped.clone(),
+        stop: resting,
     })?;
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -193,6 +207,8 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
             broker,
             started: clock.now(),
             clock,
+            pace: Pace::new(limits.requests_per_second),
+            stopping: stopped.clone(),
         });
         let mut signals = Signals::new()?;
         let serving = server::run(listener, desk, &limits, stopped);
@@ -222,7 +238,7 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
         }
     });
     runtime.shutdown_background();
-    stop.send_replace(true);
+    rest.send_replace(true);
     drop(bound);
     info!("stopped");
     outcome

@@ -5,6 +5,7 @@
 
 mod actor;
 mod budget;
+mod life;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -159,7 +160,6 @@ pub struct Tools {
 
 impl Broker {
     /// The handle, and the actor to be run: `run` ends when the last handle is gone.
-    #[must_use]
     pub fn new(tools: Tools) -> (Broker, impl Future<Output = ()> + Send + 'static) {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let broker = Broker {

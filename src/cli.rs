@@ -8,6 +8,7 @@ pub mod paths;
 pub mod status;
 pub mod token;
 pub mod wait;
+pub mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -48,6 +49,9 @@ pub enum Command {
     /// Return when each profile has a usable credential
     #[command(after_help = EXIT_CODES)]
     Wait(WaitArgs),
+    /// Print a credential at once and each replacement as it comes
+    #[command(after_help = EXIT_CODES)]
+    Watch(WatchArgs),
     /// Show the state of every profile that you may see
     #[command(after_help = EXIT_CODES)]
     Status(StatusArgs),
@@ -132,6 +136,7 @@ pub struct TokenArgs {
     /// A credential for this audience, out of those that the profile allows
     #[arg(long)]
     pub audience: Option<String>,
+    /// Which daemon to talk to
     #[command(flatten)]
     pub daemon: SocketArgs,
 }
@@ -162,6 +167,21 @@ pub struct WaitArgs {
     /// Give up after this time; 0 asks once
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub timeout: Duration,
+    /// Which daemon to talk to
+    #[command(flatten)]
+    pub daemon: SocketArgs,
+}
+
+/// `tokend watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Name of the profile
+    #[arg(value_parser = name)]
+    pub profile: String,
+    /// Print each credential with everything about it, one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Which daemon to talk to
     #[command(flatten)]
     pub daemon: SocketArgs,
 }
@@ -181,6 +201,7 @@ pub struct StatusArgs {
     /// Give up after this time
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
     pub timeout: Duration,
+    /// Which daemon to talk to
     #[command(flatten)]
     pub daemon: SocketArgs,
 }
@@ -205,6 +226,7 @@ pub fn run_client(command: &Command) -> Option<ExitCode> {
             err,
         ),
         Command::Wait(args) => wait::run(args, client(&args.daemon), err),
+        Command::Watch(args) => watch::run(args, client(&args.daemon), out, err),
         Command::Status(args) => status::run(args, client(&args.daemon), out, err),
         Command::Serve(_) | Command::Dev(_) | Command::Check(_) => return None,
     };

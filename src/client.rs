@@ -10,6 +10,7 @@ mod connect;
 pub(crate) mod fake;
 mod http;
 pub mod text;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

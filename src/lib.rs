@@ -1,5 +1,10 @@
 //! tokend, a credentials daemon. ARCHITECTURE.md is the map.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests may look at the clock")
+)]
+
 pub mod app;
 pub mod broker;
 pub mod caller;

@@ -3,7 +3,12 @@
 //! `GetTokenResponse` carries its credential as bytes: the broker publishes a credential already encoded, and an answer is
 //! those bytes plus the time that is left, since the fields of a protobuf message may simply follow one another.
 
-#![allow(clippy::all, missing_docs, reason = "generated")]
+#![allow(
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    reason = "generated"
+)]
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::DecodeError;

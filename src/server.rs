@@ -1,11 +1,15 @@
 //! The socket's two languages, gRPC and HTTP/1.1 with JSON: caller → policy → broker → wire. Generated types stop here.
 
+mod activity;
 mod connection;
 mod desk;
 mod error;
 mod grpc;
 mod health;
 mod http;
+mod languages;
+mod pace;
+mod places;
 mod status;
 mod wire;
 
@@ -15,6 +19,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 pub use self::desk::Desk;
+pub use self::pace::Pace;
 pub use self::wire::encode;
 use crate::core::profile::Limits;
 

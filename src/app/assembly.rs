@@ -110,7 +110,10 @@ impl Assembly {
                 }
                 Err(invalid) => match member {
                     Some(member) => {
-                        let kept = format!("its last good state is kept: {}", invalid.message);
+                        let kept = format!(
+                            "its last good state is kept: {}",
+                            one_line(&invalid.message)
+                        );
                         let entry = self.entry(&member, Some(kept));
                         self.members.insert(name.clone(), member);
                         (Applied::Kept, entry)
@@ -274,7 +277,7 @@ impl Assembly {
             issuer: None,
             access,
             request: Request::default(),
-            standing: Standing::Invalid(invalid.message),
+            standing: Standing::Invalid(one_line(&invalid.message)),
             warnings,
         }
     }
@@ -334,4 +337,9 @@ pub fn surroundings() -> Surroundings {
     Surroundings {
         credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
     }
+}
+
+/// Several problems as one line, for logs and answers.
+fn one_line(message: &str) -> String {
+    message.replace('\n', "; ")
 }

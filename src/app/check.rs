@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::assembly::{invalid_because, surroundings};
+use super::assembly::surroundings;
 use super::load;
 use crate::cli::paths::default_config;
 use crate::cli::{CheckArgs, exit};
 use crate::clock::Clock;
-use crate::core::config::{self, Finding, Severity, findings_json};
+use crate::core::config::{self, Finding, Severity, Sources, findings_json};
 use crate::core::credential::Variant;
 use crate::core::failure::Failure;
 use crate::core::profile::{Config, Profile};
@@ -43,53 +43,57 @@ fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
     let sources = match load::sources(path) {
         Ok(sources) => sources,
         Err(error) => {
-            return (
-                vec![finding(path, Severity::Error, "", error.to_string())],
-                None,
-            );
+            return (vec![unreadable(path, error.to_string())], None);
         }
     };
     let outcome = config::load(&sources);
     let mut findings = outcome.findings;
     if let Some(config) = &outcome.config {
         for profile in config.profiles.values().flatten() {
-            check_profile(path, profile, online, &mut findings);
+            check_profile(&sources, profile, online, &mut findings);
         }
     }
     (findings, outcome.config)
 }
 
-fn check_profile(path: &Path, profile: &Arc<Profile>, online: bool, findings: &mut Vec<Finding>) {
+fn check_profile(
+    sources: &Sources,
+    profile: &Arc<Profile>,
+    online: bool,
+    findings: &mut Vec<Finding>,
+) {
     let clock = Clock::system();
-    let key = format!("profiles.{}", profile.name);
-    let mut say = |severity, message: String| {
-        let mut finding = finding(path, severity, &key, message);
-        finding.profile = Some(profile.name.clone());
-        findings.push(finding);
+    // What is said of material begins with the key that names it.
+    let mut say = |severity, message: &str| {
+        let key = message.split(':').next().unwrap_or_default();
+        findings.extend(config::locate(
+            sources,
+            &profile.name,
+            key,
+            severity,
+            message,
+        ));
     };
     let material = match material::read(profile, &surroundings(), clock.now().wall) {
         Ok(material) => material,
         Err(problems) => {
             for problem in problems {
-                say(Severity::Error, problem);
+                say(Severity::Error, &problem);
             }
             return;
         }
     };
     for warning in &material.warnings {
-        say(Severity::Warning, warning.clone());
+        say(Severity::Warning, warning);
     }
     let provider = match provider::build(profile, material, &Shared::new(clock)) {
         Ok(provider) => provider,
         Err(failure) => {
-            return say(
-                Severity::Error,
-                invalid_because(profile, failure.message).message,
-            );
+            return say(Severity::Error, &failure.message);
         }
     };
     if online && let Err(failure) = fetch(profile, provider.as_ref()) {
-        say(Severity::Error, failure.message);
+        say(Severity::Error, &failure.message);
     }
 }
 
@@ -113,10 +117,10 @@ fn fetch(profile: &Profile, provider: &dyn provider::Provider) -> Result<(), Fai
     })
 }
 
-fn finding(path: &Path, severity: Severity, key: &str, message: String) -> Finding {
+fn unreadable(path: &Path, message: String) -> Finding {
     Finding {
-        severity,
-        path: key.to_owned(),
+        severity: Severity::Error,
+        path: String::new(),
         file: PathBuf::from(path),
         line: 1,
         column: 1,

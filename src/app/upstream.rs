@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, warn};
 
 use super::assembly::{self, Applied, Assembly};
-use super::{Read, StartError, configuration, daemon_uid, say};
+use super::{Read, StartError, configuration, daemon_uid, say, worded};
 use crate::broker::{Broker, Tools};
 use crate::clock::Clock;
 use crate::core::config::Finding;
@@ -162,7 +162,7 @@ fn refuse(error: StartError, said: &mut Vec<Finding>) {
         StartError::Config(findings) if findings == *said => return,
         StartError::Config(findings) => {
             for finding in &findings {
-                error!(help = finding.help, "{}", finding.one_line());
+                error!("{}", worded(finding));
             }
             *said = findings;
         }

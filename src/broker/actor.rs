@@ -5,16 +5,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tracing::{debug, info, warn};
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tracing::{debug, info};
 
 use super::budget::{Budget, Next};
-use super::view::{Answer, Slot, View};
+use super::life::{Life, Reply, Waiter, tell};
+use super::view::Slot;
 use super::{Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools, VARIANTS_PER_PROFILE};
 use crate::core::credential::{Fingerprint, Issued, Variant};
 use crate::core::failure::Failure;
-use crate::core::lifecycle::{Event, Lifecycle, Reaction, State, Verdict};
+use crate::core::lifecycle::{Event, Lifecycle, Reaction, State};
 use crate::core::profile::Refresh;
 use crate::core::time::{BootTime, Stamp};
 
@@ -30,7 +31,6 @@ const DRIFT_NOTICED: Duration = Duration::from_secs(5);
 const LOCAL_DEADLINE: Duration = Duration::from_secs(60);
 
 type LifeId = u64;
-type Reply = oneshot::Sender<Result<Arc<Answer>, NoAnswer>>;
 
 pub struct Actor {
     tools: Tools,
@@ -53,22 +53,6 @@ struct Member {
     spec: Box<Spec>,
     own: LifeId,
     variants: HashMap<Variant, LifeId>,
-}
-
-/// One credential of a profile.
-struct Life {
-    seat: SeatId,
-    variant: Variant,
-    machine: Lifecycle,
-    slot: Arc<Slot>,
-    waiters: Vec<Waiter>,
-    wake: Option<BootTime>,
-    attempt: Option<(u64, Option<AbortHandle>)>,
-}
-
-struct Waiter {
-    min_ttl: Duration,
-    reply: Reply,
 }
 
 struct Running {
@@ -563,95 +547,5 @@ impl Actor {
             },
         };
         self.handle(run.life, event);
-    }
-}
-
-impl Life {
-    fn publish(&self, now: Stamp, target: Option<&str>, encode: &super::Encode) {
-        let trouble = self.machine.trouble().cloned();
-        let stale = trouble.is_some();
-        let before = self.slot.view();
-        let answer = self.machine.held().map(|credential| {
-            match &before.answer {
-                // Nothing that is encoded has changed.
-                Some(answer)
-                    if Arc::ptr_eq(&answer.credential, credential) && answer.stale == stale =>
-                {
-                    answer.clone()
-                }
-                _ => Arc::new(Answer {
-                    credential: credential.clone(),
-                    stale,
-                    encoded: encode(credential, stale, target, now),
-                }),
-            }
-        });
-        let refusal = match self.machine.verdict(now, Duration::ZERO) {
-            Verdict::Refuse(refusal) => Some(refusal),
-            Verdict::Serve(_) | Verdict::Wait => None,
-        };
-        self.slot.publish(View::new(
-            answer,
-            self.machine.state(now),
-            trouble,
-            refusal,
-            self.machine.due(now),
-        ));
-    }
-
-    fn answer_waiters(&mut self, now: Stamp) {
-        if self.waiters.is_empty() {
-            return;
-        }
-        let view = self.slot.view();
-        for waiter in std::mem::take(&mut self.waiters) {
-            if waiter.reply.is_closed() {
-                continue;
-            }
-            let answer = match self.machine.verdict(now, waiter.min_ttl) {
-                Verdict::Serve(_) => match &view.answer {
-                    Some(answer) => Ok(answer.clone()),
-                    None => {
-                        self.waiters.push(waiter);
-                        continue;
-                    }
-                },
-                Verdict::Refuse(refusal) => Err(NoAnswer::Refused(refusal)),
-                Verdict::Wait => {
-                    self.waiters.push(waiter);
-                    continue;
-                }
-            };
-            let _ = waiter.reply.send(answer);
-        }
-    }
-}
-
-/// Says once what happened: the first failure and the recovery aloud, repetitions quietly.
-fn tell(spec: &Spec, machine: &Lifecycle, outcome: &Result<Issued, Failure>) {
-    let profile = &spec.name;
-    match (outcome, machine.trouble()) {
-        (Ok(_), None) => debug!(%profile, "credential obtained"),
-        (Ok(_), Some(trouble)) => {
-            info!(%profile, failures = trouble.failures, "credential obtained again");
-        }
-        (Err(failure), None) => warn!(
-            %profile,
-            error = failure.message,
-            oauth_error = failure.oauth_error,
-            kind = ?failure.kind,
-            "cannot get a credential; trying again"
-        ),
-        (Err(failure), Some(trouble)) if trouble.failure.message != failure.message => warn!(
-            %profile,
-            error = failure.message,
-            oauth_error = failure.oauth_error,
-            kind = ?failure.kind,
-            failures = trouble.failures,
-            "still no credential, for another reason"
-        ),
-        (Err(failure), Some(trouble)) => {
-            debug!(%profile, error = failure.message, failures = trouble.failures, "still no credential");
-        }
     }
 }

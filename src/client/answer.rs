@@ -75,14 +75,19 @@ pub struct Status {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ProfileState {
+    /// Its name.
     pub name: String,
+    /// none, basic, static, oauth2, exec or plugin.
     pub method: String,
+    /// fresh, stale, fetching, backoff, rejected, expired, asleep or invalid.
     pub state: String,
     /// Seconds; None: there is no credential, or it does not expire.
     pub expires_in: Option<f64>,
     /// Seconds; None: nothing is planned.
     pub next_attempt_in: Option<f64>,
+    /// None: the last attempt succeeded.
     pub last_error: Option<LastError>,
+    /// What an operator should know although it works.
     pub warnings: Vec<String>,
     /// Seconds that the issuer's clock is ahead.
     pub clock_skew: Option<f64>,
@@ -92,11 +97,15 @@ pub struct ProfileState {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct LastError {
+    /// As in `ErrorInfo`.
     pub reason: String,
+    /// For people.
     pub message: String,
+    /// The code of RFC 6749 §5.2, where the identity provider gave one.
     pub oauth_error: Option<String>,
     /// RFC 3339.
     pub since: Option<String>,
+    /// In a row.
     pub failures: u64,
 }
 

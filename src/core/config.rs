@@ -171,6 +171,32 @@ pub fn load(sources: &Sources) -> Outcome {
     }
 }
 
+/// A problem that was found outside of the text, in a file that the text names, put at its place: at the `key` of the
+/// profile (`tls.certificate`, say), or where the profile begins. None: there is no such profile.
+#[must_use]
+pub fn locate(
+    sources: &Sources,
+    profile: &ProfileName,
+    key: &str,
+    severity: Severity,
+    message: &str,
+) -> Option<Finding> {
+    let mut report = Report::default();
+    let gathered = gather::gather(&mut report, sources);
+    let section = gathered.profiles.get(profile)?.section.as_ref()?;
+    let (outer, inner) = key.split_once('.').unwrap_or((key, ""));
+    let spot = match section.table(outer) {
+        Some(table) => table.spot_of(inner),
+        None => section.spot_of(outer),
+    };
+    report.forget();
+    match severity {
+        Severity::Error => report.error(&spot, message),
+        Severity::Warning => report.warning(&spot, message),
+    };
+    report.findings().pop()
+}
+
 /// The profile, or everything that keeps it from being used.
 fn verdict(
     report: &Report,

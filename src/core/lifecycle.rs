@@ -186,6 +186,8 @@ struct Held {
     credential: Arc<Credential>,
     /// Its replacement is due; None: never by itself.
     due: Option<BootTime>,
+    /// What was left of its life when it arrived. None: it does not expire.
+    on_arrival: Option<Duration>,
     /// How often the issuer has returned this same one again.
     repeats: u32,
     /// An API has refused it.
@@ -278,6 +280,9 @@ impl Lifecycle {
     pub fn verdict(&self, now: Stamp, min_ttl: Duration) -> Verdict {
         if let Some(credential) = self.servable(now, min_ttl) {
             return Verdict::Serve(credential.clone());
+        }
+        if let Some(refusal) = self.came_short(now, min_ttl) {
+            return Verdict::Refuse(refusal);
         }
         if let Some(granted) = self.granted
             && min_ttl > granted
@@ -395,6 +400,26 @@ impl Lifecycle {
         Some(credential)
     }
 
+    /// An attempt has just ended, and what it brought had too little life left on arrival: its way here took what was
+    /// missing. Waiting for the next would end the same way and cost the issuer one token after the other.
+    fn came_short(&self, now: Stamp, min_ttl: Duration) -> Option<Refusal> {
+        let short = self.doing.is_none()
+            && self.trouble.is_none()
+            && now.boot < self.earliest
+            && self.granted.is_none_or(|granted| min_ttl <= granted);
+        let left = self.held.as_ref().and_then(|held| held.on_arrival)?;
+        (short && left < min_ttl).then(|| Refusal {
+            kind: RefusalKind::Unavailable,
+            message: format!(
+                "min_ttl of {}s is more than the newest credential had left when it arrived ({}s): ask for a little less",
+                min_ttl.as_secs(),
+                left.as_secs()
+            ),
+            oauth_error: None,
+            retry_after: Some(self.earliest.since(now.boot)),
+        })
+    }
+
     fn wants_for(&self, now: Stamp, min_ttl: Duration) -> bool {
         self.servable(now, min_ttl).is_none()
             && self.granted.is_none_or(|granted| min_ttl <= granted)
@@ -471,6 +496,7 @@ impl Lifecycle {
                 clock_skew: issued.clock_skew,
             }),
             due,
+            on_arrival: expires.map(|end| end.since(now.boot)),
             repeats,
             rejected,
             doubt_tried: false,

@@ -87,7 +87,7 @@ impl Access {
                 ),
             })
         };
-        let entries = rules
+        let entries: Vec<Entry> = rules
             .iter()
             .map(|rule| Entry {
                 user: resolve(&rule.user, "user", &|name| directory.user(name)),
@@ -95,6 +95,11 @@ impl Access {
                 unit: rule.unit.is_some(),
             })
             .collect();
+        if let Some(unit) = rules.iter().find_map(|rule| rule.unit.as_ref()) {
+            unknown.push(format!(
+                "access names the unit {unit:?}, and this version does not know callers' units: the entry matches no one"
+            ));
+        }
         (
             Access {
                 daemon: daemon_uid,

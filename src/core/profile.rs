@@ -120,7 +120,7 @@ pub struct Limits {
     pub connections_per_user: u32,
     /// Streams (calls in flight) of one connection.
     pub streams_per_connection: u32,
-    /// Calls per second of one caller that are not answered from memory.
+    /// Calls per second of one user that are not answered from memory.
     pub requests_per_second: u32,
     /// Largest request message, bytes.
     pub message_size: u32,

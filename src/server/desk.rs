@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::error::Denial;
+use super::pace::Pace;
 use crate::broker::{Answer, Broker, Reported, Seat, Slot};
 use crate::clock::Clock;
 use crate::core::credential::{Fingerprint, Variant};
@@ -24,6 +27,10 @@ pub struct Desk {
     pub clock: Clock,
     /// When the daemon started.
     pub started: Stamp,
+    /// How often one user may ask for what is not in memory.
+    pub pace: Pace,
+    /// Becomes true when the daemon is told to end: streams end then, so that nobody has to wait for them.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// What a caller asks for.
@@ -71,6 +78,7 @@ impl Desk {
         if let Some(answer) = from_memory(&seat, &variant, ask.min_ttl, now) {
             return Ok((answer, entry, now));
         }
+        self.admit(caller)?;
         let asked = self.broker.ask(&seat, variant, ask.min_ttl);
         let answer = match ask.deadline {
             Some(deadline) => tokio::time::timeout(deadline, asked)
@@ -82,9 +90,16 @@ impl Desk {
         // It was right when it was sent. Time may have passed on the way here.
         let now = self.clock.now();
         if !answer.credential.lives(now, Duration::ZERO) {
-            return Err(Denial::deadline(&ask.profile));
+            return Err(Denial::too_late(&ask.profile));
         }
         Ok((answer, entry, now))
+    }
+
+    /// Counts a request that the broker has to deal with.
+    fn admit(&self, caller: &Caller) -> Result<(), Denial> {
+        self.pace
+            .admit(caller.uid, self.clock.now().boot)
+            .map_err(Denial::too_fast)
     }
 
     /// Takes note that an API refused a credential.
@@ -100,6 +115,7 @@ impl Desk {
                 "`fingerprint` is not one of tokend's: send the field of the credential as it is",
             )
         })?;
+        self.admit(caller)?;
         self.broker
             .report(&seat, fingerprint)
             .await
@@ -116,6 +132,7 @@ impl Desk {
     ) -> Result<(Arc<Entry>, Arc<Slot>), Denial> {
         let (entry, seat) = self.seat(caller, profile)?;
         let variant = variant(&entry, scopes, audience)?;
+        self.admit(caller)?;
         let slot = self
             .broker
             .slot(&seat, variant)

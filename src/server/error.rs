@@ -74,6 +74,36 @@ impl Denial {
         )
     }
 
+    /// It was right when it was decided upon, but this machine slept or was busy for longer than it lived.
+    pub fn too_late(profile: &str) -> Denial {
+        Denial::new(
+            Code::Unavailable,
+            "UPSTREAM_UNAVAILABLE",
+            format!("profile {profile}: the credential expired before it could be handed over: ask again"),
+        )
+        .after(Some(Duration::from_secs(1)))
+    }
+
+    /// The daemon ends and nobody can wait any longer; its successor may have a credential.
+    pub fn stopping() -> Denial {
+        Denial::new(
+            Code::Unavailable,
+            "UPSTREAM_UNAVAILABLE",
+            "tokend is being stopped, and the credential has not come in time: ask again".into(),
+        )
+        .after(Some(Duration::from_secs(1)))
+    }
+
+    /// The caller asks too often for what is not in memory.
+    pub fn too_fast(after: Duration) -> Denial {
+        Denial::new(
+            Code::ResourceExhausted,
+            "CALLER_RATE_LIMITED",
+            "this user asks too often (server.limits.requests_per_second)".into(),
+        )
+        .after(Some(after))
+    }
+
     /// The caller is not an administrator.
     pub fn not_admin() -> Denial {
         Denial::new(
@@ -174,6 +204,9 @@ impl IntoResponse for Denial {
             body["oauth_error"] = json!(code);
         }
         let mut response = (status, Json(body)).into_response();
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(after) = self.retry_after
             && matches!(
                 status,

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use super::activity::{Activity, Busy};
 use super::desk::{Ask, Desk};
 use super::error::Denial;
 use super::{status, wire};
@@ -34,6 +35,7 @@ const WATCH_PULSE: Duration = Duration::from_secs(5);
 pub struct Credentials {
     pub desk: Arc<Desk>,
     pub caller: Arc<Caller>,
+    pub activity: Arc<Activity>,
 }
 
 /// `AdminService`.
@@ -46,6 +48,14 @@ pub fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
         .get::<Arc<Caller>>()
         .cloned()
         .ok_or_else(|| Status::internal("the connection has no caller"))
+}
+
+/// Keeps the connection from counting as silent while a stream is open.
+pub fn busy<T>(request: &Request<T>) -> Option<Busy> {
+    request
+        .extensions()
+        .get::<Arc<Activity>>()
+        .map(Activity::stream)
 }
 
 #[tonic::async_trait]
@@ -96,7 +106,9 @@ impl CredentialService for Credentials {
             entry,
             views: slot.watch(),
             slot,
+            stopping: self.desk.stopping.clone(),
             told: Told::Nothing,
+            _busy: self.activity.stream(),
         };
         Ok(Response::new(Watching(Some(Box::pin(watcher.next())))))
     }
@@ -218,7 +230,9 @@ struct Watcher {
     entry: Arc<Entry>,
     slot: Arc<Slot>,
     views: watch::Receiver<Arc<View>>,
+    stopping: watch::Receiver<bool>,
     told: Told,
+    _busy: Busy,
 }
 
 impl Watcher {
@@ -256,10 +270,22 @@ impl Watcher {
             if let Some(Some(event)) = event {
                 return (Ok(event), Some(self));
             }
-            // The slot is held here, so its sender lives; a profile that goes says so with its last view.
-            let _ = tokio::time::timeout(WATCH_PULSE, self.views.changed()).await;
+            tokio::select! {
+                // The slot is held here, so its sender lives; a profile that goes says so with its last view.
+                _ = self.views.changed() => {}
+                () = told_to_stop(&mut self.stopping) => {
+                    return (Err(Denial::stopping().into()), None);
+                }
+                () = tokio::time::sleep(WATCH_PULSE) => {}
+            }
         }
     }
+}
+
+/// Comes when the daemon is told to end.
+pub async fn told_to_stop(stopping: &mut tokio::sync::watch::Receiver<bool>) {
+    // An error means that the other side is gone, which is an end too.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 /// What a stream has said last.

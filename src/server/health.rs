@@ -14,7 +14,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::desk::Desk;
 use super::error::Denial;
-use super::grpc::caller;
+use super::grpc::{busy, caller, told_to_stop};
 use super::status;
 use crate::core::policy::Caller;
 
@@ -64,10 +64,13 @@ impl Health for HealthDesk {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let caller = caller(&request)?;
+        let busy = busy(&request);
         let service = request.into_inner().service;
         let desk = self.clone();
         let (events, stream) = mpsc::channel(1);
+        let mut stopping = self.0.stopping.clone();
         tokio::spawn(async move {
+            let _busy = busy;
             let mut told = None;
             loop {
                 // The protocol wants an unknown service to be told as such, and the stream to stay open.
@@ -83,6 +86,7 @@ impl Health for HealthDesk {
                 tokio::select! {
                     () = tokio::time::sleep(WATCH_PULSE) => {}
                     () = events.closed() => return,
+                    () = told_to_stop(&mut stopping) => return,
                 }
             }
         });

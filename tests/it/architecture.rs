@@ -26,8 +26,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("supervisor", &[]),
     ("telemetry", &[]),
     ("dev", &["core", "clock"]),
-    ("client", &["core", "clock"]),
-    ("cli", &["core", "client", "clock"]),
+    ("client", &["core", "clock", "proto"]),
+    ("cli", &["core", "client", "clock", "proto"]),
 ];
 
 /// Names that must not occur in `core`: it does no I/O, reads no clock, spawns nothing, logs nothing, draws nothing.

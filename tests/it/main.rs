@@ -1,3 +1,19 @@
 //! Integration tests: one binary, the embedded issuer, and the real executable where processes matter.
 
+#![allow(clippy::disallowed_methods, reason = "tests may look at the clock")]
+
+mod access;
 mod architecture;
+mod commands;
+mod config;
+mod dev;
+mod ending;
+mod harness;
+mod health;
+mod hostile;
+mod http;
+mod lifecycle;
+mod limits;
+mod rotation;
+mod serving;
+mod socket;

@@ -41,6 +41,10 @@ impl fmt::Display for Finding {
         let file = self.file.to_string_lossy();
         let file = printable(&file);
         write!(f, "{gutter}--> {file}:{}:{}", self.line, self.column)?;
+        if !self.path.is_empty() {
+            // A line alone does not tell whose `token` it is.
+            write!(f, " ({})", printable(&self.path))?;
+        }
         if let Some(snippet) = &self.snippet {
             let (line, column) = window(snippet, self.column as usize);
             let under: String = line
@@ -121,7 +125,7 @@ mod tests {
     fn rendered_as_a_compiler_would() {
         assert_eq!(
             finding("\tmethd = \"none\"", 2).to_string(),
-            "error: unknown key `methd`\n  --> /etc/tokend/tokend.toml:12:2\n   |\n12 | \tmethd = \"none\"\n   | \t^\n   |\n   = help: did you mean `method`?"
+            "error: unknown key `methd`\n  --> /etc/tokend/tokend.toml:12:2 (profiles.orders.methd)\n   |\n12 | \tmethd = \"none\"\n   | \t^\n   |\n   = help: did you mean `method`?"
         );
     }
 
@@ -133,7 +137,7 @@ mod tests {
         bare.severity = Severity::Warning;
         assert_eq!(
             bare.to_string(),
-            "warning: unknown key `methd`\n  --> /etc/tokend/tokend.toml:12:1"
+            "warning: unknown key `methd`\n  --> /etc/tokend/tokend.toml:12:1 (profiles.orders.methd)"
         );
     }
 

@@ -253,6 +253,11 @@ impl Report {
         }
     }
 
+    /// Forgets every problem, but not the files.
+    pub fn forget(&mut self) {
+        self.problems.clear();
+    }
+
     /// All findings in the order of the files, each once.
     pub fn findings(&self) -> Vec<Finding> {
         let mut order: Vec<&Problem> = self.problems.iter().collect();

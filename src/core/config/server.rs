@@ -18,6 +18,13 @@ pub(super) fn server(report: &mut Report, found: Option<&Section>) -> Server {
             )
             .help("listen on 127.0.0.1, or read them from the Unix socket");
     }
+    if metrics_listen.is_some() {
+        let spot = section.spot_of("metrics_listen");
+        report.warning(
+            &spot,
+            "this version serves no metrics: nothing listens there",
+        );
+    }
     Server {
         socket: section.path("socket"),
         socket_group: section.principal("socket_group"),
@@ -68,9 +75,21 @@ pub(super) fn audit(report: &mut Report, found: Option<&Section>) -> Audit {
             )
             .if_whole();
     }
+    let deny_on_failure = section.text("on_failure").as_deref() == Some("deny");
+    if deny_on_failure {
+        report
+            .error(
+                &section.spot_of("on_failure"),
+                "this version writes no audit records, so none can be a condition of a grant",
+            )
+            .help("on_failure = \"continue\", or no [audit] at all")
+            .if_whole();
+    } else if found.is_some() {
+        report.warning(&section.spot, "this version writes no audit records");
+    }
     Audit {
         sink,
-        deny_on_failure: section.text("on_failure").as_deref() == Some("deny"),
+        deny_on_failure,
     }
 }
 

@@ -307,6 +307,28 @@ fn min_ttl_within_the_minimum_interval_waits_for_the_next_attempt() {
 }
 
 #[test]
+fn min_ttl_that_the_way_eats_up_is_refused_and_not_fetched_for_ever() {
+    let mut life = Life::new(Refresh::default());
+    let attempt = life.ask(at(0.0), 95 * SECOND).expect("first use");
+    assert_eq!(life.succeed(attempt, at(0.0), at(0.1), "one", 100), None);
+    // 95 s after the margin, 94.9 s on arrival.
+    let Verdict::Refuse(refusal) = life.machine.verdict(at(0.1), 95 * SECOND) else {
+        panic!("refused")
+    };
+    assert_eq!(refusal.kind, RefusalKind::Unavailable);
+    assert_eq!(refusal.retry_after, Some(SECOND - SECOND / 10));
+    let next = life
+        .ask(at(1.1), 95 * SECOND)
+        .expect("tried again when asked again");
+    assert!(matches!(
+        life.machine.verdict(at(1.1), 95 * SECOND),
+        Verdict::Wait
+    ));
+    life.succeed(next, at(1.1), at(1.1), "two", 100);
+    assert_eq!(life.served(at(1.1), 95 * SECOND).as_deref(), Some("two"));
+}
+
+#[test]
 fn trap_18_a_wall_clock_step_back_changes_nothing() {
     let mut life = Life::with_one(Refresh::default());
     let mut now = at(50.0);

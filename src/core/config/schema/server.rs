@@ -41,9 +41,9 @@ pub(in crate::core::config) static LIMITS: Table = Table {
         key(
             "requests_per_second",
             Kind::Integer(1, 1_000_000),
-            "Calls per second of one caller that are not answered from memory.",
+            "Calls per second of one user that are not answered from memory; a second's worth may come at once.",
         )
-        .or("100"),
+        .or("20000"),
         key(
             "message_size",
             Kind::Integer(1024, 16_777_216),

@@ -26,7 +26,7 @@ fn nothing_at_all_is_a_configuration_of_defaults() {
     );
     assert_eq!(
         (limits.streams_per_connection, limits.requests_per_second),
-        (256, 100)
+        (256, 20_000)
     );
     assert_eq!((limits.message_size, limits.header_size), (65536, 65536));
     assert_eq!(limits.handshake_timeout, Duration::from_secs(10));

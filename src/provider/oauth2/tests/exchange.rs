@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::server::{Act, Server, answer, good_token};
+use super::server::{Act, Refusing, Server, answer, good_token};
 use super::*;
 use crate::core::credential::{Lifetime, Scheme};
 
@@ -157,10 +157,8 @@ async fn trap_38_a_truncated_body_is_no_answer() {
 
 #[tokio::test]
 async fn what_goes_wrong_on_the_way_is_told_apart() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let refusing = Refusing::new();
+    let free = refusing.address();
     let message = transient(fetch(basic(&format!("http://{free}/token?key=1"))).await);
     assert_eq!(
         message,
@@ -209,10 +207,8 @@ async fn a_configured_proxy_is_used() {
     settings.idp.http.proxy = Some(Url::parse(&proxy.url("/")).unwrap());
     fetch(settings.clone()).await.unwrap();
     assert_eq!(proxy.lines(), ["POST http://idp.invalid/token"]);
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let refusing = Refusing::new();
+    let free = refusing.address();
     let proxy = format!("http://user:ProxyMarker@{free}/");
     settings.idp.http.proxy = Some(Url::parse(&proxy).unwrap());
     let message = transient(fetch(settings).await);

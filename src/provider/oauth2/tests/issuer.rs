@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use super::server::{Act, Seen, Server, answer, good_token, json};
+use super::server::{Act, Refusing, Seen, Server, answer, good_token, json};
 use super::*;
 use crate::core::time::{BootTime, Stamp, WallTime};
 
@@ -163,10 +163,8 @@ async fn a_token_endpoint_that_moved_is_found_again() {
     assert!(message.contains("HTTP 404"), "{message}");
     ok(&provider).await;
     // The same after a connection that fails.
-    let dead = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let refusing = Refusing::new();
+    let dead = refusing.address();
     let looks = Arc::new(AtomicUsize::new(0));
     let counted = looks.clone();
     let server = Server::plain(move |seen| match seen.line() {

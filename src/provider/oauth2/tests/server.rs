@@ -94,11 +94,14 @@ impl Server {
                 tokio::spawn(async move {
                     match acceptor {
                         None => exchange(stream, &seen, &sent, &*answer).await,
-                        Some(acceptor) => {
-                            if let Ok(stream) = acceptor.accept(stream).await {
-                                exchange(stream, &seen, &sent, &*answer).await;
+                        Some(acceptor) => match acceptor.accept(stream).into_fallible().await {
+                            Ok(stream) => exchange(stream, &seen, &sent, &*answer).await,
+                            // Closing with bytes unread would reset the connection and may take the alert with it.
+                            Err((_, mut stream)) => {
+                                let _ = stream.shutdown().await;
+                                let _ = stream.read_to_end(&mut Vec::new()).await;
                             }
-                        }
+                        },
                     }
                 });
             }
@@ -199,4 +202,19 @@ pub fn good_token() -> Act {
     json(
         &serde_json::json!({ "access_token": "the-token", "token_type": "Bearer", "expires_in": 300 }),
     )
+}
+
+/// A port that refuses connections for as long as this lives: bound, so that no other test gets it, but not listening.
+pub struct Refusing(tokio::net::TcpSocket);
+
+impl Refusing {
+    pub fn new() -> Refusing {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Refusing(socket)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
 }

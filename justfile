@@ -1,0 +1,41 @@
+# What can be done here: `just`. The steps themselves stand in .ci/run, so that CI and everybody else do the same.
+
+_list:
+    @just --list --unsorted
+
+# What CI runs, without the interop tests
+check:
+    .ci/run fmt clippy test doc deny
+
+# All that CI runs
+ci:
+    CI=true .ci/run
+
+# The tests; arguments go to cargo test
+test *ARGS:
+    cargo test --locked {{ARGS}}
+
+# Formats the code
+fmt:
+    cargo fmt --all
+    cargo fmt --manifest-path fuzz/Cargo.toml
+
+# Lints
+clippy:
+    .ci/run clippy
+
+# Licences, banned crates, sources, advisories
+deny:
+    .ci/run deny
+
+# The documentation of the code
+doc:
+    .ci/run doc
+
+# Other people's clients and a certified identity provider; arguments: which clients
+interop *CLIENTS:
+    tests/interop/run {{CLIENTS}}
+
+# Fuzzes the :authority repair (needs cargo-fuzz and a nightly toolchain)
+fuzz SECONDS="60":
+    cargo +nightly fuzz run authority -- -max_total_time={{SECONDS}}

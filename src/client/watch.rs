@@ -1,0 +1,113 @@
+//! A stream of credentials. The one call that lasts, so it speaks gRPC, with a runtime of its own.
+
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::Endpoint;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::{Client, ClientError, Deadline, Refusal, connect};
+use crate::proto::credential_service_client::CredentialServiceClient;
+use crate::proto::watch_token_response::Event;
+use crate::proto::{Credential, Unavailable, WatchTokenRequest};
+
+/// Connecting to a socket on this machine takes microseconds; a daemon that does not accept for this long hangs.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a stream brings.
+#[derive(Debug)]
+pub enum News {
+    /// A credential: the current one, or a replacement.
+    Credential(Box<Credential>),
+    /// There is none now.
+    Unavailable(Unavailable),
+}
+
+impl Client {
+    /// Calls `tell` with what is there, and with each change, until it says false.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached, says no, or ends the stream ([`ClientError::Closed`]).
+    pub fn watch(
+        &self,
+        profile: &str,
+        tell: &mut dyn FnMut(News) -> bool,
+    ) -> Result<(), ClientError> {
+        // Tells by itself why a daemon cannot be reached, which a gRPC channel does not.
+        let deadline = Deadline {
+            clock: &self.clock,
+            at: self.clock.now().boot.plus(CONNECT_TIMEOUT),
+            timeout: CONNECT_TIMEOUT,
+        };
+        drop(connect::connect(&self.socket, &deadline)?);
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| self.nonsense(error.to_string()))?
+            .block_on(self.stream(profile, tell))
+    }
+
+    async fn stream(
+        &self,
+        profile: &str,
+        tell: &mut dyn FnMut(News) -> bool,
+    ) -> Result<(), ClientError> {
+        let closed = || ClientError::Closed(self.socket.clone());
+        let path = self.socket.clone();
+        let channel = Endpoint::from_static("http://tokend")
+            .connect_with_connector(tower::service_fn(move |_| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            }))
+            .await
+            .map_err(|_| closed())?;
+        let request = WatchTokenRequest {
+            profile: profile.to_owned(),
+            ..WatchTokenRequest::default()
+        };
+        let mut stream = CredentialServiceClient::new(channel)
+            .watch_token(request)
+            .await
+            .map_err(|status| self.refused(&status))?
+            .into_inner();
+        while let Some(response) = stream
+            .message()
+            .await
+            .map_err(|status| self.refused(&status))?
+        {
+            let news = match response.event {
+                Some(Event::Credential(credential)) => News::Credential(Box::new(credential)),
+                Some(Event::Unavailable(unavailable)) => News::Unavailable(unavailable),
+                None => continue,
+            };
+            if !tell(news) {
+                return Ok(());
+            }
+        }
+        Err(closed())
+    }
+
+    fn refused(&self, status: &Status) -> ClientError {
+        let details = status.get_error_details();
+        let code = match status.code() {
+            Code::NotFound => "NOT_FOUND",
+            Code::FailedPrecondition => "FAILED_PRECONDITION",
+            Code::InvalidArgument => "INVALID_ARGUMENT",
+            Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Code::PermissionDenied => "PERMISSION_DENIED",
+            // The daemon has ended, or is about to.
+            _ => return ClientError::Closed(self.socket.clone()),
+        };
+        ClientError::Refused(Refusal {
+            code: code.to_owned(),
+            reason: details
+                .error_info()
+                .map(|info| info.reason.clone())
+                .unwrap_or_default(),
+            message: status.message().to_owned(),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+        })
+    }
+}

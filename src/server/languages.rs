@@ -1,0 +1,155 @@
+//! gRPC, and HTTP with JSON: which of the two a request speaks, and who answers it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::IntoResponse;
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, Version, header};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::{Service, ServiceExt};
+
+use super::activity::Activity;
+use super::desk::Desk;
+use super::error::Denial;
+use super::grpc::{Admin, Credentials, told_to_stop};
+use super::health::HealthDesk;
+use super::http;
+use crate::core::policy::Caller;
+use crate::core::profile::Limits;
+use crate::proto;
+use crate::proto::admin_service_server::AdminServiceServer;
+use crate::proto::credential_service_server::CredentialServiceServer;
+
+/// Paths of `tokend.v1.CredentialService`.
+const CREDENTIAL_SERVICE: &str = "/tokend.v1.CredentialService/";
+
+/// Both languages, for every connection.
+pub struct Languages {
+    desk: Arc<Desk>,
+    /// Largest message, in bytes.
+    message_size: usize,
+    /// Everything but the service that most calls are for.
+    grpc: Router,
+    json: Router,
+    /// Becomes true when nobody may wait any longer.
+    closing: watch::Receiver<bool>,
+}
+
+impl Languages {
+    /// Of one daemon.
+    pub fn new(desk: &Arc<Desk>, limits: &Limits, closing: watch::Receiver<bool>) -> Languages {
+        let message_size = usize::try_from(limits.message_size).unwrap_or(usize::MAX);
+        let describe = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let sound = "our own descriptors are sound";
+        let mut routes = Routes::builder();
+        routes
+            .add_service(
+                AdminServiceServer::new(Admin(desk.clone()))
+                    .max_decoding_message_size(message_size),
+            )
+            .add_service(
+                tonic_health::pb::health_server::HealthServer::new(HealthDesk(desk.clone()))
+                    .max_decoding_message_size(message_size),
+            )
+            .add_service(describe().build_v1().expect(sound))
+            .add_service(describe().build_v1alpha().expect(sound));
+        Languages {
+            desk: desk.clone(),
+            message_size,
+            grpc: routes.routes().prepare().into_axum_router(),
+            json: http::router(desk.clone()),
+            closing,
+        }
+    }
+}
+
+/// One caller's connection.
+pub struct Visit {
+    languages: Arc<Languages>,
+    caller: Arc<Caller>,
+    activity: Arc<Activity>,
+    /// Called without a router in between, which is a tenth of what an answer from memory costs.
+    credentials: CredentialServiceServer<Credentials>,
+}
+
+impl Visit {
+    /// A connection of this caller.
+    pub fn new(languages: &Arc<Languages>, caller: Arc<Caller>, activity: Arc<Activity>) -> Visit {
+        let credentials = Credentials {
+            desk: languages.desk.clone(),
+            caller: caller.clone(),
+            activity: activity.clone(),
+        };
+        Visit {
+            languages: languages.clone(),
+            caller,
+            activity,
+            credentials: CredentialServiceServer::new(credentials)
+                .max_decoding_message_size(languages.message_size),
+        }
+    }
+
+    /// Answers one request, at the latest when the daemon can wait no longer.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let _busy = self.activity.request();
+        let is_grpc = request.version() == Version::HTTP_2
+            && request
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if is_grpc && http::is_from_a_browser(request.headers()) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = hyper::StatusCode::FORBIDDEN;
+            return response;
+        }
+        let mut closing = self.languages.closing.clone();
+        tokio::select! {
+            // An answer from memory is there at the first look, and nothing else costs anything.
+            biased;
+            response = self.route(is_grpc, request) => response,
+            () = told_to_stop(&mut closing) => {
+                let goodbye = Denial::stopping();
+                if is_grpc {
+                    tonic::Status::from(goodbye).into_http()
+                } else {
+                    goodbye.into_response().map(Body::new)
+                }
+            }
+        }
+    }
+
+    async fn route(&self, is_grpc: bool, mut request: Request<Incoming>) -> Response<Body> {
+        if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
+            let Ok(response) = self.credentials.clone().call(request).await;
+            return response;
+        }
+        if !is_grpc
+            && request.method() == Method::GET
+            && let Some(profile) = http::token_of(request.uri().path())
+        {
+            let (headers, uri) = (request.headers(), request.uri());
+            return http::token_at_once(&self.languages.desk, &self.caller, profile, headers, uri)
+                .await
+                .map(Body::new);
+        }
+        request.extensions_mut().insert(self.caller.clone());
+        request.extensions_mut().insert(self.activity.clone());
+        let router = if is_grpc {
+            &self.languages.grpc
+        } else {
+            &self.languages.json
+        };
+        let Ok(response) = router
+            .clone()
+            .oneshot(request.map(axum::body::Body::new))
+            .await;
+        response.map(Body::new)
+    }
+}

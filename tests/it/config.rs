@@ -1,0 +1,288 @@
+//! Configuration that is wrong, through the executable: everything at once, each with its place, and what fails, fails alone.
+
+use std::os::unix::fs::chown;
+
+use serde_json::Value;
+use tokend::dev::issuer::client::Client;
+
+use crate::harness::idp::{self, LAZY, SECRET};
+use crate::harness::{Place, is_root};
+
+/// Six mistakes in six profiles.
+const SIX: &str = r#"
+[profiles.one]
+method = "basic"
+username = "a"
+password = { file = "there" }
+targt = "https://api.example"
+
+[profiles.two]
+method = "oauth"
+
+[profiles.three]
+method = "oauth2"
+token_url = "https://idp.example/token"
+client_id = "x"
+client_secret = { file = "there" }
+http = { timeout = 5 }
+
+[profiles.four]
+method = "basic"
+password = { file = "there" }
+
+[profiles.five]
+method = "oauth2"
+issuer = "http://idp.example"
+client_id = "x"
+client_secret = { file = "there" }
+
+[profiles.six]
+method = "oauth2"
+token_url = "https://idp.example/token"
+client_id = "x"
+client_auth = "tls_client_auth"
+"#;
+
+const MISSING: &str = r#"
+[profiles.seven]
+method = "static"
+token = { file = "missing" }
+"#;
+
+const FINE: &str = r#"
+[profiles.fine]
+method = "basic"
+username = "a"
+password = { file = "there" }
+"#;
+
+fn place() -> Place {
+    let place = Place::new();
+    place.secret("there", "a-secret-that-is-there");
+    place
+}
+
+#[test]
+fn seven_mistakes_are_seven_findings() {
+    let place = place();
+    for (config, code) in [
+        // What is wrong with one profile costs that profile.
+        (SIX.to_owned() + MISSING + FINE, 1),
+        // What is wrong with the daemon costs the whole.
+        ("[server]\nsocket_mode = 660\n".to_owned() + SIX + FINE, 78),
+    ] {
+        place.write("tokend.toml", &config);
+        let ran = place.run(&["check", "--json"]);
+        assert_eq!(ran.code, Some(code), "{}", ran.out);
+        let report: Value = serde_json::from_str(&ran.out).expect("JSON");
+        let findings = report["findings"].as_array().expect("findings");
+        assert_eq!(findings.len(), 7, "{}", ran.out);
+        for finding in findings {
+            assert_eq!(finding["severity"], "error");
+            assert_eq!(
+                finding["file"],
+                place.path("tokend.toml").to_str().expect("text")
+            );
+            for key in ["line", "column"] {
+                assert!(
+                    finding[key].as_u64().is_some_and(|number| number > 0),
+                    "{finding}"
+                );
+            }
+            for key in ["path", "message"] {
+                assert!(
+                    finding[key].as_str().is_some_and(|text| !text.is_empty()),
+                    "{finding}"
+                );
+            }
+            assert!(finding["help"].is_string());
+        }
+        let ran = place.run(&["check"]);
+        assert_eq!(ran.code, Some(code));
+        assert!(ran.out.contains("7 errors"), "{}", ran.out);
+        assert!(ran.out.contains("did you mean `target`?"), "{}", ran.out);
+        assert!(ran.out.contains("did you mean \"oauth2\"?"), "{}", ran.out);
+        assert!(ran.out.contains('^'), "{}", ran.out);
+        place.secrets.assert_none_in(&ran.out, "tokend check");
+    }
+}
+
+#[test]
+fn a_good_configuration_passes_and_a_warning_is_no_error() {
+    let place = place();
+    place.write("tokend.toml", FINE);
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.out);
+    let report: Value = serde_json::from_str(&place.run(&["check", "--json"]).out).expect("JSON");
+    assert_eq!(report["findings"], serde_json::json!([]));
+    place.mode("there", 0o644);
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.out);
+    assert!(
+        ran.out.contains("1 warning") && ran.out.contains("chmod o-r"),
+        "{}",
+        ran.out
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_used_ends_serve_and_check_with_78() {
+    let place = Place::new();
+    for command in ["serve", "check"] {
+        let ran = place.run(&[command]);
+        assert_eq!(ran.code, Some(78), "{command}: {}{}", ran.out, ran.err);
+        let said = ran.out + &ran.err;
+        let path = place.path("tokend.toml").display().to_string();
+        assert!(said.contains(&path) && said.contains("--config"), "{said}");
+    }
+    place.write("tokend.toml", "[server]\nsocket = \n");
+    for command in ["serve", "check"] {
+        let ran = place.run(&[command]);
+        assert_eq!(ran.code, Some(78), "{command}: {}{}", ran.out, ran.err);
+        let said = ran.out + &ran.err;
+        let spot = format!("{}:2:", place.path("tokend.toml").display());
+        assert!(said.contains(&spot) && said.contains("not TOML"), "{said}");
+    }
+    place.write("tokend.toml", FINE);
+    place.mode("tokend.toml", 0o666);
+    let ran = place.run(&["serve"]);
+    assert_eq!(ran.code, Some(78));
+    assert!(ran.err.contains("chmod o-w"), "{}", ran.err);
+}
+
+#[test]
+fn check_online_finds_a_wrong_secret_and_a_missing_identity_provider() {
+    let issuer = idp::issuer(vec![
+        Client::with_secret("right", SECRET),
+        Client::with_secret("wrong", SECRET),
+    ]);
+    let place = Place::new();
+    place.secret("right.secret", SECRET);
+    place.secret("wrong.secret", "something-else-entirely");
+    let right = idp::idp(&issuer) + &idp::profile("right", "right", LAZY);
+    place.write(
+        "tokend.toml",
+        &(right.clone() + &idp::profile("wrong", "wrong", "")),
+    );
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, Some(0), "offline it looks right: {}", ran.out);
+    assert_eq!(issuer.count("/token"), 0);
+    let ran = place.run(&["check", "--online"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    assert!(
+        ran.out.contains("invalid_client") && ran.out.contains("1 error"),
+        "{}",
+        ran.out
+    );
+    assert!(
+        ran.out.contains("profiles.wrong") && !ran.out.contains("profiles.right"),
+        "{}",
+        ran.out
+    );
+    place.secrets.assert_none_in(&ran.out, "tokend check");
+    assert_eq!(issuer.count("/token"), 2, "one request per profile");
+
+    place.write("tokend.toml", &right);
+    assert_eq!(place.run(&["check", "--online"]).code, Some(0));
+    idp::down(&issuer);
+    let ran = place.run(&["check", "--online", "--json"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    assert!(ran.out.contains("refused"), "{}", ran.out);
+}
+
+/// A message that helps: who, what, why, and what to do.
+fn assert_helps(text: &str, profile: &str, path: &str, cause: &str, cure: &str) {
+    for part in [profile, path, cause, cure] {
+        assert!(text.contains(part), "{part:?} is missing: {text}");
+    }
+}
+
+#[test]
+fn trap_2_a_missing_secret_costs_its_profile_alone() {
+    let place = place();
+    let daemon = place.serve(&(MISSING.to_owned() + FINE));
+    let path = daemon.place.path("missing").display().to_string();
+    let why = daemon.grpc().token("seven").err().expect("no secret");
+    assert_eq!(
+        (why.code.as_str(), why.reason.as_str()),
+        ("FAILED_PRECONDITION", "PROFILE_INVALID")
+    );
+    assert_helps(&why.message, "seven", &path, "does not exist", "create it");
+    let http = daemon.http_token("seven");
+    assert_eq!(http.status, 424);
+    assert_eq!(http.refusal(), why);
+    assert!(daemon.grpc().token("fine").is_ok());
+    let ready = daemon.get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert_eq!(ready.body["profiles"][0]["name"], "seven");
+    assert_helps(&daemon.log(), "seven", &path, "does not exist", "create it");
+    let check = daemon.place.run(&["check"]);
+    assert_eq!(check.code, Some(1));
+    assert_helps(
+        &check.out,
+        "profiles.seven",
+        &path,
+        "does not exist",
+        "create it",
+    );
+}
+
+#[test]
+fn a_secret_that_the_daemon_may_not_read_is_told_as_such() {
+    if !is_root() {
+        return;
+    }
+    let mut place = Place::new();
+    place.give_to(65001);
+    place.secret("there", "a-secret-that-is-there");
+    place.secret("missing", "a-secret-of-roots");
+    chown(place.path("missing"), Some(0), Some(0)).expect("chown");
+    let daemon = place.serve(&(MISSING.to_owned() + FINE));
+    let path = daemon.place.path("missing").display().to_string();
+    let why = daemon.grpc().token("seven").err().expect("no secret");
+    assert_eq!(why.reason, "PROFILE_INVALID");
+    assert_helps(
+        &why.message,
+        "seven",
+        &path,
+        "permission denied",
+        "let the daemon's user read it",
+    );
+    assert!(daemon.grpc().token("fine").is_ok());
+}
+
+#[test]
+fn a_broken_file_in_profiles_d_fails_alone() {
+    let place = place();
+    place.write(
+        "profiles.d/good.toml",
+        &FINE.replace("there", "../there").replace("fine", "good"),
+    );
+    place.write("profiles.d/bad.toml", "[profiles.bad]\nmethod = \"none\nx");
+    place.write("profiles.d/.hidden.toml", "nonsense");
+    place.write("profiles.d/readme.txt", "nonsense");
+    let daemon = place.serve(FINE);
+    let grpc = daemon.grpc();
+    assert!(grpc.token("fine").is_ok());
+    assert!(grpc.token("good").is_ok());
+    assert!(grpc.token("bad").is_err());
+    let spot = format!("{}:2:", daemon.place.path("profiles.d/bad.toml").display());
+    assert!(daemon.log().contains(&spot), "{spot}");
+    let check = daemon.place.run(&["check"]);
+    assert_eq!(check.code, Some(1), "{}", check.out);
+    assert!(check.out.contains(&spot), "{}", check.out);
+}
+
+#[test]
+fn a_secret_in_a_file_that_others_can_read_is_refused() {
+    let place = Place::new();
+    place.secrets.add("written-into-the-file");
+    let config = "[profiles.p]\nmethod = \"static\"\ntoken = \"written-into-the-file\"\n";
+    place.write("tokend.toml", config);
+    assert_eq!(place.run(&["check"]).code, Some(0));
+    place.mode("tokend.toml", 0o644);
+    let ran = place.run(&["check"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    assert!(ran.out.contains("chmod 600"), "{}", ran.out);
+    place.secrets.assert_none_in(&ran.out, "tokend check");
+}

@@ -1,0 +1,384 @@
+//! The real daemon in a folder of its own, with the embedded issuer as its identity provider.
+//!
+//! Whatever a test does, when its daemon ends the log is searched for every secret that the test knows of (traps 31 and
+//! 32): the daemons run at trace level.
+
+pub mod ask;
+pub mod idp;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+pub const TOKEND: &str = env!("CARGO_BIN_EXE_tokend");
+
+/// How long something may take that takes milliseconds on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is asynchronous in the tests runs here, on a thread of its own; the tests themselves block.
+pub fn runtime() -> &'static Handle {
+    static RUNTIME: OnceLock<Handle> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let handle = runtime.handle().clone();
+        std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
+        handle
+    })
+}
+
+/// Waits for it; what it spawns goes to the tests' runtime. A minute is never reached unless it never comes.
+pub fn block<T>(coming: impl Future<Output = T>) -> T {
+    let bounded = async { tokio::time::timeout(Duration::from_secs(60), coming).await };
+    runtime().block_on(bounded).expect("it did not come")
+}
+
+/// The first Some within `timeout`; looks often.
+pub fn eventually<T>(timeout: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < timeout, "not within {timeout:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Says that something cannot be tested here; where everything must be, that is a failure.
+pub fn skip(why: &str) {
+    // Not through the test's captured output: it must be seen.
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!(
+            "SKIP {}: {why}\n",
+            std::thread::current().name().unwrap_or("?")
+        )
+        .as_bytes(),
+    );
+    assert!(std::env::var("CI").is_err(), "CI must not skip: {why}");
+}
+
+/// Whether this test may switch users.
+pub fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip("needs root, to be several users");
+    }
+    root
+}
+
+/// Whether a program of this machine can be run.
+pub fn has(program: &str) -> bool {
+    let there = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !there {
+        skip(&format!("needs {program}"));
+    }
+    there
+}
+
+/// What must never be seen.
+#[derive(Clone, Default)]
+pub struct Secrets(Arc<Mutex<Vec<String>>>);
+
+impl Secrets {
+    /// Notes a secret in the forms in which it travels.
+    pub fn add(&self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let forms = [
+            text.to_owned(),
+            url::form_urlencoded::byte_serialize(text.as_bytes()).collect(),
+            STANDARD.encode(text),
+            URL_SAFE_NO_PAD.encode(text),
+        ];
+        self.0.lock().expect("lock").extend(forms);
+    }
+
+    pub fn assert_none_in(&self, text: &str, place: &str) {
+        for secret in self.0.lock().expect("lock").iter() {
+            if let Some(at) = text.find(secret.as_str()) {
+                let around = text[..at].rsplit('\n').next().unwrap_or("");
+                panic!("a secret in {place}, after: {around}");
+            }
+        }
+    }
+}
+
+/// A folder with configuration and secrets, and the socket to be.
+pub struct Place {
+    folder: TempDir,
+    pub secrets: Secrets,
+    /// The daemon's user, if it is not the test's.
+    pub user: Option<u32>,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        let folder = tempfile::Builder::new()
+            .prefix("tk")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .expect("folder");
+        Place {
+            folder,
+            secrets: Secrets::default(),
+            user: None,
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path("tokend.sock")
+    }
+
+    pub fn mode(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).expect("mode");
+    }
+
+    /// Writes a file that only its owner can read.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+        fs::write(&path, text).expect("written");
+        self.mode(name, 0o600);
+        if let Some(user) = self.user {
+            std::os::unix::fs::chown(&path, Some(user), Some(user)).expect("chown");
+        }
+    }
+
+    /// Writes a file with a secret that must not turn up anywhere.
+    pub fn secret(&self, name: &str, text: &str) {
+        self.secrets.add(text);
+        self.write(name, text);
+    }
+
+    /// Gives the folder to another user, who is to run the daemon; files that are written from now on are that user's.
+    pub fn give_to(&mut self, user: u32) {
+        self.user = Some(user);
+        std::os::unix::fs::chown(self.path(""), Some(user), Some(user)).expect("chown");
+    }
+
+    /// Lets others in as far as the modes of the files allow.
+    pub fn open(&self) {
+        self.mode("", 0o755);
+    }
+
+    /// The program where every user of this folder can run it.
+    fn program(&self) -> PathBuf {
+        let program = self.path("tokend");
+        if !program.exists() && fs::hard_link(TOKEND, &program).is_err() {
+            fs::copy(TOKEND, &program).expect("copied");
+        }
+        program
+    }
+
+    /// `tokend` with this folder's socket and configuration and nothing else of this process's settings.
+    pub fn tokend(&self, arguments: &[&str]) -> Command {
+        self.tokend_as(self.user, arguments)
+    }
+
+    pub fn tokend_as(&self, user: Option<u32>, arguments: &[&str]) -> Command {
+        let mut command = match user {
+            Some(user) => {
+                let mut command = Command::new(self.program());
+                command.uid(user).gid(user);
+                command
+            }
+            None => Command::new(TOKEND),
+        };
+        for name in ["CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "TOKEND_LOG"] {
+            command.env_remove(name);
+        }
+        command
+            .args(arguments)
+            .env("TOKEND_SOCKET", self.socket())
+            .env("TOKEND_CONFIG", self.path("tokend.toml"))
+            .current_dir("/")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `tokend` to its end. What it says on standard error holds no secret.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let ran = run(&mut self.tokend(arguments));
+        self.secrets.assert_none_in(&ran.err, "standard error");
+        ran
+    }
+
+    /// Starts `tokend serve` and waits until it answers.
+    pub fn serve(self, config: &str) -> Daemon {
+        self.write("tokend.toml", config);
+        Daemon::start_in(self)
+    }
+}
+
+/// What a program did.
+#[derive(Debug)]
+pub struct Ran {
+    /// None: killed by a signal.
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+pub fn run(command: &mut Command) -> Ran {
+    let output = command.output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ran {
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
+
+/// A running `tokend serve`.
+pub struct Daemon {
+    pub place: Place,
+    child: Child,
+    log: Log,
+    /// From start to the first answer.
+    pub ready_after: Duration,
+}
+
+impl Daemon {
+    /// In a folder of its own.
+    pub fn start(config: &str) -> Daemon {
+        Place::new().serve(config)
+    }
+
+    /// In a folder that has its configuration.
+    pub fn start_in(place: Place) -> Daemon {
+        let started = Instant::now();
+        let mut child = place
+            .tokend(&["serve"])
+            .env("TOKEND_LOG", "trace")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let log = Log::of(child.stderr.take().expect("piped"));
+        let mut daemon = Daemon {
+            place,
+            child,
+            log,
+            ready_after: Duration::ZERO,
+        };
+        eventually(PATIENCE, || {
+            if let Some(status) = daemon.child.try_wait().expect("waited") {
+                panic!("tokend serve ended at once with {status}");
+            }
+            ask::is_up(&daemon.place.socket()).then_some(())
+        });
+        daemon.ready_after = started.elapsed();
+        daemon
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("signalled");
+    }
+
+    /// Its exit code when it has ended, which it must soon.
+    pub fn ended(&mut self) -> Option<i32> {
+        eventually(PATIENCE, || self.child.try_wait().expect("waited")).code()
+    }
+
+    /// SIGTERM; its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
+        self.ended()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.place.socket()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let log = self.log.rest();
+        if std::thread::panicking() {
+            eprintln!("--- log of the daemon\n{log}---");
+        } else {
+            self.place.secrets.assert_none_in(&log, "the log");
+            assert!(!log.contains("panicked at"), "{log}");
+        }
+    }
+}
+
+/// Collects what a process writes.
+pub struct Log {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Log {
+    pub fn of(mut stream: impl Read + Send + 'static) -> Log {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let copy = bytes.clone();
+        let reader = std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(length @ 1..) = stream.read(&mut chunk) {
+                copy.lock()
+                    .expect("lock")
+                    .extend_from_slice(&chunk[..length]);
+            }
+        });
+        Log {
+            bytes,
+            reader: Some(reader),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().expect("lock")).into_owned()
+    }
+
+    /// All of it, once the process has ended.
+    pub fn rest(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        self.text()
+    }
+}
+
+/// Whether a file is there, as itself.
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}

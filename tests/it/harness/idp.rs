@@ -1,0 +1,102 @@
+//! The embedded issuer as an identity provider of the tests, and the configuration that goes with it.
+
+use std::sync::Arc;
+
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use serde_json::Value;
+use tokend::dev::issuer::client::Client;
+use tokend::dev::issuer::{Issuer, Settings};
+
+use super::{Place, block, runtime};
+
+/// An issuer on plain HTTP.
+pub fn issuer(clients: Vec<Client>) -> Issuer {
+    with(Settings {
+        clients,
+        ..Settings::default()
+    })
+}
+
+pub fn with(settings: Settings) -> Issuer {
+    block(Issuer::start(settings)).expect("issuer")
+}
+
+/// Goes down; its port is refused.
+pub fn down(issuer: &Issuer) {
+    block(issuer.stop()).expect("stopped");
+}
+
+/// Comes back on the same port.
+pub fn up(issuer: &Issuer) {
+    let _runtime = runtime().enter();
+    issuer.restart().expect("restarted");
+}
+
+/// `[idp.it]`: discovery, one second for an answer, no budget that would slow a test.
+pub fn idp(issuer: &Issuer) -> String {
+    format!(
+        "[idp.it]\nissuer = \"{}\"\nmax_in_flight = 200\nmax_per_second = 1000\nhttp = {{ timeout = \"1s\" }}\n",
+        issuer.url()
+    )
+}
+
+/// A profile fetched on first use; `more` is appended. Its secret lies in `NAME.secret`.
+pub fn profile(name: &str, client: &str, more: &str) -> String {
+    format!(
+        "\n[profiles.{name}]\nmethod = \"oauth2\"\nidp = \"it\"\nclient_id = \"{client}\"\n\
+         client_secret = {{ file = \"{name}.secret\" }}\n{more}\n"
+    )
+}
+
+/// Fetched on first use.
+pub const LAZY: &str = "refresh = { eager = false }";
+
+/// A secret that nothing else looks like.
+pub const SECRET: &str = "Gr3en+Eggs/&=ham %41 \u{e4}";
+
+/// An issuer with the client `it`, and a place with the profile `it`.
+pub fn one(more: &str) -> (Issuer, Place, String) {
+    let issuer = issuer(vec![Client::with_secret("it", SECRET)]);
+    let place = Place::new();
+    place.secret("it.secret", SECRET);
+    let config = idp(&issuer) + &profile("it", "it", more);
+    (issuer, place, config)
+}
+
+/// The claims of a token, verified with the issuer's published keys as an API would; `ca` in PEM.
+pub fn claims(issuer: &Issuer, ca: Option<&str>, token: &str) -> Value {
+    let mut roots = RootCertStore::empty();
+    if let Some(ca) = ca {
+        let root = CertificateDer::from_pem_slice(ca.as_bytes()).expect("pem");
+        roots.add(root).expect("root");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(config)
+        .no_proxy()
+        .build()
+        .expect("client");
+    let url = format!("{}/jwks", issuer.url());
+    let keys = block(async { client.get(url).send().await.expect("keys").text().await });
+    let keys: JwkSet = serde_json::from_str(&keys.expect("text")).expect("keys");
+    let header = jsonwebtoken::decode_header(token).expect("a JWT");
+    let key = keys
+        .find(header.kid.as_deref().expect("kid"))
+        .expect("published");
+    let mut validation = Validation::new(Algorithm::ES256);
+    validation.validate_aud = false;
+    validation.set_issuer(&[issuer.url()]);
+    let key = DecodingKey::from_jwk(key).expect("key");
+    jsonwebtoken::decode(token, &key, &validation)
+        .expect("verified")
+        .claims
+}

@@ -1,0 +1,123 @@
+//! `[server.limits]` through the executable: what is configured is applied, and is over when its cause is.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::harness::{Daemon, PATIENCE, Place, eventually};
+
+const NONE: &str = "[profiles.a]\nmethod = \"none\"\n";
+
+fn with(limits: &str) -> Daemon {
+    Place::new().serve(&format!("[server.limits]\n{limits}\n{NONE}"))
+}
+
+/// Whether the daemon has closed this connection; fails when it says nothing for too long.
+fn is_closed(mut stream: &UnixStream) -> bool {
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).is_ok()
+}
+
+#[test]
+fn a_connection_that_says_nothing_or_half_of_it_is_closed_and_costs_nobody_anything() {
+    let daemon = with("handshake_timeout = \"1s\"");
+    let connect = || UnixStream::connect(daemon.socket()).expect("connected");
+    let silent = connect();
+    let half: Vec<UnixStream> = [
+        "G",
+        "GET /v1/prof",
+        "PRI * HTTP/2.0\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0",
+    ]
+    .iter()
+    .map(|text| {
+        let mut stream = connect();
+        stream.write_all(text.as_bytes()).expect("written");
+        stream
+    })
+    .collect();
+    assert_eq!(
+        daemon.http_token("a").status,
+        200,
+        "others are served meanwhile"
+    );
+    assert!(is_closed(&silent));
+    for stream in &half {
+        assert!(is_closed(stream), "{stream:?}");
+    }
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_a_watching_one_is_not() {
+    use tokend::proto::WatchTokenRequest;
+    use tokend::proto::credential_service_client::CredentialServiceClient;
+
+    let daemon = with("idle_timeout = \"1s\"");
+    let mut idle = UnixStream::connect(daemon.socket()).expect("connected");
+    let request = "GET /healthz HTTP/1.1\r\nHost: tokend\r\n\r\n";
+    idle.write_all(request.as_bytes()).expect("written");
+    let mut watching = CredentialServiceClient::new(daemon.grpc().channel);
+    let mut stream = crate::harness::block(watching.watch_token(WatchTokenRequest {
+        profile: "a".into(),
+        ..WatchTokenRequest::default()
+    }))
+    .expect("watching")
+    .into_inner();
+    crate::harness::block(stream.message()).expect("the current one");
+    assert!(is_closed(&idle));
+    // Longer than two idle periods after its only request, the stream is still there.
+    let more = crate::harness::block(async {
+        tokio::time::timeout(Duration::from_secs(3), stream.message()).await
+    });
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[test]
+fn connections_of_one_user_are_limited_and_come_back() {
+    let daemon = with("connections_per_user = 3");
+    let hold = |stream: &mut UnixStream| {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: tokend\r\n\r\n")
+            .is_ok()
+            && stream.read(&mut [0; 64]).is_ok_and(|read| read > 0)
+    };
+    let mut held = Vec::new();
+    eventually(PATIENCE, || {
+        let mut stream = UnixStream::connect(daemon.socket()).expect("connected");
+        if hold(&mut stream) {
+            held.push(stream);
+            None
+        } else {
+            Some(())
+        }
+    });
+    assert_eq!(held.len(), 3);
+    held.clear();
+    eventually(PATIENCE, || {
+        let mut stream = UnixStream::connect(daemon.socket()).expect("connected");
+        hold(&mut stream).then_some(())
+    });
+    assert!(
+        daemon.log().contains("connections_per_user"),
+        "{}",
+        daemon.log()
+    );
+}
+
+#[test]
+fn asking_too_often_for_what_is_not_in_memory_is_refused_and_memory_is_not() {
+    let (issuer, place, config) = crate::harness::idp::one("");
+    crate::harness::idp::down(&issuer);
+    let config = format!("[server.limits]\nrequests_per_second = 5\n{config}{NONE}");
+    let daemon = place.serve(&config);
+    let limited = eventually(PATIENCE, || {
+        let answer = daemon.http_token("it");
+        (answer.status == 429).then_some(answer)
+    });
+    assert_eq!(limited.refusal().reason, "CALLER_RATE_LIMITED");
+    assert!(limited.header("retry-after").is_some());
+    for _ in 0..50 {
+        assert_eq!(daemon.http_token("a").status, 200);
+    }
+}

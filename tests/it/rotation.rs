@@ -1,0 +1,178 @@
+//! Promise 4, as far as it goes today: changed files are taken over by themselves, and what cannot be used replaces nothing.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use tokend::clock::Clock;
+use tokend::dev::certificates::{Authority, ClientOptions, Pair};
+use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend::dev::issuer::{Issuer, Settings, Tls};
+
+use crate::harness::idp;
+use crate::harness::{Daemon, PATIENCE, Place, eventually};
+
+fn write_pair(place: &Place, folder: &str, pair: &Pair) {
+    place.write(&format!("{folder}/tls.crt"), &pair.certificate_pem);
+    place.write(&format!("{folder}/tls.key"), pair.key_pem.expose());
+}
+
+/// An issuer that binds tokens, and a daemon whose certificate lies behind a link as Kubernetes mounts it.
+fn bound() -> (Issuer, Authority, Daemon, Pair) {
+    let clock = Clock::system();
+    let authority = Authority::new("root", &clock).expect("authority");
+    let first = authority
+        .client("it", &ClientOptions::default())
+        .expect("certificate");
+    let issuer = idp::with(Settings {
+        tls: Some(Tls {
+            server: authority.server(&["localhost"]).expect("certificate"),
+            client_roots: vec![authority.certificate_pem().to_owned()],
+        }),
+        clients: vec![Client {
+            bound_tokens: true,
+            ..Client::new(
+                "it",
+                ClientCredential::Certificate(CertificateMatch::CommonName("it".into())),
+            )
+        }],
+        ..Settings::default()
+    });
+    let place = Place::new();
+    place.write("ca.pem", authority.certificate_pem());
+    write_pair(&place, "tls/..1", &first);
+    symlink("..1", place.path("tls/..data")).expect("linked");
+    for name in ["tls.crt", "tls.key"] {
+        symlink(format!("..data/{name}"), place.path(&format!("tls/{name}"))).expect("linked");
+    }
+    let config = format!(
+        "[profiles.it]\nmethod = \"oauth2\"\nissuer = \"{}\"\nclient_id = \"it\"\nclient_auth = \"tls_client_auth\"\n\
+         tls = {{ ca = \"ca.pem\", certificate = \"tls/tls.crt\", key = \"tls/tls.key\" }}\n",
+        issuer.url()
+    );
+    let daemon = place.serve(&config);
+    (issuer, authority, daemon, first)
+}
+
+fn confirmation(daemon: &Daemon) -> String {
+    daemon
+        .grpc()
+        .token("it")
+        .expect("a token")
+        .credential
+        .confirmation
+}
+
+#[test]
+fn trap_6_a_swapped_certificate_is_used_for_the_next_token() {
+    let (issuer, authority, daemon, first) = bound();
+    assert_eq!(confirmation(&daemon), first.thumbprint);
+    for round in 2..5 {
+        // Another kind of key each time (trap 4).
+        let key = [
+            tokend::dev::certificates::KeyKind::Rsa,
+            tokend::dev::certificates::KeyKind::Ed25519,
+            tokend::dev::certificates::KeyKind::Ec,
+        ][round % 3];
+        let options = ClientOptions {
+            key,
+            ..ClientOptions::default()
+        };
+        let pair = authority.client("it", &options).expect("certificate");
+        write_pair(&daemon.place, &format!("tls/..{round}"), &pair);
+        symlink(format!("..{round}"), daemon.place.path("tls/..tmp")).expect("linked");
+        fs::rename(
+            daemon.place.path("tls/..tmp"),
+            daemon.place.path("tls/..data"),
+        )
+        .expect("swapped");
+        eventually(PATIENCE, || {
+            (confirmation(&daemon) == pair.thumbprint).then_some(())
+        });
+        let last = issuer.requests().pop().expect("a request");
+        assert_eq!(last.certificate.as_deref(), Some(pair.thumbprint.as_str()));
+    }
+}
+
+#[test]
+fn trap_3_a_torn_pair_replaces_nothing_and_its_other_half_makes_it_whole() {
+    let (issuer, authority, daemon, first) = bound();
+    assert_eq!(confirmation(&daemon), first.thumbprint);
+    let second = authority
+        .client("it", &ClientOptions::default())
+        .expect("certificate");
+    daemon
+        .place
+        .write("tls/..1/tls.crt", &second.certificate_pem);
+    eventually(PATIENCE, || {
+        daemon
+            .log()
+            .contains("last good state is kept")
+            .then_some(())
+    });
+    assert_eq!(confirmation(&daemon), first.thumbprint);
+    assert_eq!(daemon.grpc().health("it"), "SERVING");
+    assert_eq!(
+        issuer.count("/mtls/token"),
+        1,
+        "the torn pair was never shown to anyone"
+    );
+    let status = daemon.get("/v1/status").body;
+    let warnings = status["profiles"][0]["warnings"].to_string();
+    assert!(warnings.contains("last good state is kept"), "{warnings}");
+    daemon
+        .place
+        .write("tls/..1/tls.key", second.key_pem.expose());
+    eventually(PATIENCE, || {
+        (confirmation(&daemon) == second.thumbprint).then_some(())
+    });
+}
+
+#[test]
+fn a_changed_configuration_is_taken_over_and_a_broken_one_is_not() {
+    let place = Place::new();
+    place.secret("one", "password-number-one");
+    let basic =
+        "[profiles.a]\nmethod = \"basic\"\nusername = \"u\"\npassword = { file = \"one\" }\n";
+    let daemon = place.serve(basic);
+    let first = daemon.grpc().token("a").expect("a credential").credential;
+    daemon
+        .place
+        .write("profiles.d/b.toml", "[profiles.b]\nmethod = \"none\"\n");
+    eventually(PATIENCE, || daemon.grpc().token("b").ok());
+    daemon
+        .place
+        .write("tokend.toml", "[profiles.a]\nmethod = [");
+    eventually(PATIENCE, || {
+        daemon
+            .log()
+            .contains("the one in force is kept")
+            .then_some(())
+    });
+    assert_eq!(
+        daemon
+            .grpc()
+            .token("a")
+            .expect("kept")
+            .credential
+            .fingerprint,
+        first.fingerprint
+    );
+    daemon.place.secret("one", "password-number-two");
+    daemon.place.write("tokend.toml", basic);
+    let second = eventually(PATIENCE, || {
+        daemon
+            .grpc()
+            .token("a")
+            .ok()
+            .filter(|token| token.credential.fingerprint != first.fingerprint)
+    });
+    assert_eq!(second.credential.generation, first.generation + 1);
+    fs::remove_file(daemon.place.path("profiles.d/b.toml")).expect("removed");
+    eventually(PATIENCE, || {
+        daemon
+            .grpc()
+            .token("b")
+            .err()
+            .filter(|why| why.code == "NOT_FOUND")
+    });
+}
