@@ -18,6 +18,7 @@ test *ARGS:
 # Formats the code
 fmt:
     cargo fmt --all
+    cargo fmt --manifest-path bench/Cargo.toml
     cargo fmt --manifest-path fuzz/Cargo.toml
 
 # Lints
@@ -35,6 +36,10 @@ doc:
 # Other people's clients and a certified identity provider; arguments: which clients
 interop *CLIENTS:
     tests/interop/run {{CLIENTS}}
+
+# Measures tokend against bare servers, in ratios
+bench *ARGS:
+    bench/run {{ARGS}}
 
 # Fuzzes the :authority repair (needs cargo-fuzz and a nightly toolchain)
 fuzz SECONDS="60":

@@ -91,19 +91,12 @@ impl CredentialService for Credentials {
         &self,
         request: Request<WatchTokenRequest>,
     ) -> Result<Response<Self::WatchTokenStream>, Status> {
-        let WatchTokenRequest {
-            profile,
-            scopes,
-            audience,
-        } = request.into_inner();
-        let (entry, slot) = self
-            .desk
-            .slot(&self.caller, &profile, scopes, audience)
-            .await?;
+        let wanted = request.into_inner();
+        let slot = self.desk.slot(&self.caller, &wanted).await?;
         let watcher = Watcher {
             desk: self.desk.clone(),
             caller: self.caller.clone(),
-            entry,
+            wanted,
             views: slot.watch(),
             slot,
             stopping: self.desk.stopping.clone(),
@@ -227,7 +220,7 @@ impl Stream for Watching {
 struct Watcher {
     desk: Arc<Desk>,
     caller: Arc<Caller>,
-    entry: Arc<Entry>,
+    wanted: WatchTokenRequest,
     slot: Arc<Slot>,
     views: watch::Receiver<Arc<View>>,
     stopping: watch::Receiver<bool>,
@@ -238,7 +231,7 @@ struct Watcher {
 impl Watcher {
     /// Waits for something to say.
     async fn next(mut self) -> Next {
-        let profile = self.entry.name.as_str();
+        let profile = self.wanted.profile.as_str();
         loop {
             let now = self.desk.clock.now();
             self.slot.note_asked(now);
@@ -246,6 +239,16 @@ impl Watcher {
             let permitted = registry.permitted(profile, &self.caller).is_some();
             drop(registry);
             let view = self.views.borrow_and_update().clone();
+            if view.closed && permitted {
+                // Another definition or other material has taken the profile's place: go on with that.
+                if let Ok(successor) = self.desk.slot(&self.caller, &self.wanted).await
+                    && !successor.view().closed
+                {
+                    self.views = successor.watch();
+                    self.slot = successor;
+                    continue;
+                }
+            }
             if view.closed || !permitted {
                 return (Err(Denial::not_found(profile).into()), None);
             }
