@@ -209,12 +209,20 @@ async fn get_token(sender: &mut Sender, body: Bytes) -> Bytes {
         .send_request(request("GetToken", body))
         .await
         .expect("an answer");
-    let body = response.into_body().collect().await.expect("a whole answer");
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .expect("a whole answer");
     let status = body
         .trailers()
         .and_then(|trailers| trailers.get("grpc-status"))
         .cloned();
-    assert_eq!(status.as_ref().map(|s| s.as_bytes()), Some(&b"0"[..]), "not OK");
+    assert_eq!(
+        status.as_ref().map(|s| s.as_bytes()),
+        Some(&b"0"[..]),
+        "not OK"
+    );
     body.to_bytes().slice(5..)
 }
 
@@ -281,7 +289,12 @@ impl Http {
             let text = std::str::from_utf8(&self.buffer[..head]).expect("text");
             let length: usize = text
                 .split("\r\n")
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
+                .find_map(|line| {
+                    line.to_ascii_lowercase()
+                        .strip_prefix("content-length: ")?
+                        .parse()
+                        .ok()
+                })
                 .expect("a length");
             if filled == head + 4 + length {
                 let status = text[9..12].parse().expect("a status");

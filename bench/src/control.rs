@@ -151,7 +151,9 @@ impl tower::Service<Request<Body>> for Service {
 
 struct GetToken<T>(Arc<T>);
 
-impl<T: prost::Message + Clone + Default + 'static> UnaryService<proto::GetTokenRequest> for GetToken<T> {
+impl<T: prost::Message + Clone + Default + 'static> UnaryService<proto::GetTokenRequest>
+    for GetToken<T>
+{
     type Response = T;
     type Future = Future<Result<tonic::Response<T>, Status>>;
 
@@ -177,6 +179,10 @@ impl ServerStreamingService<proto::WatchTokenRequest> for Watch {
     fn call(&mut self, _request: tonic::Request<proto::WatchTokenRequest>) -> Self::Future {
         let first = tokio_stream::once(Ok(proto::GetTokenResponse::clone(&self.0)));
         let stream = first.chain(tokio_stream::pending());
-        Box::pin(async move { Ok(tonic::Response::new(Box::pin(stream) as Self::ResponseStream)) })
+        Box::pin(async move {
+            Ok(tonic::Response::new(
+                Box::pin(stream) as Self::ResponseStream
+            ))
+        })
     }
 }

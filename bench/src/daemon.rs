@@ -14,6 +14,12 @@ use crate::client::Http;
 /// Everything must have started by then.
 const START: Duration = Duration::from_secs(120);
 
+/// Length of a static token, in bytes; the issuer's are about as long.
+const TOKEN: usize = 1200;
+
+/// What makes the issuer's tokens, which are JWTs, about as long as real ones.
+const AUDIENCE: usize = 400;
+
 /// A server on a socket, killed when dropped.
 pub struct Server {
     child: Child,
@@ -28,7 +34,7 @@ impl Server {
         let path = folder.path();
         fs::write(path.join("tokend.toml"), config).expect("configuration");
         fs::write(path.join("secret"), "secret").expect("secret");
-        fs::write(path.join("token"), "t".repeat(crate::issuer::TOKEN)).expect("token");
+        fs::write(path.join("token"), "t".repeat(TOKEN)).expect("token");
         for file in ["secret", "token", "tokend.toml"] {
             private(&path.join(file));
         }
@@ -111,7 +117,10 @@ impl Server {
         let status = Command::new("kill")
             .args(["-s", name, &self.pid().to_string()])
             .status();
-        assert!(status.is_ok_and(|status| status.success()), "kill -s {name}");
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "kill -s {name}"
+        );
     }
 }
 
@@ -193,7 +202,7 @@ impl Config {
         if let Some(issuer) = issuer {
             write!(
                 text,
-                "[idp.bench]\ntoken_url = \"{}\"\nmax_in_flight = 64\nmax_per_second = 1000\n",
+                "[idp.bench]\ntoken_url = \"{}\"\nmax_in_flight = 8\nmax_per_second = 1000\n",
                 issuer.token_url
             )
             .expect("text");
@@ -205,7 +214,8 @@ impl Config {
         write!(
             self.0,
             "[profiles.{name}]\nmethod = \"oauth2\"\nidp = \"bench\"\nclient_id = \"bench\"\n\
-             client_secret = {{ file = \"secret\" }}\nrefresh = {{ eager = {eager} }}\n"
+             client_secret = {{ file = \"secret\" }}\nrefresh = {{ eager = {eager} }}\naudience = \"{}\"\n",
+            "a".repeat(AUDIENCE)
         )
         .expect("text");
         self

@@ -3,12 +3,8 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use tokend::dev::faults::{Fault, Times};
 use tokend::dev::issuer::client::Client;
 use tokend::dev::issuer::{Issuer, Settings};
-
-/// Length of a token, in bytes.
-pub const TOKEN: usize = 1200;
 
 /// Runs until its input ends. Tokens live for so many seconds.
 pub fn run(lifetime: u64) {
@@ -23,18 +19,6 @@ pub fn run(lifetime: u64) {
             ..Settings::default()
         }))
         .expect("issuer");
-    // Opaque tokens of a fixed length, so that signing does not compete with what is measured.
-    let token = "t".repeat(TOKEN);
-    issuer.script(
-        Fault::Status {
-            status: 200,
-            body: format!(
-                r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":{lifetime}}}"#
-            ),
-            headers: vec![("Content-Type".into(), "application/json".into())],
-        },
-        Times::Always,
-    );
     println!("{}", issuer.token_url());
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {

@@ -31,7 +31,10 @@ fn use_cores(list: &str) {
         .arg(std::process::id().to_string())
         .stdout(std::process::Stdio::null())
         .status();
-    assert!(status.is_ok_and(|status| status.success()), "taskset (util-linux) is needed");
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "taskset (util-linux) is needed"
+    );
 }
 
 type Measurement = (&'static str, fn(&Plan));

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use crate::Plan;
-use crate::client::{self, Grpc};
+use crate::client::{self, Grpc, Http};
 use crate::daemon::{Config, Issuer, Server};
-use crate::issuer::TOKEN;
 
-/// A tenth of a second more than what allocators and timers do after a burst.
+/// For what comes after a start.
 const SETTLE: Duration = Duration::from_secs(2);
 
 const WATCHERS: usize = 5000;
@@ -39,18 +38,28 @@ pub fn idle(plan: &Plan) {
 
 pub fn profiles(plan: &Plan) {
     let issuer = Issuer::start(36_000);
+    let mut token = 0;
     let mut used = [8, 1008].map(|count| {
         let server = Server::tokend(&plan.tokend, mix(Config::new(Some(&issuer)), count).text());
         std::thread::sleep(SETTLE);
         tell(&format!("{count} profiles of one issuer"), &server);
+        token = token_length(&server);
         server.memory("VmRSS")
     });
     used[1] -= used[0];
     println!(
-        "each profile: {:.1} kB (goal ≤ 8 kB + 3 × {TOKEN} bytes = {:.1} kB)",
+        "each profile: {:.1} kB (goal ≤ 8 kB + 3 × {token} bytes = {:.1} kB)",
         used[1] / 1000.0,
-        8.0 + 3.0 * TOKEN as f64 / 1024.0
+        8.0 + 3.0 * f64::from(token) / 1024.0
     );
+}
+
+fn token_length(server: &Server) -> u32 {
+    let mut http = Http::new();
+    let body = http.get(&server.socket, "/v1/profiles/orders-0/token");
+    let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+    let token = body["token"].as_str().expect("a token");
+    u32::try_from(token.len()).expect("short")
 }
 
 pub fn watchers(plan: &Plan) {
@@ -60,7 +69,10 @@ pub fn watchers(plan: &Plan) {
     let answer = client::answer(&tokend.socket, "orders-0");
     let control = Server::control("encoded", &answer);
     let mut each = [0.0; 2];
-    for (n, (name, server)) in [("tokend", &tokend), ("control", &control)].into_iter().enumerate() {
+    for (n, (name, server)) in [("tokend", &tokend), ("control", &control)]
+        .into_iter()
+        .enumerate()
+    {
         std::thread::sleep(SETTLE);
         let before = server.memory("VmRSS");
         tell(&format!("{name} before"), server);
@@ -79,5 +91,8 @@ pub fn watchers(plan: &Plan) {
             1.5 * before + 5120.0
         );
     }
-    println!("a watcher against the control's: {:.3}  goal ≤ 1.15", each[0] / each[1]);
+    println!(
+        "a watcher against the control's: {:.3}  goal ≤ 1.15",
+        each[0] / each[1]
+    );
 }

@@ -49,8 +49,20 @@ pub fn lookup(plan: &Plan) {
         }
     }
     stats::head("10 000", "10");
-    stats::line("lookup, always the same profile: p50", "µs", &one[0], &one[1], "≤ 1.05");
-    stats::line("lookup, each profile in turn: p50", "µs", &all[0], &all[1], "≤ 1.05");
+    stats::line(
+        "lookup, always the same profile: p50",
+        "µs",
+        &one[0],
+        &one[1],
+        "≤ 1.05",
+    );
+    stats::line(
+        "lookup, each profile in turn: p50",
+        "µs",
+        &all[0],
+        &all[1],
+        "≤ 1.05",
+    );
 }
 
 pub fn renewals(plan: &Plan) {
@@ -80,5 +92,11 @@ pub fn renewals(plan: &Plan) {
     let seconds = length.as_secs_f64() * plan.rounds as f64;
     println!("{:.0} renewals a second", renewals as f64 / seconds);
     stats::head("renewing", "quiet");
-    stats::line("warm p99 with 1 000 profiles", "µs", &p99[0], &p99[1], "≤ 1.5");
+    stats::line(
+        "warm p99 with 1 000 profiles",
+        "µs",
+        &p99[0],
+        &p99[1],
+        "≤ 1.5",
+    );
 }

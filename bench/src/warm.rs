@@ -82,11 +82,29 @@ pub fn grpc(plan: &Plan) {
         for (other, name) in [(1, "control"), (2, "encoded control")] {
             let what = format!("{connections} × {in_flight} against {name}");
             if in_flight * connections == 1 {
-                stats::line(&format!("{what}: p50"), "µs", &latency[0], &latency[other], "≤ 1.05");
+                stats::line(
+                    &format!("{what}: p50"),
+                    "µs",
+                    &latency[0],
+                    &latency[other],
+                    "≤ 1.05",
+                );
             } else {
-                stats::line(&format!("{what}: rate"), "1/s", &rate[0], &rate[other], "≥ 0.95");
+                stats::line(
+                    &format!("{what}: rate"),
+                    "1/s",
+                    &rate[0],
+                    &rate[other],
+                    "≥ 0.95",
+                );
             }
-            stats::line(&format!("{what}: server CPU"), "µs", &cpu[0], &cpu[other], "≤ 1.0");
+            stats::line(
+                &format!("{what}: server CPU"),
+                "µs",
+                &cpu[0],
+                &cpu[other],
+                "≤ 1.0",
+            );
         }
     }
 }
@@ -118,9 +136,13 @@ pub fn oneshot(plan: &Plan) {
     stats::head("tokend", "control");
     let servers = [&sides.tokend, &control];
     // oidc-agent's plain socket took 1.26 times what this control took where both were measured.
-    compare(plan, servers, "one-shot HTTP/1.1", "≤ 0.85 oidc-agent = 1.07", |side| {
-        Http::new().slice(&servers[side].socket, PROFILE, false, length)
-    });
+    compare(
+        plan,
+        servers,
+        "one-shot HTTP/1.1",
+        "≤ 0.85 oidc-agent = 1.07",
+        |side| Http::new().slice(&servers[side].socket, PROFILE, false, length),
+    );
     let servers = [&sides.tokend, &sides.control];
     compare(plan, servers, "one-shot gRPC", "≤ 1.1", |side| {
         client::oneshot_grpc(&servers[side].socket, PROFILE, length)
@@ -148,7 +170,13 @@ fn compare(
         latency[side].push(slice.micros(0.5));
         cpu[side].push(used / 1000.0 / slice.latencies.len() as f64);
     });
-    stats::line(&format!("{what}: p50"), "µs", &latency[0], &latency[1], goal);
+    stats::line(
+        &format!("{what}: p50"),
+        "µs",
+        &latency[0],
+        &latency[1],
+        goal,
+    );
     stats::line(&format!("{what}: server CPU"), "µs", &cpu[0], &cpu[1], "-");
 }
 

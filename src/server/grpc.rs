@@ -2,19 +2,19 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::activity::{Activity, Busy};
 use super::desk::{Ask, Desk};
 use super::error::Denial;
 use super::{status, wire};
-use crate::broker::Slot;
+use crate::broker::{Slot, View};
 use crate::core::credential::Fingerprint;
 use crate::core::policy::Caller;
 use crate::proto::admin_service_server::AdminService;
@@ -85,7 +85,7 @@ impl CredentialService for Credentials {
         }))
     }
 
-    type WatchTokenStream = Pin<Box<dyn Stream<Item = Result<WatchTokenResponse, Status>> + Send>>;
+    type WatchTokenStream = Watching;
 
     async fn watch_token(
         &self,
@@ -93,15 +93,17 @@ impl CredentialService for Credentials {
     ) -> Result<Response<Self::WatchTokenStream>, Status> {
         let wanted = request.into_inner();
         let slot = self.desk.slot(&self.caller, &wanted).await?;
-        // One place: a slow reader holds one message and gets the newest next.
-        let (events, stream) = mpsc::channel(1);
-        let desk = self.desk.clone();
-        let (caller, busy) = (self.caller.clone(), self.activity.stream());
-        tokio::spawn(async move {
-            let _busy = busy;
-            watch(desk, caller, wanted, slot, events).await;
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let watcher = Watcher {
+            desk: self.desk.clone(),
+            caller: self.caller.clone(),
+            wanted,
+            views: slot.watch(),
+            slot,
+            stopping: self.desk.stopping.clone(),
+            told: Told::Nothing,
+            _busy: self.activity.stream(),
+        };
+        Ok(Response::new(Watching(Some(Box::pin(watcher.next())))))
     }
 
     async fn report_rejected(
@@ -192,68 +194,93 @@ fn deadline<T>(request: &Request<T>) -> Option<Duration> {
     })
 }
 
-/// Sends what is there, then each change, until the reader leaves, the profile goes, or the caller may no longer.
-async fn watch(
+/// An open stream: what is there, then each change, until the reader leaves, the profile goes, or the caller may no longer.
+///
+/// It is driven by its reader, so that a slow one gets the newest next, and an idle one costs no task and no channel: a
+/// channel alone reserves room for dozens of messages.
+pub struct Watching(Option<Pin<Box<dyn Future<Output = Next> + Send>>>);
+
+/// What comes, and who says what comes after it; None: that was all.
+type Next = (Result<WatchTokenResponse, Status>, Option<Watcher>);
+
+impl Stream for Watching {
+    type Item = Result<WatchTokenResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(next) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let (item, watcher) = ready!(next.as_mut().poll(context));
+        self.0 = watcher.map(|watcher| Box::pin(watcher.next()) as _);
+        Poll::Ready(Some(item))
+    }
+}
+
+/// What a stream knows.
+struct Watcher {
     desk: Arc<Desk>,
     caller: Arc<Caller>,
     wanted: WatchTokenRequest,
-    mut slot: Arc<Slot>,
-    events: mpsc::Sender<Result<WatchTokenResponse, Status>>,
-) {
-    let profile = wanted.profile.as_str();
-    let mut views = slot.watch();
-    let mut stopping = desk.stopping.clone();
-    let mut told = Told::Nothing;
-    loop {
-        let now = desk.clock.now();
-        slot.note_asked(now);
-        let permitted = desk.registry.load().permitted(profile, &caller).is_some();
-        let view = views.borrow_and_update().clone();
-        if view.closed && permitted {
-            // Another definition or other material has taken the profile's place: go on with that.
-            if let Ok(successor) = desk.slot(&caller, &wanted).await
-                && !successor.view().closed
-            {
-                slot = successor;
-                views = slot.watch();
-                continue;
+    slot: Arc<Slot>,
+    views: watch::Receiver<Arc<View>>,
+    stopping: watch::Receiver<bool>,
+    told: Told,
+    _busy: Busy,
+}
+
+impl Watcher {
+    /// Waits for something to say.
+    async fn next(mut self) -> Next {
+        let profile = self.wanted.profile.as_str();
+        loop {
+            let now = self.desk.clock.now();
+            self.slot.note_asked(now);
+            let registry = self.desk.registry.load_full();
+            let permitted = registry.permitted(profile, &self.caller).is_some();
+            drop(registry);
+            let view = self.views.borrow_and_update().clone();
+            if view.closed && permitted {
+                // Another definition or other material has taken the profile's place: go on with that.
+                if let Ok(successor) = self.desk.slot(&self.caller, &self.wanted).await
+                    && !successor.view().closed
+                {
+                    self.views = successor.watch();
+                    self.slot = successor;
+                    continue;
+                }
             }
-        }
-        if view.closed || !permitted {
-            // A reader that is gone needs no farewell.
-            let _ = events.send(Err(Denial::not_found(profile).into())).await;
-            return;
-        }
-        let news = match (view.servable(now, Duration::ZERO), &view.refusal) {
-            (Some(answer), _) => {
-                let print = answer.credential.fingerprint;
-                (told != Told::Credential(print, answer.stale)).then(|| {
-                    told = Told::Credential(print, answer.stale);
-                    credential_event(&answer.encoded)
-                })
+            if view.closed || !permitted {
+                return (Err(Denial::not_found(profile).into()), None);
             }
-            (None, Some(refusal)) => {
-                let denial = Denial::refused(profile, refusal);
-                (told != Told::Unavailable(denial.reason())).then(|| {
-                    told = Told::Unavailable(denial.reason());
-                    Some(unavailable_event(&denial))
-                })
+            let event = match (view.servable(now, Duration::ZERO), &view.refusal) {
+                (Some(answer), _) => {
+                    let told = Told::Credential(answer.credential.fingerprint, answer.stale);
+                    (self.told != told).then(|| {
+                        self.told = told;
+                        credential_event(&answer.encoded)
+                    })
+                }
+                (None, Some(refusal)) => {
+                    let denial = Denial::refused(profile, refusal);
+                    let told = Told::Unavailable(denial.reason());
+                    (self.told != told).then(|| {
+                        self.told = told;
+                        Some(unavailable_event(&denial))
+                    })
+                }
+                (None, None) => None,
+            };
+            if let Some(Some(event)) = event {
+                return (Ok(event), Some(self));
             }
-            (None, None) => None,
-        };
-        if let Some(Some(event)) = news
-            && events.send(Ok(event)).await.is_err()
-        {
-            return;
-        }
-        tokio::select! {
-            changed = views.changed() => if changed.is_err() { return },
-            () = told_to_stop(&mut stopping) => {
-                let _ = events.send(Err(Denial::stopping().into())).await;
-                return;
+            tokio::select! {
+                // The slot is held here, so its sender lives; a profile that goes says so with its last view.
+                _ = self.views.changed() => {}
+                () = told_to_stop(&mut self.stopping) => {
+                    return (Err(Denial::stopping().into()), None);
+                }
+                () = tokio::time::sleep(WATCH_PULSE) => {}
             }
-            () = tokio::time::sleep(WATCH_PULSE) => {}
-            () = events.closed() => return,
         }
     }
 }

@@ -44,11 +44,20 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .with_state(desk)
 }
 
-/// Keeps browsers out, and answers out of caches.
 async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match refuse(request.headers(), request.uri()) {
+    let (headers, uri) = (request.headers().clone(), request.uri().clone());
+    guarded(&headers, &uri, async || next.run(request).await).await
+}
+
+/// Keeps browsers out, and answers out of caches.
+async fn guarded(
+    headers: &HeaderMap,
+    uri: &Uri,
+    answer: impl AsyncFnOnce() -> Response,
+) -> Response {
+    let mut response = match refuse(headers, uri) {
         Some(why) => error(StatusCode::FORBIDDEN, "PERMISSION_DENIED", "FORBIDDEN", why),
-        None => next.run(request).await,
+        None => answer().await,
     };
     response
         .headers_mut()
@@ -100,12 +109,51 @@ fn is_ours(host: &[u8]) -> bool {
     HOSTS.iter().any(|ours| ours.eq_ignore_ascii_case(name))
 }
 
+/// The profile of `/v1/profiles/NAME/token`, if this is such a path and its name is written as it is.
+pub fn token_of(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("/v1/profiles/")?.strip_suffix("/token")?;
+    (!name.is_empty() && !name.contains(['/', '%'])).then_some(name)
+}
+
+/// `GET /v1/profiles/NAME/token` without a router in between: most requests are this one.
+pub async fn token_at_once(
+    desk: &Desk,
+    caller: &Caller,
+    profile: &str,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Response {
+    guarded(headers, uri, async || {
+        credential(desk, caller, profile.to_owned(), uri.query()).await
+    })
+    .await
+}
+
 async fn token(
     State(desk): Place,
     Extension(caller): Who,
     Path(profile): Path<String>,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, Denial> {
+) -> Response {
+    credential(&desk, &caller, profile, query.as_deref()).await
+}
+
+async fn credential(
+    desk: &Desk,
+    caller: &Caller,
+    profile: String,
+    query: Option<&str>,
+) -> Response {
+    let answer = async {
+        let (answer, entry, now) = desk.token(caller, ask(profile, query)?).await?;
+        let body = wire::json(&answer, entry.target.as_deref(), now);
+        let kind = HeaderValue::from_static("application/json");
+        Ok::<_, Denial>(([(header::CONTENT_TYPE, kind)], body).into_response())
+    };
+    answer.await.unwrap_or_else(Denial::into_response)
+}
+
+fn ask(profile: String, query: Option<&str>) -> Result<Ask, Denial> {
     let mut ask = Ask {
         profile,
         ..Ask::default()
@@ -128,8 +176,7 @@ async fn token(
             }
         }
     }
-    let (answer, entry, now) = desk.token(&caller, ask).await?;
-    Ok(Json(wire::json(&answer, entry.target.as_deref(), now)))
+    Ok(ask)
 }
 
 fn min_ttl(text: &str) -> Result<Duration, Denial> {
@@ -277,6 +324,22 @@ mod tests {
             );
         }
         refuse(&map, &uri.parse().expect("uri")).is_some()
+    }
+
+    #[test]
+    fn the_short_way_is_taken_for_plain_names_only() {
+        assert_eq!(token_of("/v1/profiles/orders/token"), Some("orders"));
+        for path in [
+            "/v1/profiles//token",
+            "/v1/profiles/token",
+            "/v1/profiles/a%62/token",
+            "/v1/profiles/a/b/token",
+            "/v1/profiles/a/token/",
+            "/v1/profiles/a/rejected",
+            "/v1/status",
+        ] {
+            assert_eq!(token_of(path), None, "{path}");
+        }
     }
 
     #[test]

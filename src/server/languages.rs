@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::IntoResponse;
 use hyper::body::Incoming;
-use hyper::{Request, Response, Version, header};
+use hyper::{Method, Request, Response, Version, header};
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -129,6 +129,15 @@ impl Visit {
         if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
             let Ok(response) = self.credentials.clone().call(request).await;
             return response;
+        }
+        if !is_grpc
+            && request.method() == Method::GET
+            && let Some(profile) = http::token_of(request.uri().path())
+        {
+            let (headers, uri) = (request.headers(), request.uri());
+            return http::token_at_once(&self.languages.desk, &self.caller, profile, headers, uri)
+                .await
+                .map(Body::new);
         }
         request.extensions_mut().insert(self.caller.clone());
         request.extensions_mut().insert(self.activity.clone());
