@@ -1,6 +1,7 @@
 //! The socket's two languages, gRPC and HTTP/1.1 with JSON: caller → policy → broker → wire. Generated types stop here.
 
 mod activity;
+mod body;
 mod connection;
 mod desk;
 mod error;

@@ -98,6 +98,8 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         return;
     }
     let mut pause = READ_AGAIN;
+    // What was said last of the configuration, so that it is not said at every look.
+    let mut said: Vec<String> = setup.findings.iter().map(worded).collect();
     loop {
         let by_time = tokio::select! {
             asked = setup.reloads.recv() => match asked {
@@ -122,9 +124,10 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         let path = setup.config_path.clone();
         sound = match tokio::task::spawn_blocking(move || configuration(&path)).await {
             Ok(Ok(Read { config, findings })) => {
-                if findings != setup.findings {
+                let lines: Vec<String> = findings.iter().map(worded).collect();
+                if lines != said {
                     say(&findings);
-                    setup.findings = findings;
+                    said = lines;
                 }
                 let now = interest_in(&setup.config_path, &config, &assembly);
                 if now != interest {
@@ -134,7 +137,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
                 take_over(&mut assembly, config).await
             }
             Ok(Err(error)) => {
-                refuse(error, &mut setup.findings);
+                refuse(&error, &mut said);
                 false
             }
             Err(error) => {
@@ -158,18 +161,18 @@ fn interest_in(path: &Path, config: &Config, assembly: &Assembly) -> Interest {
 }
 
 /// Says, once, why the configuration in force stays.
-fn refuse(error: StartError, said: &mut Vec<Finding>) {
-    match error {
-        StartError::Config(findings) if findings == *said => return,
-        StartError::Config(findings) => {
-            for finding in &findings {
-                error!("{}", worded(finding));
-            }
-            *said = findings;
+fn refuse(error: &StartError, said: &mut Vec<String>) {
+    let lines = match error {
+        StartError::Config(findings) => findings.iter().map(worded).collect(),
+        error => vec![error.to_string()],
+    };
+    if lines != *said {
+        for line in &lines {
+            error!("{line}");
         }
-        error => error!("{error}"),
+        warn!("the configuration cannot be used; the one in force is kept");
+        *said = lines;
     }
-    warn!("the configuration cannot be used; the one in force is kept");
 }
 
 /// Takes a configuration over; whether every profile of it can be used.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::error::Denial;
+use super::error::{Denial, shortened};
 use super::pace::Pace;
 use crate::broker::{Answer, Broker, NoAnswer, Reported, Seat, Slot};
 use crate::clock::Clock;
@@ -189,8 +189,9 @@ fn variant(entry: &Entry, scopes: &[String], audience: &str) -> Result<Variant, 
         .find(|scope| !entry.request.scopes.contains(scope))
     {
         return Err(Denial::bad_request(format!(
-            "profile {}: the scope {scope:?} is not among those that `request.scopes` allows",
-            entry.name
+            "profile {}: the scope {:?} is not among those that `request.scopes` allows",
+            entry.name,
+            shortened(scope)
         )));
     }
     if !audience.is_empty()
@@ -201,8 +202,9 @@ fn variant(entry: &Entry, scopes: &[String], audience: &str) -> Result<Variant, 
             .any(|allowed| allowed == audience)
     {
         return Err(Denial::bad_request(format!(
-            "profile {}: the audience {audience:?} is not among those that `request.audiences` allows",
-            entry.name
+            "profile {}: the audience {:?} is not among those that `request.audiences` allows",
+            entry.name,
+            shortened(audience)
         )));
     }
     let mut scopes = scopes.to_vec();

@@ -13,6 +13,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::broker::NoAnswer;
 use crate::core::lifecycle::{Refusal, RefusalKind};
 
+/// Text of a caller's, no longer than any name that could be meant: it goes into headers and logs.
+pub fn shortened(text: &str) -> String {
+    text.chars().take(128).collect()
+}
+
 /// The domain of every reason.
 const DOMAIN: &str = "tokend";
 
@@ -39,7 +44,7 @@ impl Denial {
 
     /// Not there, or not permitted: the same words for both.
     pub fn not_found(profile: &str) -> Denial {
-        let shown: String = profile.chars().take(128).collect();
+        let shown = shortened(profile);
         Denial::new(
             Code::NotFound,
             "PROFILE_NOT_FOUND",

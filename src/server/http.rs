@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::desk::{Ask, Desk};
-use super::error::Denial;
+use super::error::{Denial, shortened};
 use super::{status, wire};
 use crate::core::policy::Caller;
 use crate::registry::{Entry, Standing};
@@ -132,10 +132,16 @@ pub async fn token_at_once(
 async fn token(
     State(desk): Place,
     Extension(caller): Who,
-    Path(profile): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
 ) -> Response {
+    let profile = named(path);
     credential(&desk, &caller, profile, query.as_deref()).await
+}
+
+/// The name in the path; one that is not even text is nobody's.
+fn named(path: Result<Path<String>, PathRejection>) -> String {
+    path.map_or_else(|_| "\u{fffd}".to_owned(), |Path(name)| name)
 }
 
 async fn credential(
@@ -171,7 +177,8 @@ fn ask(profile: String, query: Option<&str>) -> Result<Ask, Denial> {
             "audience" => ask.audience = value.into_owned(),
             other => {
                 return Err(Denial::bad_request(format!(
-                    "unknown query parameter {other:?}: known are min_ttl, scopes and audience"
+                    "unknown query parameter {:?}: known are min_ttl, scopes and audience",
+                    shortened(other)
                 )));
             }
         }
@@ -194,7 +201,7 @@ struct Rejection {
 async fn rejected(
     State(desk): Place,
     Extension(caller): Who,
-    Path(profile): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     body: Result<Json<Rejection>, JsonRejection>,
 ) -> Result<Json<Value>, Denial> {
     let Json(body) = body.map_err(|_| {
@@ -202,7 +209,9 @@ async fn rejected(
             "the body must be {\"fingerprint\": \"…\"} with Content-Type: application/json",
         )
     })?;
-    let reported = desk.report(&caller, &profile, &body.fingerprint).await?;
+    let reported = desk
+        .report(&caller, &named(path), &body.fingerprint)
+        .await?;
     let mut answer = json!({ "replaced": reported.replaced });
     if !reported.replaced {
         answer["retry_after"] = json!(reported.retry_after.as_secs_f64());

@@ -1,6 +1,7 @@
 //! gRPC, and HTTP with JSON: which of the two a request speaks, and who answers it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::response::IntoResponse;
@@ -12,6 +13,7 @@ use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 
 use super::activity::Activity;
+use super::body::Impatient;
 use super::desk::Desk;
 use super::error::Denial;
 use super::grpc::{Admin, Credentials, told_to_stop};
@@ -34,6 +36,9 @@ pub struct Languages {
     /// Everything but the service that most calls are for.
     grpc: Router,
     json: Router,
+    /// How long the next part of a request may take, and of a conversation.
+    first: Duration,
+    later: Duration,
     /// Becomes true when nobody may wait any longer.
     closing: watch::Receiver<bool>,
 }
@@ -65,6 +70,8 @@ impl Languages {
             message_size,
             grpc: routes.routes().prepare().into_axum_router(),
             json: http::router(desk.clone()),
+            first: limits.handshake_timeout,
+            later: limits.idle_timeout,
             closing,
         }
     }
@@ -127,6 +134,8 @@ impl Visit {
 
     async fn route(&self, is_grpc: bool, mut request: Request<Incoming>) -> Response<Body> {
         if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
+            let patience = self.languages.first;
+            let request = request.map(|body| Impatient::new(body, patience));
             let Ok(response) = self.credentials.clone().call(request).await;
             return response;
         }
@@ -141,15 +150,14 @@ impl Visit {
         }
         request.extensions_mut().insert(self.caller.clone());
         request.extensions_mut().insert(self.activity.clone());
-        let router = if is_grpc {
-            &self.languages.grpc
+        // Reflection is a conversation with pauses.
+        let (router, patience) = if is_grpc {
+            (&self.languages.grpc, self.languages.later)
         } else {
-            &self.languages.json
+            (&self.languages.json, self.languages.first)
         };
-        let Ok(response) = router
-            .clone()
-            .oneshot(request.map(axum::body::Body::new))
-            .await;
+        let request = request.map(|body| axum::body::Body::new(Impatient::new(body, patience)));
+        let Ok(response) = router.clone().oneshot(request).await;
         response.map(Body::new)
     }
 }

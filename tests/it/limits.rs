@@ -121,3 +121,45 @@ fn asking_too_often_for_what_is_not_in_memory_is_refused_and_memory_is_not() {
         assert_eq!(daemon.http_token("a").status, 200);
     }
 }
+
+#[test]
+fn half_a_request_is_given_up() {
+    let daemon = with("handshake_timeout = \"1s\"");
+    let mut stream = UnixStream::connect(daemon.socket()).expect("connected");
+    stream
+        .write_all(b"POST /v1/profiles/a/rejected HTTP/1.1\r\nHost: tokend\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n{\"finger")
+        .expect("written");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 400");
+}
+
+#[test]
+fn the_strangest_lifetimes_are_told_from_good_ones_and_long_texts_are_cut() {
+    use tokend::proto::GetTokenRequest;
+
+    let daemon = with("");
+    for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, i32::MIN), (1, 1_000_000_000)] {
+        let request = GetTokenRequest {
+            profile: "a".into(),
+            min_ttl: Some(prost_types::Duration { seconds, nanos }),
+            ..GetTokenRequest::default()
+        };
+        let why = daemon.grpc().ask(request).err().expect("refused");
+        assert_eq!(why.code, "INVALID_ARGUMENT", "{seconds} {nanos}: {why:?}");
+    }
+    let request = GetTokenRequest {
+        profile: "a".into(),
+        audience: "é".repeat(25_000),
+        ..GetTokenRequest::default()
+    };
+    let why = daemon.grpc().ask(request).err().expect("refused");
+    assert_eq!(why.code, "INVALID_ARGUMENT");
+    assert!(why.message.len() < 1000);
+    let name = daemon.get("/v1/profiles/%ff/token");
+    assert_eq!(
+        (name.status, name.refusal().reason.as_str()),
+        (404, "PROFILE_NOT_FOUND")
+    );
+}
