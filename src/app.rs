@@ -103,7 +103,11 @@ fn serve(args: ServeArgs) -> u8 {
     let socket = std::env::var_os("TOKEND_SOCKET")
         .filter(|path| !path.is_empty())
         .map(PathBuf::from);
-    finish(daemon(&Plan { config, socket }, |_| {}))
+    finish(
+        Ears::new(Heard::Reload)
+            .map_err(StartError::System)
+            .and_then(|ears| daemon(&Plan { config, socket }, ears, |_| {})),
+    )
 }
 
 /// Says why the daemon ended and turns it into an exit code.
@@ -161,8 +165,8 @@ fn worded(finding: &Finding) -> String {
     line
 }
 
-/// Runs the daemon until SIGTERM or SIGINT. `ready` is called when the socket answers.
-fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
+/// Runs the daemon until SIGTERM or SIGINT; one that came before it ran counts. `ready` is called when the socket answers.
+fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
     supervisor::harden();
     let Read { config, findings } = configuration(&plan.config)?;
     say(&findings);
@@ -196,9 +200,10 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
         stop: resting,
     })?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let Ears {
+        runtime,
+        mut signals,
+    } = ears;
     let outcome = runtime.block_on(async {
         let listener = UnixListener::from_std(listener)?;
         let broker = upstream.ready.await.map_err(|_| StartError::Upstream)?;
@@ -210,7 +215,6 @@ fn daemon(plan: &Plan, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
             pace: Pace::new(limits.requests_per_second),
             stopping: stopped.clone(),
         });
-        let mut signals = Signals::new()?;
         let serving = server::run(listener, desk, &limits, stopped);
         tokio::pin!(serving);
         info!(socket = %path.display(), pid = std::process::id(), "ready");
@@ -257,19 +261,40 @@ fn group(principal: &Principal) -> Result<u32, StartError> {
     }
 }
 
+/// What hears signals from its making on, whenever somebody comes to ask what was heard.
+struct Ears {
+    runtime: tokio::runtime::Runtime,
+    signals: Signals,
+}
+
+impl Ears {
+    fn new(hang_up_means: Heard) -> io::Result<Ears> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let signals = {
+            let _inside = runtime.enter();
+            Signals::new(hang_up_means)?
+        };
+        Ok(Ears { runtime, signals })
+    }
+}
+
 /// The signals that mean something here.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
+    hang_up_means: Heard,
 }
 
 impl Signals {
-    fn new() -> io::Result<Signals> {
+    fn new(hang_up_means: Heard) -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            hang_up_means,
         })
     }
 
@@ -277,11 +302,12 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Heard::Stop,
             _ = self.interrupt.recv() => Heard::Stop,
-            _ = self.hang_up.recv() => Heard::Reload,
+            _ = self.hang_up.recv() => self.hang_up_means,
         }
     }
 }
 
+#[derive(Clone, Copy)]
 enum Heard {
     Stop,
     Reload,

@@ -247,7 +247,7 @@ fn client(daemon: &SocketArgs) -> Result<Client, ClientError> {
 }
 
 /// Writes everything at once. Ok(false): whoever read has gone away, which ends a command without a word.
-fn print(out: &mut dyn Write, text: &str, err: &mut dyn Write) -> Result<bool, u8> {
+pub(crate) fn print(out: &mut dyn Write, text: &str, err: &mut dyn Write) -> Result<bool, u8> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),

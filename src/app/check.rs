@@ -1,19 +1,27 @@
 //! `tokend check`: everything that can be known without serving, and with `--online` one real request per profile.
 
+use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::assembly::surroundings;
 use super::load;
 use crate::cli::paths::default_config;
-use crate::cli::{CheckArgs, exit};
+use crate::cli::{CheckArgs, exit, print};
 use crate::clock::Clock;
-use crate::core::config::{self, Finding, Severity, Sources, findings_json};
+use crate::core::config::{self, Finding, Locator, Severity, findings_json};
 use crate::core::credential::Variant;
 use crate::core::failure::Failure;
 use crate::core::profile::{Config, Profile};
 use crate::material;
-use crate::provider::{self, Shared};
+use crate::provider::{self, Provider, Shared};
+
+/// Requests of `--online` at the same time.
+const AT_ONCE: usize = 8;
 
 pub fn run(args: &CheckArgs) -> u8 {
     let path = match args.config.clone().map_or_else(default_config, Ok) {
@@ -24,10 +32,14 @@ pub fn run(args: &CheckArgs) -> u8 {
         }
     };
     let (findings, config) = check(&path, args.online);
-    if args.json {
-        println!("{}", findings_json(&findings));
+    let text = if args.json {
+        format!("{}\n", findings_json(&findings))
     } else {
-        tell(&path, &findings, config.as_ref(), args.online);
+        told(&path, &findings, config.as_ref(), args.online)
+    };
+    // Whoever has read enough changes nothing of the verdict.
+    if let Err(code) = print(&mut io::stdout(), &text, &mut io::stderr()) {
+        return code;
     }
     let errors = findings
         .iter()
@@ -49,72 +61,120 @@ fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
     let outcome = config::load(&sources);
     let mut findings = outcome.findings;
     if let Some(config) = &outcome.config {
-        for profile in config.profiles.values().flatten() {
-            check_profile(&sources, profile, online, &mut findings);
+        let mut checked: Vec<Checked> = config
+            .profiles
+            .values()
+            .flatten()
+            .map(check_profile)
+            .collect();
+        if online {
+            ask_providers(&mut checked);
+        }
+        // Most configurations have nothing that would have to be located.
+        let mut locator = None;
+        for one in checked {
+            for (severity, message) in one.said {
+                // What is said of material begins with the key that names it.
+                let key = message.split(':').next().unwrap_or_default();
+                findings.extend(
+                    locator
+                        .get_or_insert_with(|| Locator::new(&sources))
+                        .locate(&one.profile.name, key, severity, &message),
+                );
+            }
         }
     }
     (findings, outcome.config)
 }
 
-fn check_profile(
-    sources: &Sources,
-    profile: &Arc<Profile>,
-    online: bool,
-    findings: &mut Vec<Finding>,
-) {
+/// A profile and what its files gave reason to say.
+struct Checked {
+    profile: Arc<Profile>,
+    said: Vec<(Severity, String)>,
+    provider: Option<Arc<dyn Provider>>,
+}
+
+fn check_profile(profile: &Arc<Profile>) -> Checked {
     let clock = Clock::system();
-    // What is said of material begins with the key that names it.
-    let mut say = |severity, message: &str| {
-        let key = message.split(':').next().unwrap_or_default();
-        findings.extend(config::locate(
-            sources,
-            &profile.name,
-            key,
-            severity,
-            message,
-        ));
+    let mut checked = Checked {
+        profile: profile.clone(),
+        said: Vec::new(),
+        provider: None,
     };
     let material = match material::read(profile, &surroundings(), clock.now().wall) {
         Ok(material) => material,
         Err(problems) => {
-            for problem in problems {
-                say(Severity::Error, &problem);
+            let errors = problems.into_iter();
+            checked
+                .said
+                .extend(errors.map(|problem| (Severity::Error, problem)));
+            return checked;
+        }
+    };
+    let warnings = material.warnings.iter().cloned();
+    checked
+        .said
+        .extend(warnings.map(|warning| (Severity::Warning, warning)));
+    match provider::build(profile, material, &Shared::new(clock)) {
+        Ok(provider) => checked.provider = Some(provider),
+        Err(failure) => checked.said.push((Severity::Error, failure.message)),
+    }
+    checked
+}
+
+/// One real attempt each, some at once; what is said stays with its profile, whoever answers first.
+fn ask_providers(checked: &mut [Checked]) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            for one in checked {
+                let message = format!("cannot start a request: {error}");
+                one.said.push((Severity::Error, message));
             }
             return;
         }
     };
-    for warning in &material.warnings {
-        say(Severity::Warning, warning);
-    }
-    let provider = match provider::build(profile, material, &Shared::new(clock)) {
-        Ok(provider) => provider,
-        Err(failure) => {
-            return say(Severity::Error, &failure.message);
+    runtime.block_on(async {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let mut attempts = JoinSet::new();
+        for (index, one) in checked.iter().enumerate() {
+            let Some(provider) = one.provider.clone() else {
+                continue;
+            };
+            let (profile, places) = (one.profile.clone(), places.clone());
+            attempts.spawn(async move {
+                let _place = places.acquire_owned().await;
+                (index, fetch(&profile, provider.as_ref()).await)
+            });
         }
-    };
-    if online && let Err(failure) = fetch(profile, provider.as_ref()) {
-        say(Severity::Error, &failure.message);
-    }
+        while let Some(ended) = attempts.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((index, Err(failure))) => {
+                    checked[index].said.push((Severity::Error, failure.message));
+                }
+                // Nothing cancels an attempt, and one that panicked must not look like one that went well.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+    });
 }
 
 /// One real attempt, with the deadline that the daemon would give it.
-fn fetch(profile: &Profile, provider: &dyn provider::Provider) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::transient(format!("cannot start a request: {error}")))?;
+async fn fetch(profile: &Profile, provider: &dyn Provider) -> Result<(), Failure> {
     let deadline = super::assembly::deadline(&profile.method);
-    runtime.block_on(async {
-        tokio::time::timeout(deadline, provider.fetch(&Variant::default()))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Failure::transient(format!(
-                    "no credential within {} s",
-                    deadline.as_secs()
-                )))
-            })
-            .map(|_| ())
-    })
+    tokio::time::timeout(deadline, provider.fetch(&Variant::default()))
+        .await
+        .unwrap_or_else(|_| {
+            Err(Failure::transient(format!(
+                "no credential within {} s",
+                deadline.as_secs()
+            )))
+        })
+        .map(|_| ())
 }
 
 fn unreadable(path: &Path, message: String) -> Finding {
@@ -131,9 +191,11 @@ fn unreadable(path: &Path, message: String) -> Finding {
     }
 }
 
-fn tell(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool) {
+fn told(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool) -> String {
+    let mut text = String::new();
+    // Writing to a text cannot fail.
     for finding in findings {
-        println!("{finding}\n");
+        let _ = writeln!(text, "{finding}\n");
     }
     let count = |severity| {
         findings
@@ -142,7 +204,8 @@ fn tell(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool
             .count()
     };
     let profiles = config.map_or(0, |config| config.profiles.len());
-    println!(
+    let _ = writeln!(
+        text,
         "{}: {profiles} profile{}, {} error{}, {} warning{}{}",
         path.display(),
         plural(profiles),
@@ -156,6 +219,7 @@ fn tell(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool
             " (no identity provider was asked: --online does)"
         },
     );
+    text
 }
 
 fn plural(count: usize) -> &'static str {

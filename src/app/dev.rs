@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Plan, daemon, finish};
+use super::{Ears, Heard, Plan, daemon, finish};
 use crate::cli::{DevArgs, exit};
 use crate::clock::Clock;
 use crate::core::secret::Secret;
@@ -30,9 +30,14 @@ pub fn run(args: &DevArgs) -> u8 {
         eprintln!("tokend: {why}");
         return exit::USAGE;
     }
-    let setup = Folder::make(args.dir.as_deref()).and_then(Dev::start);
+    // Before anything is made: what is told to stop while keys are being made must remove them all the same. There is
+    // nothing to reload, and a terminal that was closed leaves nobody who could stop it.
+    let setup = Ears::new(Heard::Stop).and_then(|ears| {
+        let dev = Folder::make(args.dir.as_deref()).and_then(Dev::start)?;
+        Ok((ears, dev))
+    });
     match setup {
-        Ok(dev) => finish(daemon(&dev.plan(), |socket| dev.tell(socket))),
+        Ok((ears, dev)) => finish(daemon(&dev.plan(), ears, |socket| dev.tell(socket))),
         Err(error) => {
             eprintln!("tokend: cannot set up the development environment: {error}");
             exit::FINDINGS

@@ -1,16 +1,21 @@
 //! Reads the configuration's files. What they mean is for `core::config`.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use crate::core::config::{Loaded, SourceFile, Sources};
+
+/// Longest file, in bytes: thousands of profiles have room in it.
+const LONGEST: u64 = 4 * 1024 * 1024;
 
 /// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name.
 ///
 /// # Errors
-/// When `tokend.toml` itself cannot be read, or anybody may write it.
+/// When `tokend.toml` itself cannot be read, is no regular file or too long, or anybody may write it.
 pub fn sources(path: &Path) -> io::Result<Sources> {
     let main = read(path)?;
     let folder = path.parent().unwrap_or(Path::new(".")).join("profiles.d");
@@ -55,8 +60,7 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn read(path: &Path) -> io::Result<SourceFile> {
     let path = std::path::absolute(path)?;
-    let bytes = fs::read(&path).map_err(|error| said(&path, &error))?;
-    let found = fs::metadata(&path).map_err(|error| said(&path, &error))?;
+    let (bytes, found) = content(&path)?;
     if found.mode() & 0o002 != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -86,6 +90,56 @@ fn read(path: &Path) -> io::Result<SourceFile> {
     })
 }
 
+/// The bytes of a regular file and what the system says of that very file, whatever its name means a moment later.
+fn content(path: &Path) -> io::Result<(Vec<u8>, fs::Metadata)> {
+    // Not blocking: opening a pipe that nobody writes to would hang for ever. (Close-on-exec is std's own doing.)
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+        .map_err(|error| said(path, &error))?;
+    let found = file.metadata().map_err(|error| said(path, &error))?;
+    if !found.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "{} is {}, not a regular file: put a file with the configuration there, or remove it",
+                path.display(),
+                kind(found.file_type())
+            ),
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| said(path, &error))?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "{} is longer than {} MiB, so it is no configuration: look what wrote it, or spread its profiles over \
+                 files in profiles.d",
+                path.display(),
+                LONGEST / (1024 * 1024)
+            ),
+        ));
+    }
+    Ok((bytes, found))
+}
+
+fn kind(found: fs::FileType) -> &'static str {
+    if found.is_dir() {
+        "a folder"
+    } else if found.is_fifo() {
+        "a named pipe"
+    } else if found.is_char_device() || found.is_block_device() {
+        "a device"
+    } else {
+        "something else"
+    }
+}
+
 fn said(path: &Path, error: &io::Error) -> io::Error {
     let cure = match error.kind() {
         io::ErrorKind::NotFound => ": make it, or name another with --config or TOKEND_CONFIG",
@@ -96,4 +150,87 @@ fn said(path: &Path, error: &io::Error) -> io::Error {
         error.kind(),
         format!("cannot read {}: {error}{cure}", path.display()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::create_dir(folder.path().join("profiles.d")).expect("folder");
+        write(&folder.path().join("tokend.toml"), "");
+        folder
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::write(path, text).expect("written");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("mode");
+    }
+
+    fn pipe(path: &Path) {
+        mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("made");
+    }
+
+    #[test]
+    fn a_main_file_that_is_no_regular_file_is_an_error_at_once() {
+        let folder = folder();
+        let main = folder.path().join("tokend.toml");
+        let refusal = || sources(&main).expect_err("refused").to_string();
+        fs::remove_file(&main).expect("removed");
+        pipe(&main);
+        let why = refusal();
+        assert!(
+            why.contains("is a named pipe, not a regular file: put a file"),
+            "{why}"
+        );
+        fs::remove_file(&main).expect("removed");
+        symlink("/dev/zero", &main).expect("linked");
+        assert!(refusal().contains("is a device"), "{}", refusal());
+        fs::remove_file(&main).expect("removed");
+        fs::create_dir(&main).expect("folder");
+        assert!(refusal().contains("is a folder"), "{}", refusal());
+    }
+
+    #[test]
+    fn a_fragment_that_is_no_regular_file_is_a_finding_of_its_own() {
+        let folder = folder();
+        let fragments = folder.path().join("profiles.d");
+        pipe(&fragments.join("a.toml"));
+        symlink("/dev/zero", fragments.join("b.toml")).expect("linked");
+        fs::create_dir(fragments.join("c.toml")).expect("folder");
+        write(&fragments.join("d.toml"), "# fine");
+        let read = sources(&folder.path().join("tokend.toml")).expect("read");
+        let said: Vec<&str> = read
+            .fragments
+            .iter()
+            .map(|fragment| match fragment {
+                Loaded::Text(file) => file.text.as_str(),
+                Loaded::Unreadable { why, .. } => why,
+            })
+            .collect();
+        assert_eq!(said.len(), 4);
+        for (said, expected) in said
+            .iter()
+            .zip(["a named pipe", "a device", "a folder", "# fine"])
+        {
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_not_read_to_it() {
+        let folder = folder();
+        let main = folder.path().join("tokend.toml");
+        let file = fs::File::options().write(true).open(&main).expect("open");
+        file.set_len(LONGEST).expect("grown");
+        assert!(sources(&main).is_ok());
+        file.set_len(LONGEST + 1).expect("grown");
+        let why = sources(&main).expect_err("too long").to_string();
+        assert!(why.contains("longer than 4 MiB"), "{why}");
+    }
 }

@@ -171,30 +171,44 @@ pub fn load(sources: &Sources) -> Outcome {
     }
 }
 
-/// A problem that was found outside of the text, in a file that the text names, put at its place: at the `key` of the
-/// profile (`tls.certificate`, say), or where the profile begins. None: there is no such profile.
-#[must_use]
-pub fn locate(
-    sources: &Sources,
-    profile: &ProfileName,
-    key: &str,
-    severity: Severity,
-    message: &str,
-) -> Option<Finding> {
-    let mut report = Report::default();
-    let gathered = gather::gather(&mut report, sources);
-    let section = gathered.profiles.get(profile)?.section.as_ref()?;
-    let (outer, inner) = key.split_once('.').unwrap_or((key, ""));
-    let spot = match section.table(outer) {
-        Some(table) => table.spot_of(inner),
-        None => section.spot_of(outer),
-    };
-    report.forget();
-    match severity {
-        Severity::Error => report.error(&spot, message),
-        Severity::Warning => report.warning(&spot, message),
-    };
-    report.findings().pop()
+/// Puts problems that were found outside of the text, in files that the text names, at their places in it.
+pub struct Locator {
+    report: Report,
+    gathered: gather::Gathered,
+}
+
+impl Locator {
+    /// Parses everything, once for all problems.
+    #[must_use]
+    pub fn new(sources: &Sources) -> Locator {
+        let mut report = Report::default();
+        let gathered = gather::gather(&mut report, sources);
+        Locator { report, gathered }
+    }
+
+    /// The problem at the `key` of the profile (`tls.certificate`, say), or where the profile begins. None: there is no
+    /// such profile.
+    #[must_use]
+    pub fn locate(
+        &mut self,
+        profile: &ProfileName,
+        key: &str,
+        severity: Severity,
+        message: &str,
+    ) -> Option<Finding> {
+        let section = self.gathered.profiles.get(profile)?.section.as_ref()?;
+        let (outer, inner) = key.split_once('.').unwrap_or((key, ""));
+        let spot = match section.table(outer) {
+            Some(table) => table.spot_of(inner),
+            None => section.spot_of(outer),
+        };
+        self.report.forget();
+        match severity {
+            Severity::Error => self.report.error(&spot, message),
+            Severity::Warning => self.report.warning(&spot, message),
+        };
+        self.report.findings().pop()
+    }
 }
 
 /// The profile, or everything that keeps it from being used.

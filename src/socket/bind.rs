@@ -1,19 +1,45 @@
 //! Making the socket: its folder is looked at, a stale file is told from a live daemon, and the name appears only when
 //! owner and mode are right and it is being listened on.
+//!
+//! No lock is taken: whoever may open the folder could hold it and keep the daemon from starting. Instead, the socket is
+//! made under a name that cannot be foreseen and then given its own name by `link`, which never replaces anything. A
+//! stale socket is exchanged for ours in one step, and what came out of the exchange is looked at: had another daemon
+//! replaced the stale one in the meantime, it gets its name back. Three daemons that replace one stale socket within
+//! the same microseconds can leave two that believe to have it; a file system that cannot exchange names (`EINVAL`), two.
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 
 /// Connections that the kernel keeps for us until they are accepted. The kernel caps it at net.core.somaxconn, which is
 /// 4096 today; fewer would refuse callers when a host's workers all start at once.
 const BACKLOG: i32 = 4096;
+
+/// A socket address' longest path, in bytes.
+const LONGEST: usize = 107;
+
+/// How names of sockets in the making begin.
+const PREFIX: &str = ".tk";
+
+/// What follows it, in characters of [`ALPHABET`].
+const RANDOM: usize = 5;
+
+const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// Another name, or another look at the one that is there, after somebody was faster.
+const ATTEMPTS: usize = 16;
+
+/// Nothing is in the making for so long: it is what a killed daemon left.
+const LEFT_OVER: Duration = Duration::from_secs(60);
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +94,7 @@ fn said(pid: Option<i32>) -> String {
 pub struct Bound {
     listener: Option<UnixListener>,
     path: PathBuf,
-    identity: (u64, u64),
+    identity: Identity,
 }
 
 impl Bound {
@@ -86,7 +112,7 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+        if is(&self.path, self.identity) {
             // Nobody is left to be told.
             let _ = fs::remove_file(&self.path);
         }
@@ -109,36 +135,16 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
     let path = std::path::absolute(path).map_err(system("resolve", path))?;
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
     make_and_check(&folder)?;
-    // Held while names change, so that of two daemons that start together one sees the other's socket.
-    let lock = fs::File::open(&folder).map_err(system("open", &folder))?;
-    flock(&lock, FlockOperation::LockExclusive)
-        .map_err(io::Error::from)
-        .map_err(system("lock", &folder))?;
-    remove_stale(&path)?;
-
-    // Short, so that it fits where the name itself fits.
-    let new = folder.join(".tk");
     let length = path.as_os_str().len();
-    let address = SocketAddrUnix::new(&path)
-        .and(SocketAddrUnix::new(&new))
-        .map_err(|_| BindError::TooLong {
-            path: path.clone(),
-            length,
-        })?;
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .map_err(io::Error::from)
-    .map_err(system("make a socket for", &path))?;
-    if fs::symlink_metadata(&new).is_ok_and(|found| found.file_type().is_socket()) {
-        fs::remove_file(&new).map_err(system("remove the left-over", &new))?;
-    }
-    rustix::net::bind(&socket, &address)
-        .map_err(io::Error::from)
-        .map_err(system("bind", &path))?;
+    let address = SocketAddrUnix::new(&path).map_err(|_| BindError::TooLong {
+        path: path.clone(),
+        length,
+    })?;
+    // Before anything is made.
+    occupied(&path, &address)?;
+    clear(&folder);
+    let socket = socket().map_err(system("make a socket for", &path))?;
+    let new = bind_new(&socket, &folder).map_err(system("bind", &path))?;
     let finish = || {
         if group.is_some() {
             std::os::unix::fs::chown(&new, None, group)
@@ -149,21 +155,157 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
         rustix::net::listen(&socket, BACKLOG)
             .map_err(io::Error::from)
             .map_err(system("listen on", &path))?;
-        let identity = identity(&new).map_err(system("look at", &path))?;
-        fs::rename(&new, &path).map_err(system("put in place", &path))?;
-        Ok(identity)
+        let ours = identity(&new).map_err(system("look at", &path))?;
+        put_in_place(&new, &path, &address, ours)?;
+        Ok(ours)
     };
-    let identity = finish().inspect_err(|_| {
-        let _ = fs::remove_file(&new);
-    })?;
+    let outcome = finish();
+    // Gone already, ours under a name that is not needed any more, or the stale one that was there.
+    let _ = fs::remove_file(&new);
     Ok(Bound {
+        identity: outcome?,
         listener: Some(UnixListener::from(socket)),
         path,
-        identity,
     })
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let made = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    made.map_err(io::Error::from)
+}
+
+/// Binds to a name in the folder that nobody can have foreseen and taken.
+fn bind_new(socket: &OwnedFd, folder: &Path) -> io::Result<PathBuf> {
+    // Shorter where only short names fit; the socket's own name, which fits, has at least one byte.
+    let room = LONGEST.saturating_sub(folder.join("x").as_os_str().len() - 1);
+    for _ in 0..ATTEMPTS {
+        let name = random_name()?;
+        let new = folder.join(&name[name.len().saturating_sub(room)..]);
+        let address = SocketAddrUnix::new(&new)?;
+        match rustix::net::bind(socket, &address) {
+            Ok(()) => return Ok(new),
+            Err(Errno::ADDRINUSE) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::ADDRINUSE.into())
+}
+
+fn random_name() -> io::Result<String> {
+    let mut bytes = [0; RANDOM];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+    let random = bytes
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
+    Ok(PREFIX.chars().chain(random).collect())
+}
+
+/// Removes what daemons left that were killed while they made a socket: our user's, old, and nobody listens.
+fn clear(folder: &Path) {
+    // A folder that may be used but not be read keeps what is in it.
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let random = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_prefix(PREFIX));
+        let named = random.is_some_and(|random| {
+            random.len() == RANDOM && random.bytes().all(|byte| ALPHABET.contains(&byte))
+        });
+        if !named {
+            continue;
+        }
+        let old = fs::symlink_metadata(&path).is_ok_and(|found| {
+            found.file_type().is_socket()
+                && found.uid() == geteuid().as_raw()
+                && found
+                    .modified()
+                    .is_ok_and(|made| made.elapsed().is_ok_and(|age| age > LEFT_OVER))
+        });
+        let stale = old
+            && SocketAddrUnix::new(&path)
+                .is_ok_and(|address| matches!(ask(&address), Ok(Answer::Refused)));
+        if stale {
+            // It is in nobody's way if it stays.
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Gives the socket `new` its name, unless somebody else serves under it.
+fn put_in_place(
+    new: &Path,
+    path: &Path,
+    address: &SocketAddrUnix,
+    ours: Identity,
+) -> Result<(), BindError> {
+    let system = |action| {
+        move |source: io::Error| BindError::System {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    for _ in 0..ATTEMPTS {
+        match fs::hard_link(new, path) {
+            Ok(()) => break,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(system("put in place")(error)),
+        }
+        // Another daemon that gave back what it had exchanged may have put ours here.
+        if is(path, ours) {
+            break;
+        }
+        let Some(stale) = occupied(path, address)? else {
+            continue;
+        };
+        if replace(new, path, stale).map_err(system("replace the stale socket"))? {
+            break;
+        }
+    }
+    if is(path, ours) {
+        Ok(())
+    } else {
+        Err(BindError::Taken {
+            path: path.to_owned(),
+            pid: None,
+        })
+    }
+}
+
+/// Puts `new` in the place of the stale socket; false, and nothing changed, if that is not there any more.
+fn replace(new: &Path, path: &Path, stale: Identity) -> io::Result<bool> {
+    let exchange = || renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
+    match exchange() {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Ok(false),
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            return if is(path, stale) {
+                fs::rename(new, path).map(|()| true)
+            } else {
+                Ok(false)
+            };
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if is(new, stale) {
+        return Ok(true);
+    }
+    exchange()?;
+    Ok(false)
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+fn is(path: &Path, expected: Identity) -> bool {
+    identity(path).is_ok_and(|found| found == expected)
+}
+
+fn identity(path: &Path) -> io::Result<Identity> {
     let found = fs::symlink_metadata(path)?;
     Ok((found.dev(), found.ino()))
 }
@@ -222,11 +364,11 @@ fn make_and_check(folder: &Path) -> Result<(), BindError> {
     Ok(())
 }
 
-/// Removes a socket that nobody listens on; refuses one that somebody does.
-fn remove_stale(path: &Path) -> Result<(), BindError> {
+/// What is at the socket's path: nothing, or a socket that nobody listens on; anything else is an error.
+fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<Identity>, BindError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
             return Err(BindError::System {
                 action: "look at",
@@ -238,29 +380,53 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     if !found.file_type().is_socket() {
         return Err(BindError::NotASocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
-        Ok(stream) => Err(BindError::Taken {
+    match ask(address) {
+        Ok(Answer::Refused) => Ok(Some((found.dev(), found.ino()))),
+        Ok(Answer::Gone) => Ok(None),
+        Ok(Answer::Served(pid)) => Err(BindError::Taken {
             path: path.to_owned(),
-            pid: rustix::net::sockopt::socket_peercred(&stream)
-                .ok()
-                .map(|peer| peer.pid.as_raw_nonzero().get()),
+            pid,
         }),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|source| BindError::System {
-                action: "remove the stale socket",
-                path: path.to_owned(),
-                source,
-            }),
-        // A full backlog or no permission: somebody has it.
-        Err(_) => Err(BindError::Taken {
+        Err(source) => Err(BindError::System {
+            action: "make a socket for",
             path: path.to_owned(),
-            pid: None,
+            source,
         }),
     }
 }
 
+/// What a connection to a socket gives.
+enum Answer {
+    /// Somebody has it; the process, if the kernel says.
+    Served(Option<i32>),
+    /// Nobody listens.
+    Refused,
+    /// The name is not there any more.
+    Gone,
+}
+
+/// Never waits: whoever listens may have a full backlog and accept nothing.
+fn ask(address: &SocketAddrUnix) -> io::Result<Answer> {
+    let socket = socket()?;
+    Ok(match rustix::net::connect(&socket, address) {
+        Ok(()) => Answer::Served(
+            rustix::net::sockopt::socket_peercred(&socket)
+                .ok()
+                .map(|peer| peer.pid.as_raw_nonzero().get()),
+        ),
+        Err(Errno::CONNREFUSED) => Answer::Refused,
+        Err(Errno::NOENT) => Answer::Gone,
+        // A full backlog or no permission: somebody has it.
+        Err(_) => Answer::Served(None),
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use rustix::fs::{FlockOperation, Timespec, Timestamps, flock};
+
     use super::*;
 
     fn folder() -> tempfile::TempDir {
@@ -333,5 +499,132 @@ mod tests {
         let path = folder.path().join("x".repeat(120));
         let refusal = bind(&path, 0o660, None).expect_err("refused").to_string();
         assert!(refusal.contains("107"), "{refusal}");
+    }
+
+    #[test]
+    fn a_lock_that_anybody_can_hold_does_not_keep_us_waiting() {
+        let folder = folder();
+        let theirs = fs::File::open(folder.path()).expect("open");
+        flock(&theirs, FlockOperation::LockShared).expect("locked");
+        let path = folder.path().join("t.sock");
+        let _bound = bind(&path, 0o660, None).expect("bound");
+        UnixStream::connect(&path).expect("listening");
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_made_is_in_nobodys_way() {
+        let folder = folder();
+        let path = folder.path().join("t.sock");
+        fs::write(folder.path().join(".tk"), "").expect("written");
+        let _bound = bind(&path, 0o660, None).expect("bound");
+        assert_eq!(names(folder.path()), [".tk", "t.sock"]);
+    }
+
+    #[test]
+    fn a_full_backlog_is_somebodys() {
+        let folder = folder();
+        let path = folder.path().join("t.sock");
+        let address = SocketAddrUnix::new(&path).expect("short");
+        let full = socket().expect("socket");
+        rustix::net::bind(&full, &address).expect("bound");
+        rustix::net::listen(&full, 0).expect("listening");
+        // Kept open, so that they stay in the backlog.
+        let mut waiting = Vec::new();
+        loop {
+            let one = socket().expect("socket");
+            match rustix::net::connect(&one, &address) {
+                Ok(()) => waiting.push(one),
+                Err(error) => break assert_eq!(error, Errno::AGAIN),
+            }
+        }
+        assert!(matches!(
+            bind(&path, 0o660, None),
+            Err(BindError::Taken { .. })
+        ));
+        assert_eq!(names(folder.path()), ["t.sock"]);
+    }
+
+    #[test]
+    fn what_a_killed_daemon_had_in_the_making_is_removed_once_it_is_old() {
+        let folder = folder();
+        for name in [".tkaaaaa", ".tkbbbbb", ".tkother1"] {
+            drop(UnixListener::bind(folder.path().join(name)).expect("bound"));
+        }
+        let long_ago = Timespec {
+            tv_sec: 1_000_000_000,
+            tv_nsec: 0,
+        };
+        for name in [".tkaaaaa", ".tkother1"] {
+            let times = Timestamps {
+                last_access: long_ago,
+                last_modification: long_ago,
+            };
+            let path = folder.path().join(name);
+            rustix::fs::utimensat(CWD, &path, &times, rustix::fs::AtFlags::empty()).expect("old");
+        }
+        let _bound = bind(&folder.path().join("t.sock"), 0o660, None).expect("bound");
+        assert_eq!(names(folder.path()), [".tkbbbbb", ".tkother1", "t.sock"]);
+    }
+
+    #[test]
+    fn the_longest_path_that_fits_can_be_bound_whatever_the_folders_depth() {
+        let folder = folder();
+        let base = folder.path().as_os_str().len();
+        for name in ["t", "tok", "tokend.sock"] {
+            let fill = "x".repeat(LONGEST - base - name.len() - 2);
+            let path = folder.path().join(fill).join(name);
+            assert_eq!(path.as_os_str().len(), LONGEST);
+            let _bound = bind(&path, 0o660, None).expect("bound");
+            assert_eq!(names(path.parent().expect("folder")), [name]);
+        }
+    }
+
+    #[test]
+    fn a_stale_socket_that_became_anothers_in_the_meantime_stays_theirs() {
+        let folder = folder();
+        let path = folder.path().join("t.sock");
+        let new = folder.path().join("new");
+        let _theirs = UnixListener::bind(&path).expect("bound");
+        let _ours = UnixListener::bind(&new).expect("bound");
+        let before = (
+            identity(&path).expect("there"),
+            identity(&new).expect("there"),
+        );
+        assert!(!replace(&new, &path, (0, 0)).expect("looked at"));
+        let after = (
+            identity(&path).expect("there"),
+            identity(&new).expect("there"),
+        );
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn of_many_that_start_together_one_gets_it() {
+        let folder = folder();
+        let path = folder.path().join("t.sock");
+        let bound: Vec<_> = std::thread::scope(|scope| {
+            let starting: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| bind(&path, 0o660, None)))
+                .collect();
+            starting
+                .into_iter()
+                .map(|one| one.join().expect("ended"))
+                .collect()
+        });
+        assert_eq!(bound.iter().filter(|one| one.is_ok()).count(), 1);
+        UnixStream::connect(&path).expect("listening");
+        assert_eq!(names(folder.path()), ["t.sock"]);
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .expect("there")
+            .map(|entry| {
+                let name = entry.expect("entry").file_name();
+                name.into_string().expect("text")
+            })
+            .collect();
+        names.sort_unstable();
+        names
     }
 }

@@ -3,10 +3,11 @@
 use std::os::unix::fs::chown;
 
 use serde_json::Value;
+use tokend::dev::faults::{Fault, Times};
 use tokend::dev::issuer::client::Client;
 
 use crate::harness::idp::{self, LAZY, SECRET};
-use crate::harness::{Place, is_root};
+use crate::harness::{Place, is_root, run};
 
 /// Six mistakes in six profiles.
 const SIX: &str = r#"
@@ -148,6 +149,60 @@ fn a_file_that_cannot_be_used_ends_serve_and_check_with_78() {
     let ran = place.run(&["serve"]);
     assert_eq!(ran.code, Some(78));
     assert!(ran.err.contains("chmod o-w"), "{}", ran.err);
+}
+
+#[test]
+fn check_says_nothing_to_whoever_has_gone_and_fails_where_nothing_can_be_written() {
+    let place = place();
+    place.write("tokend.toml", &(SIX.to_owned() + FINE));
+    for form in [&["check"][..], &["check", "--json"]] {
+        let (reader, writer) = std::io::pipe().expect("pipe");
+        drop(reader);
+        let ran = run(place.tokend(form).stdout(writer));
+        assert_eq!((ran.code, ran.err.as_str()), (Some(1), ""), "{form:?}");
+    }
+    place.write("tokend.toml", FINE);
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let ran = run(place.tokend(&["check"]).stdout(full.expect("open")));
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("cannot write"), "{}", ran.err);
+}
+
+#[test]
+fn check_reads_a_large_configuration_once_however_much_it_has_to_say() {
+    let place = place();
+    place.mode("there", 0o644);
+    let many: String = (0..500)
+        .map(|number| FINE.replace("fine", &format!("fine{number}")))
+        .collect();
+    place.write("tokend.toml", &many);
+    let start = std::time::Instant::now();
+    let ran = place.run(&["check"]);
+    let took = start.elapsed();
+    assert!(ran.out.contains("500 warnings"), "{}", ran.out);
+    // Parsing it once takes a tenth of a second even in a debug build; once per warning, most of a minute.
+    assert!(took.as_secs() < 10, "{took:?}");
+}
+
+#[test]
+fn check_online_asks_several_at_once_and_reports_in_order() {
+    let names = ["a", "b", "c", "d"];
+    let issuer = idp::issuer(names.map(|name| Client::with_secret(name, SECRET)).to_vec());
+    issuer.script(Fault::Hang, Times::Always);
+    let place = Place::new();
+    let mut config = idp::idp(&issuer);
+    for name in names {
+        place.secret(&format!("{name}.secret"), SECRET);
+        config += &idp::profile(name, name, LAZY);
+    }
+    place.write("tokend.toml", &config);
+    let start = std::time::Instant::now();
+    let ran = place.run(&["check", "--online"]);
+    let took = start.elapsed();
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    let at = names.map(|name| ran.out.find(&format!("profiles.{name}")).expect(name));
+    assert!(at.is_sorted(), "{}", ran.out);
+    assert!(took.as_millis() < 3500, "one after another: {took:?}");
 }
 
 #[test]

@@ -211,6 +211,54 @@ fn two_run_side_by_side_and_a_folder_that_was_there_stays() {
     assert!(!exists(&other.folder));
 }
 
+#[test]
+fn told_to_stop_at_any_moment_it_leaves_nothing() {
+    let place = Place::new();
+    for (signal, delay) in [
+        (Signal::INT, 0),
+        (Signal::INT, 10),
+        (Signal::TERM, 20),
+        (Signal::INT, 40),
+        (Signal::HUP, 80),
+        (Signal::INT, 150),
+    ] {
+        let folder = place.path("dev");
+        let mut child = start_quietly(&place, &folder);
+        std::thread::sleep(Duration::from_millis(delay));
+        // Not yet there: the signal comes before anything was made, and may kill it.
+        let made = exists(&folder);
+        kill_process(Pid::from_child(&child), signal).expect("signalled");
+        let status = eventually(PATIENCE, || child.try_wait().expect("waited"));
+        assert!(!exists(&folder), "{signal:?} after {delay} ms: {status}");
+        assert!(!made || status.code() == Some(0), "{signal:?}: {status}");
+    }
+    // The first moment at which there is something to remove.
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let folder = place.path("dev");
+        let mut child = start_quietly(&place, &folder);
+        let start = Instant::now();
+        while !exists(&folder) {
+            assert!(start.elapsed() < PATIENCE, "it makes its folder");
+            std::thread::yield_now();
+        }
+        kill_process(Pid::from_child(&child), signal).expect("signalled");
+        let status = eventually(PATIENCE, || child.try_wait().expect("waited"));
+        assert_eq!(status.code(), Some(0), "{signal:?}");
+        assert!(!exists(&folder), "{signal:?}");
+    }
+}
+
+fn start_quietly(place: &Place, folder: &Path) -> Child {
+    place
+        .tokend(&["dev", "--dir", folder.to_str().expect("text")])
+        .env_remove("TOKEND_SOCKET")
+        .env_remove("TOKEND_CONFIG")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started")
+}
+
 fn left_in(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("there");
     entries
