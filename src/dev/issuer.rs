@@ -131,7 +131,7 @@ impl Issuer {
             .as_ref()
             .map(|tls| wire::server_config(tls, &settings.clock))
             .transpose()?;
-        let listener = wire::listen(wire::reserve(settings.listen)?)?;
+        let listener = wire::listen(wire::reserve(settings.listen, settings.listen.port() == 0)?)?;
         let address = listener.local_addr()?;
         // A certificate has names; without one, an address saves the look-up.
         let url = if tls.is_some() {
@@ -274,15 +274,17 @@ impl Issuer {
     /// Closes every connection and refuses new ones until [`Issuer::restart`]. Keys, clients, script and record stay.
     ///
     /// # Errors
-    /// Somebody else got the port in between.
+    /// A port that was named in the settings went to somebody else in between; one that the system chose cannot.
     pub async fn stop(&self) -> io::Result<()> {
         let before = std::mem::replace(&mut *locked(&self.listening), Listening::Between);
         let after = match before {
             Listening::Running { stop, task } => {
+                // Before the old one goes: in between, the system could give the port to anybody.
+                let early = wire::reserve(self.address, true);
                 // It may have ended with its runtime; either way the listener is gone afterwards.
                 let _ = stop.send(());
                 let _ = task.await;
-                Listening::Stopped(wire::reserve(self.address)?)
+                Listening::Stopped(early.or_else(|_| wire::reserve(self.address, false))?)
             }
             other => other,
         };

@@ -95,8 +95,9 @@ impl PeerCertificate {
     }
 }
 
-/// A socket that owns its address but refuses connections until it listens.
-pub(super) fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+/// A socket that owns its address but refuses connections until it listens. A shared address can be reserved again while
+/// it is in use, by sockets of the same user that say so too; the kernel never picks one that is shared already.
+pub(super) fn reserve(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -104,6 +105,7 @@ pub(super) fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
     };
     // Else connections in TIME_WAIT would keep a restarted issuer off its own port.
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(shared)?;
     socket.bind(address)?;
     Ok(socket)
 }
