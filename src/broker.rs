@@ -45,6 +45,8 @@ pub struct Spec {
     pub provider: Arc<dyn Provider>,
     /// The identity provider that it asks; None for methods that ask nobody.
     pub upstream: Option<Upstream>,
+    /// Generations go on from here: those of the seat that this one is to succeed.
+    pub after_generation: u64,
 }
 
 /// An identity provider and what it may be asked at most.

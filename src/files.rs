@@ -54,6 +54,12 @@ impl Files {
         }
     }
 
+    /// For whoever else has a reason to look at the files.
+    #[must_use]
+    pub fn stirrer(&self) -> Arc<Notify> {
+        self.stirred.clone()
+    }
+
     /// Watches these, anew. Call it before reading them: what changes after the reading is then noticed.
     pub fn follow(&mut self, interest: &Interest) {
         let mut trail = Trail::default();

@@ -13,7 +13,7 @@ use crate::core::profile::{ProfileName, Request};
 pub type Current = Arc<ArcSwap<Registry>>;
 
 /// Every profile of one configuration.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Registry {
     /// Grows with each configuration that was taken over.
     pub generation: u64,
@@ -23,7 +23,7 @@ pub struct Registry {
 }
 
 /// One profile, as the server sees it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Entry {
     /// Its name.
     pub name: ProfileName,
@@ -35,12 +35,32 @@ pub struct Entry {
     pub issuer: Option<String>,
     /// Who may use it.
     pub access: Access,
+    /// Who may use it too, while another definition is being tried: both have to permit.
+    pub also: Option<Access>,
     /// What a caller may ask for beyond the default.
     pub request: Request,
     /// Whether it works.
     pub standing: Standing,
     /// What an operator should know although it works.
     pub warnings: Vec<String>,
+}
+
+impl Entry {
+    fn permits(&self, caller: &Caller) -> bool {
+        self.access.decide(caller).permits()
+            && self
+                .also
+                .as_ref()
+                .is_none_or(|also| also.decide(caller).permits())
+    }
+
+    fn serves_the_same_as(&self, other: &Entry) -> bool {
+        self.standing == other.standing
+            && self.access == other.access
+            && self.also == other.also
+            && self.request == other.request
+            && self.target == other.target
+    }
 }
 
 /// Whether a profile works.
@@ -69,15 +89,26 @@ impl Registry {
     /// The profile of this name, if this caller may use it. One that is not there and one that is not permitted look alike.
     #[must_use]
     pub fn permitted(&self, name: &str, caller: &Caller) -> Option<&Arc<Entry>> {
-        self.entries
-            .get(name)
-            .filter(|entry| entry.access.decide(caller).permits())
+        self.entries.get(name).filter(|entry| entry.permits(caller))
     }
 
     /// The profiles that this caller may use, by name.
     #[must_use]
     pub fn visible(&self, caller: &Caller) -> Vec<&Arc<Entry>> {
-        self.sorted(|entry| entry.access.decide(caller).permits())
+        self.sorted(|entry| entry.permits(caller))
+    }
+
+    /// Whether everybody gets the same from both; what there is to say does not count.
+    #[must_use]
+    pub fn serves_the_same_as(&self, other: &Registry) -> bool {
+        self.admins == other.admins
+            && self.entries.len() == other.entries.len()
+            && self.entries.iter().all(|(name, entry)| {
+                other
+                    .entries
+                    .get(name)
+                    .is_some_and(|other| entry.serves_the_same_as(other))
+            })
     }
 
     /// Every profile, by name.

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::broker::{Broker, Seat, Spec, Upstream};
 use crate::caller::SystemDirectory;
 use crate::clock::Clock;
+use crate::core::credential::Variant;
 use crate::core::policy::Access;
 use crate::core::profile::{AccessRule, Config, Invalid, Method, Profile, ProfileName, Request};
 use crate::material::{self, Digest, Material, Surroundings};
@@ -34,10 +36,21 @@ pub struct Assembly {
     /// What was logged last of each profile, so that it is not said again at every look at the files.
     said: BTreeMap<ProfileName, Vec<String>>,
     said_of_admins: Vec<String>,
+    /// Told when a staged version has delivered, so that it is promoted at once.
+    stir: Arc<Notify>,
+    /// Seats that nobody will find once the registry has been swapped.
+    leaving: Vec<Arc<Seat>>,
 }
 
 /// A profile that is served.
 struct Member {
+    live: Version,
+    /// What is in the files now, until it has delivered its first credential. None: that is what is live.
+    staged: Option<Version>,
+}
+
+/// A definition with its material, and the seat that both have been given.
+struct Version {
     profile: Arc<Profile>,
     digest: Digest,
     seat: Arc<Seat>,
@@ -53,8 +66,10 @@ pub type Gathered = BTreeMap<ProfileName, Result<(Arc<Profile>, Material), Inval
 pub enum Applied {
     /// It is served as before, and nobody was asked.
     Unchanged,
-    /// It has new material or another definition.
+    /// New material or another definition is in force.
     Changed,
+    /// New material or another definition is being tried; what was there is served until it has delivered.
+    Staged,
     /// It is new.
     Added,
     /// It is gone.
@@ -74,6 +89,7 @@ impl Assembly {
         shared: provider::Shared,
         surroundings: Surroundings,
         daemon_uid: u32,
+        stir: Arc<Notify>,
     ) -> Assembly {
         Assembly {
             broker,
@@ -85,6 +101,8 @@ impl Assembly {
             members: BTreeMap::new(),
             said: BTreeMap::new(),
             said_of_admins: Vec::new(),
+            stir,
+            leaving: Vec::new(),
         }
     }
 
@@ -103,13 +121,15 @@ impl Assembly {
                 .and_then(|(profile, material)| self.prepare(profile, material, member.as_ref()));
             let (applied, entry) = match prepared {
                 Ok(prepared) => {
-                    let (applied, member) = self.seat(prepared, member).await;
+                    let (applied, member) = self.admit(prepared, member).await;
                     let entry = self.entry(&member, None);
                     self.members.insert(name.clone(), member);
                     (applied, entry)
                 }
                 Err(invalid) => match member {
-                    Some(member) => {
+                    Some(mut member) => {
+                        self.leaving
+                            .extend(member.staged.take().map(|staged| staged.seat));
                         let kept = format!(
                             "its last good state is kept: {}",
                             one_line(&invalid.message)
@@ -133,26 +153,31 @@ impl Assembly {
             }
             self.said_of_admins = unknown;
         }
-        let in_force = self.registry.load_full();
-        // A reload that changes nothing is not a new configuration.
-        if in_force.generation == 0
-            || *in_force != Registry::new(in_force.generation, admins.clone(), entries.clone())
-        {
-            let generation = in_force.generation + 1;
-            self.registry
-                .store(Arc::new(Registry::new(generation, admins, entries)));
-            info!(
-                generation,
-                profiles = report.len(),
-                "configuration in force"
-            );
-        }
+        self.put_in_force(admins, entries, report.len());
         // Only now that nobody finds them any more.
         for (name, member) in before {
-            self.broker.remove(&member.seat).await;
             report.insert(name, Applied::Removed);
+            self.leaving.push(member.live.seat);
+            self.leaving.extend(member.staged.map(|staged| staged.seat));
+        }
+        for seat in std::mem::take(&mut self.leaving) {
+            self.broker.remove(&seat).await;
         }
         report
+    }
+
+    /// Swaps the registry. One that differs in nothing but what there is to say is not a new configuration.
+    fn put_in_force(&self, admins: Access, entries: Vec<Arc<Entry>>, profiles: usize) {
+        let before = self.registry.load_full();
+        let mut registry = Registry::new(before.generation, admins, entries);
+        if before.generation == 0 || !registry.serves_the_same_as(&before) {
+            registry.generation += 1;
+            info!(
+                generation = registry.generation,
+                profiles, "configuration in force"
+            );
+        }
+        self.registry.store(Arc::new(registry));
     }
 
     fn prepare(
@@ -163,48 +188,119 @@ impl Assembly {
     ) -> Result<Prepared, Invalid> {
         let digest = material.digest;
         let warnings = material.warnings.clone();
-        let unchanged = member.is_some_and(|member| {
-            member.digest == digest && member.profile.same_credential(&profile)
-        });
-        let spec = if unchanged {
-            None
-        } else {
-            Some(self.spec(&profile, material)?)
+        let is = |version: &Version| {
+            version.digest == digest && version.profile.same_credential(&profile)
+        };
+        let known = match member {
+            Some(member) if is(&member.live) => Known::Live,
+            Some(Member {
+                staged: Some(staged),
+                ..
+            }) if is(staged) => Known::Staged,
+            _ => Known::Not(Box::new(self.spec(&profile, material)?)),
         };
         Ok(Prepared {
             profile,
             digest,
             warnings,
-            spec,
+            known,
         })
     }
 
-    async fn seat(&self, prepared: Prepared, member: Option<Member>) -> (Applied, Member) {
+    /// Takes a sound profile in. What is served changes only when its successor has delivered, or when nothing is left of
+    /// it that could be served.
+    async fn admit(&mut self, prepared: Prepared, member: Option<Member>) -> (Applied, Member) {
         let Prepared {
             profile,
             digest,
             warnings,
-            spec,
+            known,
         } = prepared;
-        let (applied, seat) = match (member, spec) {
-            (Some(member), None) => (Applied::Unchanged, member.seat),
-            (Some(member), Some(spec)) => {
-                info!(profile = %profile.name, "new material or definition");
-                self.broker.replace(&member.seat, spec).await;
-                (Applied::Changed, member.seat)
-            }
-            (None, spec) => {
-                let spec = spec.expect("a profile that is not served yet was built");
-                (Applied::Added, self.broker.seat(spec).await)
-            }
-        };
-        let member = Member {
+        let same_identity = member
+            .as_ref()
+            .is_some_and(|member| member.live.profile.same_identity(&profile));
+        let version = |seat| Version {
             profile,
             digest,
             seat,
             warnings,
         };
-        (applied, member)
+        let (mut member, staged) = match (member, known) {
+            (None, known) => {
+                let Known::Not(spec) = known else {
+                    unreachable!("nothing is known of a profile that is not served")
+                };
+                let live = version(self.broker.seat(*spec).await);
+                return (Applied::Added, Member { live, staged: None });
+            }
+            (Some(mut member), Known::Live) => {
+                self.leaving
+                    .extend(member.staged.take().map(|staged| staged.seat));
+                member.live = version(member.live.seat);
+                return (Applied::Unchanged, member);
+            }
+            (Some(mut member), Known::Staged) => {
+                let staged = member.staged.take().expect("it was compared with");
+                (member, version(staged.seat))
+            }
+            (Some(mut member), Known::Not(spec)) => {
+                self.leaving
+                    .extend(member.staged.take().map(|staged| staged.seat));
+                if spec.upstream.is_none() && same_identity {
+                    // Nobody can be asked, and there is nothing to wait for.
+                    self.broker.replace(&member.live.seat, *spec).await;
+                    member.live = version(member.live.seat);
+                    return (Applied::Changed, member);
+                }
+                let seat = self.stage(*spec, &member.live.seat).await;
+                (member, version(seat))
+            }
+        };
+        if self.delivers(&staged.seat) || !self.delivers(&member.live.seat) {
+            info!(profile = %staged.profile.name, "new material or definition in force");
+            self.leaving
+                .push(std::mem::replace(&mut member.live, staged).seat);
+            return (Applied::Changed, member);
+        }
+        member.staged = Some(staged);
+        (Applied::Staged, member)
+    }
+
+    /// Gives a version a seat beside the live one and has it tried.
+    async fn stage(&self, mut spec: Spec, live: &Seat) -> Arc<Seat> {
+        spec.after_generation = live
+            .own()
+            .view()
+            .answer
+            .as_ref()
+            .map_or(0, |answer| answer.credential.generation);
+        info!(profile = %spec.name, "new material or definition is being tried");
+        let seat = self.broker.seat(spec).await;
+        let (broker, stir, clock, tried) = (
+            self.broker.clone(),
+            self.stir.clone(),
+            self.clock.clone(),
+            seat.clone(),
+        );
+        tokio::spawn(async move {
+            let mut views = tried.own().watch();
+            // A lazy profile is tried too. What comes of it is seen in the views.
+            let _ = broker.ask(&tried, Variant::default(), Duration::ZERO).await;
+            let _ = views
+                .wait_for(|view| {
+                    view.closed || view.servable(clock.now(), Duration::ZERO).is_some()
+                })
+                .await;
+            stir.notify_one();
+        });
+        seat
+    }
+
+    fn delivers(&self, seat: &Seat) -> bool {
+        seat.own()
+            .view()
+            .servable(self.clock.now(), Duration::ZERO)
+            .is_some()
     }
 
     fn spec(&self, profile: &Profile, material: Material) -> Result<Spec, Invalid> {
@@ -225,6 +321,7 @@ impl Assembly {
             rules: profile.refresh.clone(),
             provider,
             upstream,
+            after_generation: 0,
         })
     }
 
@@ -245,12 +342,26 @@ impl Assembly {
     }
 
     fn entry(&self, member: &Member, kept: Option<String>) -> Entry {
-        let profile = &member.profile;
+        let profile = &member.live.profile;
         let (access, unknown) = self.access(&profile.access);
+        let staged = member.staged.as_ref();
+        // Until the new definition is in force, nobody gets more than both permit.
+        let also = staged.map(|staged| self.access(&staged.profile.access).0);
+        let trying = staged.map(|staged| {
+            let view = staged.seat.own().view();
+            let why = view
+                .trouble
+                .as_ref()
+                .map_or("its first credential has not come yet", |trouble| {
+                    trouble.failure.message.as_str()
+                });
+            format!("what is in its files now is not in force yet: {why}")
+        });
         let warnings = kept
             .into_iter()
+            .chain(trying)
             .chain(profile.warnings.iter().cloned())
-            .chain(member.warnings.iter().cloned())
+            .chain(member.live.warnings.iter().cloned())
             .chain(unknown)
             .collect();
         Entry {
@@ -262,8 +373,9 @@ impl Assembly {
                 _ => None,
             },
             access,
+            also,
             request: profile.request.clone(),
-            standing: Standing::Seated(member.seat.clone()),
+            standing: Standing::Seated(member.live.seat.clone()),
             warnings,
         }
     }
@@ -276,6 +388,7 @@ impl Assembly {
             target: None,
             issuer: None,
             access,
+            also: None,
             request: Request::default(),
             standing: Standing::Invalid(one_line(&invalid.message)),
             warnings,
@@ -301,8 +414,17 @@ struct Prepared {
     profile: Arc<Profile>,
     digest: Digest,
     warnings: Vec<String>,
-    /// None: it is served as it is.
-    spec: Option<Spec>,
+    known: Known,
+}
+
+/// Whether a definition with its material has a seat already.
+enum Known {
+    /// It is what is served.
+    Live,
+    /// It is being tried.
+    Staged,
+    /// It has none.
+    Not(Box<Spec>),
 }
 
 /// Reads the files of every profile. Blocks; touches nothing that is live.

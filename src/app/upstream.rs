@@ -80,6 +80,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         host_seed: host_seed(),
     });
     let mut actor = tokio::spawn(actor);
+    let mut files = Files::new();
     let surroundings = assembly::surroundings();
     let mut assembly = Assembly::new(
         broker.clone(),
@@ -88,8 +89,8 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         provider::Shared::new(setup.clock.clone()),
         surroundings,
         daemon_uid(),
+        files.stirrer(),
     );
-    let mut files = Files::new();
     let mut interest = interest_in(&setup.config_path, &setup.config, &assembly);
     files.follow(&interest);
     let mut sound = take_over(&mut assembly, setup.config).await;
@@ -183,9 +184,9 @@ async fn take_over(assembly: &mut Assembly, config: Config) -> bool {
         Ok((config, gathered)) => {
             let report = assembly.apply(&config, gathered).await;
             debug!(?report, "profiles");
-            !report
-                .values()
-                .any(|applied| matches!(applied, Applied::Kept | Applied::Invalid))
+            !report.values().any(|applied| {
+                matches!(applied, Applied::Kept | Applied::Staged | Applied::Invalid)
+            })
         }
         Err(error) => {
             error!(%error, "reading the profiles' files failed in tokend itself");

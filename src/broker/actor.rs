@@ -295,7 +295,8 @@ impl Actor {
             Life {
                 seat,
                 variant,
-                machine: Lifecycle::new(spec.rules.clone(), phase.finish()),
+                machine: Lifecycle::new(spec.rules.clone(), phase.finish())
+                    .after_generation(spec.after_generation),
                 slot,
                 waiters: Vec::new(),
                 wake: None,

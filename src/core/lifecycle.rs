@@ -224,6 +224,13 @@ impl Lifecycle {
         }
     }
 
+    /// Goes on counting generations where another life has come to.
+    #[must_use]
+    pub fn after_generation(mut self, generation: u64) -> Lifecycle {
+        self.generation = generation;
+        self
+    }
+
     /// Other rules, from the next decision on.
     pub fn set_rules(&mut self, rules: Refresh) {
         self.rules = rules;

@@ -7,14 +7,19 @@ use tokio::sync::watch;
 
 use super::error::Denial;
 use super::pace::Pace;
-use crate::broker::{Answer, Broker, Reported, Seat, Slot};
+use crate::broker::{Answer, Broker, NoAnswer, Reported, Seat, Slot};
 use crate::clock::Clock;
 use crate::core::credential::{Fingerprint, Variant};
 use crate::core::policy::Caller;
 use crate::core::time::Stamp;
+use crate::proto::WatchTokenRequest;
 use crate::registry::{Current, Entry, Standing};
 
-/// Scopes or audience that one request may name.
+/// Times that a profile may be replaced under a request before that gives up. A reload takes longer than a look-up, so one
+/// is usual and more are not.
+const SUCCESSORS: usize = 3;
+
+/// Scopes that one request may name.
 const SCOPES_PER_REQUEST: usize = 32;
 
 /// Everything that a request needs.
@@ -72,27 +77,34 @@ impl Desk {
         caller: &Caller,
         ask: Ask,
     ) -> Result<(Arc<Answer>, Arc<Entry>, Stamp), Denial> {
-        let (entry, seat) = self.seat(caller, &ask.profile)?;
-        let variant = variant(&entry, ask.scopes, ask.audience)?;
-        let now = self.clock.now();
-        if let Some(answer) = from_memory(&seat, &variant, ask.min_ttl, now) {
+        for _ in 0..SUCCESSORS {
+            let (entry, seat) = self.seat(caller, &ask.profile)?;
+            let variant = variant(&entry, &ask.scopes, &ask.audience)?;
+            let now = self.clock.now();
+            if let Some(answer) = from_memory(&seat, &variant, ask.min_ttl, now) {
+                return Ok((answer, entry, now));
+            }
+            self.admit(caller)?;
+            let asked = self.broker.ask(&seat, variant, ask.min_ttl);
+            let answer = match ask.deadline {
+                Some(deadline) => tokio::time::timeout(deadline, asked)
+                    .await
+                    .map_err(|_| Denial::deadline(&ask.profile))?,
+                None => asked.await,
+            };
+            let answer = match answer {
+                // Its successor may be in force already.
+                Err(NoAnswer::Gone) => continue,
+                answer => answer.map_err(|why| Denial::of(&ask.profile, why))?,
+            };
+            // It was right when it was sent. Time may have passed on the way here.
+            let now = self.clock.now();
+            if !answer.credential.lives(now, Duration::ZERO) {
+                return Err(Denial::too_late(&ask.profile));
+            }
             return Ok((answer, entry, now));
         }
-        self.admit(caller)?;
-        let asked = self.broker.ask(&seat, variant, ask.min_ttl);
-        let answer = match ask.deadline {
-            Some(deadline) => tokio::time::timeout(deadline, asked)
-                .await
-                .map_err(|_| Denial::deadline(&ask.profile))?,
-            None => asked.await,
-        }
-        .map_err(|why| Denial::of(&ask.profile, why))?;
-        // It was right when it was sent. Time may have passed on the way here.
-        let now = self.clock.now();
-        if !answer.credential.lives(now, Duration::ZERO) {
-            return Err(Denial::too_late(&ask.profile));
-        }
-        Ok((answer, entry, now))
+        Err(Denial::of(&ask.profile, NoAnswer::Gone))
     }
 
     /// Counts a request that the broker has to deal with.
@@ -126,19 +138,20 @@ impl Desk {
     pub async fn slot(
         &self,
         caller: &Caller,
-        profile: &str,
-        scopes: Vec<String>,
-        audience: String,
-    ) -> Result<(Arc<Entry>, Arc<Slot>), Denial> {
-        let (entry, seat) = self.seat(caller, profile)?;
-        let variant = variant(&entry, scopes, audience)?;
-        self.admit(caller)?;
-        let slot = self
-            .broker
-            .slot(&seat, variant)
-            .await
-            .map_err(|why| Denial::of(profile, why))?;
-        Ok((entry, slot))
+        wanted: &WatchTokenRequest,
+    ) -> Result<Arc<Slot>, Denial> {
+        let profile = wanted.profile.as_str();
+        let mut slot = Err(NoAnswer::Gone);
+        for _ in 0..SUCCESSORS {
+            let (entry, seat) = self.seat(caller, profile)?;
+            let variant = variant(&entry, &wanted.scopes, &wanted.audience)?;
+            self.admit(caller)?;
+            slot = self.broker.slot(&seat, variant).await;
+            if !matches!(slot, Err(NoAnswer::Gone)) {
+                break;
+            }
+        }
+        slot.map_err(|why| Denial::of(profile, why))
     }
 }
 
@@ -162,7 +175,7 @@ fn from_memory(
 }
 
 /// What the caller names beyond the default, as far as the profile allows it.
-fn variant(entry: &Entry, mut scopes: Vec<String>, audience: String) -> Result<Variant, Denial> {
+fn variant(entry: &Entry, scopes: &[String], audience: &str) -> Result<Variant, Denial> {
     if scopes.is_empty() && audience.is_empty() {
         return Ok(Variant::default());
     }
@@ -180,16 +193,23 @@ fn variant(entry: &Entry, mut scopes: Vec<String>, audience: String) -> Result<V
             entry.name
         )));
     }
-    if !audience.is_empty() && !entry.request.audiences.contains(&audience) {
+    if !audience.is_empty()
+        && !entry
+            .request
+            .audiences
+            .iter()
+            .any(|allowed| allowed == audience)
+    {
         return Err(Denial::bad_request(format!(
             "profile {}: the audience {audience:?} is not among those that `request.audiences` allows",
             entry.name
         )));
     }
+    let mut scopes = scopes.to_vec();
     scopes.sort_unstable();
     scopes.dedup();
     Ok(Variant {
         scopes,
-        audience: Some(audience).filter(|audience| !audience.is_empty()),
+        audience: Some(audience.to_owned()).filter(|audience| !audience.is_empty()),
     })
 }

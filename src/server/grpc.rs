@@ -91,22 +91,15 @@ impl CredentialService for Credentials {
         &self,
         request: Request<WatchTokenRequest>,
     ) -> Result<Response<Self::WatchTokenStream>, Status> {
-        let WatchTokenRequest {
-            profile,
-            scopes,
-            audience,
-        } = request.into_inner();
-        let (entry, slot) = self
-            .desk
-            .slot(&self.caller, &profile, scopes, audience)
-            .await?;
+        let wanted = request.into_inner();
+        let slot = self.desk.slot(&self.caller, &wanted).await?;
         // One place: a slow reader holds one message and gets the newest next.
         let (events, stream) = mpsc::channel(1);
         let desk = self.desk.clone();
         let (caller, busy) = (self.caller.clone(), self.activity.stream());
         tokio::spawn(async move {
             let _busy = busy;
-            watch(desk, caller, entry, slot, events).await;
+            watch(desk, caller, wanted, slot, events).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
@@ -203,11 +196,11 @@ fn deadline<T>(request: &Request<T>) -> Option<Duration> {
 async fn watch(
     desk: Arc<Desk>,
     caller: Arc<Caller>,
-    entry: Arc<Entry>,
-    slot: Arc<Slot>,
+    wanted: WatchTokenRequest,
+    mut slot: Arc<Slot>,
     events: mpsc::Sender<Result<WatchTokenResponse, Status>>,
 ) {
-    let profile = entry.name.as_str();
+    let profile = wanted.profile.as_str();
     let mut views = slot.watch();
     let mut stopping = desk.stopping.clone();
     let mut told = Told::Nothing;
@@ -216,6 +209,16 @@ async fn watch(
         slot.note_asked(now);
         let permitted = desk.registry.load().permitted(profile, &caller).is_some();
         let view = views.borrow_and_update().clone();
+        if view.closed && permitted {
+            // Another definition or other material has taken the profile's place: go on with that.
+            if let Ok(successor) = desk.slot(&caller, &wanted).await
+                && !successor.view().closed
+            {
+                slot = successor;
+                views = slot.watch();
+                continue;
+            }
+        }
         if view.closed || !permitted {
             // A reader that is gone needs no farewell.
             let _ = events.send(Err(Denial::not_found(profile).into())).await;

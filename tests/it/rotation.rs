@@ -8,8 +8,9 @@ use tokend::dev::certificates::{Authority, ClientOptions, Pair};
 use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
 use tokend::dev::issuer::{Issuer, Settings, Tls};
 
-use crate::harness::idp;
-use crate::harness::{Daemon, PATIENCE, Place, eventually};
+use crate::harness::ask::Who;
+use crate::harness::idp::{self, SECRET};
+use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root};
 
 fn write_pair(place: &Place, folder: &str, pair: &Pair) {
     place.write(&format!("{folder}/tls.crt"), &pair.certificate_pem);
@@ -175,4 +176,136 @@ fn a_changed_configuration_is_taken_over_and_a_broken_one_is_not() {
             .err()
             .filter(|why| why.code == "NOT_FOUND")
     });
+}
+
+/// An issuer with two clients and tokens of four seconds, and a place with the profile `it` for the first client.
+fn two_clients() -> (Issuer, Place, String) {
+    let issuer = idp::with(Settings {
+        clients: vec![
+            Client::with_secret("it", SECRET),
+            Client::with_secret("other", SECRET),
+        ],
+        token_lifetime: std::time::Duration::from_secs(4),
+        ..Settings::default()
+    });
+    let place = Place::new();
+    place.secret("it.secret", SECRET);
+    let config = idp::idp(&issuer) + &idp::profile("it", "it", "");
+    (issuer, place, config)
+}
+
+fn warnings(daemon: &Daemon) -> String {
+    daemon.get("/v1/status").body["profiles"][0]["warnings"].to_string()
+}
+
+#[test]
+fn a_secret_that_the_identity_provider_rejects_replaces_nothing() {
+    let (issuer, place, config) = two_clients();
+    let daemon = place.serve(&config);
+    let first = daemon.grpc().token("it").expect("a token").credential;
+    daemon.place.secret("it.secret", "not-the-right-one");
+    eventually(PATIENCE, || {
+        warnings(&daemon).contains("invalid_client").then_some(())
+    });
+    // What is live goes on being renewed with the secret that works, whatever becomes of the new one.
+    let later = eventually(PATIENCE, || {
+        let token = daemon
+            .grpc()
+            .token("it")
+            .expect("served all the time")
+            .credential;
+        assert!(!token.stale, "the live one is not hurt");
+        (token.generation >= first.generation + 2).then_some(token)
+    });
+    assert_eq!(daemon.grpc().health("it"), "SERVING");
+    issuer.set_client_secret(
+        "it",
+        tokend::core::secret::Secret::new("the-next-one".into()),
+    );
+    daemon.place.secret("it.secret", "the-next-one");
+    let newest = eventually(PATIENCE, || {
+        let token = daemon
+            .grpc()
+            .token("it")
+            .expect("served all the time")
+            .credential;
+        (!warnings(&daemon).contains("not in force")).then_some(token)
+    });
+    assert!(newest.generation > later.generation);
+}
+
+#[test]
+fn new_material_waits_for_an_identity_provider_that_is_down_and_takes_over_when_nothing_is_left() {
+    let (issuer, place, config) = two_clients();
+    let daemon = place.serve(&config);
+    daemon.grpc().token("it").expect("a token");
+    idp::down(&issuer);
+    issuer.set_client_secret(
+        "it",
+        tokend::core::secret::Secret::new("the-next-one".into()),
+    );
+    daemon.place.secret("it.secret", "the-next-one");
+    eventually(PATIENCE, || {
+        warnings(&daemon).contains("not in force yet").then_some(())
+    });
+    daemon.grpc().token("it").expect("the old one lives");
+    eventually(PATIENCE, || daemon.grpc().token("it").err());
+    idp::up(&issuer);
+    eventually(PATIENCE * 2, || daemon.grpc().token("it").ok());
+}
+
+#[test]
+fn trap_25_another_client_under_the_same_name_never_shares_a_token() {
+    if !is_root() {
+        return;
+    }
+    let (issuer, place, config) = two_clients();
+    place.open();
+    let permit = |client: &str, user: u32| {
+        config.replace("client_id = \"it\"", &format!("client_id = \"{client}\""))
+            + &format!("access = [{{ user = {user} }}]\n")
+    };
+    let (first, second) = (Who::user(65001), Who::user(65002));
+    let daemon =
+        place.serve(&("[server]\nsocket_mode = \"0666\"\n".to_owned() + &permit("it", 65001)));
+    let held = daemon
+        .grpc_as(Some(&first))
+        .token("it")
+        .expect("permitted")
+        .credential;
+    issuer.script_for(
+        tokend::dev::faults::Target::Client("other".into()),
+        tokend::dev::faults::Fault::RetryAfter(503, std::time::Duration::from_secs(2)),
+        tokend::dev::faults::Times::Next(1),
+    );
+    daemon.place.write(
+        "tokend.toml",
+        &("[server]\nsocket_mode = \"0666\"\n".to_owned() + &permit("other", 65002)),
+    );
+    let given = eventually(PATIENCE, || {
+        match daemon.grpc_as(Some(&second)).token("it") {
+            Ok(token) => Some(token.credential),
+            Err(why) => {
+                assert!(
+                    ["NOT_FOUND", "UNAVAILABLE"].contains(&why.code.as_str()),
+                    "{why:?}"
+                );
+                None
+            }
+        }
+    });
+    assert_eq!(
+        idp::claims(&issuer, None, &given.token)["client_id"],
+        "other"
+    );
+    assert_ne!(given.fingerprint, held.fingerprint);
+    assert_eq!(
+        daemon
+            .grpc_as(Some(&first))
+            .token("it")
+            .err()
+            .map(|why| why.code)
+            .as_deref(),
+        Some("NOT_FOUND")
+    );
 }
