@@ -9,6 +9,8 @@
 mod draw;
 mod schedule;
 #[cfg(test)]
+mod simulator;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

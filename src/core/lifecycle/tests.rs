@@ -1,5 +1,7 @@
 //! Each promise of the lifecycle in a few lines; the numbers are those of traps.md.
 
+mod simulation;
+
 use super::*;
 use crate::core::credential::{Fingerprinter, Scheme};
 use crate::core::secret::Secret;
