@@ -194,6 +194,9 @@ struct Held {
     rejected: bool,
     /// An attempt was made since the wall clock was seen running ahead.
     doubt_tried: bool,
+    /// The material changed while nobody was there. The next caller gets what the new material yields, and this one only
+    /// if that fails.
+    outdated: bool,
 }
 
 /// Renewals that callers caused by reporting a credential.
@@ -295,11 +298,7 @@ impl Lifecycle {
                 retry_after: None,
             });
         }
-        let repeated = self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.repeats > 0 && held.credential.lives(now, Duration::ZERO));
-        if self.doing.is_some() || (self.trouble.is_none() && !repeated) {
+        if self.doing.is_some() || (self.trouble.is_none() && !self.repeating(now)) {
             return Verdict::Wait;
         }
         Verdict::Refuse(self.refusal(now))
@@ -313,7 +312,25 @@ impl Lifecycle {
             .as_ref()
             .and_then(|held| held.credential.expires)
             .filter(|end| *end > now.boot);
-        [self.due(now), expiry].into_iter().flatten().min()
+        [self.due(now), self.look(now), expiry]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When to see whether somebody reads what a sleeping profile has published: readers make no event. When renewal is
+    /// due, and from then on after half of what is left, so that a reader is noticed while there is time to renew.
+    fn look(&self, now: Stamp) -> Option<BootTime> {
+        let held = self.held.as_ref()?;
+        let (due, end) = (held.due?, held.credential.expires?);
+        if self.doing.is_some() || self.awake(now) || held.outdated {
+            return None;
+        }
+        Some(if due > now.boot {
+            due
+        } else {
+            now.boot.plus((end.since(now.boot) / 2).max(self.rules.min_interval))
+        })
     }
 
     /// When the next attempt is planned; None while one is under way or none is wanted.
@@ -337,10 +354,13 @@ impl Lifecycle {
         self.asked = self.asked.max(Some(at));
     }
 
-    /// The best credential so far, usable or not.
+    /// The best credential so far, alive or not; None while one from before a change is kept back.
     #[must_use]
     pub fn held(&self) -> Option<&Arc<Credential>> {
-        self.held.as_ref().map(|held| &held.credential)
+        self.held
+            .as_ref()
+            .filter(|held| !held.outdated)
+            .map(|held| &held.credential)
     }
 
     /// The failures since the last success.
@@ -384,13 +404,13 @@ impl Lifecycle {
     fn servable(&self, now: Stamp, min_ttl: Duration) -> Option<&Arc<Credential>> {
         let held = self.held.as_ref()?;
         let credential = &held.credential;
-        if !credential.lives(now, min_ttl) {
+        if held.outdated || !credential.lives(now, min_ttl) {
             return None;
         }
         if credential.doubted(now) {
             // The boot clock may have stood still. A renewal decides; where none can be had, the wall clock does.
             let renewable = self.doing.is_some() || self.earliest <= now.boot;
-            if (renewable && !held.doubt_tried) || !credential.lives_by_wall(now) {
+            if (renewable && !held.doubt_tried) || !credential.lives_by_wall(now, min_ttl) {
                 return None;
             }
         }
@@ -400,6 +420,14 @@ impl Lifecycle {
     fn wants_for(&self, now: Stamp, min_ttl: Duration) -> bool {
         self.servable(now, min_ttl).is_none()
             && self.granted.is_none_or(|granted| min_ttl <= granted)
+            && !self.repeating(now)
+    }
+
+    /// The issuer hands out the same living credential again and again: asking more often yields nothing else.
+    fn repeating(&self, now: Stamp) -> bool {
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.repeats > 0 && held.credential.lives(now, Duration::ZERO))
     }
 
     /// Makes the next attempt due as soon as it is allowed.
@@ -476,6 +504,7 @@ impl Lifecycle {
             repeats,
             rejected,
             doubt_tried: false,
+            outdated: false,
         });
     }
 
@@ -509,6 +538,7 @@ impl Lifecycle {
             .max(now.boot.plus(asked_for));
         if let Some(held) = &mut self.held {
             held.doubt_tried = held.credential.doubted(now);
+            held.outdated = false;
             // Due already, or this attempt was made for a caller: either way it is tried again.
             held.due = held.due.map(|due| due.min(self.earliest));
         }
@@ -540,20 +570,17 @@ impl Lifecycle {
         } else {
             now.boot.max(self.started.plus(self.rules.min_interval))
         };
-        if self.awake(now) {
-            self.hurry();
-        } else {
-            // Nobody waits for it; the next caller gets what the new material yields.
-            self.held = None;
+        self.hurry();
+        if !self.awake(now)
+            && let Some(held) = &mut self.held
+        {
+            held.outdated = true;
         }
     }
 
     fn refusal(&self, now: Stamp) -> Refusal {
-        let retry_after = Some(
-            self.earliest
-                .since(now.boot)
-                .max(self.rules.min_interval / 10),
-        );
+        let next = self.due(now).unwrap_or(self.earliest);
+        let retry_after = Some(next.since(now.boot).max(self.rules.min_interval / 10));
         match &self.trouble {
             Some(trouble) => Refusal {
                 kind: match trouble.failure.kind {

@@ -59,6 +59,9 @@ pub enum Said {
     For(Nanos),
 }
 
+/// In place of the number of an attempt: the one in flight, so that a script stays meaningful when parts are left out.
+pub const IN_FLIGHT: u64 = 0;
+
 /// Something that happens to a profile.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {

@@ -193,7 +193,7 @@ impl Driver {
     fn step(&mut self, input: Input, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
         let now = self.clocks.now();
         if let Some(script) = &mut self.script {
-            script.push(now, input.clone());
+            script.push(now, input.clone(), self.oracle.in_flight());
         }
         self.lived.events += 1;
         let step = self.oracle.step(now, &input)?;
@@ -381,11 +381,8 @@ impl Driver {
         } else {
             Input::Change
         };
-        let before = self.attempt.take();
-        self.attempt = before;
-        self.step(input, coverage, weather)?;
-        // The broker gives an attempt up only when a newer one starts: till then its answer comes, and is void.
-        Ok(())
+        // The broker gives an attempt up only when a newer one starts: till then its answer may come, and is void.
+        self.step(input, coverage, weather)
     }
 
     fn min_ttl(&mut self) -> Nanos {
@@ -439,7 +436,7 @@ impl Driver {
     /// Callers come at their own rate, and at the moments at which something changes.
     fn plan_next_call(&mut self, now: Moment) {
         let wake = self.oracle.wake_at(now);
-        let mean = wake.map_or(self.nominal, |wake| wake - now.boot) / self.rate;
+        let mean = wake.map_or(self.nominal, |wake| wake.saturating_sub(now.boot)) / self.rate;
         let mean = mean.clamp(MILLISECOND, HOUR);
         let border = self.dice.one_of(&self.oracle.borders());
         self.call = match border {

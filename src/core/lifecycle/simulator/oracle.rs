@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use self::books::{Books, Outcome};
 use super::coverage::Kind;
-use super::{Input, Moment, Nanos, Said};
+use super::{IN_FLIGHT, Input, Moment, Nanos, Said};
 use crate::core::credential::{Credential, Fingerprint, Issued, Lifetime, Scheme};
 use crate::core::failure::Failure;
 use crate::core::lifecycle::{Event, Lifecycle, State, Verdict};
@@ -128,12 +128,18 @@ impl Oracle {
                 token,
                 asked,
                 said,
-            } => self.grant(now, *attempt, *token, *asked, *said)?,
+            } => {
+                let attempt = self.number(*attempt);
+                self.grant(now, attempt, *token, *asked, *said)?
+            }
             Input::Fail {
                 attempt,
                 permanent,
                 retry_after,
-            } => self.fail(now, *attempt, *permanent, *retry_after)?,
+            } => {
+                let attempt = self.number(*attempt);
+                self.fail(now, attempt, *permanent, *retry_after)?
+            }
             Input::Report(token) => {
                 let held = self.books.reported(now, *token);
                 self.handle(
@@ -163,6 +169,19 @@ impl Oracle {
             kind,
             fetch: self.fetch,
         })
+    }
+
+    /// The attempt that is meant.
+    fn number(&self, attempt: u64) -> u64 {
+        if attempt == IN_FLIGHT {
+            self.books.in_flight.unwrap_or(IN_FLIGHT)
+        } else {
+            attempt
+        }
+    }
+
+    pub fn in_flight(&self) -> Option<u64> {
+        self.books.in_flight
     }
 
     fn ask(&mut self, now: Moment, min_ttl: Nanos) -> Result<Kind, String> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::oracle::Oracle;
-use super::{Input, Moment, Nanos, Said};
+use super::{IN_FLIGHT, Input, Moment, Nanos, Said};
 use crate::core::profile::Refresh;
 
 /// Seed and rules of a lifecycle, and all that happened to it.
@@ -24,7 +24,12 @@ impl Script {
         }
     }
 
-    pub fn push(&mut self, now: Moment, input: Input) {
+    pub fn push(&mut self, now: Moment, mut input: Input, in_flight: Option<u64>) {
+        if let Input::Grant { attempt, .. } | Input::Fail { attempt, .. } = &mut input
+            && Some(*attempt) == in_flight
+        {
+            *attempt = IN_FLIGHT;
+        }
         self.lines.push((now, input));
     }
 
@@ -86,7 +91,7 @@ impl Script {
         for line in lines {
             let mut words = line.split_whitespace();
             let now = parse_moment(&mut words)?;
-            script.push(now, parse_input(&mut words)?);
+            script.push(now, parse_input(&mut words)?, None);
         }
         Some(script)
     }
