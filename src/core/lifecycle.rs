@@ -188,6 +188,8 @@ struct Held {
     credential: Arc<Credential>,
     /// Its replacement is due; None: never by itself.
     due: Option<BootTime>,
+    /// The life that the issuer stated for it, as of `credential.obtained`; None: unlimited.
+    stated: Option<Duration>,
     /// How often the issuer has returned this same one again.
     repeats: u32,
     /// An API has refused it.
@@ -197,6 +199,13 @@ struct Held {
     /// The material changed while nobody was there. The next caller gets what the new material yields, and this one only
     /// if that fails.
     outdated: bool,
+}
+
+impl Held {
+    /// Whether an issuer that repeats it states less life than before.
+    fn counted_down_to(&self, stated: Option<Duration>) -> bool {
+        stated.is_some_and(|life| self.stated.is_none_or(|before| life < before))
+    }
 }
 
 /// Renewals that callers caused by reporting a credential.
@@ -460,7 +469,8 @@ impl Lifecycle {
             .held
             .as_ref()
             .filter(|held| held.credential.fingerprint == fingerprint);
-        let mut expires = self.end_of_life(&issued);
+        let stated = self.stated(&issued);
+        let mut expires = stated.map(|life| self.end_of_life(issued.asked_at.boot, life));
         if let Some(before) = same.and_then(|held| held.credential.expires) {
             // The same credential cannot live longer than it was first said to.
             expires = Some(expires.map_or(before, |end| end.min(before)));
@@ -473,6 +483,14 @@ impl Lifecycle {
             };
             return self.failed(now, Failure::transient(message));
         }
+        // The same statement again may come from a cache, and then a boot clock that has stood still since the first one is
+        // still wrong. An issuer that counts down has looked at its clock.
+        let (obtained, stated) = match same {
+            Some(held) if !held.counted_down_to(stated) => {
+                (held.credential.obtained, held.stated)
+            }
+            _ => (issued.asked_at, stated),
+        };
         let repeats = same.map_or(0, |held| held.repeats + 1);
         let rejected = same.is_some_and(|held| held.rejected);
         let due = expires.map(|end| {
@@ -487,36 +505,40 @@ impl Lifecycle {
             self.granted = expires.map(|end| end.since(issued.asked_at.boot));
         }
         self.trouble = None;
+        let credential = Credential {
+            token: issued.token,
+            scheme: issued.scheme,
+            scopes: issued.scopes,
+            confirmation: issued.confirmation,
+            fingerprint,
+            generation: self.generation,
+            obtained,
+            expires,
+            refresh_at: due,
+            clock_skew: issued.clock_skew,
+        };
         self.held = Some(Held {
-            credential: Arc::new(Credential {
-                token: issued.token,
-                scheme: issued.scheme,
-                scopes: issued.scopes,
-                confirmation: issued.confirmation,
-                fingerprint,
-                generation: self.generation,
-                obtained: issued.asked_at,
-                expires,
-                refresh_at: due,
-                clock_skew: issued.clock_skew,
-            }),
+            doubt_tried: repeats > 0 && credential.doubted(now),
+            credential: Arc::new(credential),
             due,
+            stated,
             repeats,
             rejected,
-            doubt_tried: false,
             outdated: false,
         });
     }
 
+    fn stated(&self, issued: &Issued) -> Option<Duration> {
+        match issued.lifetime {
+            Lifetime::Unlimited => None,
+            Lifetime::Unknown => Some(self.rules.default_lifetime),
+            Lifetime::For(life) => Some(life),
+        }
+    }
+
     /// The moment before it was asked for, plus its life, less the margin.
-    fn end_of_life(&self, issued: &Issued) -> Option<BootTime> {
-        let life = match issued.lifetime {
-            Lifetime::Unlimited => return None,
-            Lifetime::Unknown => self.rules.default_lifetime,
-            Lifetime::For(life) => life,
-        };
-        let margin = self.rules.margin.min(life / 10);
-        Some(issued.asked_at.boot.plus(life - margin))
+    fn end_of_life(&self, asked_at: BootTime, life: Duration) -> BootTime {
+        asked_at.plus(life - self.rules.margin.min(life / 10))
     }
 
     fn failed(&mut self, now: Stamp, failure: Failure) {

@@ -281,6 +281,9 @@ impl Oracle {
     fn handle(&mut self, now: Moment, event: Event) -> Result<(), String> {
         let stamp = now.stamp();
         let reaction = self.life.handle(stamp, event);
+        if let (Some(held), Some(credential)) = (&mut self.books.held, self.life.held()) {
+            held.planned = credential.refresh_at.map(|at| nanos(at.0));
+        }
         if let Some(attempt) = reaction.fetch {
             self.books.started(now, &self.rules, attempt)?;
             self.fetch = Some(attempt);

@@ -156,6 +156,11 @@ impl Books {
         if let Some((_, interval)) = &mut self.last_start {
             *interval = (*interval).min(nanos(rules.min_interval));
         }
+        if let Some(held) = &mut self.held
+            && let Some((_, life)) = held.statement
+        {
+            held.allowance += halvings(life, rules);
+        }
     }
 
     pub fn changed(&mut self, now: Moment, rules: &Refresh) {
@@ -278,9 +283,6 @@ impl Books {
         }
         self.generation += 1;
         self.granted = less_margin;
-        let halvings = life.map_or(0, |life| {
-            (life / nanos(rules.min_interval).max(1)).max(1).ilog2()
-        });
         self.held = Some(Held {
             token,
             generation: self.generation,
@@ -289,7 +291,7 @@ impl Books {
             planned: None,
             reported: false,
             repeats: 0,
-            allowance: i64::from(halvings) + 6,
+            allowance: life.map_or(0, |life| halvings(life, rules)) + 6,
             was_doubted: false,
             arrived_with: end.map_or(Nanos::MAX, |end| end - now.boot),
         });
@@ -430,6 +432,12 @@ impl Held {
             _ => true,
         }
     }
+}
+
+/// How often a life can be halved until the minimum interval is reached.
+fn halvings(life: Nanos, rules: &Refresh) -> i64 {
+    let intervals = (life / nanos(rules.min_interval).max(1)).max(1);
+    i64::from(intervals.ilog2())
 }
 
 fn elapsed(from: Moment, to: Moment) -> (i128, i128) {

@@ -44,7 +44,10 @@ impl Oracle {
                     )),
                 }
             }
-            Verdict::Refuse(_) if lives && min_ttl == 0 && !books.outdated => {
+            // Of a sleeping profile nobody has asked: the first who does wakes it.
+            Verdict::Refuse(_)
+                if lives && min_ttl == 0 && !books.outdated && books.awake(&self.rules, now) =>
+            {
                 match books.held.as_ref().is_some_and(|held| held.lives_by_wall(now)) {
                     true => Err("refused although it lives by both clocks".to_owned()),
                     false => Ok(()),
@@ -91,13 +94,13 @@ impl Oracle {
         }
     }
 
-    fn books_agree(&mut self, now: Moment, kind: Kind) -> Result<(), String> {
-        let books = &mut self.books;
+    fn books_agree(&self, now: Moment, kind: Kind) -> Result<(), String> {
+        let books = &self.books;
         let failing = self.life.trouble().map(|trouble| trouble.failures);
         if failing != books.row.as_ref().map(|row| row.failures) {
             return Err(format!("stale is wrong: {failing:?} failures"));
         }
-        match (self.life.held(), &mut books.held) {
+        match (self.life.held(), &books.held) {
             (Some(credential), Some(held)) => {
                 if credential.generation != held.generation {
                     return Err(format!(
@@ -109,7 +112,6 @@ impl Oracle {
                 if end != held.end {
                     return Err(format!("expires at {end:?} instead of {:?}", held.end));
                 }
-                held.planned = credential.refresh_at.map(|at| nanos(at.0));
                 if matches!(kind, Kind::New | Kind::Repeated)
                     && let (Some(planned), Some(end)) = (held.planned, end)
                     && planned >= end.max(now.boot + nanos(self.rules.min_interval) + 1)
