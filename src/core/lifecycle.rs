@@ -190,6 +190,8 @@ struct Held {
     due: Option<BootTime>,
     /// The life that the issuer stated for it, as of `credential.obtained`; None: unlimited.
     stated: Option<Duration>,
+    /// Life that was left when it came, which is what a caller could get at best; None: unlimited.
+    arrived_with: Option<Duration>,
     /// How often the issuer has returned this same one again.
     repeats: u32,
     /// An API has refused it.
@@ -307,7 +309,8 @@ impl Lifecycle {
                 retry_after: None,
             });
         }
-        if self.doing.is_some() || (self.trouble.is_none() && !self.repeating(now)) {
+        let nothing_known = self.trouble.is_none() && !self.repeating(now);
+        if self.doing.is_some() || nothing_known && !self.too_slow_for(min_ttl) {
             return Verdict::Wait;
         }
         Verdict::Refuse(self.refusal(now))
@@ -382,14 +385,16 @@ impl Lifecycle {
     #[must_use]
     pub fn state(&self, now: Stamp) -> State {
         let usable = self.servable(now, Duration::ZERO).is_some();
+        let idle = self.doing.is_none() && !self.awake(now);
         match (&self.trouble, usable) {
             (None, true) => State::Fresh,
             (Some(_), true) => State::Stale,
+            // Nobody knows whether what failed then would fail now.
+            (_, false) if idle => State::Asleep,
             (Some(trouble), false) if trouble.failure.kind == FailureKind::Permanent => {
                 State::Rejected
             }
             (Some(_), false) => State::Backoff,
-            (None, false) if self.doing.is_none() && self.due(now).is_none() => State::Asleep,
             (None, false) => State::Fetching,
         }
     }
@@ -437,6 +442,14 @@ impl Lifecycle {
         self.held
             .as_ref()
             .is_some_and(|held| held.repeats > 0 && held.credential.lives(now, Duration::ZERO))
+    }
+
+    /// The newest credential had lost too much of its life on the way already. Whoever waits on may do so for ever.
+    fn too_slow_for(&self, min_ttl: Duration) -> bool {
+        self.held
+            .as_ref()
+            .and_then(|held| held.arrived_with)
+            .is_some_and(|left| min_ttl > left)
     }
 
     /// Makes the next attempt due as soon as it is allowed.
@@ -519,6 +532,7 @@ impl Lifecycle {
         };
         self.held = Some(Held {
             doubt_tried: repeats > 0 && credential.doubted(now),
+            arrived_with: expires.map(|end| end.since(now.boot)),
             credential: Arc::new(credential),
             due,
             stated,
@@ -615,8 +629,12 @@ impl Lifecycle {
             },
             None => Refusal {
                 kind: RefusalKind::Unavailable,
-                message: "the identity provider keeps returning the same token, and it does not live that long any more"
-                    .to_owned(),
+                message: if self.repeating(now) {
+                    "the identity provider keeps returning the same token, and it does not live that long any more"
+                } else {
+                    "the identity provider is so slow that its tokens do not live that long any more when they arrive"
+                }
+                .to_owned(),
                 oauth_error: None,
                 retry_after,
             },

@@ -37,6 +37,8 @@ pub struct Lived {
 struct Attempt {
     number: u64,
     at: Nanos,
+    /// What the issuer was up to when it was asked.
+    mode: Mode,
     answer: Option<Input>,
 }
 
@@ -50,7 +52,7 @@ pub struct Driver {
     nominal: Nanos,
     attempt: Option<Attempt>,
     /// Answers to attempts that were given up and come all the same.
-    late: Vec<(Nanos, Input)>,
+    late: Vec<(Nanos, Mode, Input)>,
     call: Nanos,
     /// Somebody will repair what the issuer refuses.
     repair: Option<Nanos>,
@@ -134,7 +136,7 @@ impl Driver {
                 .oracle
                 .wake_at(now)
                 .map(|boot| self.clocks.truth_of(boot));
-            let late = self.late.iter().map(|(at, _)| *at).min();
+            let late = self.late.iter().map(|(at, ..)| *at).min();
             let attempt = self.attempt.as_ref().map(|attempt| attempt.at);
             let change = self.changes.next_at();
             let never = Nanos::MAX;
@@ -169,10 +171,10 @@ impl Driver {
                 1 => self.step(Input::Tick, coverage, weather)?,
                 2 => self.attempt_moves_on(coverage, weather)?,
                 3 => {
-                    let first = self.late.iter().position(|(other, _)| *other == at);
+                    let first = self.late.iter().position(|(other, ..)| *other == at);
                     if let Some(first) = first {
-                        let (_, input) = self.late.swap_remove(first);
-                        self.step(input, coverage, weather)?;
+                        let (_, mode, input) = self.late.swap_remove(first);
+                        self.step_in(mode, input, coverage, weather)?;
                     }
                 }
                 4 => {
@@ -191,13 +193,24 @@ impl Driver {
     }
 
     fn step(&mut self, input: Input, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
+        self.step_in(self.mode, input, coverage, weather)
+    }
+
+    /// Results count for what the issuer was up to when it was asked.
+    fn step_in(
+        &mut self,
+        mode: Mode,
+        input: Input,
+        coverage: &mut Coverage,
+        weather: Weather,
+    ) -> Result<(), String> {
         let now = self.clocks.now();
         if let Some(script) = &mut self.script {
             script.push(now, input.clone(), self.oracle.in_flight());
         }
         self.lived.events += 1;
         let step = self.oracle.step(now, &input)?;
-        coverage.count(&step, self.mode, weather);
+        coverage.count(&step, mode, weather);
         if let Some(number) = step.fetch {
             self.lived.attempts += 1;
             // The one before was given up, and its answer may be on its way already.
@@ -210,6 +223,7 @@ impl Driver {
             self.attempt = Some(Attempt {
                 number,
                 at: now.truth + queue,
+                mode: self.mode,
                 answer: None,
             });
         }
@@ -219,12 +233,13 @@ impl Driver {
     fn give_up(&mut self) {
         if let Some(Attempt {
             at,
+            mode,
             answer: Some(answer),
             ..
         }) = self.attempt.take()
             && self.late.len() < 4
         {
-            self.late.push((at, answer));
+            self.late.push((at, mode, answer));
         }
     }
 
@@ -261,11 +276,12 @@ impl Driver {
             return Ok(());
         };
         if let Some(answer) = attempt.answer {
-            return self.step(answer, coverage, weather);
+            return self.step_in(attempt.mode, answer, coverage, weather);
         }
         let (latency, answer) = self.issuer(attempt.number);
         self.attempt = Some(Attempt {
             at: self.clocks.truth + latency,
+            mode: self.mode,
             answer: Some(answer),
             ..attempt
         });

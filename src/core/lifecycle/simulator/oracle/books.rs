@@ -133,7 +133,8 @@ impl Books {
         self.seen(now);
         let possible = self.granted.is_none_or(|granted| min_ttl <= granted);
         // An issuer that repeats itself is not asked more often because somebody wants what it does not give.
-        if possible && !self.lives(now, min_ttl) && !self.repeated_and_alive(now) {
+        let unmet = !self.lives(now, min_ttl) || self.doubted(now);
+        if possible && unmet && !self.repeated_and_alive(now) {
             self.hurry = true;
         }
     }

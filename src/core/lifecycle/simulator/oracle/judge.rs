@@ -14,14 +14,14 @@ impl Oracle {
             Input::Ask(min_ttl) | Input::Read(min_ttl) => *min_ttl,
             _ => 0,
         };
-        self.answers_are_right(now, 0)?;
-        if wanted > 0 {
-            self.answers_are_right(now, wanted)?;
-        }
         self.books_agree(now, kind)?;
         self.books.note_doubt(now)?;
         // A void result may come before the tick that is due: it does nothing, so nothing is started either.
         if kind != Kind::Void {
+            self.answers_are_right(now, 0)?;
+            if wanted > 0 {
+                self.answers_are_right(now, wanted)?;
+            }
             self.plans_are_right(now)?;
         }
         self.plans_are_kept(now, kind)
@@ -169,6 +169,10 @@ impl Oracle {
         if state.available() != (self.serves(now) || state == State::Asleep) {
             return Err(format!("{state:?} is not what a caller would find"));
         }
+        let idle = books.in_flight.is_none() && !books.awake(&self.rules, now);
+        if (state == State::Asleep) != (idle && !self.serves(now)) {
+            return Err(format!("{state:?}, and idle is {idle}"));
+        }
         if books.in_flight.is_some() {
             return match due {
                 Some(_) => Err("the next attempt is planned while one is in flight".to_owned()),
@@ -249,6 +253,7 @@ impl Oracle {
                 if only_looked
                     && before.awake == seen.awake
                     && before.doubted == seen.doubted
+                    && before.due.is_none_or(|due| due > now.boot)
                     && before.due != seen.due =>
             {
                 Err(format!(
