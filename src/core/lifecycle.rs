@@ -335,7 +335,8 @@ impl Lifecycle {
     fn look(&self, now: Stamp) -> Option<BootTime> {
         let held = self.held.as_ref()?;
         let (due, end) = (held.due?, held.credential.expires?);
-        if self.doing.is_some() || self.awake(now) || held.outdated {
+        let unread = held.outdated || end <= now.boot;
+        if self.doing.is_some() || self.awake(now) || unread {
             return None;
         }
         Some(if due > now.boot {

@@ -159,27 +159,43 @@ fn row(state: State, doing: bool, kind: Kind) -> usize {
     (state as usize * 2 + usize::from(doing)) * 15 + kind as usize
 }
 
-/// What can be met at all. All else is an error when it is met, and these are errors when they are met too rarely.
+/// What can be met at all. All else is an error when it is met, and this is an error when it is met too rarely.
 fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
+    let mode = Mode::ALL.get(condition).copied();
+    let weather = condition.checked_sub(Mode::ALL.len()).map(|at| WEATHERS[at]);
     let served = matches!(state, State::Fresh | State::Stale);
-    let weather = condition.checked_sub(8).map(|at| WEATHERS[at]);
-    let result = matches!(
-        kind,
-        Kind::New
-            | Kind::Repeated
-            | Kind::Dead
-            | Kind::Unlimited
-            | Kind::Transient
-            | Kind::RetryAfter
-            | Kind::Permanent
-    );
+    // Results count for what the issuer was up to when it was asked.
+    let answers: &[Mode] = match kind {
+        Kind::New | Kind::Dead => &[
+            Mode::Healthy,
+            Mode::Slow,
+            Mode::Limiting,
+            Mode::Repeating,
+            Mode::Odd,
+            Mode::Revoking,
+        ],
+        Kind::Repeated => &[Mode::Repeating, Mode::Odd],
+        Kind::Unlimited => &[Mode::Odd],
+        Kind::Transient => &[Mode::Down, Mode::Slow, Mode::Limiting, Mode::Refusing],
+        Kind::RetryAfter => &[Mode::Limiting],
+        Kind::Permanent => &[Mode::Refusing],
+        _ => &Mode::ALL,
+    };
+    let result = answers.len() < Mode::ALL.len();
     // Nothing sleeps while an attempt is in flight; without one, no result is accepted.
     if state == State::Asleep && doing || result && !doing {
         return false;
     }
-    // Nothing to read where nothing is served.
+    // Nothing is read where nothing is served, and nothing while it is doubted.
     if kind == Kind::Read && (!served || weather == Some(Weather::Doubt)) {
         return false;
     }
-    true
+    // What can be repeated is alive. That it is not served in these states needs a doubt.
+    if kind == Kind::Repeated
+        && matches!(state, State::Backoff | State::Rejected)
+        && matches!(weather, Some(Weather::Steady | Weather::Late))
+    {
+        return false;
+    }
+    mode.is_none_or(|mode| answers.contains(&mode))
 }

@@ -151,10 +151,10 @@ impl Driver {
             ]
             .map(|at| at.unwrap_or(never));
             let at = next.iter().copied().min().unwrap_or(never);
-            let weather = if at < self.clocks.truth {
-                Weather::Late
-            } else if self.oracle.doubted(now) {
+            let weather = if self.oracle.doubted(now) {
                 Weather::Doubt
+            } else if at < self.clocks.truth {
+                Weather::Late
             } else {
                 Weather::Steady
             };
@@ -298,6 +298,11 @@ impl Driver {
             retry_after,
         };
         let life = self.nominal / 10 * dice.between(8, 12);
+        if self.minting() && self.dice.permille(10) {
+            // Over before it is there.
+            return (2 * SECOND + quick, self.mint(attempt, SECOND));
+        }
+        let dice = &mut self.dice;
         match self.mode {
             Mode::Healthy | Mode::Revoking => (quick, self.mint(attempt, life)),
             Mode::Down if dice.permille(300) => (DEADLINE, fail(false, None)),
@@ -340,6 +345,10 @@ impl Driver {
         }
     }
 
+    fn minting(&self) -> bool {
+        !matches!(self.mode, Mode::Down | Mode::Refusing)
+    }
+
     fn mint(&mut self, attempt: u64, life: Nanos) -> Input {
         // Issuers speak in seconds.
         let life = (life / SECOND).max(1) * SECOND;
@@ -371,6 +380,9 @@ impl Driver {
         let left = life_of_it.saturating_sub(asked.truth - made);
         let said = match self.repetition {
             Repetition::Full if left == 0 && self.dice.permille(300) => {
+                return self.mint(attempt, life);
+            }
+            _ if life_of_it == Nanos::MAX && self.oracle.held() != Some(token) => {
                 return self.mint(attempt, life);
             }
             Repetition::Full if life_of_it == Nanos::MAX => Said::Unlimited,
@@ -414,7 +426,8 @@ impl Driver {
         let now = self.clocks.now();
         let held = self.oracle.held();
         let reports = if self.mode == Mode::Revoking { 400 } else { 40 };
-        let reload = if self.oracle.unlimited() { 60 } else { 12 };
+        let busy = self.attempt.is_some();
+        let reload = if self.oracle.unlimited() || busy { 60 } else { 12 };
         if self.dice.permille(reports) {
             let token = match held {
                 Some(token) if self.dice.permille(750) => token,
@@ -425,7 +438,10 @@ impl Driver {
             }
         } else if self.dice.permille(reload) {
             self.reload(coverage, weather)?;
-        } else if self.dice.permille(15) {
+        } else if self.dice.permille(if busy { 70 } else { 15 }) {
+            // Whoever ticks more often than planned changes nothing.
+            self.step(Input::Tick, coverage, weather)?;
+        } else if self.dice.permille(if busy { 80 } else { 15 }) {
             let attempt = self.dice.below(self.lived.attempts + 3);
             let void = self.attempt.as_ref().is_none_or(|one| one.number != attempt);
             if void {
@@ -455,6 +471,12 @@ impl Driver {
         let mean = wake.map_or(self.nominal, |wake| wake.saturating_sub(now.boot)) / self.rate;
         let mean = mean.clamp(MILLISECOND, HOUR);
         let border = self.dice.one_of(&self.oracle.borders());
+        if let Some(attempt) = &self.attempt
+            && self.dice.permille(200)
+        {
+            self.call = now.truth + self.dice.below(attempt.at.saturating_sub(now.truth) + 1);
+            return;
+        }
         self.call = match border {
             Some(border) if border > now.boot && self.dice.permille(100) => {
                 let border = self.clocks.truth_of(border);

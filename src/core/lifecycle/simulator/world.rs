@@ -120,6 +120,8 @@ pub struct Changes {
     host: Dice,
     issuer: Dice,
     calm: bool,
+    /// Its clocks change this often for each life of a token.
+    storms: Nanos,
     next_host: Nanos,
     next_issuer: Nanos,
     /// The wall clock was stopped with the machine and will be set right.
@@ -135,6 +137,7 @@ impl Changes {
             scale,
             // A quarter of the worlds have honest clocks: there the oracle grants no tolerance at all.
             calm: host.permille(250),
+            storms: host.one_of(&[1, 1, 1, 30, 300]),
             next_host: 1000 * SECOND + host.spread(SECOND, 4 * scale),
             next_issuer: 1000 * SECOND,
             host,
@@ -155,10 +158,13 @@ impl Changes {
 
     pub fn take(&mut self) -> Change {
         if self.next_issuer <= self.next_host {
-            self.issuer_change()
-        } else {
-            self.host_change()
+            return self.issuer_change();
         }
+        let change = self.host_change();
+        if let Change::Suspend(by) | Change::Pause(by) | Change::Freeze(by) = change {
+            self.next_host += by;
+        }
+        change
     }
 
     fn issuer_change(&mut self) -> Change {
@@ -184,7 +190,10 @@ impl Changes {
 
     fn host_change(&mut self) -> Change {
         let dice = &mut self.host;
-        self.next_host += dice.spread(self.scale / 100 + 1, 8 * self.scale);
+        self.next_host += dice.spread(
+            self.scale / 100 / self.storms + 1,
+            8 * self.scale / self.storms,
+        );
         let long = self.scale.max(2 * MINUTE);
         if let Some(owed) = self.owed.take() {
             return Change::Step(i64::try_from(owed).expect("hours"));

@@ -225,6 +225,10 @@ impl Oracle {
                     ),
                 }
             }
+            // Nothing can be read, so there is nothing to look for.
+            _ if !books.lives(now, 0) && wake.is_some() => {
+                Err("a sleeping profile without a credential is woken".to_owned())
+            }
             _ => Ok(()),
         }
     }
