@@ -176,9 +176,15 @@ fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
         ],
         Kind::Repeated => &[Mode::Repeating, Mode::Odd],
         Kind::Unlimited => &[Mode::Odd],
-        Kind::Transient => &[Mode::Down, Mode::Slow, Mode::Limiting, Mode::Refusing],
+        Kind::Transient => &[
+            Mode::Down,
+            Mode::Slow,
+            Mode::Limiting,
+            Mode::Repeating,
+            Mode::Refusing,
+        ],
         Kind::RetryAfter => &[Mode::Limiting],
-        Kind::Permanent => &[Mode::Refusing],
+        Kind::Permanent => &[Mode::Repeating, Mode::Refusing],
         _ => &Mode::ALL,
     };
     let result = answers.len() < Mode::ALL.len();

@@ -6,7 +6,7 @@ use super::coverage::{Coverage, Weather};
 use super::oracle::Oracle;
 use super::script::Script;
 use super::world::{Change, Changes, Clocks, ISSUERS, Mode, Repetition};
-use super::{Dice, HOUR, Input, MILLISECOND, MINUTE, Moment, Nanos, SECOND, Said};
+use super::{Dice, HOUR, IN_FLIGHT, Input, MILLISECOND, MINUTE, Moment, Nanos, SECOND, Said};
 use crate::core::profile::Refresh;
 
 /// One attempt is given up by the broker after this.
@@ -330,13 +330,17 @@ impl Driver {
             },
             Mode::Refusing if dice.permille(100) => (quick, fail(false, None)),
             Mode::Refusing => (quick, fail(true, None)),
-            Mode::Repeating => (quick, self.repeat(attempt, life)),
+            Mode::Repeating => match dice.below(100) {
+                0..15 => (quick, fail(false, None)),
+                15..25 => (quick, fail(true, None)),
+                _ => (quick, self.repeat(attempt, life)),
+            },
             Mode::Odd => match dice.below(16) {
                 0 => (quick, self.mint_as(attempt, Said::For(MILLISECOND))),
                 1..4 => (2 * SECOND + quick, self.mint_as(attempt, Said::For(SECOND))),
                 4 => (quick, self.mint_as(attempt, Said::For(100 * 365 * 24 * HOUR))),
-                5 => (quick, self.mint_as(attempt, Said::Unlimited)),
-                6..9 => (quick, self.mint_as(attempt, Said::Unknown)),
+                5..7 => (quick, self.mint_as(attempt, Said::Unlimited)),
+                7..9 => (quick, self.mint_as(attempt, Said::Unknown)),
                 9..11 => (quick, self.mint(attempt, life * 50)),
                 11..13 => (quick, self.mint(attempt, life / 50)),
                 13 => (quick, self.repeat(attempt, life)),
@@ -422,46 +426,56 @@ impl Driver {
         }
     }
 
+    /// What callers, reporters and reloads do. Rare states see a bit of everything, or they would stay unexplored.
     fn caller(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
         let now = self.clocks.now();
-        let held = self.oracle.held();
+        let explore = self.attempt.is_some() || self.oracle.asleep(now);
         let reports = if self.mode == Mode::Revoking { 400 } else { 40 };
-        let busy = self.attempt.is_some();
-        let reload = if self.oracle.unlimited() || busy { 60 } else { 12 };
-        if self.dice.permille(reports) {
-            let token = match held {
-                Some(token) if self.dice.permille(750) => token,
-                _ => self.dice.below(self.tokens + 2),
-            };
-            for _ in 0..self.dice.one_of(&[1, 1, 1, 2, 20]) {
-                self.step(Input::Report(token), coverage, weather)?;
+        let reload = if self.oracle.unlimited() { 60 } else { 12 };
+        match self.dice.below(1000) {
+            roll if roll < if explore { 250 } else { reports } => {
+                self.report(coverage, weather)?;
             }
-        } else if self.dice.permille(reload) {
-            self.reload(coverage, weather)?;
-        } else if self.dice.permille(if busy { 70 } else { 15 }) {
-            // Whoever ticks more often than planned changes nothing.
-            self.step(Input::Tick, coverage, weather)?;
-        } else if self.dice.permille(if busy { 80 } else { 15 }) {
-            let attempt = self.dice.below(self.lived.attempts + 3);
-            let void = self.attempt.as_ref().is_none_or(|one| one.number != attempt);
-            if void {
-                let (_, input) = self.issuer(attempt);
+            _ if self.dice.permille(if explore { 100 } else { reload }) => {
+                self.reload(coverage, weather)?;
+            }
+            _ if self.dice.permille(if explore { 150 } else { 15 }) => {
+                // Whoever ticks more often than planned changes nothing.
+                self.step(Input::Tick, coverage, weather)?;
+            }
+            _ if self.dice.permille(if explore { 250 } else { 20 }) => {
+                let attempt = self.dice.below(self.lived.attempts + 3);
+                if self.oracle.in_flight() != Some(attempt) && attempt != IN_FLIGHT {
+                    let (_, input) = self.issuer(attempt);
+                    self.step(input, coverage, weather)?;
+                }
+            }
+            _ => {
+                let min_ttl = if self.dice.permille(250) {
+                    self.min_ttl()
+                } else {
+                    0
+                };
+                let input = if self.dice.permille(if explore { 400 } else { 150 }) {
+                    Input::Ask(min_ttl)
+                } else {
+                    Input::Read(min_ttl)
+                };
                 self.step(input, coverage, weather)?;
             }
-        } else {
-            let min_ttl = if self.dice.permille(250) {
-                self.min_ttl()
-            } else {
-                0
-            };
-            let input = if self.dice.permille(150) {
-                Input::Ask(min_ttl)
-            } else {
-                Input::Read(min_ttl)
-            };
-            self.step(input, coverage, weather)?;
         }
         self.plan_next_call(now);
+        Ok(())
+    }
+
+    fn report(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
+        let token = match self.oracle.held() {
+            Some(token) if self.dice.permille(650) => token,
+            _ => self.dice.below(self.tokens + 2),
+        };
+        for _ in 0..self.dice.one_of(&[1, 1, 1, 2, 10]) {
+            self.step(Input::Report(token), coverage, weather)?;
+        }
         Ok(())
     }
 
@@ -472,7 +486,7 @@ impl Driver {
         let mean = mean.clamp(MILLISECOND, HOUR);
         let border = self.dice.one_of(&self.oracle.borders());
         if let Some(attempt) = &self.attempt
-            && self.dice.permille(200)
+            && self.dice.permille(if self.oracle.fails() { 900 } else { 250 })
         {
             self.call = now.truth + self.dice.below(attempt.at.saturating_sub(now.truth) + 1);
             return;

@@ -44,8 +44,6 @@ pub struct Oracle {
 #[derive(Clone, Copy)]
 struct Waiter {
     min_ttl: Nanos,
-    /// Attempts that had been completed when it came.
-    since: u64,
 }
 
 /// More callers wait at once for no more insight.
@@ -85,6 +83,15 @@ impl Oracle {
 
     pub fn unlimited(&self) -> bool {
         self.books.unlimited()
+    }
+
+    pub fn asleep(&self, now: Moment) -> bool {
+        self.life.state(now.stamp()) == State::Asleep
+    }
+
+    /// Whether the last attempt failed.
+    pub fn fails(&self) -> bool {
+        self.life.trouble().is_some()
     }
 
     pub fn doubted(&self, now: Moment) -> bool {
@@ -187,10 +194,7 @@ impl Oracle {
     fn ask(&mut self, now: Moment, min_ttl: Nanos) -> Result<Kind, String> {
         self.books.asked(now, min_ttl);
         if self.waiters.len() < WAITERS {
-            self.waiters.push(Waiter {
-                min_ttl,
-                since: self.books.completed,
-            });
+            self.waiters.push(Waiter { min_ttl });
         }
         self.handle(
             now,
@@ -267,7 +271,26 @@ impl Oracle {
                 Err("the result of an attempt that is void changed something".to_owned())
             }
             Outcome::Void => Ok(Kind::Void),
-            Outcome::Accepted(kind) => Ok(kind),
+            Outcome::Accepted(kind) => {
+                self.nobody_waits_on(now, kind)?;
+                Ok(kind)
+            }
+        }
+    }
+
+    /// The end of an attempt is an answer to all who wait, good or bad. Only where the clocks make what came doubtful, or
+    /// where it came too late for a `min_ttl`, may the next attempt do better.
+    fn nobody_waits_on(&self, now: Moment, kind: Kind) -> Result<(), String> {
+        let may = |waiter: &Waiter| {
+            kind == Kind::New
+                && (self.books.doubted(now) || self.books.came_late_for(waiter.min_ttl))
+        };
+        match self.waiters.iter().find(|waiter| !may(waiter)) {
+            Some(waiter) => Err(format!(
+                "a caller who wants {} ns waits on although an attempt has ended",
+                waiter.min_ttl
+            )),
+            None => Ok(()),
         }
     }
 
@@ -304,15 +327,6 @@ impl Oracle {
                     self.books.served(&credential, now, waiter.min_ttl)?;
                 }
                 Verdict::Refuse(_) => {}
-                // What comes while the clocks jump again and again is doubted again and again.
-                Verdict::Wait
-                    if self.books.completed > waiter.since + 2 && !self.books.doubted(now) =>
-                {
-                    return Err(format!(
-                        "a caller waits on although {} attempts have ended since it came",
-                        self.books.completed - waiter.since
-                    ));
-                }
                 Verdict::Wait => self.waiters.push(waiter),
             }
         }

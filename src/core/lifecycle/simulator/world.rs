@@ -137,7 +137,7 @@ impl Changes {
             scale,
             // A quarter of the worlds have honest clocks: there the oracle grants no tolerance at all.
             calm: host.permille(250),
-            storms: host.one_of(&[1, 1, 1, 30, 300]),
+            storms: host.one_of(&[1, 1, 30, 300, 1000]),
             next_host: 1000 * SECOND + host.spread(SECOND, 4 * scale),
             next_issuer: 1000 * SECOND,
             host,
@@ -170,10 +170,12 @@ impl Changes {
     fn issuer_change(&mut self) -> Change {
         let dice = &mut self.issuer;
         let longest = (3 * self.scale).max(30 * MINUTE);
-        self.mode = if self.mode != Mode::Healthy && dice.permille(550) {
-            Mode::Healthy
-        } else {
-            dice.one_of(&Mode::ALL[1..])
+        self.mode = match self.mode {
+            // After refusals anything may come; mostly nothing does, and then few profiles would meet it while rejected.
+            Mode::Refusing => dice.one_of(&Mode::ALL),
+            Mode::Healthy => dice.one_of(&Mode::ALL[1..]),
+            _ if dice.permille(550) => Mode::Healthy,
+            _ => dice.one_of(&Mode::ALL[1..]),
         };
         self.next_issuer += if self.mode == Mode::Healthy {
             dice.spread(SECOND, 6 * self.scale)

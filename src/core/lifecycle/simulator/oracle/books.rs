@@ -18,8 +18,6 @@ const WINDOW: Nanos = 10 * MINUTE;
 pub struct Books {
     pub in_flight: Option<u64>,
     attempts: u64,
-    /// Attempts that ended with a result.
-    pub completed: u64,
     /// When the newest attempt started, and the minimum interval then.
     last_start: Option<(Nanos, Nanos)>,
     pub held: Option<Held>,
@@ -54,12 +52,12 @@ pub struct Held {
     /// refresh_at of the credential.
     pub planned: Option<Nanos>,
     reported: bool,
-    pub repeats: u32,
+    repeats: u32,
     /// Repetitions that the same-token guard may still cause.
     allowance: i64,
     was_doubted: bool,
     /// Life left when it came.
-    pub arrived_with: Nanos,
+    arrived_with: Nanos,
 }
 
 /// A row of failures.
@@ -107,6 +105,14 @@ impl Books {
 
     pub fn doubted(&self, now: Moment) -> bool {
         self.held.as_ref().is_some_and(|held| held.doubted(now))
+    }
+
+    pub fn came_late_for(&self, min_ttl: Nanos) -> bool {
+        self.in_flight.is_some()
+            && self
+                .held
+                .as_ref()
+                .is_some_and(|held| held.arrived_with < min_ttl)
     }
 
     pub fn repeated_and_alive(&self, now: Moment) -> bool {
@@ -233,7 +239,6 @@ impl Books {
             return false;
         }
         self.in_flight = None;
-        self.completed += 1;
         self.outdated = false;
         true
     }
