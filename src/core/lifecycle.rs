@@ -342,7 +342,8 @@ impl Lifecycle {
         Some(if due > now.boot {
             due
         } else {
-            now.boot.plus((end.since(now.boot) / 2).max(self.rules.min_interval))
+            now.boot
+                .plus((end.since(now.boot) / 2).max(self.rules.min_interval))
         })
     }
 
@@ -500,9 +501,7 @@ impl Lifecycle {
         // The same statement again may come from a cache, and then a boot clock that has stood still since the first one is
         // still wrong. An issuer that counts down has looked at its clock.
         let (obtained, stated) = match same {
-            Some(held) if !held.counted_down_to(stated) => {
-                (held.credential.obtained, held.stated)
-            }
+            Some(held) if !held.counted_down_to(stated) => (held.credential.obtained, held.stated),
             _ => (issued.asked_at, stated),
         };
         let repeats = same.map_or(0, |held| held.repeats + 1);

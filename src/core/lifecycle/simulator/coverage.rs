@@ -126,7 +126,12 @@ impl Coverage {
                     }
                     let name = format!("{state:?} {doing} {kind:?}");
                     let trying = if doing { "yes" } else { "no" };
-                    let _ = write!(table, "{:<10}{trying:<7}{:<12}", format!("{state:?}"), format!("{kind:?}"));
+                    let _ = write!(
+                        table,
+                        "{:<10}{trying:<7}{:<12}",
+                        format!("{state:?}"),
+                        format!("{kind:?}")
+                    );
                     for (condition, (hits, reachable)) in hits.iter().zip(reachable).enumerate() {
                         if reachable {
                             let _ = write!(table, "{hits:>11}");
@@ -134,9 +139,20 @@ impl Coverage {
                                 wrong.push(format!("{name} in {}: {hits}", title(condition)));
                             }
                         } else {
-                            let _ = write!(table, "{:>11}", if *hits == 0 { "-".to_owned() } else { format!("({hits})") });
+                            let _ = write!(
+                                table,
+                                "{:>11}",
+                                if *hits == 0 {
+                                    "-".to_owned()
+                                } else {
+                                    format!("({hits})")
+                                }
+                            );
                             if *hits > 0 {
-                                wrong.push(format!("{name} in {}: declared unreachable, {hits}", title(condition)));
+                                wrong.push(format!(
+                                    "{name} in {}: declared unreachable, {hits}",
+                                    title(condition)
+                                ));
                             }
                         }
                     }
@@ -162,7 +178,9 @@ fn row(state: State, doing: bool, kind: Kind) -> usize {
 /// What can be met at all. All else is an error when it is met, and this is an error when it is met too rarely.
 fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
     let mode = Mode::ALL.get(condition).copied();
-    let weather = condition.checked_sub(Mode::ALL.len()).map(|at| WEATHERS[at]);
+    let weather = condition
+        .checked_sub(Mode::ALL.len())
+        .map(|at| WEATHERS[at]);
     let served = matches!(state, State::Fresh | State::Stale);
     // Results count for what the issuer was up to when it was asked.
     let answers: &[Mode] = match kind {
@@ -174,8 +192,8 @@ fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
             Mode::Odd,
             Mode::Revoking,
         ],
-        Kind::Repeated => &[Mode::Repeating, Mode::Odd],
-        Kind::Unlimited => &[Mode::Odd],
+        Kind::Repeated => &[Mode::Repeating],
+        Kind::Unlimited => &[Mode::Repeating, Mode::Odd],
         Kind::Transient => &[
             Mode::Down,
             Mode::Slow,
@@ -184,7 +202,14 @@ fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
             Mode::Refusing,
         ],
         Kind::RetryAfter => &[Mode::Limiting],
-        Kind::Permanent => &[Mode::Repeating, Mode::Refusing],
+        Kind::Permanent => &[
+            Mode::Slow,
+            Mode::Limiting,
+            Mode::Repeating,
+            Mode::Odd,
+            Mode::Refusing,
+            Mode::Revoking,
+        ],
         _ => &Mode::ALL,
     };
     let result = answers.len() < Mode::ALL.len();

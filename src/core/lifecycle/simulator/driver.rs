@@ -192,7 +192,12 @@ impl Driver {
         Ok(())
     }
 
-    fn step(&mut self, input: Input, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
+    fn step(
+        &mut self,
+        input: Input,
+        coverage: &mut Coverage,
+        weather: Weather,
+    ) -> Result<(), String> {
         self.step_in(self.mode, input, coverage, weather)
     }
 
@@ -215,8 +220,8 @@ impl Driver {
             self.lived.attempts += 1;
             // The one before was given up, and its answer may be on its way already.
             self.give_up();
-            let queue = if self.dice.permille(150) {
-                self.dice.spread(MILLISECOND, 10 * SECOND)
+            let queue = if self.dice.permille(200) {
+                self.dice.spread(MILLISECOND, 60 * SECOND)
             } else {
                 0
             };
@@ -271,7 +276,11 @@ impl Driver {
     }
 
     /// Its turn has come, or its answer.
-    fn attempt_moves_on(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
+    fn attempt_moves_on(
+        &mut self,
+        coverage: &mut Coverage,
+        weather: Weather,
+    ) -> Result<(), String> {
         let Some(attempt) = self.attempt.take() else {
             return Ok(());
         };
@@ -285,6 +294,10 @@ impl Driver {
             answer: Some(answer),
             ..attempt
         });
+        if self.dice.permille(140) {
+            // The daemon is starved, or stopped, and finds the answer later.
+            self.clocks.truth += self.dice.spread(latency + 1, 2 * MINUTE);
+        }
         Ok(())
     }
 
@@ -298,9 +311,14 @@ impl Driver {
             retry_after,
         };
         let life = self.nominal / 10 * dice.between(8, 12);
-        if self.minting() && self.dice.permille(10) {
+        if self.minting() && self.dice.permille(90) {
             // Over before it is there.
             return (2 * SECOND + quick, self.mint(attempt, SECOND));
+        }
+        let troubled = self.minting() && self.mode != Mode::Healthy;
+        if troubled && self.dice.permille(100) {
+            // A node that has lost its database answers invalid_client.
+            return (quick, fail(true, None));
         }
         let dice = &mut self.dice;
         match self.mode {
@@ -332,18 +350,20 @@ impl Driver {
             Mode::Refusing => (quick, fail(true, None)),
             Mode::Repeating => match dice.below(100) {
                 0..15 => (quick, fail(false, None)),
-                15..25 => (quick, fail(true, None)),
+                15..27 => (quick, self.mint_as(attempt, Said::Unlimited)),
                 _ => (quick, self.repeat(attempt, life)),
             },
             Mode::Odd => match dice.below(16) {
                 0 => (quick, self.mint_as(attempt, Said::For(MILLISECOND))),
                 1..4 => (2 * SECOND + quick, self.mint_as(attempt, Said::For(SECOND))),
-                4 => (quick, self.mint_as(attempt, Said::For(100 * 365 * 24 * HOUR))),
-                5..7 => (quick, self.mint_as(attempt, Said::Unlimited)),
-                7..9 => (quick, self.mint_as(attempt, Said::Unknown)),
+                4 => (
+                    quick,
+                    self.mint_as(attempt, Said::For(100 * 365 * 24 * HOUR)),
+                ),
+                5..8 => (quick, self.mint_as(attempt, Said::Unlimited)),
+                8 => (quick, self.mint_as(attempt, Said::Unknown)),
                 9..11 => (quick, self.mint(attempt, life * 50)),
                 11..13 => (quick, self.mint(attempt, life / 50)),
-                13 => (quick, self.repeat(attempt, life)),
                 _ => (quick, self.mint(attempt, life)),
             },
         }
@@ -394,10 +414,13 @@ impl Driver {
             Repetition::CountingDown | Repetition::Shrinking if left < SECOND => {
                 return self.mint(attempt, life);
             }
-            Repetition::CountingDown => Said::For(left.min(100 * 365 * 24 * HOUR) / SECOND * SECOND),
-            Repetition::Shrinking => {
-                Said::For(self.dice.between(SECOND / 2, left.min(100 * 365 * 24 * HOUR)))
+            Repetition::CountingDown => {
+                Said::For(left.min(100 * 365 * 24 * HOUR) / SECOND * SECOND)
             }
+            Repetition::Shrinking => Said::For(
+                self.dice
+                    .between(SECOND / 2, left.min(100 * 365 * 24 * HOUR)),
+            ),
         };
         Input::Grant {
             attempt,
@@ -431,19 +454,19 @@ impl Driver {
         let now = self.clocks.now();
         let explore = self.attempt.is_some() || self.oracle.asleep(now);
         let reports = if self.mode == Mode::Revoking { 400 } else { 40 };
-        let reload = if self.oracle.unlimited() { 60 } else { 12 };
+        let reload = if self.oracle.unlimited() { 60 } else { 16 };
         match self.dice.below(1000) {
             roll if roll < if explore { 250 } else { reports } => {
                 self.report(coverage, weather)?;
             }
-            _ if self.dice.permille(if explore { 100 } else { reload }) => {
+            _ if self.dice.permille(if explore { 190 } else { reload }) => {
                 self.reload(coverage, weather)?;
             }
             _ if self.dice.permille(if explore { 150 } else { 15 }) => {
                 // Whoever ticks more often than planned changes nothing.
                 self.step(Input::Tick, coverage, weather)?;
             }
-            _ if self.dice.permille(if explore { 250 } else { 20 }) => {
+            _ if self.dice.permille(if explore { 250 } else { 40 }) => {
                 let attempt = self.dice.below(self.lived.attempts + 3);
                 if self.oracle.in_flight() != Some(attempt) && attempt != IN_FLIGHT {
                     let (_, input) = self.issuer(attempt);
@@ -451,7 +474,7 @@ impl Driver {
                 }
             }
             _ => {
-                let min_ttl = if self.dice.permille(250) {
+                let min_ttl = if self.dice.permille(if explore { 400 } else { 250 }) {
                     self.min_ttl()
                 } else {
                     0
@@ -486,7 +509,13 @@ impl Driver {
         let mean = mean.clamp(MILLISECOND, HOUR);
         let border = self.dice.one_of(&self.oracle.borders());
         if let Some(attempt) = &self.attempt
-            && self.dice.permille(if self.oracle.fails() { 900 } else { 250 })
+            && self
+                .dice
+                .permille(if self.oracle.fails() || self.oracle.doubted(now) {
+                    900
+                } else {
+                    250
+                })
         {
             self.call = now.truth + self.dice.below(attempt.at.saturating_sub(now.truth) + 1);
             return;
@@ -496,7 +525,7 @@ impl Driver {
                 let border = self.clocks.truth_of(border);
                 border - 1 + self.dice.below(3)
             }
-            _ if !self.oracle.rules().eager && self.dice.permille(30) => {
+            _ if !self.oracle.rules().eager && self.dice.permille(60) => {
                 now.truth + self.dice.between(10 * MINUTE, 40 * MINUTE)
             }
             _ => now.truth + self.dice.below(2 * mean) + 1,

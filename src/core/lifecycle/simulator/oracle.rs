@@ -69,7 +69,11 @@ impl Oracle {
 
     /// Moments at which something changes, on the boot clock.
     pub fn borders(&self) -> [Option<Nanos>; 3] {
-        [self.books.end(), self.books.planned(), self.books.not_before()]
+        [
+            self.books.end(),
+            self.books.planned(),
+            self.books.not_before(),
+        ]
     }
 
     pub fn rules(&self) -> &Refresh {
@@ -203,7 +207,11 @@ impl Oracle {
             },
         )?;
         self.wait_is_bounded(now, min_ttl)?;
-        Ok(if min_ttl == 0 { Kind::Ask } else { Kind::AskTtl })
+        Ok(if min_ttl == 0 {
+            Kind::Ask
+        } else {
+            Kind::AskTtl
+        })
     }
 
     fn grant(
@@ -214,7 +222,9 @@ impl Oracle {
         asked: Moment,
         said: Said,
     ) -> Result<Kind, String> {
-        let outcome = self.books.granted(now, &self.rules, attempt, token, asked, said);
+        let outcome = self
+            .books
+            .granted(now, &self.rules, attempt, token, asked, said);
         let event = Event::Fetched {
             attempt,
             fingerprint: fingerprint(token),

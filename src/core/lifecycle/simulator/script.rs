@@ -56,7 +56,10 @@ impl Script {
     pub fn shrink(&self) -> Script {
         let promise = |result: Result<(), String>| {
             result.err().map(|text| -> String {
-                text.chars().filter(|c| !c.is_ascii_digit()).take(40).collect()
+                text.chars()
+                    .filter(|c| !c.is_ascii_digit())
+                    .take(40)
+                    .collect()
             })
         };
         let goal = promise(self.replay());

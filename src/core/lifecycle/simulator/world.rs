@@ -122,6 +122,8 @@ pub struct Changes {
     calm: bool,
     /// Its clocks change this often for each life of a token.
     storms: Nanos,
+    /// Its issuers cache tokens.
+    caches: bool,
     next_host: Nanos,
     next_issuer: Nanos,
     /// The wall clock was stopped with the machine and will be set right.
@@ -137,6 +139,7 @@ impl Changes {
             scale,
             // A quarter of the worlds have honest clocks: there the oracle grants no tolerance at all.
             calm: host.permille(250),
+            caches: host.permille(300),
             storms: host.one_of(&[1, 1, 30, 300, 1000]),
             next_host: 1000 * SECOND + host.spread(SECOND, 4 * scale),
             next_issuer: 1000 * SECOND,
@@ -172,7 +175,9 @@ impl Changes {
         let longest = (3 * self.scale).max(30 * MINUTE);
         self.mode = match self.mode {
             // After refusals anything may come; mostly nothing does, and then few profiles would meet it while rejected.
+            Mode::Refusing if self.caches && dice.permille(600) => Mode::Repeating,
             Mode::Refusing => dice.one_of(&Mode::ALL),
+            _ if self.caches && dice.permille(400) => Mode::Repeating,
             Mode::Healthy => dice.one_of(&Mode::ALL[1..]),
             _ if dice.permille(550) => Mode::Healthy,
             _ => dice.one_of(&Mode::ALL[1..]),

@@ -178,15 +178,18 @@ impl Books {
         self.hurry = true;
         if let Some(held) = &mut self.held {
             held.allowance += 1;
-            self.outdated |= !self.last_seen.is_some_and(|seen| {
-                now.boot.saturating_sub(seen) < nanos(IDLE_AFTER)
-            }) && !rules.eager;
+            self.outdated |= !self
+                .last_seen
+                .is_some_and(|seen| now.boot.saturating_sub(seen) < nanos(IDLE_AFTER))
+                && !rules.eager;
         }
     }
 
     pub fn started(&mut self, now: Moment, rules: &Refresh, attempt: u64) -> Result<(), String> {
         if let Some(other) = self.in_flight {
-            return Err(format!("attempt {attempt} started while {other} is in flight"));
+            return Err(format!(
+                "attempt {attempt} started while {other} is in flight"
+            ));
         }
         if attempt != self.attempts + 1 {
             return Err(format!("attempt {attempt} after {}", self.attempts));
@@ -363,7 +366,12 @@ impl Books {
     }
 
     /// Promise 1 and `min_ttl`: judges a credential that somebody got.
-    pub fn served(&self, credential: &Credential, now: Moment, min_ttl: Nanos) -> Result<(), String> {
+    pub fn served(
+        &self,
+        credential: &Credential,
+        now: Moment,
+        min_ttl: Nanos,
+    ) -> Result<(), String> {
         let Some(held) = &self.held else {
             return Err("served a credential that nobody issued".to_owned());
         };
@@ -371,7 +379,9 @@ impl Books {
             return Err("served another credential than the newest".to_owned());
         }
         if self.outdated {
-            return Err("served a credential from before the change to the first who came".to_owned());
+            return Err(
+                "served a credential from before the change to the first who came".to_owned(),
+            );
         }
         let Some(end) = held.end else { return Ok(()) };
         if now.boot >= end {

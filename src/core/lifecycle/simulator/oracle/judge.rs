@@ -29,7 +29,9 @@ impl Oracle {
 
     fn answers_are_right(&self, now: Moment, min_ttl: Nanos) -> Result<(), String> {
         let books = &self.books;
-        let verdict = self.life.verdict(now.stamp(), Duration::from_nanos(min_ttl));
+        let verdict = self
+            .life
+            .verdict(now.stamp(), Duration::from_nanos(min_ttl));
         let lives = books.lives(now, min_ttl);
         match verdict {
             Verdict::Serve(credential) => books.served(&credential, now, min_ttl),
@@ -48,14 +50,21 @@ impl Oracle {
             Verdict::Refuse(_)
                 if lives && min_ttl == 0 && !books.outdated && books.awake(&self.rules, now) =>
             {
-                match books.held.as_ref().is_some_and(|held| held.lives_by_wall(now)) {
+                match books
+                    .held
+                    .as_ref()
+                    .is_some_and(|held| held.lives_by_wall(now))
+                {
                     true => Err("refused although it lives by both clocks".to_owned()),
                     false => Ok(()),
                 }
             }
             Verdict::Refuse(refusal) => {
                 if books.granted.is_some_and(|granted| min_ttl > granted) {
-                    return Err("min_ttl is longer than the issuer's tokens live, and it is not said".to_owned());
+                    return Err(
+                        "min_ttl is longer than the issuer's tokens live, and it is not said"
+                            .to_owned(),
+                    );
                 }
                 let row = books.row.as_ref();
                 let rejected = refusal.kind == RefusalKind::Rejected;
@@ -81,7 +90,9 @@ impl Oracle {
     /// A caller who has to wait, waits for something.
     pub(super) fn wait_is_bounded(&self, now: Moment, min_ttl: Nanos) -> Result<(), String> {
         let books = &self.books;
-        let verdict = self.life.verdict(now.stamp(), Duration::from_nanos(min_ttl));
+        let verdict = self
+            .life
+            .verdict(now.stamp(), Duration::from_nanos(min_ttl));
         if !matches!(verdict, Verdict::Wait) || books.in_flight.is_some() {
             return Ok(());
         }
@@ -144,7 +155,9 @@ impl Oracle {
         let rules = &self.rules;
         let (low, high) = (rules.at - rules.jitter, rules.at + rules.jitter);
         if share < low.clamp(0.05, 0.98) - 0.001 || share > high.clamp(0.05, 0.98) + 0.001 {
-            return Err(format!("renewal is planned at {share} of the life (now {now:?})"));
+            return Err(format!(
+                "renewal is planned at {share} of the life (now {now:?})"
+            ));
         }
         Ok(())
     }
@@ -248,10 +261,8 @@ impl Oracle {
             doubted: self.books.doubted(now),
         };
         let before = self.books.due.replace(seen);
-        let only_looked = matches!(
-            kind,
-            Kind::Tick | Kind::Void | Kind::ReportOther
-        ) && self.fetch.is_none();
+        let only_looked =
+            matches!(kind, Kind::Tick | Kind::Void | Kind::ReportOther) && self.fetch.is_none();
         match before {
             Some(before)
                 if only_looked
