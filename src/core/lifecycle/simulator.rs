@@ -92,11 +92,7 @@ pub enum Input {
 pub struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
-    }
-
-    /// A seed made of two.
+    /// From two seeds.
     pub fn mixed(one: u64, other: u64) -> Dice {
         let mut dice = Dice(one.wrapping_mul(0xd605_1ba4_a24d_5e35) ^ other);
         dice.roll();

@@ -1,6 +1,6 @@
 //! Runs the simulator: on all processors, with seeds that are the same every time, and prints what it met.
 //!
-//! `TOKEND_SIM_EVENTS` sets the number of events (default 3 million; CI: 80 million), `TOKEND_SIM_SEED` the first world.
+//! `TOKEND_SIM_EVENTS` sets the number of events (default 1 million; CI: 80 million), `TOKEND_SIM_SEED` the first world.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::core::lifecycle::simulator::driver::{Broken, Lived, live};
 use crate::core::lifecycle::simulator::script::Script;
 use crate::core::lifecycle::simulator::{HOUR, MINUTE};
 
-const EVENTS: u64 = 3_000_000;
+const EVENTS: u64 = 1_000_000;
 const EVENTS_PER_PROFILE: u64 = 1500;
 const PROFILES: u64 = 256;
 
@@ -64,6 +64,8 @@ fn no_adversary_makes_it_break_a_promise() {
     let events = setting("TOKEND_SIM_EVENTS", EVENTS);
     let first_world = setting("TOKEND_SIM_SEED", 1);
     let lives = events.div_ceil(EVENTS_PER_PROFILE);
+    // Few lives still mean many worlds: some profiles of many of them, not all of a few.
+    let worlds = lives.div_ceil(PROFILES).max(64);
     let next = AtomicU64::new(0);
     let enough = AtomicBool::new(false);
     let total = Mutex::new(Total::default());
@@ -77,8 +79,6 @@ fn no_adversary_makes_it_break_a_promise() {
                     if life >= lives || enough.load(Ordering::Relaxed) {
                         break;
                     }
-                    // Few lives still mean many worlds: profile p of many of them, not all of a few.
-                    let worlds = lives.div_ceil(PROFILES);
                     let (world, profile) = (first_world + life % worlds, life / worlds);
                     match live(
                         world,
@@ -113,10 +113,9 @@ fn no_adversary_makes_it_break_a_promise() {
     let (table, wrong) = total.coverage.report(least(events));
     println!("{table}");
     println!(
-        "{} events of {lives} profiles in {} worlds, {:.0} simulated years, {} attempts; worlds by life of their tokens: \
+        "{} events of {lives} profiles in {worlds} worlds, {:.0} simulated years, {} attempts; worlds by life of their tokens: \
          below 1 min {}, below 1 h {}, below 8 h {}, up to 24 h {} (profiles)",
         total.events,
-        lives.div_ceil(PROFILES),
         total.years,
         total.attempts,
         total.scales[0],
