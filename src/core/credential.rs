@@ -128,12 +128,13 @@ impl Credential {
         self.expires.is_some() && now.wall_ahead_since(self.obtained) > WALL_DRIFT_TOLERATED
     }
 
-    /// Whether it lives by the wall clock too.
+    /// Whether it lives for at least `min_ttl` (and at all) on the wall clock too.
     #[must_use]
-    pub fn lives_by_wall(&self, now: Stamp) -> bool {
+    pub fn lives_by_wall(&self, now: Stamp, min_ttl: Duration) -> bool {
         self.expires.is_none_or(|end| {
             let life = end.since(self.obtained.boot);
-            now.wall.since(self.obtained.wall) < life
+            let left = life.saturating_sub(now.wall.since(self.obtained.wall));
+            !left.is_zero() && left >= min_ttl
         })
     }
 

@@ -9,6 +9,8 @@
 mod draw;
 mod schedule;
 #[cfg(test)]
+mod simulator;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -186,14 +188,26 @@ struct Held {
     credential: Arc<Credential>,
     /// Its replacement is due; None: never by itself.
     due: Option<BootTime>,
-    /// What was left of its life when it arrived. None: it does not expire.
-    on_arrival: Option<Duration>,
+    /// The life that the issuer stated for it, as of `credential.obtained`; None: unlimited.
+    stated: Option<Duration>,
+    /// Life that was left when it came, which is what a caller could get at best; None: unlimited.
+    arrived_with: Option<Duration>,
     /// How often the issuer has returned this same one again.
     repeats: u32,
     /// An API has refused it.
     rejected: bool,
     /// An attempt was made since the wall clock was seen running ahead.
     doubt_tried: bool,
+    /// The material changed while nobody was there. The next caller gets what the new material yields, and this one only
+    /// if that fails.
+    outdated: bool,
+}
+
+impl Held {
+    /// Whether an issuer that repeats it states less life than before.
+    fn counted_down_to(&self, stated: Option<Duration>) -> bool {
+        stated.is_some_and(|life| self.stated.is_none_or(|before| life < before))
+    }
 }
 
 /// Renewals that callers caused by reporting a credential.
@@ -288,9 +302,6 @@ impl Lifecycle {
         if let Some(credential) = self.servable(now, min_ttl) {
             return Verdict::Serve(credential.clone());
         }
-        if let Some(refusal) = self.came_short(now, min_ttl) {
-            return Verdict::Refuse(refusal);
-        }
         if let Some(granted) = self.granted
             && min_ttl > granted
         {
@@ -305,11 +316,8 @@ impl Lifecycle {
                 retry_after: None,
             });
         }
-        let repeated = self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.repeats > 0 && held.credential.lives(now, Duration::ZERO));
-        if self.doing.is_some() || (self.trouble.is_none() && !repeated) {
+        let nothing_known = self.trouble.is_none() && !self.repeating(now);
+        if self.doing.is_some() || nothing_known && !self.too_slow_for(min_ttl) {
             return Verdict::Wait;
         }
         Verdict::Refuse(self.refusal(now))
@@ -323,7 +331,27 @@ impl Lifecycle {
             .as_ref()
             .and_then(|held| held.credential.expires)
             .filter(|end| *end > now.boot);
-        [self.due(now), expiry].into_iter().flatten().min()
+        [self.due(now), self.look(now), expiry]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When to see whether somebody reads what a sleeping profile has published: readers make no event. When renewal is
+    /// due, and from then on after half of what is left, so that a reader is noticed while there is time to renew.
+    fn look(&self, now: Stamp) -> Option<BootTime> {
+        let held = self.held.as_ref()?;
+        let (due, end) = (held.due?, held.credential.expires?);
+        let unread = held.outdated || end <= now.boot;
+        if self.doing.is_some() || self.awake(now) || unread {
+            return None;
+        }
+        Some(if due > now.boot {
+            due
+        } else {
+            now.boot
+                .plus((end.since(now.boot) / 2).max(self.rules.min_interval))
+        })
     }
 
     /// When the next attempt is planned; None while one is under way or none is wanted.
@@ -347,10 +375,13 @@ impl Lifecycle {
         self.asked = self.asked.max(Some(at));
     }
 
-    /// The best credential so far, usable or not.
+    /// The best credential so far, alive or not; None while one from before a change is kept back.
     #[must_use]
     pub fn held(&self) -> Option<&Arc<Credential>> {
-        self.held.as_ref().map(|held| &held.credential)
+        self.held
+            .as_ref()
+            .filter(|held| !held.outdated)
+            .map(|held| &held.credential)
     }
 
     /// The failures since the last success.
@@ -363,14 +394,16 @@ impl Lifecycle {
     #[must_use]
     pub fn state(&self, now: Stamp) -> State {
         let usable = self.servable(now, Duration::ZERO).is_some();
+        let idle = self.doing.is_none() && !self.awake(now);
         match (&self.trouble, usable) {
             (None, true) => State::Fresh,
             (Some(_), true) => State::Stale,
+            // Nobody knows whether what failed then would fail now.
+            (_, false) if idle => State::Asleep,
             (Some(trouble), false) if trouble.failure.kind == FailureKind::Permanent => {
                 State::Rejected
             }
             (Some(_), false) => State::Backoff,
-            (None, false) if self.doing.is_none() && self.due(now).is_none() => State::Asleep,
             (None, false) => State::Fetching,
         }
     }
@@ -394,42 +427,38 @@ impl Lifecycle {
     fn servable(&self, now: Stamp, min_ttl: Duration) -> Option<&Arc<Credential>> {
         let held = self.held.as_ref()?;
         let credential = &held.credential;
-        if !credential.lives(now, min_ttl) {
+        if held.outdated || !credential.lives(now, min_ttl) {
             return None;
         }
         if credential.doubted(now) {
             // The boot clock may have stood still. A renewal decides; where none can be had, the wall clock does.
             let renewable = self.doing.is_some() || self.earliest <= now.boot;
-            if (renewable && !held.doubt_tried) || !credential.lives_by_wall(now) {
+            if (renewable && !held.doubt_tried) || !credential.lives_by_wall(now, min_ttl) {
                 return None;
             }
         }
         Some(credential)
     }
 
-    /// An attempt has just ended, and what it brought had too little life left on arrival: its way here took what was
-    /// missing. Waiting for the next would end the same way and cost the issuer one token after the other.
-    fn came_short(&self, now: Stamp, min_ttl: Duration) -> Option<Refusal> {
-        let short = self.doing.is_none()
-            && self.trouble.is_none()
-            && now.boot < self.earliest
-            && self.granted.is_none_or(|granted| min_ttl <= granted);
-        let left = self.held.as_ref().and_then(|held| held.on_arrival)?;
-        (short && left < min_ttl).then(|| Refusal {
-            kind: RefusalKind::Unavailable,
-            message: format!(
-                "min_ttl of {}s is more than the newest credential had left when it arrived ({}s): ask for a little less",
-                min_ttl.as_secs(),
-                left.as_secs()
-            ),
-            oauth_error: None,
-            retry_after: Some(self.earliest.since(now.boot)),
-        })
-    }
-
     fn wants_for(&self, now: Stamp, min_ttl: Duration) -> bool {
         self.servable(now, min_ttl).is_none()
             && self.granted.is_none_or(|granted| min_ttl <= granted)
+            && !self.repeating(now)
+    }
+
+    /// The issuer hands out the same living credential again and again: asking more often yields nothing else.
+    fn repeating(&self, now: Stamp) -> bool {
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.repeats > 0 && held.credential.lives(now, Duration::ZERO))
+    }
+
+    /// The newest credential had lost too much of its life on the way already. Whoever waits on may do so for ever.
+    fn too_slow_for(&self, min_ttl: Duration) -> bool {
+        self.held
+            .as_ref()
+            .and_then(|held| held.arrived_with)
+            .is_some_and(|left| min_ttl > left)
     }
 
     /// Makes the next attempt due as soon as it is allowed.
@@ -462,7 +491,8 @@ impl Lifecycle {
             .held
             .as_ref()
             .filter(|held| held.credential.fingerprint == fingerprint);
-        let mut expires = self.end_of_life(&issued);
+        let stated = self.stated(&issued);
+        let mut expires = stated.map(|life| self.end_of_life(issued.asked_at.boot, life));
         if let Some(before) = same.and_then(|held| held.credential.expires) {
             // The same credential cannot live longer than it was first said to.
             expires = Some(expires.map_or(before, |end| end.min(before)));
@@ -475,6 +505,12 @@ impl Lifecycle {
             };
             return self.failed(now, Failure::transient(message));
         }
+        // The same statement again may come from a cache, and then a boot clock that has stood still since the first one is
+        // still wrong. An issuer that counts down has looked at its clock.
+        let (obtained, stated) = match same {
+            Some(held) if !held.counted_down_to(stated) => (held.credential.obtained, held.stated),
+            _ => (issued.asked_at, stated),
+        };
         let repeats = same.map_or(0, |held| held.repeats + 1);
         let rejected = same.is_some_and(|held| held.rejected);
         let due = expires.map(|end| {
@@ -489,36 +525,41 @@ impl Lifecycle {
             self.granted = expires.map(|end| end.since(issued.asked_at.boot));
         }
         self.trouble = None;
+        let credential = Credential {
+            token: issued.token,
+            scheme: issued.scheme,
+            scopes: issued.scopes,
+            confirmation: issued.confirmation,
+            fingerprint,
+            generation: self.generation,
+            obtained,
+            expires,
+            refresh_at: due,
+            clock_skew: issued.clock_skew,
+        };
         self.held = Some(Held {
-            credential: Arc::new(Credential {
-                token: issued.token,
-                scheme: issued.scheme,
-                scopes: issued.scopes,
-                confirmation: issued.confirmation,
-                fingerprint,
-                generation: self.generation,
-                obtained: issued.asked_at,
-                expires,
-                refresh_at: due,
-                clock_skew: issued.clock_skew,
-            }),
+            doubt_tried: repeats > 0 && credential.doubted(now),
+            arrived_with: expires.map(|end| end.since(now.boot)),
+            credential: Arc::new(credential),
             due,
-            on_arrival: expires.map(|end| end.since(now.boot)),
+            stated,
             repeats,
             rejected,
-            doubt_tried: false,
+            outdated: false,
         });
     }
 
+    fn stated(&self, issued: &Issued) -> Option<Duration> {
+        match issued.lifetime {
+            Lifetime::Unlimited => None,
+            Lifetime::Unknown => Some(self.rules.default_lifetime),
+            Lifetime::For(life) => Some(life),
+        }
+    }
+
     /// The moment before it was asked for, plus its life, less the margin.
-    fn end_of_life(&self, issued: &Issued) -> Option<BootTime> {
-        let life = match issued.lifetime {
-            Lifetime::Unlimited => return None,
-            Lifetime::Unknown => self.rules.default_lifetime,
-            Lifetime::For(life) => life,
-        };
-        let margin = self.rules.margin.min(life / 10);
-        Some(issued.asked_at.boot.plus(life - margin))
+    fn end_of_life(&self, asked_at: BootTime, life: Duration) -> BootTime {
+        asked_at.plus(life - self.rules.margin.min(life / 10))
     }
 
     fn failed(&mut self, now: Stamp, failure: Failure) {
@@ -540,6 +581,7 @@ impl Lifecycle {
             .max(now.boot.plus(asked_for));
         if let Some(held) = &mut self.held {
             held.doubt_tried = held.credential.doubted(now);
+            held.outdated = false;
             // Due already, or this attempt was made for a caller: either way it is tried again.
             held.due = held.due.map(|due| due.min(self.earliest));
         }
@@ -571,20 +613,17 @@ impl Lifecycle {
         } else {
             now.boot.max(self.started.plus(self.rules.min_interval))
         };
-        if self.awake(now) {
-            self.hurry();
-        } else {
-            // Nobody waits for it; the next caller gets what the new material yields.
-            self.held = None;
+        self.hurry();
+        if !self.awake(now)
+            && let Some(held) = &mut self.held
+        {
+            held.outdated = true;
         }
     }
 
     fn refusal(&self, now: Stamp) -> Refusal {
-        let retry_after = Some(
-            self.earliest
-                .since(now.boot)
-                .max(self.rules.min_interval / 10),
-        );
+        let next = self.due(now).unwrap_or(self.earliest);
+        let retry_after = Some(next.since(now.boot).max(self.rules.min_interval / 10));
         match &self.trouble {
             Some(trouble) => Refusal {
                 kind: match trouble.failure.kind {
@@ -597,8 +636,12 @@ impl Lifecycle {
             },
             None => Refusal {
                 kind: RefusalKind::Unavailable,
-                message: "the identity provider keeps returning the same token, and it does not live that long any more"
-                    .to_owned(),
+                message: if self.repeating(now) {
+                    "the identity provider keeps returning the same token, and it does not live that long any more"
+                } else {
+                    "the identity provider is so slow that its tokens do not live that long any more when they arrive"
+                }
+                .to_owned(),
                 oauth_error: None,
                 retry_after,
             },

@@ -38,6 +38,7 @@ impl Lifecycle {
     /// the remaining life and not with it.
     pub(super) fn due_after_repeat(&self, now: BootTime, expires: BootTime) -> BootTime {
         now.plus((expires.since(now) / 2).max(self.rules.min_interval))
+            .min(expires)
     }
 
     /// Exponential with full jitter, never below the minimum interval.

@@ -1,0 +1,479 @@
+//! What the oracle knows: of the credential, of the attempts, of the failures.
+
+use std::collections::VecDeque;
+
+use super::super::coverage::Kind;
+use super::super::{MINUTE, Moment, Nanos, SECOND, Said};
+use super::nanos;
+use crate::core::credential::{Credential, WALL_DRIFT_TOLERATED};
+use crate::core::lifecycle::IDLE_AFTER;
+use crate::core::profile::Refresh;
+
+/// Attempts in a row of failures that may fall into [`WINDOW`]. The mean pause is 30 s, so 20 are expected; for full
+/// jitter to yield 70 it would have to be wrong by more than ten standard deviations.
+const WINDOW_ATTEMPTS: usize = 70;
+const WINDOW: Nanos = 10 * MINUTE;
+
+#[derive(Default)]
+pub struct Books {
+    pub in_flight: Option<u64>,
+    attempts: u64,
+    /// When the newest attempt started, and the minimum interval then.
+    last_start: Option<(Nanos, Nanos)>,
+    pub held: Option<Held>,
+    generation: u64,
+    /// Life of the newest token that was new, less the margin.
+    pub granted: Option<Nanos>,
+    pub row: Option<Row>,
+    /// Something happened that allows an attempt before it is planned.
+    hurry: bool,
+    last_seen: Option<Nanos>,
+    /// Nobody was there when the material changed: what is held is not served before an attempt has ended.
+    pub outdated: bool,
+    recent: VecDeque<Nanos>,
+    pub due: Option<DueSeen>,
+}
+
+/// What was planned after the last step, and under which circumstances.
+#[derive(Clone, Copy, PartialEq)]
+pub struct DueSeen {
+    pub due: Option<Nanos>,
+    pub awake: bool,
+    pub doubted: bool,
+}
+
+pub struct Held {
+    pub token: u64,
+    pub generation: u64,
+    /// Not served from here on, on the boot clock. Only ever comes nearer for one token.
+    pub end: Option<Nanos>,
+    /// The statement that its true life is measured by: when it was asked for, and what was said. None: unlimited.
+    statement: Option<(Moment, Nanos)>,
+    /// refresh_at of the credential.
+    pub planned: Option<Nanos>,
+    reported: bool,
+    repeats: u32,
+    /// Repetitions that the same-token guard may still cause.
+    allowance: i64,
+    was_doubted: bool,
+    /// Life left when it came.
+    arrived_with: Nanos,
+}
+
+/// A row of failures.
+pub struct Row {
+    pub failures: u32,
+    pub permanents: u32,
+    /// No attempt before this, and none planned later than that.
+    pub not_before: Nanos,
+    pub not_after: Nanos,
+}
+
+pub enum Outcome {
+    Void,
+    Accepted(Kind),
+}
+
+impl Books {
+    pub fn token(&self) -> Option<u64> {
+        self.held.as_ref().map(|held| held.token)
+    }
+
+    pub fn end(&self) -> Option<Nanos> {
+        self.held.as_ref()?.end
+    }
+
+    pub fn planned(&self) -> Option<Nanos> {
+        self.held.as_ref()?.planned
+    }
+
+    pub fn not_before(&self) -> Option<Nanos> {
+        self.row.as_ref().map(|row| row.not_before)
+    }
+
+    pub fn unlimited(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.end.is_none())
+    }
+
+    /// Whether there is one that lives for `min_ttl` on the boot clock.
+    pub fn lives(&self, now: Moment, min_ttl: Nanos) -> bool {
+        self.held.as_ref().is_some_and(|held| {
+            held.end
+                .is_none_or(|end| now.boot < end && min_ttl <= end - now.boot)
+        })
+    }
+
+    pub fn doubted(&self, now: Moment) -> bool {
+        self.held.as_ref().is_some_and(|held| held.doubted(now))
+    }
+
+    pub fn came_late_for(&self, min_ttl: Nanos) -> bool {
+        self.in_flight.is_some()
+            && self
+                .held
+                .as_ref()
+                .is_some_and(|held| held.arrived_with < min_ttl)
+    }
+
+    pub fn repeated_and_alive(&self, now: Moment) -> bool {
+        self.lives(now, 0) && self.held.as_ref().is_some_and(|held| held.repeats > 0)
+    }
+
+    pub fn awake(&self, rules: &Refresh, now: Moment) -> bool {
+        rules.eager
+            || self
+                .last_seen
+                .is_some_and(|seen| now.boot.saturating_sub(seen) < nanos(IDLE_AFTER))
+    }
+
+    /// The next attempt may start here as far as the minimum interval goes.
+    pub fn interval_over(&self, rules: &Refresh) -> Nanos {
+        self.last_start.map_or(0, |(at, _)| at) + nanos(rules.min_interval)
+    }
+
+    pub fn seen(&mut self, now: Moment) {
+        self.last_seen = self.last_seen.max(Some(now.boot));
+    }
+
+    pub fn asked(&mut self, now: Moment, min_ttl: Nanos) {
+        self.seen(now);
+        let possible = self.granted.is_none_or(|granted| min_ttl <= granted);
+        // An issuer that repeats itself is not asked more often because somebody wants what it does not give.
+        let unmet = !self.lives(now, min_ttl) || self.doubted(now);
+        if possible && unmet && !self.repeated_and_alive(now) {
+            self.hurry = true;
+        }
+    }
+
+    /// Whether it is the one that is held.
+    pub fn reported(&mut self, now: Moment, token: u64) -> bool {
+        let Some(held) = self.held.as_mut().filter(|held| held.token == token) else {
+            return false;
+        };
+        if !held.reported {
+            held.reported = true;
+            held.allowance += 1;
+            self.hurry = true;
+            self.seen(now);
+        }
+        true
+    }
+
+    pub fn rules_changed(&mut self, rules: &Refresh) {
+        if let Some((_, interval)) = &mut self.last_start {
+            *interval = (*interval).min(nanos(rules.min_interval));
+        }
+        if let Some(held) = &mut self.held
+            && let Some((_, life)) = held.statement
+        {
+            held.allowance += halvings(life, rules);
+        }
+    }
+
+    pub fn changed(&mut self, now: Moment, rules: &Refresh) {
+        self.in_flight = None;
+        self.row = None;
+        self.recent.clear();
+        self.granted = None;
+        self.hurry = true;
+        if let Some(held) = &mut self.held {
+            held.allowance += 1;
+            self.outdated |= self
+                .last_seen
+                .is_none_or(|seen| now.boot.saturating_sub(seen) >= nanos(IDLE_AFTER))
+                && !rules.eager;
+        }
+    }
+
+    pub fn started(&mut self, now: Moment, rules: &Refresh, attempt: u64) -> Result<(), String> {
+        if let Some(other) = self.in_flight {
+            return Err(format!(
+                "attempt {attempt} started while {other} is in flight"
+            ));
+        }
+        if attempt != self.attempts + 1 {
+            return Err(format!("attempt {attempt} after {}", self.attempts));
+        }
+        if let Some((last, interval)) = self.last_start
+            && now.boot < last + interval
+        {
+            return Err(format!(
+                "an attempt {} ns after the one before: less than the minimum interval",
+                now.boot - last
+            ));
+        }
+        if let Some(row) = &self.row {
+            if now.boot < row.not_before {
+                return Err(format!(
+                    "an attempt {} ns before back-off, Retry-After or probe are over ({} failures, {} permanent)",
+                    row.not_before - now.boot,
+                    row.failures,
+                    row.permanents
+                ));
+            }
+            self.recent.push_back(now.boot);
+            if self.recent.len() > WINDOW_ATTEMPTS
+                && let Some(first) = self.recent.pop_front()
+                && now.boot - first < WINDOW
+            {
+                return Err("too many attempts in a row of failures".to_owned());
+            }
+        }
+        if !self.awake(rules, now) {
+            return Err("an attempt for a sleeping profile".to_owned());
+        }
+        let wanted = self.hurry
+            || self.row.is_some()
+            || !self.lives(now, 0)
+            || self.planned().is_some_and(|planned| planned <= now.boot)
+            || self.doubted(now);
+        if !wanted {
+            return Err("an attempt without a reason".to_owned());
+        }
+        self.hurry = false;
+        self.in_flight = Some(attempt);
+        self.attempts = attempt;
+        self.last_start = Some((now.boot, nanos(rules.min_interval)));
+        Ok(())
+    }
+
+    fn end_attempt(&mut self, attempt: u64) -> bool {
+        if self.in_flight != Some(attempt) {
+            return false;
+        }
+        self.in_flight = None;
+        self.outdated = false;
+        true
+    }
+
+    pub fn granted(
+        &mut self,
+        now: Moment,
+        rules: &Refresh,
+        attempt: u64,
+        token: u64,
+        asked: Moment,
+        said: Said,
+    ) -> Outcome {
+        if !self.end_attempt(attempt) {
+            return Outcome::Void;
+        }
+        let life = match said {
+            Said::Unlimited => None,
+            Said::Unknown => Some(nanos(rules.default_lifetime)),
+            Said::For(life) => Some(life),
+        };
+        let less_margin = life.map(|life| life - nanos(rules.margin).min(life / 10));
+        let said_end = less_margin.map(|life| asked.boot + life);
+        let same = self.held.as_ref().filter(|held| held.token == token);
+        // One token has one end: the earliest that was ever said.
+        let end = match (said_end, same.and_then(|held| held.end)) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        let repeated = same.is_some();
+        if end.is_some_and(|end| end <= now.boot) {
+            self.row_of_failures(now, rules, false, None);
+            return Outcome::Accepted(Kind::Dead);
+        }
+        self.row = None;
+        self.recent.clear();
+        if let (Some(held), true) = (&mut self.held, repeated) {
+            held.end = end;
+            held.repeats += 1;
+            held.allowance -= 1;
+            // An issuer that counts down has looked; one that says the same as before may have it from a cache.
+            if let Some(life) = life
+                && held.statement.is_none_or(|(_, before)| life < before)
+            {
+                held.statement = Some((asked, life));
+            }
+            return Outcome::Accepted(Kind::Repeated);
+        }
+        self.generation += 1;
+        self.granted = less_margin;
+        self.held = Some(Held {
+            token,
+            generation: self.generation,
+            end,
+            statement: life.map(|life| (asked, life)),
+            planned: None,
+            reported: false,
+            repeats: 0,
+            allowance: life.map_or(0, |life| halvings(life, rules)) + 6,
+            was_doubted: false,
+            arrived_with: end.map_or(Nanos::MAX, |end| end - now.boot),
+        });
+        Outcome::Accepted(if end.is_none() {
+            Kind::Unlimited
+        } else {
+            Kind::New
+        })
+    }
+
+    pub fn failed(
+        &mut self,
+        now: Moment,
+        rules: &Refresh,
+        attempt: u64,
+        permanent: bool,
+        retry_after: Option<Nanos>,
+    ) -> Outcome {
+        if !self.end_attempt(attempt) {
+            return Outcome::Void;
+        }
+        self.row_of_failures(now, rules, permanent, retry_after);
+        Outcome::Accepted(match (permanent, retry_after) {
+            (true, _) => Kind::Permanent,
+            (false, None) => Kind::Transient,
+            (false, Some(_)) => Kind::RetryAfter,
+        })
+    }
+
+    fn row_of_failures(
+        &mut self,
+        now: Moment,
+        rules: &Refresh,
+        permanent: bool,
+        retry_after: Option<Nanos>,
+    ) {
+        let (failures, permanents) = self
+            .row
+            .as_ref()
+            .map_or((0, 0), |row| (row.failures, row.permanents));
+        let failures = failures + 1;
+        let permanents = permanents + u32::from(permanent);
+        let (least, most) = match (permanent, permanents) {
+            (false, _) => (0, (SECOND << (failures - 1).min(6)).min(MINUTE)),
+            (true, 1) => (SECOND, 3 * SECOND),
+            (true, _) => {
+                let probe = ((5 * MINUTE) << (permanents - 2).min(4)).min(60 * MINUTE);
+                (probe / 10 * 9, probe / 10 * 11)
+            }
+        };
+        let floor = nanos(rules.min_interval)
+            .max(retry_after.map_or(0, |after| after.min(nanos(rules.retry_after_max))));
+        let started = self.interval_over(rules);
+        self.row = Some(Row {
+            failures,
+            permanents,
+            not_before: now.boot + least.max(floor),
+            not_after: (now.boot + most.max(floor)).max(started),
+        });
+        if let Some(held) = &mut self.held {
+            held.allowance += 1;
+        }
+    }
+
+    /// Promise 1 and `min_ttl`: judges a credential that somebody got.
+    pub fn served(
+        &self,
+        credential: &Credential,
+        now: Moment,
+        min_ttl: Nanos,
+    ) -> Result<(), String> {
+        let Some(held) = &self.held else {
+            return Err("served a credential that nobody issued".to_owned());
+        };
+        if credential.fingerprint != super::fingerprint(held.token) {
+            return Err("served another credential than the newest".to_owned());
+        }
+        if self.outdated {
+            return Err(
+                "served a credential from before the change to the first who came".to_owned(),
+            );
+        }
+        let Some(end) = held.end else { return Ok(()) };
+        if now.boot >= end {
+            return Err(format!(
+                "served {} ns after its end on the boot clock",
+                now.boot - end
+            ));
+        }
+        if end - now.boot < min_ttl {
+            return Err(format!(
+                "served with {} ns to live to a caller who wants {min_ttl}",
+                end - now.boot
+            ));
+        }
+        let Some((asked, life)) = held.statement else {
+            return Ok(());
+        };
+        let lived = now.truth - asked.truth;
+        if lived.saturating_add(min_ttl) > life.saturating_add(tolerated(asked, now)) {
+            return Err(format!(
+                "served {lived} ns after it was asked for, for {min_ttl} ns more, while its life is {life}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// After each step: whether the clocks make a renewal of a repeating issuer permissible.
+    pub fn note_doubt(&mut self, now: Moment) -> Result<(), String> {
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
+        let doubted = held.doubted(now);
+        if doubted != held.was_doubted {
+            held.was_doubted = doubted;
+            held.allowance += 1;
+        }
+        if held.allowance < 0 {
+            return Err(format!(
+                "the issuer was made to repeat the same token {} times",
+                held.repeats
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    /// Whether the daemon may believe that the boot clock stood still.
+    pub fn doubted(&self, now: Moment) -> bool {
+        self.end.is_some()
+            && self.statement.is_some_and(|(asked, _)| {
+                let (boot, wall) = elapsed(asked, now);
+                wall > boot + i128::from(nanos(WALL_DRIFT_TOLERATED))
+            })
+    }
+
+    /// Whether it lives for `min_ttl` by the wall clock, with its margin.
+    pub fn lives_by_wall(&self, now: Moment) -> bool {
+        match (self.end, self.statement) {
+            (Some(end), Some((asked, _))) => {
+                let (_, wall) = elapsed(asked, now);
+                wall < i128::from(end.saturating_sub(asked.boot))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// How often a life can be halved until the minimum interval is reached.
+fn halvings(life: Nanos, rules: &Refresh) -> i64 {
+    let intervals = (life / nanos(rules.min_interval).max(1)).max(1);
+    i64::from(intervals.ilog2())
+}
+
+fn elapsed(from: Moment, to: Moment) -> (i128, i128) {
+    (
+        i128::from(to.boot) - i128::from(from.boot),
+        i128::from(to.wall) - i128::from(from.wall),
+    )
+}
+
+/// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as long as the boot clock
+/// counts. A pause that the wall clock shows counts fully once it is beyond what is tolerated; one that the wall clock
+/// hides, because it was set back as well, cannot be seen by anybody.
+fn tolerated(asked: Moment, now: Moment) -> Nanos {
+    let (boot, wall) = elapsed(asked, now);
+    let truth = i128::from(now.truth - asked.truth);
+    let (paused, stepped) = (truth - boot, wall - truth);
+    let hidden = if paused + stepped <= i128::from(nanos(WALL_DRIFT_TOLERATED)) {
+        paused
+    } else {
+        (-stepped).max(0)
+    };
+    Nanos::try_from(hidden).unwrap_or(Nanos::MAX)
+}

@@ -1,0 +1,173 @@
+//! What the simulator found: each defect that was repaired, in a few lines.
+
+use super::*;
+
+fn lazy() -> Refresh {
+    Refresh {
+        eager: false,
+        ..Refresh::default()
+    }
+}
+
+fn paused(mut now: Stamp, by: Duration) -> Stamp {
+    now.wall = now.wall.plus(by);
+    now
+}
+
+fn fetch_first(life: &mut Life, lifetime: u64) {
+    let attempt = life.ask(at(0.0), Duration::ZERO).expect("first use");
+    life.succeed(attempt, at(0.0), at(0.0), "one", lifetime);
+}
+
+/// Readers of what is published make no event. A sleeping profile was woken at the end of its credential only, so that
+/// whoever came back to it before met an identity provider in the middle of a request.
+#[test]
+fn a_sleeping_profile_is_looked_at_in_time_to_renew() {
+    let mut life = Life::new(lazy());
+    fetch_first(&mut life, 10_000);
+    let asleep = at(2000.0);
+    assert_eq!(life.tick(asleep), None);
+    let due = life.machine.held().expect("held").refresh_at;
+    assert_eq!(life.machine.wake_at(asleep), due);
+    let due = at(0.0).plus(due.expect("it expires").since(at(0.0).boot));
+    assert_eq!(life.tick(due), None, "nobody was there");
+    let look = life.machine.wake_at(due).expect("another look");
+    assert!(look < at(9995.0).boot, "before the end");
+    life.machine.note_asked(look.minus(SECOND));
+    let look = at(0.0).plus(look.since(at(0.0).boot));
+    assert!(life.tick(look).is_some(), "somebody was there");
+}
+
+/// The looks stop with the credential: nothing is published that somebody could read.
+#[test]
+fn a_sleeping_profile_without_a_credential_is_left_alone() {
+    let mut life = Life::new(lazy());
+    fetch_first(&mut life, 100);
+    assert_eq!(life.tick(at(2000.0)), None);
+    assert_eq!(life.machine.wake_at(at(2000.0)), None);
+    assert_eq!(life.machine.state(at(2000.0)), State::Asleep);
+}
+
+/// Changed material dropped the credential of a sleeping profile. With the identity provider down, the next caller got
+/// nothing although an unexpired credential had been there.
+#[test]
+fn changed_material_costs_a_sleeping_profile_nothing_that_works() {
+    let mut life = Life::new(lazy());
+    fetch_first(&mut life, 10_000);
+    let now = at(2000.0);
+    assert_eq!(life.machine.handle(now, Event::MaterialChanged).fetch, None);
+    assert!(
+        life.machine.held().is_none(),
+        "the first caller gets what the new material yields"
+    );
+    let attempt = life.ask(now, Duration::ZERO).expect("the new material");
+    assert!(matches!(
+        life.machine.verdict(now, Duration::ZERO),
+        Verdict::Wait
+    ));
+    life.fail(attempt, now, Failure::transient("down"));
+    assert_eq!(life.served(now, Duration::ZERO).as_deref(), Some("one"));
+    assert!(life.machine.held().is_some());
+}
+
+/// Callers whose `min_ttl` the repeated token did not meet caused a request per minimum interval.
+#[test]
+fn trap_16_callers_cannot_make_an_issuer_repeat_itself() {
+    let mut life = Life::with_one(Refresh::default());
+    let first = life.ask(at(50.0), 60 * SECOND).expect("renewed early");
+    life.succeed(first, at(50.0), at(50.0), "one", 45);
+    let mut attempts = 0;
+    for second in 51..70 {
+        let now = at(f64::from(second));
+        attempts += u32::from(life.ask(now, 60 * SECOND).is_some());
+        let Verdict::Refuse(refusal) = life.machine.verdict(now, 60 * SECOND) else {
+            panic!("refused at once")
+        };
+        let back = now.boot.plus(refusal.retry_after.expect("when"));
+        assert_eq!(
+            Some(back),
+            life.machine.due(now),
+            "when there may be another"
+        );
+    }
+    assert_eq!(attempts, 0);
+}
+
+/// After a repetition whose end was near, the next attempt was planned for after that end.
+#[test]
+fn trap_16_the_last_repetition_leaves_no_gap() {
+    let rules = Refresh {
+        min_interval: 10 * SECOND,
+        ..Refresh::default()
+    };
+    let mut life = Life::with_one(rules);
+    let attempt = life.ask(at(80.0), 50 * SECOND).expect("renewed early");
+    life.succeed(attempt, at(80.0), at(89.0), "one", 15);
+    assert_eq!(life.machine.due(at(89.0)), Some(at(93.5).boot));
+}
+
+/// A repetition counted as a new statement: the boot clock that had stood still was believed again, and a token that an
+/// issuer handed out of its cache was served for as long as the machine had been paused.
+#[test]
+fn trap_17_a_cached_answer_does_not_set_a_stopped_clock_right() {
+    let mut life = Life::with_one(Refresh::default());
+    let now = paused(at(10.0), 90 * SECOND);
+    let attempt = life.tick(now).expect("doubted");
+    life.succeed(attempt, now, now, "one", 100);
+    assert_eq!(life.served(now, Duration::ZERO), None);
+    assert_eq!(
+        life.tick(now.plus(SECOND)),
+        None,
+        "and it is not asked on and on"
+    );
+}
+
+/// An issuer that counts down has looked at its clock: then it was ours that was set.
+#[test]
+fn trap_18_an_issuer_that_counts_down_is_believed() {
+    let mut life = Life::with_one(Refresh::default());
+    let now = paused(at(10.0), Duration::from_secs(3600));
+    let attempt = life.tick(now).expect("doubted");
+    life.succeed(attempt, now, now, "one", 90);
+    assert_eq!(life.served(now, Duration::ZERO).as_deref(), Some("one"));
+    assert_eq!(life.served(now.plus(86 * SECOND), Duration::ZERO), None);
+}
+
+/// In doubt, `min_ttl` was measured on the clock that had stood still.
+#[test]
+fn trap_17_min_ttl_is_met_on_the_wall_clock_too() {
+    let mut life = Life::with_one(Refresh::default());
+    let now = paused(at(10.0), 60 * SECOND);
+    let attempt = life.tick(now).expect("doubted");
+    life.fail(attempt, now, Failure::transient("down"));
+    assert!(life.served(now, 25 * SECOND).is_some());
+    assert!(life.served(now, 26 * SECOND).is_none());
+}
+
+/// With answers that had lost too much of their life on the way, a caller waited through one attempt after the other.
+#[test]
+fn a_caller_is_refused_when_the_answer_comes_too_late_for_its_min_ttl() {
+    let mut life = Life::new(Refresh::default());
+    let attempt = life.ask(at(0.0), 90 * SECOND).expect("first");
+    life.succeed(attempt, at(0.0), at(10.0), "one", 100);
+    let Verdict::Refuse(refusal) = life.machine.verdict(at(10.0), 90 * SECOND) else {
+        panic!("refused")
+    };
+    assert_eq!(refusal.kind, RefusalKind::Unavailable);
+    assert!(life.served(at(10.0), 85 * SECOND).is_some());
+    assert!(
+        life.ask(at(11.0), 90 * SECOND).is_some(),
+        "the next caller may be luckier"
+    );
+}
+
+/// A lazy profile whose last attempt had failed stayed in back-off for ever: unhealthy, and in the way of other variants.
+#[test]
+fn trap_19_a_lazy_profile_falls_asleep_after_failures_too() {
+    let mut life = Life::new(lazy());
+    let attempt = life.ask(at(0.0), Duration::ZERO).expect("first use");
+    life.fail(attempt, at(0.0), Failure::permanent("no"));
+    assert_eq!(life.machine.state(at(1.0)), State::Rejected);
+    assert_eq!(life.machine.state(at(901.0)), State::Asleep);
+    assert!(life.ask(at(901.0), Duration::ZERO).is_some());
+}
