@@ -21,8 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::view::{Answer, Encode, Slot, View};
 use crate::clock::Clock;
 use crate::core::credential::{Fingerprint, Fingerprinter, Variant};
-use crate::core::lifecycle::Refusal;
+use crate::core::lifecycle::{Refusal, Trouble};
 use crate::core::profile::{ProfileName, Refresh};
+use crate::core::time::BootTime;
 use crate::provider::Provider;
 
 /// Variants (other scopes, other audience) of one profile that live at the same time. More are refused: each costs token
@@ -45,8 +46,36 @@ pub struct Spec {
     pub provider: Arc<dyn Provider>,
     /// The identity provider that it asks; None for methods that ask nobody.
     pub upstream: Option<Upstream>,
-    /// Generations go on from here: those of the seat that this one is to succeed.
-    pub after_generation: u64,
+    /// The seat that this one is to succeed.
+    pub succeeds: Predecessor,
+}
+
+/// What a seat takes over from the one that it is to succeed.
+#[derive(Clone, Debug, Default)]
+pub struct Predecessor {
+    /// Generations go on from here.
+    pub generation: u64,
+    /// The identity provider asked to be left alone until then (`Retry-After`), and why: a changed file is no reason not to.
+    pub told_to_wait: Option<(BootTime, Trouble)>,
+}
+
+impl Predecessor {
+    /// What is to be taken over from this seat.
+    #[must_use]
+    pub fn of(seat: &Seat) -> Predecessor {
+        let view = seat.own().view();
+        let trouble = view
+            .trouble
+            .clone()
+            .filter(|trouble| trouble.failure.retry_after.is_some());
+        Predecessor {
+            generation: view
+                .answer
+                .as_ref()
+                .map_or(0, |answer| answer.credential.generation),
+            told_to_wait: view.next_attempt.zip(trouble),
+        }
+    }
 }
 
 /// An identity provider and what it may be asked at most.

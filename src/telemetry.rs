@@ -61,5 +61,7 @@ pub fn start(format: Format) -> Result<(), String> {
 /// says, only their warnings come through.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target() == "tokend" || metadata.target().starts_with("tokend::");
-    ours || *metadata.level() <= Level::WARN
+    // It logs every refused certificate; the failure of the attempt says the same, once and with the profile.
+    let repeats_us = metadata.target().starts_with("rustls_platform_verifier");
+    ours || (*metadata.level() <= Level::WARN && !repeats_us)
 }

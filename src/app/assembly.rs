@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::broker::{Broker, Seat, Spec, Upstream};
+use crate::broker::{Broker, Predecessor, Seat, Spec, Upstream};
 use crate::caller::SystemDirectory;
 use crate::clock::Clock;
 use crate::core::credential::Variant;
@@ -243,16 +243,25 @@ impl Assembly {
                 let staged = member.staged.take().expect("it was compared with");
                 (member, version(staged.seat))
             }
-            (Some(mut member), Known::Not(spec)) => {
-                self.leaving
-                    .extend(member.staged.take().map(|staged| staged.seat));
+            (Some(mut member), Known::Not(mut spec)) => {
+                let staged = member.staged.take().map(|staged| staged.seat);
+                spec.succeeds = Predecessor::of(&member.live.seat);
+                if let Some(staged) = &staged {
+                    let staged = Predecessor::of(staged);
+                    spec.succeeds.told_to_wait = staged.told_to_wait.or(spec.succeeds.told_to_wait);
+                }
+                if !same_identity {
+                    // Somebody else may be asked now, or for somebody else.
+                    spec.succeeds.told_to_wait = None;
+                }
+                self.leaving.extend(staged);
                 if spec.upstream.is_none() && same_identity {
                     // Nobody can be asked, and there is nothing to wait for.
                     self.broker.replace(&member.live.seat, *spec).await;
                     member.live = version(member.live.seat);
                     return (Applied::Changed, member);
                 }
-                let seat = self.stage(*spec, &member.live.seat).await;
+                let seat = self.stage(*spec).await;
                 (member, version(seat))
             }
         };
@@ -267,13 +276,7 @@ impl Assembly {
     }
 
     /// Gives a version a seat beside the live one and has it tried.
-    async fn stage(&self, mut spec: Spec, live: &Seat) -> Arc<Seat> {
-        spec.after_generation = live
-            .own()
-            .view()
-            .answer
-            .as_ref()
-            .map_or(0, |answer| answer.credential.generation);
+    async fn stage(&self, spec: Spec) -> Arc<Seat> {
         info!(profile = %spec.name, "new material or definition is being tried");
         let seat = self.broker.seat(spec).await;
         let (broker, stir, clock, tried) = (
@@ -321,7 +324,7 @@ impl Assembly {
             rules: profile.refresh.clone(),
             provider,
             upstream,
-            after_generation: 0,
+            succeeds: Predecessor::default(),
         })
     }
 

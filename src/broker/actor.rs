@@ -297,7 +297,7 @@ impl Actor {
                 seat,
                 variant,
                 machine: Lifecycle::new(spec.rules.clone(), phase.finish())
-                    .after_generation(spec.after_generation),
+                    .succeeding(spec.succeeds.generation, spec.succeeds.told_to_wait.clone()),
                 slot,
                 waiters: Vec::new(),
                 wake: None,

@@ -140,7 +140,7 @@ fn spec(provider: Arc<dyn Provider>) -> Spec {
             max_per_second: 1000,
             deadline: Duration::from_secs(20),
         }),
-        after_generation: 0,
+        succeeds: Predecessor::default(),
     }
 }
 

@@ -238,10 +238,18 @@ impl Lifecycle {
         }
     }
 
-    /// Goes on counting generations where another life has come to.
+    /// Succeeds another life: goes on counting generations where that has come to, and obeys what it was told to wait.
     #[must_use]
-    pub fn after_generation(mut self, generation: u64) -> Lifecycle {
+    pub fn succeeding(
+        mut self,
+        generation: u64,
+        told_to_wait: Option<(BootTime, Trouble)>,
+    ) -> Lifecycle {
         self.generation = generation;
+        if let Some((until, trouble)) = told_to_wait {
+            self.earliest = until;
+            self.trouble = Some(trouble);
+        }
         self
     }
 

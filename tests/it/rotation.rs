@@ -309,3 +309,32 @@ fn trap_25_another_client_under_the_same_name_never_shares_a_token() {
         Some("NOT_FOUND")
     );
 }
+
+#[test]
+fn a_changed_file_is_no_reason_to_disregard_a_retry_after() {
+    let (issuer, place, config) = two_clients();
+    issuer.script(
+        tokend::dev::faults::Fault::RetryAfter(429, std::time::Duration::from_secs(600)),
+        tokend::dev::faults::Times::Always,
+    );
+    let daemon = place.serve(&config);
+    eventually(PATIENCE, || {
+        daemon
+            .grpc()
+            .token("it")
+            .err()
+            .filter(|why| why.retry_after > Some(std::time::Duration::from_secs(500)))
+    });
+    for round in 0..3 {
+        let before = daemon.get("/v1/status").body["config_generation"].as_u64();
+        daemon
+            .place
+            .secret("it.secret", &format!("another-secret-{round}"));
+        eventually(PATIENCE, || {
+            (daemon.get("/v1/status").body["config_generation"].as_u64() > before).then_some(())
+        });
+        let refusal = eventually(PATIENCE, || daemon.grpc().token("it").err());
+        assert_eq!(refusal.code, "UNAVAILABLE");
+    }
+    assert_eq!(issuer.count("/token"), 1);
+}
