@@ -251,29 +251,25 @@ fn put_in_place(
     };
     for _ in 0..ATTEMPTS {
         match fs::hard_link(new, path) {
-            Ok(()) => break,
+            Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(system("put in place")(error)),
         }
         // Another daemon that gave back what it had exchanged may have put ours here.
         if is(path, ours) {
-            break;
+            return Ok(());
         }
         let Some(stale) = occupied(path, address)? else {
             continue;
         };
         if replace(new, path, stale).map_err(system("replace the stale socket"))? {
-            break;
+            return Ok(());
         }
     }
-    if is(path, ours) {
-        Ok(())
-    } else {
-        Err(BindError::Taken {
-            path: path.to_owned(),
-            pid: None,
-        })
-    }
+    Err(BindError::Taken {
+        path: path.to_owned(),
+        pid: None,
+    })
 }
 
 /// Puts `new` in the place of the stale socket; false, and nothing changed, if that is not there any more.
@@ -614,6 +610,22 @@ mod tests {
         assert_eq!(bound.iter().filter(|one| one.is_ok()).count(), 1);
         UnixStream::connect(&path).expect("listening");
         assert_eq!(names(folder.path()), ["t.sock"]);
+    }
+
+    #[test]
+    fn of_two_that_find_the_same_stale_socket_one_gets_it() {
+        let folder = folder();
+        let path = folder.path().join("t.sock");
+        for _ in 0..100 {
+            drop(UnixListener::bind(&path).expect("bound"));
+            let (one, other) = std::thread::scope(|scope| {
+                let other = scope.spawn(|| bind(&path, 0o660, None));
+                (bind(&path, 0o660, None), other.join().expect("ended"))
+            });
+            assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+            UnixStream::connect(&path).expect("listening");
+            assert_eq!(names(folder.path()), ["t.sock"]);
+        }
     }
 
     fn names(folder: &Path) -> Vec<String> {
