@@ -255,9 +255,13 @@ fn daemon_uid() -> u32 {
 fn group(principal: &Principal) -> Result<u32, StartError> {
     match principal {
         Principal::Id(id) => Ok(*id),
-        Principal::Name(name) => crate::caller::SystemDirectory
-            .group(name)
-            .ok_or_else(|| StartError::Group(name.clone())),
+        Principal::Name(name) => match crate::caller::SystemDirectory.group(name) {
+            Ok(found) => found.ok_or_else(|| StartError::Group(name.clone())),
+            Err(unanswered) => Err(StartError::System(io::Error::other(format!(
+                "[server] socket_group: the group {name:?} cannot be looked up now: {}",
+                unanswered.why
+            )))),
+        },
     }
 }
 

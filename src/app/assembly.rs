@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::broker::{Broker, Predecessor, Seat, Spec, Upstream};
-use crate::caller::SystemDirectory;
+use crate::caller::{Remembered, SystemDirectory};
 use crate::clock::Clock;
 use crate::core::credential::Variant;
 use crate::core::policy::Access;
@@ -32,6 +32,8 @@ pub struct Assembly {
     pub shared: provider::Shared,
     pub surroundings: Surroundings,
     pub daemon_uid: u32,
+    /// Looked at with every configuration; an outage of it must not lock anybody out.
+    directory: Remembered<SystemDirectory>,
     members: BTreeMap<ProfileName, Member>,
     /// What was logged last of each profile, so that it is not said again at every look at the files.
     said: BTreeMap<ProfileName, Vec<String>>,
@@ -98,6 +100,7 @@ impl Assembly {
             shared,
             surroundings,
             daemon_uid,
+            directory: Remembered::new(SystemDirectory),
             members: BTreeMap::new(),
             said: BTreeMap::new(),
             said_of_admins: Vec::new(),
@@ -146,7 +149,7 @@ impl Assembly {
             entries.push(Arc::new(entry));
         }
         let (admins, unknown) =
-            Access::resolve(&config.server.admins, self.daemon_uid, &SystemDirectory);
+            Access::resolve(&config.server.admins, self.daemon_uid, &self.directory);
         if unknown != self.said_of_admins {
             for name in &unknown {
                 warn!("[server] admins: {name}");
@@ -399,7 +402,7 @@ impl Assembly {
     }
 
     fn access(&self, rules: &[AccessRule]) -> (Access, Vec<String>) {
-        Access::resolve(rules, self.daemon_uid, &SystemDirectory)
+        Access::resolve(rules, self.daemon_uid, &self.directory)
     }
 }
 

@@ -58,14 +58,30 @@ impl Decision {
 
 /// Numbers of users and groups, from the system's database.
 pub trait Directory {
-    /// uid of a user name.
-    fn user(&self, name: &str) -> Option<u32>;
-    /// gid of a group name.
-    fn group(&self, name: &str) -> Option<u32>;
+    /// uid of a user name; None: there is no such user.
+    ///
+    /// # Errors
+    /// When the database does not answer, which says nothing about the user.
+    fn user(&self, name: &str) -> Result<Option<u32>, Unanswered>;
+    /// gid of a group name; None: there is no such group.
+    ///
+    /// # Errors
+    /// When the database does not answer, which says nothing about the group.
+    fn group(&self, name: &str) -> Result<Option<u32>, Unanswered>;
+}
+
+/// A name could not be looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Why, for people.
+    pub why: String,
+    /// The number that the name had when it was last looked up.
+    pub last: Option<u32>,
 }
 
 impl Access {
-    /// Turns rules into numbers. Names that are not found are returned too: they match no one, and somebody should know.
+    /// Turns rules into numbers. What somebody should know is returned too: names that are not found, which match no one,
+    /// and names that cannot be looked up now, which keep the number that they had.
     #[must_use]
     pub fn resolve(
         rules: &[AccessRule],
@@ -73,20 +89,29 @@ impl Access {
         directory: &impl Directory,
     ) -> (Access, Vec<String>) {
         let mut unknown = Vec::new();
-        let mut resolve = |principal: &Option<Principal>,
-                           kind: &str,
-                           find: &dyn Fn(&str) -> Option<u32>| {
-            principal.as_ref().map(|principal| match principal {
+        let mut resolve =
+            |principal: &Option<Principal>,
+             kind: &str,
+             find: &dyn Fn(&str) -> Result<Option<u32>, Unanswered>| {
+                principal.as_ref().map(|principal| match principal {
                 Principal::Id(id) => Id::Known(*id),
-                Principal::Name(name) => find(name).map_or_else(
-                    || {
+                Principal::Name(name) => match find(name) {
+                    Ok(Some(id)) => Id::Known(id),
+                    Ok(None) => {
                         unknown.push(format!("access names the {kind} {name:?}, which this host does not know: the entry matches no one"));
                         Id::Nobody
-                    },
-                    Id::Known,
-                ),
+                    }
+                    Err(Unanswered { why, last: Some(id) }) => {
+                        unknown.push(format!("access names the {kind} {name:?}, which cannot be looked up now ({why}): its last known number {id} still counts"));
+                        Id::Known(id)
+                    }
+                    Err(Unanswered { why, last: None }) => {
+                        unknown.push(format!("access names the {kind} {name:?}, which cannot be looked up now ({why}): until it can, the entry matches no one"));
+                        Id::Nobody
+                    }
+                },
             })
-        };
+            };
         let entries: Vec<Entry> = rules
             .iter()
             .map(|rule| Entry {
@@ -154,11 +179,11 @@ mod tests {
     struct Book;
 
     impl Directory for Book {
-        fn user(&self, name: &str) -> Option<u32> {
-            (name == "worker").then_some(1000)
+        fn user(&self, name: &str) -> Result<Option<u32>, Unanswered> {
+            Ok((name == "worker").then_some(1000))
         }
-        fn group(&self, name: &str) -> Option<u32> {
-            (name == "ops").then_some(50)
+        fn group(&self, name: &str) -> Result<Option<u32>, Unanswered> {
+            Ok((name == "ops").then_some(50))
         }
     }
 
@@ -238,5 +263,35 @@ mod tests {
         assert!(admins.administers(&caller(990, 0, &[])));
         assert!(admins.administers(&caller(1000, 0, &[])));
         assert!(!admins.administers(&caller(1001, 0, &[])));
+    }
+
+    /// Does not answer, and remembers one user.
+    struct Down;
+
+    impl Directory for Down {
+        fn user(&self, name: &str) -> Result<Option<u32>, Unanswered> {
+            Err(Unanswered {
+                why: "no answer".into(),
+                last: (name == "worker").then_some(1000),
+            })
+        }
+        fn group(&self, name: &str) -> Result<Option<u32>, Unanswered> {
+            self.user(name)
+        }
+    }
+
+    #[test]
+    fn a_database_that_does_not_answer_takes_nothing_from_anybody_and_gives_nothing() {
+        let rules = [
+            rule(Some("worker"), None, None),
+            rule(Some("new"), None, None),
+        ];
+        let (access, said) = Access::resolve(&rules, 990, &Down);
+        assert_eq!(access.decide(&caller(1000, 1, &[])), Decision::Entry(0));
+        assert_eq!(access.decide(&caller(1001, 1, &[])), Decision::Denied);
+        assert!(
+            said[0].contains("1000 still counts") && said[1].contains("matches no one"),
+            "{said:?}"
+        );
     }
 }
