@@ -1,6 +1,7 @@
 //! From an accepted stream to requests: who is asking, limits, the authority repair, and how a connection ends.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,12 +88,15 @@ pub async fn accept(
             let visit = visit.clone();
             async move { Ok::<_, Infallible>(visit.answer(request).await) }
         });
-        let connection = builder
-            .serve_connection(
-                TokioIo::new(RepairAuthority::<UnixStream>::new(stream)),
-                service,
-            )
-            .into_owned();
+        // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
+        let connection = Box::pin(
+            builder
+                .serve_connection(
+                    TokioIo::new(RepairAuthority::<UnixStream>::new(stream)),
+                    service,
+                )
+                .into_owned(),
+        );
         let patience = Patience {
             first: limits.handshake_timeout,
             later: limits.idle_timeout,
@@ -128,7 +132,7 @@ struct Patience {
 
 /// Serves a connection until it ends. It is asked to end when the daemon stops, and when it has been silent too long.
 async fn attend<C>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     activity: &Activity,
     patience: Patience,
     mut shutdown: watch::Receiver<bool>,
@@ -136,13 +140,14 @@ async fn attend<C>(
     C: GracefulConnection,
     C::Error: std::fmt::Display,
 {
-    tokio::pin!(connection);
     let silence = tokio::time::sleep(patience.first);
     tokio::pin!(silence);
     let mut seen = 0;
     let mut ending = false;
     loop {
         tokio::select! {
+            // What happens most is looked at first; when it has nothing to do, the others get their turn.
+            biased;
             outcome = connection.as_mut() => {
                 if let Err(error) = outcome {
                     debug!(%error, "connection ended");
