@@ -7,7 +7,7 @@ use reqwest::header::{ACCEPT, DATE, RETRY_AFTER};
 use url::Url;
 
 use super::text;
-use super::transport::{self, Answer};
+use super::transport::Answer;
 use super::upstream::Upstream;
 use crate::clock::Clock;
 use crate::core::failure::Failure;
@@ -143,9 +143,7 @@ impl Discovery {
                 .client(&url)?
                 .get(url.clone())
                 .header(ACCEPT, "application/json");
-            let answer = transport::send(get)
-                .await
-                .map_err(|error| upstream.explain(&error, &at))?;
+            let answer = upstream.send(get, &at).await.map_err(|none| none.failure)?;
             let Answer {
                 status,
                 headers,
