@@ -196,6 +196,24 @@ fn no_life(why: NoLife, at: &str) -> Failure {
             "{at} issued a token that says it is already expired (exp has passed): compare the clocks of this machine \
              and of the identity provider"
         ),
+        NoLife::ExpiredByOne { ours, apart } => {
+            let (passed, not_yet) = if ours {
+                (
+                    "by the clock of this machine",
+                    "by the answer's Date header",
+                )
+            } else {
+                (
+                    "by the answer's Date header",
+                    "by the clock of this machine",
+                )
+            };
+            format!(
+                "{at} issued a token that is already expired {passed} and not {not_yet}, and the two are {} apart: \
+                 compare the clocks of this machine and of the identity provider, and see that no cache stands between",
+                humantime::format_duration(apart)
+            )
+        }
     })
 }
 

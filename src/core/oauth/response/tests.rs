@@ -197,6 +197,20 @@ fn trap_38_truncated_html_and_array_bodies_with_status_200() {
 }
 
 #[test]
+fn a_date_of_1970_gives_no_expired_token_a_year() {
+    let old = jwt(&json!({ "exp": NOW - 100 }));
+    let text = json!({ "access_token": old, "token_type": "Bearer" }).to_string();
+    let mut response = answer(200, text.as_bytes());
+    response.date = Some("Thu, 01 Jan 1970 00:00:00 GMT");
+    let message = transient(ask(&response));
+    assert!(
+        message
+            .contains("expired by the clock of this machine and not by the answer's Date header"),
+        "{message}"
+    );
+}
+
+#[test]
 fn trap_38_a_huge_body() {
     let mut response = answer(200, b"");
     response.body = None;
