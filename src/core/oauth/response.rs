@@ -101,6 +101,20 @@ fn success(
             )));
         }
     };
+    // RFC 6749 §3.2: a parameter without a value counts as left out.
+    let no_error = match answer.get("error") {
+        None | Some(Value::Null) => true,
+        Some(error) => error.as_str() == Some(""),
+    };
+    if !no_error {
+        return Err(Failure::transient(format!(
+            "{at} answered HTTP 200 with an error{} and an access_token at once, so that the token cannot be trusted: \
+             ask the identity provider's operator",
+            errors::code_of(&answer, asked.secrets)
+                .map(|code| format!(" ({code})"))
+                .unwrap_or_default(),
+        )));
+    }
     if token.is_empty() {
         return Err(Failure::transient(format!(
             "{at} answered HTTP 200 with an empty access_token: ask the identity provider's operator"

@@ -197,6 +197,27 @@ fn trap_38_truncated_html_and_array_bodies_with_status_200() {
 }
 
 #[test]
+fn a_token_beside_an_error_is_not_served() {
+    let with = |error: Value| {
+        body(&json!({
+            "access_token": "t", "token_type": "Bearer", "expires_in": 60, "error": error,
+        }))
+    };
+    let message = transient(with(json!("access_denied")));
+    assert!(message.contains("an error (access_denied)"), "{message}");
+    for error in [json!(SECRET), json!({}), json!(1), json!(true)] {
+        let message = transient(with(error));
+        assert!(
+            message.contains("an error and an access_token"),
+            "{message}"
+        );
+    }
+    for nothing in [Value::Null, json!("")] {
+        assert!(with(nothing).is_ok());
+    }
+}
+
+#[test]
 fn a_date_of_1970_gives_no_expired_token_a_year() {
     let old = jwt(&json!({ "exp": NOW - 100 }));
     let text = json!({ "access_token": old, "token_type": "Bearer" }).to_string();
