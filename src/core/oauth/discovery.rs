@@ -3,7 +3,8 @@
 use serde_json::Value;
 use url::Url;
 
-use super::withhold::{foreign_place, is_loopback, place};
+use super::withhold::{foreign_place, place};
+use crate::core::profile::is_loopback;
 use crate::core::secret::Secret;
 
 /// What is of interest in the document.
@@ -241,6 +242,9 @@ mod tests {
             ),
             ("http://idp.example/realms/a", token, "another issuer"),
             (good, "http://idp.example/token", "no token_endpoint"),
+            // A name below localhost is whatever DNS says.
+            (good, "http://idp.localhost/token", "no token_endpoint"),
+            (good, "http://localhost.example/", "no token_endpoint"),
             (good, "ftp://idp.example/token", "no token_endpoint"),
             (good, "https://u:p@idp.example/token", "no token_endpoint"),
             (good, "/token", "no token_endpoint"),

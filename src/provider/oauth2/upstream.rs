@@ -13,8 +13,8 @@ use super::discovery::Discovery;
 use super::lane::{Lane, Lanes, Lost};
 use super::transport::{self, Answer};
 use crate::core::failure::Failure;
-use crate::core::oauth::withhold::{is_loopback, origin};
-use crate::core::profile::Http;
+use crate::core::oauth::withhold::origin;
+use crate::core::profile::{Http, is_loopback};
 use crate::material::{Digest, Identity, Trust};
 use crate::tls::Tls;
 
