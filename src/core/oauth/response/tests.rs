@@ -363,7 +363,7 @@ fn error_codes_are_permanent_or_transient_with_their_cure() {
         ("invalid_request", Permanent, "extra"),
         ("unsupported_grant_type", Permanent, "token_url"),
         ("access_denied", Permanent, "policy"),
-        ("vendor.code-1", Permanent, "documentation"),
+        ("vendor_code", Permanent, "documentation"),
         ("temporarily_unavailable", Transient, "by itself"),
         ("server_error", Transient, "by itself"),
         ("slow_down", Transient, "min_interval"),
@@ -430,11 +430,19 @@ fn retry_after_is_kept_with_any_error() {
 fn trap_32_nothing_of_a_body_gets_into_a_message() {
     let marker = SECRET;
     let prefix = format!("x-{}", &SECRET[3..15]);
+    let reversed: String = SECRET.chars().rev().collect();
+    let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
     for code in [
         marker,
         &marker.to_lowercase(),
         &marker[..6],
         &prefix,
+        &reversed,
+        &hex,
+        &hex[..16],
+        "vendor.code-1",
+        "CamelCase",
+        &"a".repeat(41),
         "with space",
         "with\nbreak",
         "",
@@ -468,6 +476,23 @@ fn trap_32_nothing_of_a_body_gets_into_a_message() {
                 "{shown}"
             );
         }
+    }
+}
+
+#[test]
+fn trap_32_a_secret_of_small_letters_is_known_backwards_too() {
+    let secret = Secret::new("correct_horse_battery".into());
+    for (code, shown) in [
+        ("correct_horse_battery", false),
+        ("yrettab_esroh_tcerroc", false),
+        ("x_tab_esroh_", false),
+        ("consent_required", true),
+    ] {
+        let Value::Object(answer) = json!({ "error": code }) else {
+            unreachable!()
+        };
+        let seen = super::errors::code_of(&answer, &[&secret]);
+        assert_eq!(seen.is_some(), shown, "{code}");
     }
 }
 
