@@ -281,11 +281,12 @@ fn interim_answers_without_end_block_nobody_else() {
         runtime().block_on(async {
             let interim = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
             let server = Server::plain(move |_| Act::Repeat(interim.clone())).await;
-            tell.send(server.url("/token")).unwrap();
+            tell.send((server.url("/token"), server.sent.clone()))
+                .unwrap();
             let _ = stopped.await;
         });
     });
-    let evil = address.recv().unwrap();
+    let (evil, sent) = address.recv().unwrap();
     runtime().block_on(async {
         let good = Server::plain(|_| good_token()).await;
         let shared = shared();
@@ -313,6 +314,17 @@ fn interim_answers_without_end_block_nobody_else() {
         );
         assert!(took < Duration::from_secs(3), "{took:?}");
         assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+        // The connection ends too, as soon as the parser yields.
+        let ended = async {
+            let mut before = 0;
+            while sent.load(Ordering::Relaxed) != before {
+                before = sent.load(Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ended)
+            .await
+            .expect("nobody takes its bytes any more");
     });
     drop(stop);
     serving.join().unwrap();
