@@ -1,6 +1,8 @@
 //! Trust and identity as a TLS configuration. One immutable configuration per material: a new certificate means a new
 //! configuration and a new HTTP client, never a certificate swapped below open connections (traps 36, 37).
 
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -38,7 +40,7 @@ impl Tls {
         Tls {
             system: Arc::new(SystemRoots {
                 crypto: crypto.clone(),
-                loaded: Mutex::new(None),
+                followed: Followed::default(),
             }),
             crypto,
         }
@@ -104,24 +106,97 @@ impl ResolvesClientCert for Only {
     }
 }
 
+/// Where distributions keep their roots; the environment's `SSL_CERT_FILE` and `SSL_CERT_DIR` stand for all of them.
+/// Only changes are looked for here: what is read, and in which order, the verifier knows.
+const SYSTEM: [&str; 7] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+];
+
 /// The system's roots, read at the first handshake that needs them and kept once for the whole process: a set of roots
-/// takes hundreds of kilobytes. A reading that failed is tried again at the next handshake.
+/// takes hundreds of kilobytes. Every full handshake looks whether their files have changed, and reads them again then.
 #[derive(Debug)]
 struct SystemRoots {
     crypto: Arc<CryptoProvider>,
-    loaded: Mutex<Option<Arc<Verifier>>>,
+    followed: Followed<Verifier>,
 }
 
 impl SystemRoots {
     fn verifier(&self) -> Result<Arc<Verifier>, Error> {
+        self.followed
+            .get(&sources(), || Verifier::new(self.crypto.clone()))
+    }
+}
+
+/// The files and folders that the roots come from.
+fn sources() -> Vec<PathBuf> {
+    let file = std::env::var_os("SSL_CERT_FILE");
+    let folders = std::env::var_os("SSL_CERT_DIR");
+    if file.is_none() && folders.is_none() {
+        return SYSTEM.iter().map(PathBuf::from).collect();
+    }
+    let folders = folders.iter().flat_map(std::env::split_paths);
+    file.iter().map(PathBuf::from).chain(folders).collect()
+}
+
+/// Device, inode, size and time of the last change of every source; None where there is none.
+type State = Vec<Option<(u64, u64, u64, i64, i64)>>;
+
+fn state(sources: &[PathBuf]) -> State {
+    let one = |path: &PathBuf| {
+        let data = std::fs::metadata(path).ok()?;
+        Some((
+            data.dev(),
+            data.ino(),
+            data.size(),
+            data.ctime(),
+            data.ctime_nsec(),
+        ))
+    };
+    sources.iter().map(one).collect()
+}
+
+/// What was read from files that may change.
+#[derive(Debug)]
+struct Followed<T>(Mutex<Option<(State, Arc<T>)>>);
+
+impl<T> Default for Followed<T> {
+    fn default() -> Followed<T> {
+        Followed(Mutex::new(None))
+    }
+}
+
+impl<T> Followed<T> {
+    /// What is in the files now. While it cannot be read (in the middle of an update, say) the last that could is used,
+    /// and reading is tried again at the next call.
+    fn get<E>(
+        &self,
+        sources: &[PathBuf],
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
         // Nothing can panic between lock and unlock and leave half a value.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(verifier) = &*loaded {
-            return Ok(verifier.clone());
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken before reading, so that a change in between is seen the next time.
+        let now = state(sources);
+        if let Some((then, known)) = &*last
+            && *then == now
+        {
+            return Ok(known.clone());
         }
-        let verifier = Arc::new(Verifier::new(self.crypto.clone())?);
-        *loaded = Some(verifier.clone());
-        Ok(verifier)
+        match (read(), &*last) {
+            (Ok(value), _) => {
+                let value = Arc::new(value);
+                *last = Some((now, value.clone()));
+                Ok(value)
+            }
+            (Err(_), Some((_, known))) => Ok(known.clone()),
+            (Err(error), None) => Err(error),
+        }
     }
 }
 
@@ -175,5 +250,33 @@ impl ServerCertVerifier for SystemRoots {
         self.crypto
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_that_changed_are_read_again_without_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = folder.path().join("bundle.pem");
+        let sources = [bundle.clone(), folder.path().join("absent")];
+        let followed = Followed::default();
+        let get = || followed.get(&sources, || std::fs::read_to_string(&bundle));
+        assert!(get().is_err(), "nothing to read, and nothing known");
+        std::fs::write(&bundle, "one").unwrap();
+        let one = get().unwrap();
+        assert_eq!(*one, "one");
+        assert!(Arc::ptr_eq(&one, &get().unwrap()), "kept while unchanged");
+        // As package managers do it: a new file takes the name.
+        let next = folder.path().join("next");
+        std::fs::write(&next, "two").unwrap();
+        std::fs::rename(&next, &bundle).unwrap();
+        assert_eq!(*get().unwrap(), "two");
+        std::fs::remove_file(&bundle).unwrap();
+        assert_eq!(*get().unwrap(), "two", "better than none");
+        std::fs::write(&bundle, "three").unwrap();
+        assert_eq!(*get().unwrap(), "three");
     }
 }

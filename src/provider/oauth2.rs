@@ -2,6 +2,7 @@
 //! nothing is retried, everything is bounded in time and size.
 
 mod discovery;
+mod lane;
 mod sign;
 mod transport;
 mod upstream;
@@ -71,7 +72,9 @@ impl OAuth2Provider {
         shared: &Shared,
     ) -> Result<OAuth2Provider, Failure> {
         let proof = prover(oauth, &material)?;
+        let (Endpoint::Issuer(idp) | Endpoint::Token(idp)) = &oauth.idp.endpoint;
         let upstream = shared.upstreams.get(
+            idp,
             &oauth.idp.http,
             &material.trust,
             material.identity.as_ref(),
@@ -182,10 +185,14 @@ impl OAuth2Provider {
         }
         let post = post.body(Bytes::from_owner(request.form()));
         let asked_at = self.clock.now();
-        let answer = transport::send(post).await.map_err(|error| Refused {
-            failure: self.upstream.explain(&error, &at),
-            endpoint_lost: error.is_connect(),
-        })?;
+        let answer = self
+            .upstream
+            .send(post, &at)
+            .await
+            .map_err(|none| Refused {
+                failure: none.failure,
+                endpoint_lost: none.unconnected,
+            })?;
         let now = self.clock.now();
         let Answer {
             status,

@@ -3,7 +3,8 @@
 use serde_json::Value;
 use url::Url;
 
-use super::withhold::{foreign_place, is_loopback, place};
+use super::withhold::{foreign_place, place};
+use crate::core::profile::is_loopback;
 use crate::core::secret::Secret;
 
 /// What is of interest in the document.
@@ -76,38 +77,48 @@ pub fn places(issuer: &Url) -> [Url; 2] {
     ]
 }
 
+/// Why a document is none to go by. The texts are one line with cause and cure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is no discovery document: no JSON object, or one without issuer or token endpoint, as servers answer while
+    /// they start. The next place is worth a look.
+    Missing,
+    /// It belongs to another issuer: somebody has to change something.
+    Foreign(String),
+    /// It is the issuer's, but names an endpoint that no credential may be sent to.
+    Unusable(String),
+}
+
 /// Reads a document that came from one of [`places`].
 ///
 /// `secrets` are withheld from messages, since the server may know them from earlier requests.
 ///
 /// # Errors
-/// One line with cause and cure; None when it is not a JSON object at all, so that the next place is worth a look.
+/// [`Unfit`]
 pub fn parse(
     body: &[u8],
     issuer: &Url,
     allow_insecure_http: bool,
     secrets: &[&Secret],
-) -> Result<Document, Option<String>> {
+) -> Result<Document, Unfit> {
     let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
-        return Err(None);
+        return Err(Unfit::Missing);
     };
     let at = place(issuer);
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
-    let named = text("issuer").unwrap_or("");
+    let (Some(named), Some(endpoint_named)) = (text("issuer"), text("token_endpoint")) else {
+        return Err(Unfit::Missing);
+    };
     match Url::parse(named) {
         Ok(url) if same(&url, issuer) => {}
         // Mixing up issuers is an attack (RFC 8414 §6.2), and in most cases a wrong setting.
         Ok(url) => {
-            return Err(Some(format!(
+            return Err(Unfit::Foreign(format!(
                 "the discovery document of {at} belongs to another issuer ({}): set issuer to exactly what it says there",
                 foreign_place(&url, secrets)
             )));
         }
-        Err(_) => {
-            return Err(Some(format!(
-                "the discovery document of {at} names no issuer: check issuer, or set token_url instead"
-            )));
-        }
+        Err(_) => return Err(Unfit::Missing),
     }
     let usable = |url: &Url| {
         let scheme = match url.scheme() {
@@ -118,8 +129,8 @@ pub fn parse(
         scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
     };
     let endpoint = |text: &str| Url::parse(text).ok().filter(usable);
-    let Some(token_endpoint) = text("token_endpoint").and_then(endpoint) else {
-        return Err(Some(format!(
+    let Some(token_endpoint) = endpoint(endpoint_named) else {
+        return Err(Unfit::Unusable(format!(
             "the discovery document of {at} names no token_endpoint with https://: check issuer, or set token_url \
              instead"
         )));
@@ -130,7 +141,7 @@ pub fn parse(
         .and_then(Value::as_str);
     let mtls_token_endpoint = match alias.map(endpoint) {
         Some(None) => {
-            return Err(Some(format!(
+            return Err(Unfit::Unusable(format!(
                 "the discovery document of {at} names an mtls_endpoint_aliases.token_endpoint that is not https://: \
                  ask the identity provider's operator, or set token_url instead"
             )));
@@ -170,7 +181,7 @@ mod tests {
         Url::parse(text).unwrap()
     }
 
-    fn read(document: Value) -> Result<Document, Option<String>> {
+    fn read(document: Value) -> Result<Document, Unfit> {
         parse(
             document.to_string().as_bytes(),
             &url("https://idp.example/realms/a"),
@@ -230,26 +241,49 @@ mod tests {
                 "another issuer (https://idp.example/realms/b)",
             ),
             ("http://idp.example/realms/a", token, "another issuer"),
-            ("", token, "names no issuer"),
             (good, "http://idp.example/token", "no token_endpoint"),
+            // A name below localhost is whatever DNS says.
+            (good, "http://idp.localhost/token", "no token_endpoint"),
+            (good, "http://localhost.example/", "no token_endpoint"),
             (good, "ftp://idp.example/token", "no token_endpoint"),
             (good, "https://u:p@idp.example/token", "no token_endpoint"),
             (good, "/token", "no token_endpoint"),
         ] {
             let refused = read(json!({ "issuer": issuer, "token_endpoint": endpoint }));
-            let message = refused.unwrap_err().unwrap();
+            let message = match refused.unwrap_err() {
+                Unfit::Foreign(message) if issuer != good => message,
+                Unfit::Unusable(message) if issuer == good => message,
+                other => panic!("{other:?}"),
+            };
             assert!(message.contains(expected), "{message}");
         }
-        assert_eq!(
-            parse(b"<html>", &url(good), false, &[]),
-            Err(None),
-            "not JSON: look elsewhere"
-        );
         let alias = json!({
             "issuer": good, "token_endpoint": token,
             "mtls_endpoint_aliases": { "token_endpoint": "http://idp.example/" },
         });
-        assert!(read(alias).unwrap_err().unwrap().contains("mtls"));
+        assert!(matches!(read(alias), Err(Unfit::Unusable(message)) if message.contains("mtls")));
+    }
+
+    #[test]
+    fn what_is_no_document_sends_to_the_next_place() {
+        for body in [
+            "<html>",
+            "[]",
+            r#"{"status":"starting"}"#,
+            r#"{"issuer":"https://idp.example/realms/a"}"#,
+            r#"{"issuer":"https://other.example"}"#,
+            r#"{"issuer":"","token_endpoint":"https://idp.example/token"}"#,
+            r#"{"issuer":7,"token_endpoint":"https://idp.example/token"}"#,
+            r#"{"token_endpoint":"https://idp.example/token"}"#,
+        ] {
+            let read = parse(
+                body.as_bytes(),
+                &url("https://idp.example/realms/a"),
+                false,
+                &[],
+            );
+            assert_eq!(read, Err(Unfit::Missing), "{body}");
+        }
     }
 
     #[test]

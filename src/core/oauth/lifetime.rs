@@ -15,6 +15,10 @@ pub const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// `Date` has whole seconds: the answer may be almost a second younger than it says.
 const DATE_RESOLUTION: u64 = 1;
 
+/// A `Date` further than this from our own clock is believed only where `iat` or `expires_in` bounds what it says: caches
+/// hand out old ones, and some servers send 1970.
+const PLAUSIBLE: u64 = 3600;
+
 /// Why there is no usable lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoLife {
@@ -24,6 +28,13 @@ pub enum NoLife {
     NotANumber,
     /// `exp` has passed.
     Expired,
+    /// `exp` has passed on one of two clocks: ours, and the issuer's according to `Date`.
+    ExpiredByOne {
+        /// Ours is the one; otherwise `Date`.
+        ours: bool,
+        /// What lies between the two.
+        apart: Duration,
+    },
 }
 
 /// Life of a token, counted from the moment `asked_at`; with several claims, the earliest end. Never zero.
@@ -31,7 +42,8 @@ pub enum NoLife {
 /// `exp` is a moment on the issuer's clock. `Date` tells that clock, so `exp - Date` holds whatever our own clock says.
 /// Without a `Date` two bounds remain, `exp - iat` and `exp` on our wall clock, and the smaller counts: the first alone
 /// would revive an old token that the issuer hands out again (trap 16), the second alone trusts a clock that can be
-/// wrong (trap 18).
+/// wrong (trap 18). With `exp` and `Date` alone, and a `Date` more than an hour from our clock, nobody can say which of
+/// the two is wrong: the smaller counts.
 ///
 /// # Errors
 /// When the token cannot be used any more, or nobody can say whether it can.
@@ -45,7 +57,8 @@ pub fn lifetime(
     let read = match facts {
         Some(facts) => facts
             .expires
-            .map(|exp| remaining(exp, facts, date, asked_at)),
+            .map(|exp| remaining(exp, facts, date, told.is_some(), asked_at))
+            .transpose()?,
         None => None,
     };
     if read.is_some_and(|left| left.is_zero()) {
@@ -57,15 +70,36 @@ pub fn lifetime(
     })
 }
 
-fn remaining(exp: u64, facts: &Facts, date: Option<u64>, asked_at: WallTime) -> Duration {
+fn remaining(
+    exp: u64,
+    facts: &Facts,
+    date: Option<u64>,
+    told: bool,
+    asked_at: WallTime,
+) -> Result<Duration, NoLife> {
+    let by_ours = Duration::from_secs(exp).saturating_sub(asked_at.0);
     let by_clock = match date {
-        Some(date) => Duration::from_secs(exp.saturating_sub(date).saturating_sub(DATE_RESOLUTION)),
-        None => Duration::from_secs(exp).saturating_sub(asked_at.0),
+        None => by_ours,
+        Some(date) => {
+            let by_date =
+                Duration::from_secs(exp.saturating_sub(date).saturating_sub(DATE_RESOLUTION));
+            let apart = date.abs_diff(asked_at.0.as_secs());
+            if told || facts.issued.is_some() || apart <= PLAUSIBLE {
+                by_date
+            } else if by_ours.is_zero() != by_date.is_zero() {
+                return Err(NoLife::ExpiredByOne {
+                    ours: by_ours.is_zero(),
+                    apart: Duration::from_secs(apart),
+                });
+            } else {
+                by_ours.min(by_date)
+            }
+        }
     };
-    match facts.issued {
+    Ok(match facts.issued {
         Some(issued) => by_clock.min(Duration::from_secs(exp.saturating_sub(issued))),
         None => by_clock,
-    }
+    })
 }
 
 /// An integer, a number with a fraction (rounded down) or text of digits, as some issuers send it (trap 38).
@@ -170,9 +204,36 @@ mod tests {
         assert_eq!(of(facts(1_086_410, Some(1_080_000)), date), secs(9));
         // A Date that lags cannot stretch it.
         assert_eq!(of(facts(1_000_300, Some(1_000_000)), Some(0)), secs(300));
-        for exp in [1_086_401, 1_086_400, 5] {
-            assert_eq!(of(facts(exp, None), date), Err(NoLife::Expired), "{exp}");
+        for exp in [1_086_401, 1_086_400] {
+            let by_date = NoLife::ExpiredByOne {
+                ours: false,
+                apart: Duration::from_secs(86_400),
+            };
+            assert_eq!(of(facts(exp, None), date), Err(by_date), "{exp}");
         }
+        assert_eq!(of(facts(5, None), date), Err(NoLife::Expired));
+    }
+
+    #[test]
+    fn trap_18_a_date_that_cannot_be_right_makes_no_token_immortal() {
+        let of = |exp, date| lifetime(None, Some(&facts(exp, None)), Some(date), ASKED);
+        let by_ours = |apart| {
+            Err(NoLife::ExpiredByOne {
+                ours: true,
+                apart: Duration::from_secs(apart),
+            })
+        };
+        // 1970, and an answer out of a cache.
+        assert_eq!(of(999_900, 0), by_ours(1_000_000));
+        assert_eq!(of(999_900, 990_000), by_ours(10_000));
+        let left = Ok(Lifetime::For(Duration::from_millis(99_750)));
+        assert_eq!(of(1_000_100, 0), left);
+        // Within an hour Date is believed.
+        assert_eq!(of(999_900, 996_400), secs(3499));
+        // What else is known bounds it.
+        let told = json!(60);
+        let both = lifetime(Some(&told), Some(&facts(999_900, None)), Some(0), ASKED);
+        assert_eq!(both, secs(60));
     }
 
     #[test]

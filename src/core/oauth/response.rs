@@ -101,6 +101,20 @@ fn success(
             )));
         }
     };
+    // RFC 6749 §3.2: a parameter without a value counts as left out.
+    let no_error = match answer.get("error") {
+        None | Some(Value::Null) => true,
+        Some(error) => error.as_str() == Some(""),
+    };
+    if !no_error {
+        return Err(Failure::transient(format!(
+            "{at} answered HTTP 200 with an error{} and an access_token at once, so that the token cannot be trusted: \
+             ask the identity provider's operator",
+            errors::code_of(&answer, asked.secrets)
+                .map(|code| format!(" ({code})"))
+                .unwrap_or_default(),
+        )));
+    }
     if token.is_empty() {
         return Err(Failure::transient(format!(
             "{at} answered HTTP 200 with an empty access_token: ask the identity provider's operator"
@@ -196,6 +210,24 @@ fn no_life(why: NoLife, at: &str) -> Failure {
             "{at} issued a token that says it is already expired (exp has passed): compare the clocks of this machine \
              and of the identity provider"
         ),
+        NoLife::ExpiredByOne { ours, apart } => {
+            let (passed, not_yet) = if ours {
+                (
+                    "by the clock of this machine",
+                    "by the answer's Date header",
+                )
+            } else {
+                (
+                    "by the answer's Date header",
+                    "by the clock of this machine",
+                )
+            };
+            format!(
+                "{at} issued a token that is already expired {passed} and not {not_yet}, and the two are {} apart: \
+                 compare the clocks of this machine and of the identity provider, and see that no cache stands between",
+                humantime::format_duration(apart)
+            )
+        }
     })
 }
 

@@ -1,6 +1,6 @@
 //! Speaking about what a server said without repeating secrets that it may have echoed (trap 32).
 
-use url::{Host, Url};
+use url::Url;
 
 use crate::core::secret::Secret;
 
@@ -52,17 +52,6 @@ pub fn origin(url: &Url) -> String {
     }
 }
 
-/// Whether a URL stays on this machine: 127.0.0.0/8, `[::1]`, `localhost` and names below it (RFC 6761 §6.3).
-#[must_use]
-pub fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    }
-}
-
 fn holds(text: &[u8], piece: &[u8]) -> bool {
     text.windows(piece.len())
         .any(|window| window.eq_ignore_ascii_case(piece))
@@ -98,21 +87,5 @@ mod tests {
         assert_eq!(foreign_place(&url, &[&secret]), "https://idp.example:8443");
         let secret = Secret::new("idp.example".into());
         assert!(!foreign_place(&url, &[&secret]).contains("idp"));
-    }
-
-    #[test]
-    fn loopback_is_what_stays_here() {
-        for (text, expected) in [
-            ("http://127.0.0.1:1/", true),
-            ("http://127.9.9.9/", true),
-            ("http://[::1]/", true),
-            ("http://localhost/", true),
-            ("http://idp.localhost/", true),
-            ("http://localhost.example/", false),
-            ("http://10.0.0.1/", false),
-            ("http://[::]/", false),
-        ] {
-            assert_eq!(is_loopback(&Url::parse(text).unwrap()), expected, "{text}");
-        }
     }
 }

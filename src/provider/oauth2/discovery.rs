@@ -7,12 +7,12 @@ use reqwest::header::{ACCEPT, DATE, RETRY_AFTER};
 use url::Url;
 
 use super::text;
-use super::transport::{self, Answer};
+use super::transport::Answer;
 use super::upstream::Upstream;
 use crate::clock::Clock;
 use crate::core::failure::Failure;
 use crate::core::oauth::date;
-use crate::core::oauth::discovery::{Document, parse, places};
+use crate::core::oauth::discovery::{Document, Unfit, parse, places};
 use crate::core::oauth::withhold::place;
 use crate::core::secret::Secret;
 use crate::core::time::BootTime;
@@ -137,27 +137,33 @@ impl Discovery {
         clock: &Clock,
         secrets: &[&Secret],
     ) -> Result<Document, Failure> {
+        let mut looked = Vec::new();
         for url in places(&self.issuer) {
             let at = place(&url);
             let get = upstream
                 .client(&url)?
                 .get(url.clone())
                 .header(ACCEPT, "application/json");
-            let answer = transport::send(get)
-                .await
-                .map_err(|error| upstream.explain(&error, &at))?;
+            let answer = upstream.send(get, &at).await.map_err(|none| none.failure)?;
             let Answer {
                 status,
                 headers,
                 body,
             } = &answer;
             match (status, body) {
-                (404, _) | (200, None) => {}
+                // Some servers refuse what they do not know.
+                (400..=499, _) if !matches!(status, 408 | 429) => {
+                    looked.push(format!("{at} (HTTP {status})"));
+                }
+                (200, None) => looked.push(format!("{at} (too long)")),
                 (200, Some(body)) => {
                     match parse(body, &self.issuer, self.allow_insecure_http, secrets) {
                         Ok(document) => return Ok(document),
-                        Err(Some(why)) => return Err(Failure::permanent(why)),
-                        Err(None) => {}
+                        Err(Unfit::Foreign(why)) => return Err(Failure::permanent(why)),
+                        Err(Unfit::Unusable(why)) => return Err(Failure::transient(why)),
+                        Err(Unfit::Missing) => {
+                            looked.push(format!("{at} (no issuer and token_endpoint in it)"));
+                        }
                     }
                 }
                 _ => {
@@ -172,9 +178,9 @@ impl Discovery {
                 }
             }
         }
-        let [first, second] = places(&self.issuer).map(|url| place(&url));
         Err(Failure::transient(format!(
-            "there is no discovery document at {first} or {second}: check issuer, or set token_url instead"
+            "there is no discovery document at {}: check issuer, or set token_url instead; it is asked again by itself",
+            looked.join(" or ")
         )))
     }
 }

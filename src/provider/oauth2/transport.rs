@@ -56,10 +56,6 @@ pub(super) struct Way {
 
 /// Why there was no answer. Transient, unless the server refused our certificate: that needs another certificate.
 pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Way) -> Failure {
-    let through = match &way.proxy {
-        Some(proxy) => format!(" (through the proxy {proxy})"),
-        None => String::new(),
-    };
     if let Some(tls) = find::<rustls::Error>(error) {
         return explain_tls(tls, at, way);
     }
@@ -72,10 +68,7 @@ pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Way) -> Failure {
             humantime::format_duration(way.connect_timeout)
         )
     } else if error.is_timeout() {
-        format!(
-            "no complete answer within {}: the identity provider is slow; if it stays, raise http.timeout",
-            humantime::format_duration(way.timeout)
-        )
+        return too_late(at, way);
     } else if let Some(io) = find::<io::Error>(error) {
         explain_io(io)
     } else if let Some(hyper) = find::<hyper::Error>(error) {
@@ -85,6 +78,23 @@ pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Way) -> Failure {
         "no connection: check host, port, firewall and proxy".into()
     } else {
         "the exchange broke off: it is tried again by itself".into()
+    };
+    unreached(at, way, &why)
+}
+
+/// There was no complete answer in time.
+pub(super) fn too_late(at: &str, way: &Way) -> Failure {
+    let why = format!(
+        "no complete answer within {}: the identity provider is slow; if it stays, raise http.timeout",
+        humantime::format_duration(way.timeout)
+    );
+    unreached(at, way, &why)
+}
+
+fn unreached(at: &str, way: &Way, why: &str) -> Failure {
+    let through = match &way.proxy {
+        Some(proxy) => format!(" (through the proxy {proxy})"),
+        None => String::new(),
     };
     Failure::transient(format!("{at} cannot be reached{through}: {why}"))
 }

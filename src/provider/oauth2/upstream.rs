@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, Proxy, retry};
+use reqwest::{Client, Proxy, RequestBuilder, retry};
 use rustls::ClientConfig;
 use url::Url;
 
 use super::discovery::Discovery;
-use super::transport;
+use super::lane::{Lane, Lanes, Lost};
+use super::transport::{self, Answer};
 use crate::core::failure::Failure;
-use crate::core::oauth::withhold::{is_loopback, origin};
-use crate::core::profile::Http;
+use crate::core::oauth::withhold::origin;
+use crate::core::profile::{Http, is_loopback};
 use crate::material::{Digest, Identity, Trust};
 use crate::tls::Tls;
 
@@ -27,9 +28,16 @@ const MOST_IDLE: usize = 4;
 /// As it stands in the issuer's log.
 const USER_AGENT: &str = concat!("tokend/", env!("CARGO_PKG_VERSION"));
 
-/// Makes two profiles share a client: the same settings, the same trust, the same certificate.
+/// Added to `http.timeout` on the asking side: time for the client to notice by itself and to say more exactly what
+/// it waited for.
+const NOTICE: Duration = Duration::from_millis(500);
+
+/// Makes two profiles share a client: the same identity provider, settings, trust and certificate. Connections live on
+/// the thread of the one that they were opened for, so that no two identity providers share any.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
+    /// Of the configured URL.
+    origin: String,
     http: Http,
     trust: Option<Digest>,
     identity: Option<Digest>,
@@ -37,18 +45,26 @@ struct Key {
 
 /// All upstreams in use. They go with their last profile.
 #[derive(Default)]
-pub(in crate::provider) struct Upstreams(Mutex<HashMap<Key, Weak<Upstream>>>);
+pub(in crate::provider) struct Upstreams(Mutex<All>);
+
+#[derive(Default)]
+struct All {
+    upstreams: HashMap<Key, Weak<Upstream>>,
+    lanes: Lanes,
+}
 
 impl Upstreams {
-    /// The upstream for these settings, an existing one if there is one.
+    /// The upstream for an identity provider and these settings, an existing one if there is one.
     pub(super) fn get(
         &self,
+        idp: &Url,
         http: &Http,
         trust: &Trust,
         identity: Option<&Identity>,
         tls: &Tls,
     ) -> Result<Arc<Upstream>, Failure> {
         let key = Key {
+            origin: origin(idp),
             http: http.clone(),
             trust: match trust {
                 Trust::System => None,
@@ -57,7 +73,7 @@ impl Upstreams {
             identity: identity.map(|identity| identity.digest),
         };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(upstream) = all.get(&key).and_then(Weak::upgrade) {
+        if let Some(upstream) = all.upstreams.get(&key).and_then(Weak::upgrade) {
             return Ok(upstream);
         }
         let config = tls.client_config(trust, identity).map_err(|_| {
@@ -72,9 +88,11 @@ impl Upstreams {
             usual: OnceLock::new(),
             direct: OnceLock::new(),
             discoveries: Mutex::default(),
+            lane: all.lanes.get(&key.origin),
         });
-        all.retain(|_, upstream| upstream.strong_count() > 0);
-        all.insert(key, Arc::downgrade(&upstream));
+        all.upstreams
+            .retain(|_, upstream| upstream.strong_count() > 0);
+        all.upstreams.insert(key, Arc::downgrade(&upstream));
         Ok(upstream)
     }
 
@@ -82,7 +100,8 @@ impl Upstreams {
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.values()
+        all.upstreams
+            .values()
             .filter(|upstream| upstream.strong_count() > 0)
             .count()
     }
@@ -98,6 +117,15 @@ pub(super) struct Upstream {
     /// Without any, for loopback.
     direct: OnceLock<Client>,
     discoveries: Mutex<HashMap<(String, bool), Weak<Discovery>>>,
+    /// Where its connections live.
+    lane: Arc<Lane>,
+}
+
+/// There was no answer.
+pub(super) struct NoAnswer {
+    pub(super) failure: Failure,
+    /// There was not even a connection.
+    pub(super) unconnected: bool,
 }
 
 impl Upstream {
@@ -136,18 +164,35 @@ impl Upstream {
         self.http.timeout
     }
 
-    /// A failure to get an answer from `at`, in words.
-    pub(super) fn explain(&self, error: &reqwest::Error, at: &str) -> Failure {
-        transport::explain(
-            error,
-            at,
-            &transport::Way {
-                connect_timeout: self.http.connect_timeout,
-                timeout: self.http.timeout,
-                proxy: self.http.proxy.as_ref().map(origin),
-                with_certificate: self.with_certificate,
-            },
-        )
+    /// One exchange with `at`, on the identity provider's thread.
+    pub(super) async fn send(&self, request: RequestBuilder, at: &str) -> Result<Answer, NoAnswer> {
+        let limit = self.http.timeout.saturating_add(NOTICE);
+        match self.lane.run(limit, transport::send(request)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(NoAnswer {
+                failure: transport::explain(&error, at, &self.way()),
+                unconnected: error.is_connect(),
+            }),
+            Err(lost) => Err(NoAnswer {
+                failure: match lost {
+                    Lost::Late => transport::too_late(at, &self.way()),
+                    Lost::Broken => Failure::transient(format!(
+                        "{at} cannot be asked: there is no thread for it, most likely because the limit of threads \
+                         or memory is reached; raise it, it is tried again by itself"
+                    )),
+                },
+                unconnected: false,
+            }),
+        }
+    }
+
+    fn way(&self) -> transport::Way {
+        transport::Way {
+            connect_timeout: self.http.connect_timeout,
+            timeout: self.http.timeout,
+            proxy: self.http.proxy.as_ref().map(origin),
+            with_certificate: self.with_certificate,
+        }
     }
 
     /// The environment's proxies never see what stays on this machine; a configured one is obeyed.

@@ -127,15 +127,18 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
     failure.with_oauth_error(code)
 }
 
-/// The `error` code, if it may be shown: one that we know, or 1 to 64 harmless characters that repeat no secret.
+/// The `error` code, if it may be shown: one that we know, or 1 to 40 characters of `[a-z_]` that repeat no secret.
+/// Registered codes are all of that form; secrets, keys and their encodings (hex, base64) nearly never are.
 pub(super) fn code_of(answer: &Map<String, Value>, secrets: &[&Secret]) -> Option<String> {
     let code = answer.get("error")?.as_str()?;
     let known = CODES.iter().any(|(known, ..)| *known == code);
-    let harmless = (1..=64).contains(&code.len())
+    let backwards: String = code.chars().rev().collect();
+    let harmless = (1..=40).contains(&code.len())
         && code
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-        && !echoes(code, secrets);
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        && !echoes(code, secrets)
+        && !echoes(&backwards, secrets);
     (known || harmless).then(|| code.into())
 }
 

@@ -197,6 +197,41 @@ fn trap_38_truncated_html_and_array_bodies_with_status_200() {
 }
 
 #[test]
+fn a_token_beside_an_error_is_not_served() {
+    let with = |error: Value| {
+        body(&json!({
+            "access_token": "t", "token_type": "Bearer", "expires_in": 60, "error": error,
+        }))
+    };
+    let message = transient(with(json!("access_denied")));
+    assert!(message.contains("an error (access_denied)"), "{message}");
+    for error in [json!(SECRET), json!({}), json!(1), json!(true)] {
+        let message = transient(with(error));
+        assert!(
+            message.contains("an error and an access_token"),
+            "{message}"
+        );
+    }
+    for nothing in [Value::Null, json!("")] {
+        assert!(with(nothing).is_ok());
+    }
+}
+
+#[test]
+fn a_date_of_1970_gives_no_expired_token_a_year() {
+    let old = jwt(&json!({ "exp": NOW - 100 }));
+    let text = json!({ "access_token": old, "token_type": "Bearer" }).to_string();
+    let mut response = answer(200, text.as_bytes());
+    response.date = Some("Thu, 01 Jan 1970 00:00:00 GMT");
+    let message = transient(ask(&response));
+    assert!(
+        message
+            .contains("expired by the clock of this machine and not by the answer's Date header"),
+        "{message}"
+    );
+}
+
+#[test]
 fn trap_38_a_huge_body() {
     let mut response = answer(200, b"");
     response.body = None;
@@ -328,7 +363,7 @@ fn error_codes_are_permanent_or_transient_with_their_cure() {
         ("invalid_request", Permanent, "extra"),
         ("unsupported_grant_type", Permanent, "token_url"),
         ("access_denied", Permanent, "policy"),
-        ("vendor.code-1", Permanent, "documentation"),
+        ("vendor_code", Permanent, "documentation"),
         ("temporarily_unavailable", Transient, "by itself"),
         ("server_error", Transient, "by itself"),
         ("slow_down", Transient, "min_interval"),
@@ -395,11 +430,19 @@ fn retry_after_is_kept_with_any_error() {
 fn trap_32_nothing_of_a_body_gets_into_a_message() {
     let marker = SECRET;
     let prefix = format!("x-{}", &SECRET[3..15]);
+    let reversed: String = SECRET.chars().rev().collect();
+    let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
     for code in [
         marker,
         &marker.to_lowercase(),
         &marker[..6],
         &prefix,
+        &reversed,
+        &hex,
+        &hex[..16],
+        "vendor.code-1",
+        "CamelCase",
+        &"a".repeat(41),
         "with space",
         "with\nbreak",
         "",
@@ -433,6 +476,23 @@ fn trap_32_nothing_of_a_body_gets_into_a_message() {
                 "{shown}"
             );
         }
+    }
+}
+
+#[test]
+fn trap_32_a_secret_of_small_letters_is_known_backwards_too() {
+    let secret = Secret::new("correct_horse_battery".into());
+    for (code, shown) in [
+        ("correct_horse_battery", false),
+        ("yrettab_esroh_tcerroc", false),
+        ("x_tab_esroh_", false),
+        ("consent_required", true),
+    ] {
+        let Value::Object(answer) = json!({ "error": code }) else {
+            unreachable!()
+        };
+        let seen = super::errors::code_of(&answer, &[&secret]);
+        assert_eq!(seen.is_some(), shown, "{code}");
     }
 }
 

@@ -271,3 +271,68 @@ async fn trap_30_material_that_does_not_fit_is_no_other_method() {
         assert_eq!(failure.kind, FailureKind::Permanent);
     }
 }
+
+#[test]
+fn interim_answers_without_end_block_nobody_else() {
+    // The evil server has a thread of its own: what is measured is the client.
+    let (tell, address) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = std::thread::spawn(move || {
+        runtime().block_on(async {
+            let interim = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
+            let server = Server::plain(move |_| Act::Repeat(interim.clone())).await;
+            tell.send((server.url("/token"), server.sent.clone()))
+                .unwrap();
+            let _ = stopped.await;
+        });
+    });
+    let (evil, sent) = address.recv().unwrap();
+    runtime().block_on(async {
+        let good = Server::plain(|_| good_token()).await;
+        let shared = shared();
+        let mut settings = basic(&evil);
+        settings.idp.http.timeout = Duration::from_secs(2);
+        let evil = provider_with(settings, &shared).unwrap();
+        let good = provider_with(basic(&good.url("/token")), &shared).unwrap();
+        let started = Instant::now();
+        let attempt = tokio::spawn(async move {
+            let outcome = evil.fetch(&Variant::default()).await;
+            (outcome, started.elapsed())
+        });
+        let mut slowest = Duration::ZERO;
+        while !attempt.is_finished() {
+            let asked = Instant::now();
+            good.fetch(&Variant::default()).await.unwrap();
+            slowest = slowest.max(asked.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (outcome, took) = attempt.await.unwrap();
+        let message = transient(outcome);
+        assert!(
+            message.contains("no complete answer within 2s"),
+            "{message}"
+        );
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+        // The connection ends too, as soon as the parser yields.
+        let ended = async {
+            let mut before = 0;
+            while sent.load(Ordering::Relaxed) != before {
+                before = sent.load(Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), ended)
+            .await
+            .expect("nobody takes its bytes any more");
+    });
+    drop(stop);
+    serving.join().unwrap();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}

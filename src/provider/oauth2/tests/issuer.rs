@@ -73,9 +73,16 @@ async fn the_token_endpoint_is_discovered_once_and_shared_by_profiles() {
 
 #[tokio::test]
 async fn rfc_8414s_place_is_the_second_choice() {
-    for first in [404, 200] {
+    for (first, body) in [
+        (404, ""),
+        (401, ""),
+        (403, ""),
+        (405, ""),
+        (200, "<html>"),
+        (200, r#"{"status":"starting"}"#),
+    ] {
         let server = Server::plain(move |seen| match seen.line() {
-            OIDC => answer(first, "", "<html>"),
+            OIDC => answer(first, "", body),
             RFC_8414 => document(seen),
             _ => good_token(),
         })
@@ -86,6 +93,27 @@ async fn rfc_8414s_place_is_the_second_choice() {
     let server = Server::plain(|_| answer(404, "", "")).await;
     let message = transient(fetch(settings(&server)).await);
     assert!(message.contains("no discovery document at"), "{message}");
+}
+
+#[tokio::test]
+async fn trap_14_an_issuer_that_is_starting_is_no_permanent_failure() {
+    for body in [
+        r#"{"status":"starting"}"#,
+        r#"{"issuer":"","token_endpoint":"https://idp.example/token"}"#,
+    ] {
+        let server = Server::plain(move |_| answer(200, "", body)).await;
+        let message = transient(fetch(settings(&server)).await);
+        assert_eq!(server.lines(), [OIDC, RFC_8414]);
+        for line in [OIDC, RFC_8414] {
+            let path = line.strip_prefix("GET ").unwrap();
+            assert!(message.contains(path), "{message}");
+        }
+    }
+    for patience in [408, 429] {
+        let server = Server::plain(move |_| answer(patience, "", "")).await;
+        transient(fetch(settings(&server)).await);
+        assert_eq!(server.lines(), [OIDC], "{patience}");
+    }
 }
 
 #[tokio::test]

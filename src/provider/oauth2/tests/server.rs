@@ -17,6 +17,8 @@ pub enum Act {
     SendAndHang(Vec<u8>),
     /// Sends a head and body bytes until nobody takes them any more.
     Endless(Vec<u8>),
+    /// Sends these bytes over and over until nobody takes them any more.
+    Repeat(Vec<u8>),
 }
 
 /// A request as it came.
@@ -166,6 +168,12 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
             let _ = stream.write_all(&bytes).await;
             let _ = stream.flush().await;
             std::future::pending::<()>().await;
+        }
+        Act::Repeat(bytes) => {
+            let many = bytes.repeat(64 * 1024 / bytes.len());
+            while stream.write_all(&many).await.is_ok() {
+                sent.fetch_add(many.len(), Ordering::Relaxed);
+            }
         }
         Act::Endless(head) => {
             let _ = stream.write_all(&head).await;
