@@ -46,36 +46,9 @@ pub struct Spec {
     pub provider: Arc<dyn Provider>,
     /// The identity provider that it asks; None for methods that ask nobody.
     pub upstream: Option<Upstream>,
-    /// The seat that this one is to succeed.
-    pub succeeds: Predecessor,
-}
-
-/// What a seat takes over from the one that it is to succeed.
-#[derive(Clone, Debug, Default)]
-pub struct Predecessor {
-    /// Generations go on from here.
-    pub generation: u64,
-    /// The identity provider asked to be left alone until then (`Retry-After`), and why: a changed file is no reason not to.
+    /// The identity provider has asked for this profile to wait until then (`Retry-After`), and why: a changed file is no
+    /// reason not to.
     pub told_to_wait: Option<(BootTime, Trouble)>,
-}
-
-impl Predecessor {
-    /// What is to be taken over from this seat.
-    #[must_use]
-    pub fn of(seat: &Seat) -> Predecessor {
-        let view = seat.own().view();
-        let trouble = view
-            .trouble
-            .clone()
-            .filter(|trouble| trouble.failure.retry_after.is_some());
-        Predecessor {
-            generation: view
-                .answer
-                .as_ref()
-                .map_or(0, |answer| answer.credential.generation),
-            told_to_wait: view.next_attempt.zip(trouble),
-        }
-    }
 }
 
 /// An identity provider and what it may be asked at most.
@@ -139,6 +112,26 @@ impl Seat {
         &self.own
     }
 
+    /// Until when the identity provider has asked it to wait, and why.
+    #[must_use]
+    pub fn told_to_wait(&self) -> Option<(BootTime, Trouble)> {
+        let view = self.own().view();
+        let trouble = view
+            .trouble
+            .clone()
+            .filter(|trouble| trouble.failure.retry_after.is_some())?;
+        Some((view.next_attempt?, trouble))
+    }
+
+    /// Generation of its newest credential; 0 before the first.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        let view = self.own().view();
+        view.answer
+            .as_ref()
+            .map_or(0, |answer| answer.credential.generation)
+    }
+
     /// The slot of a variant, if it is alive.
     #[must_use]
     pub fn slot(&self, variant: &Variant) -> Option<Arc<Slot>> {
@@ -160,6 +153,7 @@ pub struct Broker {
 enum Command {
     Seat(Arc<Seat>, Box<Spec>),
     Replace(SeatId, Box<Spec>),
+    Succeed(SeatId, u64, oneshot::Sender<()>),
     Remove(SeatId),
     Ask {
         seat: SeatId,
@@ -216,6 +210,14 @@ impl Broker {
     /// Gives a profile new material or another definition. What it serves stays until the new one has delivered.
     pub async fn replace(&self, seat: &Seat, spec: Spec) {
         self.send(Command::Replace(seat.id, Box::new(spec))).await;
+    }
+
+    /// A seat takes the place of another, whose newest credential had this generation. Done when this returns.
+    pub async fn succeed(&self, seat: &Seat, generation: u64) {
+        let (done, told) = oneshot::channel();
+        self.send(Command::Succeed(seat.id, generation, done)).await;
+        // A broker that is gone has nothing to number.
+        let _ = told.await;
     }
 
     /// Takes a profile out; its callers and watchers get NOT_FOUND.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::broker::{Broker, Predecessor, Seat, Spec, Upstream};
+use crate::broker::{Broker, Seat, Spec, Upstream};
 use crate::caller::{Remembered, SystemDirectory};
 use crate::clock::Clock;
 use crate::core::credential::Variant;
@@ -248,14 +248,12 @@ impl Assembly {
             }
             (Some(mut member), Known::Not(mut spec)) => {
                 let staged = member.staged.take().map(|staged| staged.seat);
-                spec.succeeds = Predecessor::of(&member.live.seat);
-                if let Some(staged) = &staged {
-                    let staged = Predecessor::of(staged);
-                    spec.succeeds.told_to_wait = staged.told_to_wait.or(spec.succeeds.told_to_wait);
-                }
-                if !same_identity {
-                    // Somebody else may be asked now, or for somebody else.
-                    spec.succeeds.told_to_wait = None;
+                // Not where somebody else is asked, or for somebody else.
+                if same_identity {
+                    spec.told_to_wait = staged
+                        .as_ref()
+                        .and_then(|staged| staged.told_to_wait())
+                        .or_else(|| member.live.seat.told_to_wait());
                 }
                 self.leaving.extend(staged);
                 if spec.upstream.is_none() && same_identity {
@@ -270,6 +268,8 @@ impl Assembly {
         };
         if self.delivers(&staged.seat) || !self.delivers(&member.live.seat) {
             info!(profile = %staged.profile.name, "new material or definition in force");
+            let generation = member.live.seat.generation();
+            self.broker.succeed(&staged.seat, generation).await;
             self.leaving
                 .push(std::mem::replace(&mut member.live, staged).seat);
             return (Applied::Changed, member);
@@ -327,7 +327,7 @@ impl Assembly {
             rules: profile.refresh.clone(),
             provider,
             upstream,
-            succeeds: Predecessor::default(),
+            told_to_wait: None,
         })
     }
 

@@ -107,6 +107,10 @@ impl Actor {
         match command {
             Command::Seat(seat, spec) => self.seat(seat, spec),
             Command::Replace(id, spec) => self.replace(id, spec),
+            Command::Succeed(id, generation, done) => {
+                self.succeed(id, generation);
+                let _ = done.send(());
+            }
             Command::Remove(id) => self.remove(id),
             Command::Ask {
                 seat,
@@ -166,6 +170,16 @@ impl Actor {
                 });
             }
             self.handle(id, Event::MaterialChanged);
+        }
+    }
+
+    fn succeed(&mut self, id: SeatId, generation: u64) {
+        let now = self.tools.clock.now();
+        if let Some(own) = self.profiles.get(&id).map(|member| member.own)
+            && let Some(life) = self.lives.get_mut(&own)
+        {
+            life.machine.succeed(generation);
+            self.settle(own, now, true);
         }
     }
 
@@ -290,14 +304,17 @@ impl Actor {
     fn be_born(&mut self, seat: SeatId, spec: &Spec, variant: Variant, slot: Arc<Slot>) -> LifeId {
         let mut phase = DefaultHasher::new();
         (self.tools.host_seed, &spec.name, &variant).hash(&mut phase);
+        let mut machine = Lifecycle::new(spec.rules.clone(), phase.finish());
+        if let Some((until, trouble)) = &spec.told_to_wait {
+            machine = machine.told_to_wait(*until, trouble.clone());
+        }
         self.next_life += 1;
         self.lives.insert(
             self.next_life,
             Life {
                 seat,
                 variant,
-                machine: Lifecycle::new(spec.rules.clone(), phase.finish())
-                    .succeeding(spec.succeeds.generation, spec.succeeds.told_to_wait.clone()),
+                machine,
                 slot,
                 waiters: Vec::new(),
                 wake: None,

@@ -140,7 +140,7 @@ fn spec(provider: Arc<dyn Provider>) -> Spec {
             max_per_second: 1000,
             deadline: Duration::from_secs(20),
         }),
-        succeeds: Predecessor::default(),
+        told_to_wait: None,
     }
 }
 
@@ -424,4 +424,25 @@ async fn variants_live_apart_and_are_bounded() {
         .ask(&seat, variant(1000), Duration::ZERO)
         .await
         .expect("answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_counts_on_from_its_predecessor() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let seat = broker
+        .seat(spec(Scripted::new(&clock, &[Step::Numbered(60)])))
+        .await;
+    ask(&broker, &seat).await.expect("answer");
+    assert_eq!(seat.generation(), 1);
+    broker.succeed(&seat, 7).await;
+    assert_eq!(
+        seat.generation(),
+        8,
+        "what it holds is newer than what it replaces"
+    );
+    broker.succeed(&seat, 3).await;
+    assert_eq!(seat.generation(), 8);
+    tokio::time::sleep(seconds(60)).await;
+    assert_eq!(seat.generation(), 9);
 }

@@ -238,19 +238,27 @@ impl Lifecycle {
         }
     }
 
-    /// Succeeds another life: goes on counting generations where that has come to, and obeys what it was told to wait.
+    /// Obeys what another life was told to wait, and knows why.
     #[must_use]
-    pub fn succeeding(
-        mut self,
-        generation: u64,
-        told_to_wait: Option<(BootTime, Trouble)>,
-    ) -> Lifecycle {
-        self.generation = generation;
-        if let Some((until, trouble)) = told_to_wait {
-            self.earliest = until;
-            self.trouble = Some(trouble);
-        }
+    pub fn told_to_wait(mut self, until: BootTime, trouble: Trouble) -> Lifecycle {
+        self.earliest = until;
+        self.trouble = Some(trouble);
         self
+    }
+
+    /// Takes the place of another life, whose newest credential had this generation: ours are newer.
+    pub fn succeed(&mut self, generation: u64) {
+        if self.generation > generation {
+            return;
+        }
+        self.generation = generation;
+        if let Some(held) = &mut self.held {
+            self.generation += 1;
+            held.credential = Arc::new(Credential {
+                generation: self.generation,
+                ..Credential::clone(&held.credential)
+            });
+        }
     }
 
     /// Other rules, from the next decision on.
