@@ -22,7 +22,7 @@ const LONGEST_SLEEP: Nanos = 10 * SECOND;
 /// A life that broke a promise.
 pub struct Broken {
     pub promise: String,
-    pub script: Script,
+    pub script: Box<Script>,
 }
 
 /// What a life came to.
@@ -89,7 +89,7 @@ pub fn live(
         }
         Err(promise) => Err(Broken {
             promise,
-            script: driver.script.unwrap_or_default(),
+            script: Box::new(driver.script.unwrap_or_default()),
         }),
     }
 }

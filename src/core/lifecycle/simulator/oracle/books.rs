@@ -162,12 +162,10 @@ impl Books {
         self.recent.clear();
         self.granted = None;
         self.hurry = true;
+        let asleep = !self.awake(rules, now);
         if let Some(held) = &mut self.held {
             held.allowance += 1;
-            self.outdated |= !self
-                .last_seen
-                .is_some_and(|seen| now.boot.saturating_sub(seen) < nanos(IDLE_AFTER))
-                && !rules.eager;
+            self.outdated |= asleep;
         }
     }
 
