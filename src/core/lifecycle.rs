@@ -12,6 +12,7 @@ mod schedule;
 mod simulator;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -312,33 +313,6 @@ impl Lifecycle {
         }
     }
 
-    /// What a caller that wants `min_ttl` gets right now.
-    #[must_use]
-    pub fn verdict(&self, now: Stamp, min_ttl: Duration) -> Verdict {
-        if let Some(credential) = self.servable(now, min_ttl) {
-            return Verdict::Serve(credential.clone());
-        }
-        if let Some(granted) = self.granted
-            && min_ttl > granted
-        {
-            return Verdict::Refuse(Refusal {
-                kind: RefusalKind::MinTtlTooLong,
-                message: format!(
-                    "min_ttl of {}s is longer than this issuer's credentials live ({}s after the safety margin): ask for less",
-                    min_ttl.as_secs(),
-                    granted.as_secs()
-                ),
-                oauth_error: None,
-                retry_after: None,
-            });
-        }
-        let nothing_known = self.trouble.is_none() && !self.repeating(now);
-        if self.doing.is_some() || nothing_known && !self.too_slow_for(min_ttl) {
-            return Verdict::Wait;
-        }
-        Verdict::Refuse(self.refusal(now))
-    }
-
     /// When to send the next [`Event::Tick`], if nothing else happens.
     #[must_use]
     pub fn wake_at(&self, now: Stamp) -> Option<BootTime> {
@@ -406,75 +380,10 @@ impl Lifecycle {
         self.trouble.as_ref()
     }
 
-    /// Where it stands.
-    #[must_use]
-    pub fn state(&self, now: Stamp) -> State {
-        let usable = self.servable(now, Duration::ZERO).is_some();
-        let idle = self.doing.is_none() && !self.awake(now);
-        match (&self.trouble, usable) {
-            (None, true) => State::Fresh,
-            (Some(_), true) => State::Stale,
-            // Nobody knows whether what failed then would fail now.
-            (_, false) if idle => State::Asleep,
-            (Some(trouble), false) if trouble.failure.kind == FailureKind::Permanent => {
-                State::Rejected
-            }
-            (Some(_), false) => State::Backoff,
-            (None, false) => State::Fetching,
-        }
-    }
-
-    /// Whether a usable credential other than the one that was refused is there.
-    #[must_use]
-    pub fn replaced(&self, now: Stamp, refused: Fingerprint) -> bool {
-        self.servable(now, Duration::ZERO)
-            .is_some_and(|credential| credential.fingerprint != refused)
-    }
-
-    /// When to ask again after a report.
-    #[must_use]
-    pub fn ask_again_in(&self, now: Stamp) -> Duration {
-        let due = self
-            .due(now)
-            .map_or(Duration::ZERO, |due| due.since(now.boot));
-        due.max(self.rules.min_interval)
-    }
-
-    fn servable(&self, now: Stamp, min_ttl: Duration) -> Option<&Arc<Credential>> {
-        let held = self.held.as_ref()?;
-        let credential = &held.credential;
-        if held.outdated || !credential.lives(now, min_ttl) {
-            return None;
-        }
-        if credential.doubted(now) {
-            // The boot clock may have stood still. A renewal decides; where none can be had, the wall clock does.
-            let renewable = self.doing.is_some() || self.earliest <= now.boot;
-            if (renewable && !held.doubt_tried) || !credential.lives_by_wall(now, min_ttl) {
-                return None;
-            }
-        }
-        Some(credential)
-    }
-
     fn wants_for(&self, now: Stamp, min_ttl: Duration) -> bool {
         self.servable(now, min_ttl).is_none()
             && self.granted.is_none_or(|granted| min_ttl <= granted)
             && !self.repeating(now)
-    }
-
-    /// The issuer hands out the same living credential again and again: asking more often yields nothing else.
-    fn repeating(&self, now: Stamp) -> bool {
-        self.held
-            .as_ref()
-            .is_some_and(|held| held.repeats > 0 && held.credential.lives(now, Duration::ZERO))
-    }
-
-    /// The newest credential had lost too much of its life on the way already. Whoever waits on may do so for ever.
-    fn too_slow_for(&self, min_ttl: Duration) -> bool {
-        self.held
-            .as_ref()
-            .and_then(|held| held.arrived_with)
-            .is_some_and(|left| min_ttl > left)
     }
 
     /// Makes the next attempt due as soon as it is allowed.
@@ -634,33 +543,6 @@ impl Lifecycle {
             && let Some(held) = &mut self.held
         {
             held.outdated = true;
-        }
-    }
-
-    fn refusal(&self, now: Stamp) -> Refusal {
-        let next = self.due(now).unwrap_or(self.earliest);
-        let retry_after = Some(next.since(now.boot).max(self.rules.min_interval / 10));
-        match &self.trouble {
-            Some(trouble) => Refusal {
-                kind: match trouble.failure.kind {
-                    FailureKind::Transient => RefusalKind::Unavailable,
-                    FailureKind::Permanent => RefusalKind::Rejected,
-                },
-                message: trouble.failure.message.clone(),
-                oauth_error: trouble.failure.oauth_error.clone(),
-                retry_after,
-            },
-            None => Refusal {
-                kind: RefusalKind::Unavailable,
-                message: if self.repeating(now) {
-                    "the identity provider keeps returning the same token, and it does not live that long any more"
-                } else {
-                    "the identity provider is so slow that its tokens do not live that long any more when they arrive"
-                }
-                .to_owned(),
-                oauth_error: None,
-                retry_after,
-            },
         }
     }
 }

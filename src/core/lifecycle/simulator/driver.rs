@@ -1,12 +1,14 @@
 //! Leads one profile through a world: timers, attempts and their answers, callers, reports and reloads.
 
+mod issuer;
+
 use std::time::Duration;
 
 use super::coverage::{Coverage, Weather};
 use super::oracle::Oracle;
 use super::script::Script;
 use super::world::{Change, Changes, Clocks, ISSUERS, Mode, Repetition};
-use super::{Dice, HOUR, IN_FLIGHT, Input, MILLISECOND, MINUTE, Moment, Nanos, SECOND, Said};
+use super::{Dice, HOUR, IN_FLIGHT, Input, MILLISECOND, MINUTE, Moment, Nanos, SECOND};
 use crate::core::profile::Refresh;
 
 /// One attempt is given up by the broker after this.
@@ -20,7 +22,7 @@ const LONGEST_SLEEP: Nanos = 10 * SECOND;
 /// A life that broke a promise.
 pub struct Broken {
     pub promise: String,
-    pub script: Script,
+    pub script: Box<Script>,
 }
 
 /// What a life came to.
@@ -71,10 +73,6 @@ pub struct Driver {
 ///
 /// # Errors
 /// The first promise that was broken, with what led there if `record` was set.
-#[expect(
-    clippy::result_large_err,
-    reason = "it happens once, and then the test ends"
-)]
 pub fn live(
     world: u64,
     profile: u64,
@@ -91,7 +89,7 @@ pub fn live(
         }
         Err(promise) => Err(Broken {
             promise,
-            script: driver.script.unwrap_or_default(),
+            script: Box::new(driver.script.unwrap_or_default()),
         }),
     }
 }
@@ -303,135 +301,6 @@ impl Driver {
             self.clocks.truth += self.dice.spread(latency + 1, 2 * MINUTE);
         }
         Ok(())
-    }
-
-    /// What the issuer answers, and how soon.
-    fn issuer(&mut self, attempt: u64) -> (Nanos, Input) {
-        let dice = &mut self.dice;
-        let quick = dice.spread(MILLISECOND, 500 * MILLISECOND);
-        let fail = |permanent, retry_after| Input::Fail {
-            attempt,
-            permanent,
-            retry_after,
-        };
-        let life = self.nominal / 10 * dice.between(8, 12);
-        if self.minting() && self.dice.permille(90) {
-            // Over before it is there.
-            return (2 * SECOND + quick, self.mint(attempt, SECOND));
-        }
-        let troubled = self.minting() && self.mode != Mode::Healthy;
-        if troubled && self.dice.permille(100) {
-            // A node that has lost its database answers invalid_client.
-            return (quick, fail(true, None));
-        }
-        let dice = &mut self.dice;
-        match self.mode {
-            Mode::Healthy | Mode::Revoking => (quick, self.mint(attempt, life)),
-            Mode::Down if dice.permille(300) => (DEADLINE, fail(false, None)),
-            Mode::Down => (quick, fail(false, None)),
-            Mode::Slow => {
-                let latency = dice.spread(100 * MILLISECOND, 3 * DEADLINE);
-                if latency >= DEADLINE {
-                    (DEADLINE, fail(false, None))
-                } else {
-                    (latency, self.mint(attempt, life))
-                }
-            }
-            Mode::Limiting => match dice.below(10) {
-                0 => (quick, self.mint(attempt, life)),
-                1 => (quick, fail(false, None)),
-                _ => {
-                    let after = match dice.below(10) {
-                        0 => 0,
-                        1..7 => dice.between(1, 90) * SECOND,
-                        7..9 => dice.between(1, 900) * SECOND,
-                        _ => 1_000_000 * SECOND,
-                    };
-                    (quick, fail(false, Some(after)))
-                }
-            },
-            Mode::Refusing if dice.permille(100) => (quick, fail(false, None)),
-            Mode::Refusing => (quick, fail(true, None)),
-            Mode::Repeating => match dice.below(100) {
-                0..15 => (quick, fail(false, None)),
-                15..27 => (quick, self.mint_as(attempt, Said::Unlimited)),
-                _ => (quick, self.repeat(attempt, life)),
-            },
-            Mode::Odd => match dice.below(16) {
-                0 => (quick, self.mint_as(attempt, Said::For(MILLISECOND))),
-                1..4 => (2 * SECOND + quick, self.mint_as(attempt, Said::For(SECOND))),
-                4 => (
-                    quick,
-                    self.mint_as(attempt, Said::For(100 * 365 * 24 * HOUR)),
-                ),
-                5..8 => (quick, self.mint_as(attempt, Said::Unlimited)),
-                8 => (quick, self.mint_as(attempt, Said::Unknown)),
-                9..11 => (quick, self.mint(attempt, life * 50)),
-                11..13 => (quick, self.mint(attempt, life / 50)),
-                _ => (quick, self.mint(attempt, life)),
-            },
-        }
-    }
-
-    fn minting(&self) -> bool {
-        !matches!(self.mode, Mode::Down | Mode::Refusing)
-    }
-
-    fn mint(&mut self, attempt: u64, life: Nanos) -> Input {
-        // Issuers speak in seconds.
-        let life = (life / SECOND).max(1) * SECOND;
-        self.mint_as(attempt, Said::For(life))
-    }
-
-    fn mint_as(&mut self, attempt: u64, said: Said) -> Input {
-        self.tokens += 1;
-        let asked = self.clocks.now();
-        let life = match said {
-            Said::For(life) => life,
-            Said::Unlimited => Nanos::MAX,
-            Said::Unknown => self.nominal,
-        };
-        self.minted = Some((self.tokens, asked.truth, life));
-        Input::Grant {
-            attempt,
-            token: self.tokens,
-            asked,
-            said,
-        }
-    }
-
-    fn repeat(&mut self, attempt: u64, life: Nanos) -> Input {
-        let Some((token, made, life_of_it)) = self.minted else {
-            return self.mint(attempt, life);
-        };
-        let asked = self.clocks.now();
-        let left = life_of_it.saturating_sub(asked.truth - made);
-        let said = match self.repetition {
-            Repetition::Full if left == 0 && self.dice.permille(300) => {
-                return self.mint(attempt, life);
-            }
-            _ if life_of_it == Nanos::MAX && self.oracle.held() != Some(token) => {
-                return self.mint(attempt, life);
-            }
-            Repetition::Full if life_of_it == Nanos::MAX => Said::Unlimited,
-            Repetition::Full => Said::For(life_of_it),
-            Repetition::CountingDown | Repetition::Shrinking if left < SECOND => {
-                return self.mint(attempt, life);
-            }
-            Repetition::CountingDown => {
-                Said::For(left.min(100 * 365 * 24 * HOUR) / SECOND * SECOND)
-            }
-            Repetition::Shrinking => Said::For(
-                self.dice
-                    .between(SECOND / 2, left.min(100 * 365 * 24 * HOUR)),
-            ),
-        };
-        Input::Grant {
-            attempt,
-            token,
-            asked,
-            said,
-        }
     }
 
     fn reload(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {

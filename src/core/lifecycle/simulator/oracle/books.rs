@@ -1,11 +1,15 @@
 //! What the oracle knows: of the credential, of the attempts, of the failures.
 
+mod held;
+
 use std::collections::VecDeque;
+
+use self::held::{Held, halvings, tolerated};
 
 use super::super::coverage::Kind;
 use super::super::{MINUTE, Moment, Nanos, SECOND, Said};
 use super::nanos;
-use crate::core::credential::{Credential, WALL_DRIFT_TOLERATED};
+use crate::core::credential::Credential;
 use crate::core::lifecycle::IDLE_AFTER;
 use crate::core::profile::Refresh;
 
@@ -40,24 +44,6 @@ pub struct DueSeen {
     pub due: Option<Nanos>,
     pub awake: bool,
     pub doubted: bool,
-}
-
-pub struct Held {
-    pub token: u64,
-    pub generation: u64,
-    /// Not served from here on, on the boot clock. Only ever comes nearer for one token.
-    pub end: Option<Nanos>,
-    /// The statement that its true life is measured by: when it was asked for, and what was said. None: unlimited.
-    statement: Option<(Moment, Nanos)>,
-    /// refresh_at of the credential.
-    pub planned: Option<Nanos>,
-    reported: bool,
-    repeats: u32,
-    /// Repetitions that the same-token guard may still cause.
-    allowance: i64,
-    was_doubted: bool,
-    /// Life left when it came.
-    arrived_with: Nanos,
 }
 
 /// A row of failures.
@@ -176,12 +162,10 @@ impl Books {
         self.recent.clear();
         self.granted = None;
         self.hurry = true;
+        let asleep = !self.awake(rules, now);
         if let Some(held) = &mut self.held {
             held.allowance += 1;
-            self.outdated |= self
-                .last_seen
-                .is_none_or(|seen| now.boot.saturating_sub(seen) >= nanos(IDLE_AFTER))
-                && !rules.eager;
+            self.outdated |= asleep;
         }
     }
 
@@ -426,54 +410,4 @@ impl Books {
         }
         Ok(())
     }
-}
-
-impl Held {
-    /// Whether the daemon may believe that the boot clock stood still.
-    pub fn doubted(&self, now: Moment) -> bool {
-        self.end.is_some()
-            && self.statement.is_some_and(|(asked, _)| {
-                let (boot, wall) = elapsed(asked, now);
-                wall > boot + i128::from(nanos(WALL_DRIFT_TOLERATED))
-            })
-    }
-
-    /// Whether it lives for `min_ttl` by the wall clock, with its margin.
-    pub fn lives_by_wall(&self, now: Moment) -> bool {
-        match (self.end, self.statement) {
-            (Some(end), Some((asked, _))) => {
-                let (_, wall) = elapsed(asked, now);
-                wall < i128::from(end.saturating_sub(asked.boot))
-            }
-            _ => true,
-        }
-    }
-}
-
-/// How often a life can be halved until the minimum interval is reached.
-fn halvings(life: Nanos, rules: &Refresh) -> i64 {
-    let intervals = (life / nanos(rules.min_interval).max(1)).max(1);
-    i64::from(intervals.ilog2())
-}
-
-fn elapsed(from: Moment, to: Moment) -> (i128, i128) {
-    (
-        i128::from(to.boot) - i128::from(from.boot),
-        i128::from(to.wall) - i128::from(from.wall),
-    )
-}
-
-/// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as long as the boot clock
-/// counts. A pause that the wall clock shows counts fully once it is beyond what is tolerated; one that the wall clock
-/// hides, because it was set back as well, cannot be seen by anybody.
-fn tolerated(asked: Moment, now: Moment) -> Nanos {
-    let (boot, wall) = elapsed(asked, now);
-    let truth = i128::from(now.truth - asked.truth);
-    let (paused, stepped) = (truth - boot, wall - truth);
-    let hidden = if paused + stepped <= i128::from(nanos(WALL_DRIFT_TOLERATED)) {
-        paused
-    } else {
-        (-stepped).max(0)
-    };
-    Nanos::try_from(hidden).unwrap_or(Nanos::MAX)
 }

@@ -1,0 +1,74 @@
+//! The credential that is held, as the oracle knows it: when it was asked for in truth, and what was said of its life.
+
+use crate::core::credential::WALL_DRIFT_TOLERATED;
+use crate::core::lifecycle::simulator::oracle::nanos;
+use crate::core::lifecycle::simulator::{Moment, Nanos};
+use crate::core::profile::Refresh;
+
+pub struct Held {
+    pub token: u64,
+    pub generation: u64,
+    /// Not served from here on, on the boot clock. Only ever comes nearer for one token.
+    pub end: Option<Nanos>,
+    /// The statement that its true life is measured by: when it was asked for, and what was said. None: unlimited.
+    pub statement: Option<(Moment, Nanos)>,
+    /// refresh_at of the credential.
+    pub planned: Option<Nanos>,
+    pub reported: bool,
+    pub repeats: u32,
+    /// Repetitions that the same-token guard may still cause.
+    pub allowance: i64,
+    pub was_doubted: bool,
+    /// Life left when it came.
+    pub arrived_with: Nanos,
+}
+
+impl Held {
+    /// Whether the daemon may believe that the boot clock stood still.
+    pub fn doubted(&self, now: Moment) -> bool {
+        self.end.is_some()
+            && self.statement.is_some_and(|(asked, _)| {
+                let (boot, wall) = elapsed(asked, now);
+                wall > boot + i128::from(nanos(WALL_DRIFT_TOLERATED))
+            })
+    }
+
+    /// Whether it lives for `min_ttl` by the wall clock, with its margin.
+    pub fn lives_by_wall(&self, now: Moment) -> bool {
+        match (self.end, self.statement) {
+            (Some(end), Some((asked, _))) => {
+                let (_, wall) = elapsed(asked, now);
+                wall < i128::from(end.saturating_sub(asked.boot))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// How often a life can be halved until the minimum interval is reached.
+pub fn halvings(life: Nanos, rules: &Refresh) -> i64 {
+    let intervals = (life / nanos(rules.min_interval).max(1)).max(1);
+    i64::from(intervals.ilog2())
+}
+
+fn elapsed(from: Moment, to: Moment) -> (i128, i128) {
+    (
+        i128::from(to.boot) - i128::from(from.boot),
+        i128::from(to.wall) - i128::from(from.wall),
+    )
+}
+
+/// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as long as the boot clock
+/// counts. A pause that the wall clock shows counts fully once it is beyond what is tolerated; one that the wall clock
+/// hides, because it was set back as well, cannot be seen by anybody.
+pub fn tolerated(asked: Moment, now: Moment) -> Nanos {
+    let (boot, wall) = elapsed(asked, now);
+    let truth = i128::from(now.truth - asked.truth);
+    let (paused, stepped) = (truth - boot, wall - truth);
+    let hidden = if paused + stepped <= i128::from(nanos(WALL_DRIFT_TOLERATED)) {
+        paused
+    } else {
+        (-stepped).max(0)
+    };
+    Nanos::try_from(hidden).unwrap_or(Nanos::MAX)
+}
