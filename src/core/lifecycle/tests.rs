@@ -247,7 +247,10 @@ fn trap_14_a_refusal_gets_a_second_opinion_then_a_slow_probe_and_new_material_re
     assert!(times[1] <= 3, "{times:?}");
     assert!((270..=340).contains(&(times[2] - times[1])), "{times:?}");
     assert!(times[3] - times[2] > 500, "{times:?}");
-    let reaction = life.machine.handle(now, Event::MaterialChanged);
+    let long_before_the_probe = at(times[4] as f64 + 10.0);
+    let reaction = life
+        .machine
+        .handle(long_before_the_probe, Event::MaterialChanged);
     assert!(reaction.fetch.is_some());
     assert!(life.machine.trouble().is_none());
 }
@@ -388,7 +391,7 @@ fn a_lazy_profile_is_fetched_on_first_use_and_falls_asleep() {
     assert!(life.ask(at(4000.0), Duration::ZERO).is_some());
 }
 
-/// Broken by `rejected` that does not look at `held.rejected`, or not at the fingerprint.
+/// Broken by `rejected` that does not look at the fingerprint.
 #[test]
 fn trap_13_reports_of_one_credential_cost_one_renewal() {
     let mut life = Life::with_one(Refresh::default());
@@ -406,12 +409,29 @@ fn trap_13_reports_of_one_credential_cost_one_renewal() {
     assert!(life.machine.replaced(at(5.5), one));
     let reaction = life
         .machine
-        .handle(at(6.0), Event::Rejected { fingerprint: one });
+        .handle(at(20.0), Event::Rejected { fingerprint: one });
     assert_eq!(
         reaction,
         Reaction::default(),
         "an old fingerprint costs nothing"
     );
+}
+
+/// Broken by `rejected` that does not look at `held.rejected`.
+#[test]
+fn trap_13_reports_of_a_token_that_the_issuer_repeats_cost_nothing_more() {
+    let mut life = Life::with_one(Refresh::default());
+    let fingerprint = life.machine.held().expect("held").fingerprint;
+    let report = |life: &mut Life, now| {
+        life.machine
+            .handle(now, Event::Rejected { fingerprint })
+            .fetch
+    };
+    let attempt = report(&mut life, at(5.0)).expect("the first");
+    life.succeed(attempt, at(5.0), at(5.0), "one", 95);
+    for second in 6..40 {
+        assert_eq!(report(&mut life, at(f64::from(second))), None);
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn trap_29_what_was_drawn_stays() {
     }
 }
 
-/// Broken by a verdict that serves without a credential: the request would go out without one.
+/// Broken by a verdict of `Wait` where `refusal` is returned. (To serve without a credential cannot be written.)
 #[test]
 fn trap_31_a_failure_is_an_answer_and_never_an_empty_credential() {
     let mut life = Life::new(Refresh::default());
