@@ -25,6 +25,10 @@ fmt:
 clippy:
     .ci/run clippy
 
+# The simulator of the lifecycle, at full length
+simulate:
+    .ci/run simulate
+
 # Licences, banned crates, sources, advisories
 deny:
     .ci/run deny
