@@ -1,4 +1,4 @@
-//! What the simulator found: each defect that was repaired, in a few lines.
+//! Defects that the simulator found, or that were found while it was built, and were repaired: each in a few lines.
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn a_sleeping_profile_is_looked_at_in_time_to_renew() {
     assert!(life.tick(look).is_some(), "somebody was there");
 }
 
-/// The looks stop with the credential: nothing is published that somebody could read.
+/// Found in the coverage table, which was full of ticks for sleepers. The looks stop with the credential: nothing is published that somebody could read.
 #[test]
 fn a_sleeping_profile_without_a_credential_is_left_alone() {
     let mut life = Life::new(lazy());
@@ -161,7 +161,7 @@ fn a_caller_is_refused_when_the_answer_comes_too_late_for_its_min_ttl() {
     );
 }
 
-/// A lazy profile whose last attempt had failed stayed in back-off for ever: unhealthy, and in the way of other variants.
+/// Found by reading. A lazy profile whose last attempt had failed stayed in back-off for ever: unhealthy, and in the way of other variants.
 #[test]
 fn trap_19_a_lazy_profile_falls_asleep_after_failures_too() {
     let mut life = Life::new(lazy());
