@@ -27,10 +27,14 @@ use crate::core::config::{self, Finding, Severity};
 use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
 use crate::registry::Registry;
+use crate::registry::reload::Order;
 use crate::server::{self, Desk, Pace};
 use crate::socket::bind::{BindError, bind};
 use crate::supervisor;
 use crate::telemetry::{self, Format};
+
+/// Callers of `Reload` that may queue up while the files are being read.
+const RELOADS: usize = 64;
 
 /// Runs a command that is not a mere client's.
 #[must_use]
@@ -39,9 +43,11 @@ pub fn run(command: Command) -> ExitCode {
         Command::Serve(args) => serve(args),
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => check::run(&args),
-        Command::Token(_) | Command::Wait(_) | Command::Watch(_) | Command::Status(_) => {
-            exit::USAGE
-        }
+        Command::Token(_)
+        | Command::Wait(_)
+        | Command::Watch(_)
+        | Command::Status(_)
+        | Command::Reload(_) => exit::USAGE,
     };
     ExitCode::from(code)
 }
@@ -185,7 +191,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     let clock = Clock::system();
     let nobody = Access::resolve(&[], daemon_uid(), &crate::caller::SystemDirectory).0;
     let registry = Arc::new(ArcSwap::from_pointee(Registry::new(0, nobody, Vec::new())));
-    let (reload, reloads) = mpsc::channel(1);
+    let (reload, reloads) = mpsc::channel(RELOADS);
     let (stop, stopped) = watch::channel(false);
     // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
     let (rest, resting) = watch::channel(false);
@@ -213,6 +219,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
             started: clock.now(),
             clock,
             pace: Pace::new(limits.requests_per_second),
+            reload: reload.clone(),
             stopping: stopped.clone(),
         });
         let serving = server::run(listener, desk, &limits, stopped);
@@ -234,8 +241,8 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
                         supervisor::stopping();
                         stop.send_replace(true);
                     }
-                    // One that is queued will see this change too.
-                    Heard::Reload => drop(reload.try_send(())),
+                    // Those that are queued will see this change too. What becomes of it is in the log and in the status.
+                    Heard::Reload => drop(reload.try_send(Order::new().0)),
                 },
                 _ = &mut ended => return Err(StartError::Upstream),
             }

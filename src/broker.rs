@@ -132,6 +132,12 @@ impl Seat {
             .map_or(0, |answer| answer.credential.generation)
     }
 
+    /// Everything beside the profile's own credential that callers use now.
+    #[must_use]
+    pub fn variants(&self) -> Vec<Variant> {
+        self.variants.load().keys().cloned().collect()
+    }
+
     /// The slot of a variant, if it is alive.
     #[must_use]
     pub fn slot(&self, variant: &Variant) -> Option<Arc<Slot>> {

@@ -5,6 +5,7 @@
 pub mod complaint;
 pub mod exit;
 pub mod paths;
+pub mod reload;
 pub mod status;
 pub mod token;
 pub mod wait;
@@ -55,6 +56,9 @@ pub enum Command {
     /// Show the state of every profile that you may see
     #[command(after_help = EXIT_CODES)]
     Status(StatusArgs),
+    /// Have the daemon read its configuration, secrets and certificates again, now, and print what became of it
+    #[command(after_help = EXIT_CODES)]
+    Reload(ReloadArgs),
 }
 
 /// `tokend serve`
@@ -206,6 +210,20 @@ pub struct StatusArgs {
     pub daemon: SocketArgs,
 }
 
+/// `tokend reload`
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How long to wait for what is being tried at identity providers
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Which daemon to talk to
+    #[command(flatten)]
+    pub daemon: SocketArgs,
+}
+
 /// Reads the command line; help, version and mistakes end the process here, mistakes with 2.
 #[must_use]
 pub fn parse() -> Cli {
@@ -228,6 +246,7 @@ pub fn run_client(command: &Command) -> Option<ExitCode> {
         Command::Wait(args) => wait::run(args, client(&args.daemon), err),
         Command::Watch(args) => watch::run(args, client(&args.daemon), out, err),
         Command::Status(args) => status::run(args, client(&args.daemon), out, err),
+        Command::Reload(args) => reload::run(args, client(&args.daemon), out, err),
         Command::Serve(_) | Command::Dev(_) | Command::Check(_) => return None,
     };
     Some(ExitCode::from(code))

@@ -2,7 +2,7 @@
 //!
 //! Blocking, because a command that asks one question ends sooner than an asynchronous runtime starts. Every call has
 //! one deadline that covers connecting, asking and each read of the answer. A connection that ends before its answer is
-//! complete is tried once more, since that is what a daemon that is being replaced looks like; all requests are GETs.
+//! complete is tried once more, since that is what a daemon that is being replaced looks like: no request does harm twice.
 
 mod answer;
 mod connect;
@@ -15,10 +15,13 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use self::answer::{Credential, LastError, ProfileState, Refusal, Status};
+pub use self::answer::{Credential, LastError, ProfileState, Refusal, Reload, Reloaded, Status};
 
 use crate::clock::Clock;
 use crate::core::time::BootTime;
+
+/// What a daemon that has waited as long as it was told to may need to say so.
+const ANSWER_AFTER_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +118,7 @@ impl Client {
             target.push('?');
             target.push_str(&parameters.join("&"));
         }
-        let body = self.get(&target, timeout)?;
+        let body = self.ask("GET", &target, timeout)?;
         answer::credential(body).map_err(|problem| self.nonsense(problem))
     }
 
@@ -126,26 +129,38 @@ impl Client {
             target.push_str("?profile=");
             target.push_str(&encoded(name));
         }
-        let body = self.get(&target, timeout)?;
+        let body = self.ask("GET", &target, timeout)?;
         answer::status(body).map_err(|problem| self.nonsense(problem))
     }
 
     /// Names of the profiles that the caller may use.
     pub fn profiles(&self, timeout: Duration) -> Result<Vec<String>, ClientError> {
-        let body = self.get("/v1/profiles", timeout)?;
+        let body = self.ask("GET", "/v1/profiles", timeout)?;
         answer::profiles(&body).map_err(|problem| self.nonsense(problem))
     }
 
+    /// Has everything read again; waits at most so long for what is being tried then, and a little longer for the answer.
+    pub fn reload(&self, wait: Duration) -> Result<Reload, ClientError> {
+        let target = format!("/v1/reload?wait={}", unit_of(wait));
+        let body = self.ask("POST", &target, wait.saturating_add(ANSWER_AFTER_WAIT))?;
+        answer::reload(body).map_err(|problem| self.nonsense(problem))
+    }
+
     /// The body of a 200, and nothing else.
-    fn get(&self, target: &str, timeout: Duration) -> Result<http::Body, ClientError> {
+    fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        timeout: Duration,
+    ) -> Result<http::Body, ClientError> {
         let deadline = Deadline {
             clock: &self.clock,
             at: self.clock.now().boot.plus(timeout),
             timeout,
         };
-        let mut answer = self.attempt(target, &deadline);
+        let mut answer = self.attempt(method, target, &deadline);
         if matches!(answer, Err(ClientError::Closed(_))) {
-            answer = self.attempt(target, &deadline);
+            answer = self.attempt(method, target, &deadline);
         }
         let response = answer?;
         if response.status == 200 {
@@ -162,11 +177,12 @@ impl Client {
 
     fn attempt(
         &self,
+        method: &str,
         target: &str,
         deadline: &Deadline<'_>,
     ) -> Result<http::Response, ClientError> {
         let stream = connect::connect(&self.socket, deadline)?;
-        http::exchange(&stream, target, deadline).map_err(|broken| match broken {
+        http::exchange(&stream, method, target, deadline).map_err(|broken| match broken {
             http::Broken::TimedOut => ClientError::TimedOut(deadline.timeout),
             http::Broken::Closed => ClientError::Closed(self.socket.clone()),
             http::Broken::Nonsense(problem) => self.nonsense(problem.to_owned()),

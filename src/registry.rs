@@ -1,5 +1,7 @@
 //! Profiles by name: what a request needs to know of one, swapped whole on reload and read without a lock.
 
+pub mod reload;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use arc_swap::ArcSwap;
 use crate::broker::Seat;
 use crate::core::policy::{Access, Caller};
 use crate::core::profile::{ProfileName, Request};
+use reload::Reloaded;
 
 /// The registry that is in force.
 pub type Current = Arc<ArcSwap<Registry>>;
@@ -19,6 +22,10 @@ pub struct Registry {
     pub generation: u64,
     /// Who administers the daemon.
     pub admins: Access,
+    /// Why the configuration as it is on disk is not in force, nor any part of it; empty: it is, profile by profile.
+    pub refused: Vec<String>,
+    /// What an operator should know of the daemon itself.
+    pub warnings: Vec<String>,
     entries: HashMap<ProfileName, Arc<Entry>>,
 }
 
@@ -43,6 +50,8 @@ pub struct Entry {
     pub standing: Standing,
     /// What an operator should know although it works.
     pub warnings: Vec<String>,
+    /// Whether its files say what is served, and if not, why.
+    pub reloaded: Reloaded,
 }
 
 impl Entry {
@@ -79,10 +88,24 @@ impl Registry {
         Registry {
             generation,
             admins,
+            refused: Vec::new(),
+            warnings: Vec::new(),
             entries: entries
                 .into_iter()
                 .map(|entry| (entry.name.clone(), entry))
                 .collect(),
+        }
+    }
+
+    /// The same, when what is on disk now cannot be used.
+    #[must_use]
+    pub fn refusing(&self, refused: Vec<String>) -> Registry {
+        Registry {
+            generation: self.generation,
+            admins: self.admins.clone(),
+            refused,
+            warnings: self.warnings.clone(),
+            entries: self.entries.clone(),
         }
     }
 

@@ -1,6 +1,9 @@
 //! From a configuration to what is served: reads the material of every profile, keeps what has not changed, and swaps the
 //! registry whole. Starting is a reload from nothing.
 
+mod member;
+mod trial;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +11,18 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use self::member::{InForce, Member, Staged, Version};
+use self::trial::Trial;
 use crate::broker::{Broker, Seat, Spec, Upstream};
 use crate::caller::{Remembered, SystemDirectory};
 use crate::clock::Clock;
-use crate::core::credential::Variant;
+use crate::core::lifecycle::State;
 use crate::core::policy::Access;
 use crate::core::profile::{AccessRule, Config, Invalid, Method, Profile, ProfileName, Request};
+use crate::core::time::WallTime;
 use crate::material::{self, Digest, Material, Surroundings};
 use crate::provider;
+use crate::registry::reload::{Outcome, Reloaded, Report};
 use crate::registry::{Current, Entry, Registry, Standing};
 
 /// An attempt may need two requests, discovery and token; its deadline covers both with a little to spare.
@@ -35,51 +42,28 @@ pub struct Assembly {
     /// Looked at with every configuration; an outage of it must not lock anybody out.
     directory: Remembered<SystemDirectory>,
     members: BTreeMap<ProfileName, Member>,
+    /// Profiles that never could be used, and since when.
+    invalid: BTreeMap<ProfileName, Reloaded>,
+    /// Counts the times that files were looked at, so that a report knows what was changed by them.
+    looks: u64,
     /// What was logged last of each profile, so that it is not said again at every look at the files.
     said: BTreeMap<ProfileName, Vec<String>>,
-    said_of_admins: Vec<String>,
     /// Told when a staged version has delivered, so that it is promoted at once.
     stir: Arc<Notify>,
     /// Seats that nobody will find once the registry has been swapped.
     leaving: Vec<Arc<Seat>>,
 }
 
-/// A profile that is served.
-struct Member {
-    live: Version,
-    /// What is in the files now, until it has delivered its first credential. None: that is what is live.
-    staged: Option<Version>,
-}
-
-/// A definition with its material, and the seat that both have been given.
-struct Version {
-    profile: Arc<Profile>,
-    digest: Digest,
-    seat: Arc<Seat>,
-    /// What its files gave reason to say.
-    warnings: Vec<String>,
-}
-
 /// A profile with its files read, or why not.
 pub type Gathered = BTreeMap<ProfileName, Result<(Arc<Profile>, Material), Invalid>>;
 
-/// What a reload did to one profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied {
-    /// It is served as before, and nobody was asked.
-    Unchanged,
-    /// New material or another definition is in force.
-    Changed,
-    /// New material or another definition is being tried; what was there is served until it has delivered.
-    Staged,
-    /// It is new.
-    Added,
-    /// It is gone.
-    Removed,
-    /// It cannot be used now and is served as before.
-    Kept,
-    /// It cannot be used and never could.
-    Invalid,
+/// What came of a look at the files.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Everything is served as the files say.
+    pub complete: bool,
+    /// Profiles that are gone.
+    pub removed: Vec<ProfileName>,
 }
 
 impl Assembly {
@@ -102,77 +86,161 @@ impl Assembly {
             daemon_uid,
             directory: Remembered::new(SystemDirectory),
             members: BTreeMap::new(),
+            invalid: BTreeMap::new(),
+            looks: 0,
             said: BTreeMap::new(),
-            said_of_admins: Vec::new(),
             stir,
             leaving: Vec::new(),
         }
     }
 
-    /// Takes a configuration over, profile by profile: what fails, fails alone.
+    /// Takes a configuration over, profile by profile: what fails, fails alone. `warnings` are the daemon's own.
     pub async fn apply(
         &mut self,
         config: &Config,
         gathered: Gathered,
-    ) -> BTreeMap<ProfileName, Applied> {
-        let mut report = BTreeMap::new();
+        mut warnings: Vec<String>,
+    ) -> Looked {
+        self.looks += 1;
         let mut entries = Vec::with_capacity(gathered.len());
         let mut before = std::mem::take(&mut self.members);
+        let mut invalid_before = std::mem::take(&mut self.invalid);
         for (name, outcome) in gathered {
             let member = before.remove(&name);
             let prepared = outcome
                 .and_then(|(profile, material)| self.prepare(profile, material, member.as_ref()));
-            let (applied, entry) = match prepared {
-                Ok(prepared) => {
-                    let (applied, member) = self.admit(prepared, member).await;
-                    let entry = self.entry(&member, None);
-                    self.members.insert(name.clone(), member);
-                    (applied, entry)
+            match (prepared, member) {
+                (Ok(prepared), member) => {
+                    let mut member = self.admit(prepared, member).await;
+                    member.file = config.files.get(&name).cloned();
+                    entries.push(self.enter(name, member));
                 }
-                Err(invalid) => match member {
-                    Some(mut member) => {
-                        self.leaving
-                            .extend(member.staged.take().map(|staged| staged.seat));
-                        let kept = format!(
-                            "its last good state is kept: {}",
-                            one_line(&invalid.message)
-                        );
-                        let entry = self.entry(&member, Some(kept));
-                        self.members.insert(name.clone(), member);
-                        (Applied::Kept, entry)
-                    }
-                    None => (Applied::Invalid, self.invalid(&name, invalid)),
-                },
-            };
-            self.say(&entry);
-            report.insert(name, applied);
-            entries.push(Arc::new(entry));
+                (Err(invalid), Some(member)) => {
+                    let member = self.keep(member, one_line(&invalid.message));
+                    entries.push(self.enter(name, member));
+                }
+                (Err(invalid), None) => {
+                    let since = invalid_before
+                        .remove(&name)
+                        .map_or_else(|| self.now(), |known| known.since);
+                    let reloaded = Reloaded {
+                        outcome: Outcome::Invalid,
+                        why: one_line(&invalid.message),
+                        since,
+                    };
+                    entries.push(self.invalid(&name, &invalid, reloaded.clone()));
+                    self.invalid.insert(name, reloaded);
+                }
+            }
+        }
+        let mut removed = Vec::new();
+        for (name, member) in before {
+            // Nobody knows what is in a file that cannot be read: what was defined there is not gone.
+            let file = member.file.as_ref();
+            match file.and_then(|file| config.broken.get(file)) {
+                Some(why) => {
+                    let why = why.clone();
+                    let member = self.keep(member, why);
+                    entries.push(self.enter(name, member));
+                }
+                None => {
+                    self.leaving.push(member.live.seat);
+                    self.leaving
+                        .extend(member.staged.map(|staged| staged.version.seat));
+                    removed.push(name);
+                }
+            }
+        }
+        for entry in &entries {
+            self.say(entry);
         }
         let (admins, unknown) =
             Access::resolve(&config.server.admins, self.daemon_uid, &self.directory);
-        if unknown != self.said_of_admins {
-            for name in &unknown {
-                warn!("[server] admins: {name}");
-            }
-            self.said_of_admins = unknown;
-        }
-        self.put_in_force(admins, entries, report.len());
+        warnings.extend(
+            unknown
+                .into_iter()
+                .map(|name| format!("[server] admins: {name}")),
+        );
+        let complete = entries
+            .iter()
+            .all(|entry| entry.reloaded.outcome.in_force());
+        self.put_in_force(admins, entries, warnings);
         // Only now that nobody finds them any more.
-        for (name, member) in before {
-            report.insert(name, Applied::Removed);
-            self.leaving.push(member.live.seat);
-            self.leaving.extend(member.staged.map(|staged| staged.seat));
-        }
         for seat in std::mem::take(&mut self.leaving) {
             self.broker.remove(&seat).await;
         }
-        report
+        Looked { complete, removed }
+    }
+
+    /// Notes that the configuration on disk cannot be used at all.
+    pub fn refuse(&mut self, why: Vec<String>) {
+        let before = self.registry.load_full();
+        if before.refused != why {
+            self.registry.store(Arc::new(before.refusing(why)));
+        }
+    }
+
+    /// How many times files were looked at; what a report is asked since.
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+
+    /// What became of everything after so many looks.
+    pub fn report(&self, after: u64, removed: &[ProfileName]) -> Report {
+        let now = self.now();
+        let registry = self.registry.load();
+        let mut profiles: BTreeMap<ProfileName, Reloaded> = self.invalid.clone();
+        profiles.extend(self.members.iter().map(|(name, member)| {
+            let mut reloaded = member.reloaded();
+            if reloaded.outcome.in_force() && member.live.in_force.look <= after {
+                reloaded.outcome = Outcome::Unchanged;
+            }
+            (name.clone(), reloaded)
+        }));
+        for name in removed {
+            let gone = Reloaded {
+                outcome: Outcome::Removed,
+                why: String::new(),
+                since: now,
+            };
+            profiles.entry(name.clone()).or_insert(gone);
+        }
+        Report {
+            generation: registry.generation,
+            refused: registry.refused.clone(),
+            profiles: profiles.into_iter().collect(),
+            settled: self.members.values().all(Member::is_settled),
+        }
+    }
+
+    fn now(&self) -> WallTime {
+        self.clock.now().wall
+    }
+
+    /// Holds on to what is served although the files say something that cannot be used.
+    fn keep(&mut self, mut member: Member, why: String) -> Member {
+        self.leaving
+            .extend(member.staged.take().map(|staged| staged.version.seat));
+        member.kept = Some(why);
+        member.differs_since.get_or_insert(self.now());
+        member
+    }
+
+    fn enter(&mut self, name: ProfileName, member: Member) -> Arc<Entry> {
+        let entry = Arc::new(self.entry(&member));
+        self.members.insert(name, member);
+        entry
     }
 
     /// Swaps the registry. One that differs in nothing but what there is to say is not a new configuration.
-    fn put_in_force(&self, admins: Access, entries: Vec<Arc<Entry>>, profiles: usize) {
+    fn put_in_force(&mut self, admins: Access, entries: Vec<Arc<Entry>>, warnings: Vec<String>) {
         let before = self.registry.load_full();
+        for warning in warnings.iter().filter(|one| !before.warnings.contains(one)) {
+            warn!("{warning}");
+        }
+        let profiles = entries.len();
         let mut registry = Registry::new(before.generation, admins, entries);
+        registry.warnings = warnings;
         if before.generation == 0 || !registry.serves_the_same_as(&before) {
             registry.generation += 1;
             info!(
@@ -194,12 +262,10 @@ impl Assembly {
         let is = |version: &Version| {
             version.digest == digest && version.profile.same_credential(&profile)
         };
+        let staged = member.and_then(|member| member.staged.as_ref());
         let known = match member {
             Some(member) if is(&member.live) => Known::Live,
-            Some(Member {
-                staged: Some(staged),
-                ..
-            }) if is(staged) => Known::Staged,
+            _ if staged.is_some_and(|staged| is(&staged.version)) => Known::Staged,
             _ => Known::Not(Box::new(self.spec(&profile, material)?)),
         };
         Ok(Prepared {
@@ -212,7 +278,7 @@ impl Assembly {
 
     /// Takes a sound profile in. What is served changes only when its successor has delivered, or when nothing is left of
     /// it that could be served.
-    async fn admit(&mut self, prepared: Prepared, member: Option<Member>) -> (Applied, Member) {
+    async fn admit(&mut self, prepared: Prepared, member: Option<Member>) -> Member {
         let Prepared {
             profile,
             digest,
@@ -222,32 +288,49 @@ impl Assembly {
         let same_identity = member
             .as_ref()
             .is_some_and(|member| member.live.profile.same_identity(&profile));
-        let version = |seat| Version {
+        let in_force = |outcome| InForce {
+            outcome,
+            since: self.now(),
+            look: self.looks,
+        };
+        let version = |seat, in_force| Version {
             profile,
             digest,
             seat,
             warnings,
+            in_force,
         };
-        let (mut member, staged) = match (member, known) {
-            (None, known) => {
-                let Known::Not(spec) = known else {
-                    unreachable!("nothing is known of a profile that is not served")
-                };
-                let live = version(self.broker.seat(*spec).await);
-                return (Applied::Added, Member { live, staged: None });
-            }
-            (Some(mut member), Known::Live) => {
+        let Some(mut member) = member else {
+            let Known::Not(spec) = known else {
+                unreachable!("nothing is known of a profile that is not served")
+            };
+            let seat = self.broker.seat(*spec).await;
+            return Member::new(version(seat, in_force(Outcome::Added)));
+        };
+        member.kept = None;
+        let changed = in_force(Outcome::Changed);
+        let staged = match known {
+            Known::Live => {
                 self.leaving
-                    .extend(member.staged.take().map(|staged| staged.seat));
-                member.live = version(member.live.seat);
-                return (Applied::Unchanged, member);
+                    .extend(member.staged.take().map(|staged| staged.version.seat));
+                let (before, seat) = (member.live.profile, member.live.seat);
+                let since = member.live.in_force;
+                member.live = version(seat, since);
+                if !member.live.profile.same_definition(&before) {
+                    member.live.in_force = changed;
+                }
+                member.differs_since = None;
+                return member;
             }
-            (Some(mut member), Known::Staged) => {
+            Known::Staged => {
                 let staged = member.staged.take().expect("it was compared with");
-                (member, version(staged.seat))
+                Staged {
+                    version: version(staged.version.seat, changed),
+                    trial: staged.trial,
+                }
             }
-            (Some(mut member), Known::Not(mut spec)) => {
-                let staged = member.staged.take().map(|staged| staged.seat);
+            Known::Not(mut spec) => {
+                let staged = member.staged.take().map(|staged| staged.version.seat);
                 // Not where somebody else is asked, or for somebody else.
                 if same_identity {
                     spec.told_to_wait = staged
@@ -259,47 +342,40 @@ impl Assembly {
                 if spec.upstream.is_none() && same_identity {
                     // Nobody can be asked, and there is nothing to wait for.
                     self.broker.replace(&member.live.seat, *spec).await;
-                    member.live = version(member.live.seat);
-                    return (Applied::Changed, member);
+                    member.live = version(member.live.seat, changed);
+                    member.differs_since = None;
+                    return member;
                 }
-                let seat = self.stage(*spec).await;
-                (member, version(seat))
+                info!(profile = %spec.name, "new material or definition is being tried");
+                let seat = self.broker.seat(*spec).await;
+                let trial = Trial::start(self, seat.clone(), member.live.seat.clone());
+                Staged {
+                    version: version(seat, changed),
+                    trial,
+                }
             }
         };
-        if self.delivers(&staged.seat) || !self.delivers(&member.live.seat) {
-            info!(profile = %staged.profile.name, "new material or definition in force");
+        if self.is_better(&staged, &member.live.seat) {
+            info!(profile = %staged.version.profile.name, "new material or definition in force");
             let generation = member.live.seat.generation();
-            self.broker.succeed(&staged.seat, generation).await;
+            self.broker.succeed(&staged.version.seat, generation).await;
             self.leaving
-                .push(std::mem::replace(&mut member.live, staged).seat);
-            return (Applied::Changed, member);
+                .push(std::mem::replace(&mut member.live, staged.version).seat);
+            member.differs_since = None;
+        } else {
+            member.staged = Some(staged);
+            member.differs_since.get_or_insert(changed.since);
         }
-        member.staged = Some(staged);
-        (Applied::Staged, member)
+        member
     }
 
-    /// Gives a version a seat beside the live one and has it tried.
-    async fn stage(&self, spec: Spec) -> Arc<Seat> {
-        info!(profile = %spec.name, "new material or definition is being tried");
-        let seat = self.broker.seat(spec).await;
-        let (broker, stir, clock, tried) = (
-            self.broker.clone(),
-            self.stir.clone(),
-            self.clock.clone(),
-            seat.clone(),
-        );
-        tokio::spawn(async move {
-            let mut views = tried.own().watch();
-            // A lazy profile is tried too. What comes of it is seen in the views.
-            let _ = broker.ask(&tried, Variant::default(), Duration::ZERO).await;
-            let _ = views
-                .wait_for(|view| {
-                    view.closed || view.servable(clock.now(), Duration::ZERO).is_some()
-                })
-                .await;
-            stir.notify_one();
-        });
-        seat
+    /// Whether what is new has proven itself, or nothing is left to lose.
+    fn is_better(&self, staged: &Staged, live: &Seat) -> bool {
+        let now = self.clock.now();
+        let view = live.own().view();
+        let something_to_lose =
+            view.servable(now, Duration::ZERO).is_some() || view.state(now) == State::Asleep;
+        (staged.trial.is_over() && self.delivers(&staged.version.seat)) || !something_to_lose
     }
 
     fn delivers(&self, seat: &Seat) -> bool {
@@ -347,25 +423,18 @@ impl Assembly {
         self.said.insert(entry.name.clone(), lines);
     }
 
-    fn entry(&self, member: &Member, kept: Option<String>) -> Entry {
+    fn entry(&self, member: &Member) -> Entry {
         let profile = &member.live.profile;
         let (access, unknown) = self.access(&profile.access);
-        let staged = member.staged.as_ref();
         // Until the new definition is in force, nobody gets more than both permit.
-        let also = staged.map(|staged| self.access(&staged.profile.access).0);
-        let trying = staged.map(|staged| {
-            let view = staged.seat.own().view();
-            let why = view
-                .trouble
-                .as_ref()
-                .map_or("its first credential has not come yet", |trouble| {
-                    trouble.failure.message.as_str()
-                });
-            format!("what is in its files now is not in force yet: {why}")
-        });
-        let warnings = kept
+        let also = member
+            .staged
+            .as_ref()
+            .map(|staged| self.access(&staged.version.profile.access).0);
+        let reloaded = member.reloaded();
+        let pending = (!reloaded.outcome.in_force()).then(|| reloaded.told());
+        let warnings = pending
             .into_iter()
-            .chain(trying)
             .chain(profile.warnings.iter().cloned())
             .chain(member.live.warnings.iter().cloned())
             .chain(unknown)
@@ -383,22 +452,24 @@ impl Assembly {
             request: profile.request.clone(),
             standing: Standing::Seated(member.live.seat.clone()),
             warnings,
+            reloaded,
         }
     }
 
-    fn invalid(&self, name: &ProfileName, invalid: Invalid) -> Entry {
+    fn invalid(&self, name: &ProfileName, invalid: &Invalid, reloaded: Reloaded) -> Arc<Entry> {
         let (access, warnings) = self.access(&invalid.access);
-        Entry {
+        Arc::new(Entry {
             name: name.clone(),
-            method: invalid.method,
+            method: invalid.method.clone(),
             target: None,
             issuer: None,
             access,
             also: None,
             request: Request::default(),
-            standing: Standing::Invalid(one_line(&invalid.message)),
+            standing: Standing::Invalid(reloaded.why.clone()),
             warnings,
-        }
+            reloaded,
+        })
     }
 
     fn access(&self, rules: &[AccessRule]) -> (Access, Vec<String>) {

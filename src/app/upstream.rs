@@ -10,17 +10,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, warn};
 
-use super::assembly::{self, Applied, Assembly};
-use super::{Read, StartError, configuration, daemon_uid, say, worded};
+use super::assembly::{self, Assembly};
+use super::{StartError, configuration, daemon_uid, say, worded};
 use crate::broker::{Broker, Tools};
 use crate::clock::Clock;
 use crate::core::config::Finding;
 use crate::core::credential::Fingerprinter;
-use crate::core::profile::Config;
 use crate::core::profile::files::paths;
+use crate::core::profile::{Config, ProfileName, Server};
 use crate::files::{Files, Interest};
 use crate::provider;
 use crate::registry::Current;
+use crate::registry::reload::Order;
 use crate::server;
 
 /// Files are read again this often, for file systems that send no events.
@@ -38,8 +39,8 @@ pub struct Setup {
     pub config_path: PathBuf,
     pub registry: Current,
     pub clock: Clock,
-    /// Somebody wants the configuration read again.
-    pub reloads: mpsc::Receiver<()>,
+    /// Somebody wants everything read again.
+    pub reloads: mpsc::Receiver<Order>,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -91,23 +92,35 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         daemon_uid(),
         files.stirrer(),
     );
-    let mut interest = interest_in(&setup.config_path, &setup.config, &assembly);
+    let started_with = setup.config.server.clone();
+    let mut config = setup.config;
+    let mut interest = interest_in(&setup.config_path, &config, &assembly);
     files.follow(&interest);
-    let mut sound = take_over(&mut assembly, setup.config).await;
+    let mut complete = take_over(&mut assembly, &config, &started_with).await.0;
     if tell_ready.send(broker).is_err() {
         return;
     }
     let mut pause = READ_AGAIN;
     // What was said last of the configuration, so that it is not said at every look.
     let mut said: Vec<String> = setup.findings.iter().map(worded).collect();
+    let mut waiting: Vec<Waiting> = Vec::new();
     loop {
         let by_time = tokio::select! {
             asked = setup.reloads.recv() => match asked {
-                Some(()) => false,
+                Some(order) => {
+                    // Whoever asks at the same time gets the same look.
+                    let also = std::iter::from_fn(|| setup.reloads.try_recv().ok());
+                    waiting.extend(std::iter::once(order).chain(also).map(|order| Waiting {
+                        order,
+                        after: assembly.looks(),
+                        removed: Vec::new(),
+                    }));
+                    false
+                }
                 None => return,
             },
             () = files.changed() => false,
-            () = tokio::time::sleep(if sound { POLL } else { pause }) => true,
+            () = tokio::time::sleep(if complete { POLL } else { pause }) => true,
             _ = setup.stop.wait_for(|stop| *stop) => return,
             ended = &mut actor => {
                 error!(?ended, "the broker has ended");
@@ -122,29 +135,50 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         // Watched before it is read, so that nothing changes unseen in between.
         files.follow(&interest);
         let path = setup.config_path.clone();
-        sound = match tokio::task::spawn_blocking(move || configuration(&path)).await {
-            Ok(Ok(Read { config, findings })) => {
-                let lines: Vec<String> = findings.iter().map(worded).collect();
+        let refused = match tokio::task::spawn_blocking(move || configuration(&path)).await {
+            Ok(Ok(read)) => {
+                let lines: Vec<String> = read.findings.iter().map(worded).collect();
                 if lines != said {
-                    say(&findings);
+                    say(&read.findings);
                     said = lines;
                 }
+                config = read.config;
                 let now = interest_in(&setup.config_path, &config, &assembly);
                 if now != interest {
                     interest = now;
                     files.follow(&interest);
                 }
-                take_over(&mut assembly, config).await
+                Vec::new()
             }
-            Ok(Err(error)) => {
-                refuse(&error, &mut said);
-                false
-            }
+            Ok(Err(error)) => refuse(&error, &mut said),
             Err(error) => {
                 error!(%error, "reading the configuration failed in tokend itself");
-                false
+                vec![format!("reading the configuration failed: {error}")]
             }
         };
+        // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
+        let (all, removed) = take_over(&mut assembly, &config, &started_with).await;
+        complete = all && refused.is_empty();
+        assembly.refuse(refused);
+        waiting.retain_mut(|waiting| waiting.tell(&assembly, &removed));
+    }
+}
+
+/// Somebody who waits for the result of a reload.
+struct Waiting {
+    order: Order,
+    /// Looks at the files before it.
+    after: u64,
+    removed: Vec<ProfileName>,
+}
+
+impl Waiting {
+    /// Tells how it stands; whether there is more to come.
+    fn tell(&mut self, assembly: &Assembly, removed: &[ProfileName]) -> bool {
+        self.removed.extend_from_slice(removed);
+        let report = Arc::new(assembly.report(self.after, &self.removed));
+        let more = !report.settled;
+        self.order.0.send(Some(report)).is_ok() && more
     }
 }
 
@@ -161,8 +195,8 @@ fn interest_in(path: &Path, config: &Config, assembly: &Assembly) -> Interest {
 }
 
 /// Says, once, why the configuration in force stays.
-fn refuse(error: &StartError, said: &mut Vec<String>) {
-    let lines = match error {
+fn refuse(error: &StartError, said: &mut Vec<String>) -> Vec<String> {
+    let lines: Vec<String> = match error {
         StartError::Config(findings) => findings.iter().map(worded).collect(),
         error => vec![error.to_string()],
     };
@@ -171,12 +205,18 @@ fn refuse(error: &StartError, said: &mut Vec<String>) {
             error!("{line}");
         }
         warn!("the configuration cannot be used; the one in force is kept");
-        *said = lines;
+        *said = lines.clone();
     }
+    lines
 }
 
-/// Takes a configuration over; whether every profile of it can be used.
-async fn take_over(assembly: &mut Assembly, config: Config) -> bool {
+/// Takes a configuration over; whether everything is served as it says, and which profiles are gone.
+async fn take_over(
+    assembly: &mut Assembly,
+    config: &Config,
+    started_with: &Server,
+) -> (bool, Vec<ProfileName>) {
+    let (config, started_with) = (config.clone(), started_with.clone());
     let (surroundings, clock) = (assembly.surroundings.clone(), assembly.clock.clone());
     let read = tokio::task::spawn_blocking(move || {
         let gathered = assembly::gather(&config, &surroundings, &clock);
@@ -185,17 +225,35 @@ async fn take_over(assembly: &mut Assembly, config: Config) -> bool {
     .await;
     match read {
         Ok((config, gathered)) => {
-            let report = assembly.apply(&config, gathered).await;
-            debug!(?report, "profiles");
-            !report.values().any(|applied| {
-                matches!(applied, Applied::Kept | Applied::Staged | Applied::Invalid)
-            })
+            let warnings = not_before_a_restart(&started_with, &config.server);
+            let looked = assembly.apply(&config, gathered, warnings).await;
+            debug!(?looked, "profiles");
+            (looked.complete, looked.removed)
         }
         Err(error) => {
             error!(%error, "reading the profiles' files failed in tokend itself");
-            false
+            (false, Vec::new())
         }
     }
+}
+
+/// What was changed and is looked at only once.
+fn not_before_a_restart(started_with: &Server, now: &Server) -> Vec<String> {
+    [
+        ("socket", started_with.socket != now.socket),
+        (
+            "socket_group",
+            started_with.socket_group != now.socket_group,
+        ),
+        ("socket_mode", started_with.socket_mode != now.socket_mode),
+        ("limits", started_with.limits != now.limits),
+    ]
+    .into_iter()
+    .filter(|(_, differs)| *differs)
+    .map(|(key, _)| {
+        format!("[server] {key} has changed, which takes effect when tokend is restarted")
+    })
+    .collect()
 }
 
 /// Of this host, so that equal configurations on many hosts renew at different moments.

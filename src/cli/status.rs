@@ -107,11 +107,17 @@ fn picture(args: &StatusArgs, client: &Client) -> Result<String, ClientError> {
 
 /// The table, and under it what is wrong.
 fn render(status: &Status, now: SystemTime) -> String {
-    if status.profiles.is_empty() {
-        return "no profile that this user may see\n".into();
-    }
-    let mut text = table(&status.profiles);
     let mut notes = String::new();
+    for line in &status.refused {
+        notes.push_str(&format!("tokend.toml is not in force: {}\n", escaped(line)));
+    }
+    for line in &status.warnings {
+        notes.push_str(&format!("warning: {}\n", escaped(line)));
+    }
+    let mut text = match status.profiles.is_empty() {
+        true => "no profile that this user may see\n".to_owned(),
+        false => table(&status.profiles),
+    };
     for profile in &status.profiles {
         notes.push_str(&troubles(profile, now));
     }

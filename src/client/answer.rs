@@ -67,6 +67,10 @@ impl std::fmt::Display for Refusal {
 pub struct Status {
     /// In the daemon's order.
     pub profiles: Vec<ProfileState>,
+    /// Why the configuration on disk is not in force at all; for administrators.
+    pub refused: Vec<String>,
+    /// What an operator should know of the daemon itself; for administrators.
+    pub warnings: Vec<String>,
     /// The whole answer as one line of JSON.
     pub json: String,
 }
@@ -91,6 +95,37 @@ pub struct ProfileState {
     pub warnings: Vec<String>,
     /// Seconds that the issuer's clock is ahead.
     pub clock_skew: Option<f64>,
+    /// Whether its files say what is served.
+    pub reload: Reloaded,
+}
+
+/// What became of a reload; the fields are those of `ReloadResponse`.
+#[derive(Debug, Deserialize)]
+pub struct Reload {
+    /// Everything is served as the files say.
+    pub complete: bool,
+    /// Why the configuration on disk is not in force at all.
+    #[serde(default)]
+    pub refused: Vec<String>,
+    /// In the daemon's order.
+    pub profiles: Vec<Reloaded>,
+    /// The whole answer as one line of JSON.
+    #[serde(skip)]
+    pub json: String,
+}
+
+/// Where a profile stands between its files and what is served; the fields are those of `ProfileReload`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Reloaded {
+    /// Its name; empty where it is clear.
+    pub profile: String,
+    /// unchanged, added, changed, removed, staged, rejected, kept or invalid.
+    pub outcome: String,
+    /// For people.
+    pub message: String,
+    /// RFC 3339.
+    pub since: Option<String>,
 }
 
 /// The last failure, until a success; the fields are those of `ProfileError`.
@@ -132,6 +167,10 @@ fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
 #[derive(Deserialize)]
 struct StatusWire {
     profiles: Vec<ProfileState>,
+    #[serde(default)]
+    refused: Vec<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -186,8 +225,17 @@ pub(super) fn status(body: Body) -> Result<Status, String> {
     let wire: StatusWire = object(&body)?;
     Ok(Status {
         profiles: wire.profiles,
+        refused: wire.refused,
+        warnings: wire.warnings,
         json: one_line(&body)?,
     })
+}
+
+/// What became of a reload, or what is wrong with the answer.
+pub(super) fn reload(body: Body) -> Result<Reload, String> {
+    let mut reload: Reload = object(&body)?;
+    reload.json = one_line(&body)?;
+    Ok(reload)
 }
 
 /// The names, or what is wrong with them.

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand, as little of it as one GET needs, and no more leniency than that (RFC 9112).
+//! HTTP/1.1 by hand, as little of it as one request without a body needs, and no more leniency than that (RFC 9112).
 //!
 //! Everything is bounded: 64 KiB of head, 4 MiB of body. The length of the body must be said, by Content-Length or by
 //! chunks, since a body that ends where the connection does cannot be told from one that was cut off.
@@ -40,15 +40,22 @@ pub(super) enum Broken {
     Nonsense(&'static str),
 }
 
-/// Asks and reads the answer.
+/// Asks and reads the answer. `method` is GET or POST.
 pub(super) fn exchange(
     stream: &UnixStream,
+    method: &str,
     target: &str,
     deadline: &Deadline<'_>,
 ) -> Result<Response, Broken> {
     let request = format!(
-        "GET {target} HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\nAccept: application/json\r\n\
-         User-Agent: tokend/{}\r\n\r\n",
+        "{method} {target} HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\nAccept: application/json\r\n\
+         {}User-Agent: tokend/{}\r\n\r\n",
+        // RFC 9110 §8.6: a request whose method expects a body says that there is none.
+        if method == "GET" {
+            ""
+        } else {
+            "Content-Length: 0\r\n"
+        },
         env!("CARGO_PKG_VERSION")
     );
     let mut timed = Timed { stream, deadline };

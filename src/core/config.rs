@@ -20,7 +20,7 @@ mod tests;
 mod values;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -159,10 +159,13 @@ pub fn load(sources: &Sources) -> Outcome {
                 (name.clone(), verdict(&report, name, raw, profile))
             })
             .collect();
+        let (files, broken) = files(&report, &gathered);
         Some(Config {
             server,
             audit,
             profiles,
+            files,
+            broken,
         })
     };
     Outcome {
@@ -209,6 +212,31 @@ impl Locator {
         };
         self.report.findings().pop()
     }
+}
+
+/// Which file each profile is in, and why files cannot be used as a whole.
+fn files(
+    report: &Report,
+    gathered: &gather::Gathered,
+) -> (
+    BTreeMap<ProfileName, Arc<Path>>,
+    BTreeMap<Arc<Path>, String>,
+) {
+    let paths: Vec<Arc<Path>> = report.files().map(|(_, path)| path.into()).collect();
+    let files = gathered
+        .profiles
+        .iter()
+        .map(|(name, raw)| (name.clone(), paths[raw.file].clone()))
+        .collect();
+    let broken = paths
+        .iter()
+        .enumerate()
+        .filter_map(|(index, path)| {
+            let problem = report.of(Severity::Error, &Owner::File(index)).next()?;
+            Some((path.clone(), report.finding(problem).one_line()))
+        })
+        .collect();
+    (files, broken)
 }
 
 /// The profile, or everything that keeps it from being used.

@@ -4,7 +4,7 @@ pub mod files;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +81,10 @@ pub struct Config {
     pub audit: Audit,
     /// Every profile that is named anywhere, good or bad.
     pub profiles: BTreeMap<ProfileName, Result<Arc<Profile>, Invalid>>,
+    /// Where each of them is defined.
+    pub files: BTreeMap<ProfileName, Arc<Path>>,
+    /// Files that cannot be used as a whole, and why: what was defined in them before is not gone.
+    pub broken: BTreeMap<Arc<Path>, String>,
 }
 
 /// A profile that cannot be used, and why, for people.
@@ -214,6 +218,12 @@ impl Profile {
             (one, two) => one == two,
         };
         same_method && self.target == other.target
+    }
+
+    /// Whether both say the same; what is warned of does not count.
+    #[must_use]
+    pub fn same_definition(&self, other: &Profile) -> bool {
+        self.access == other.access && self.request == other.request && self.same_credential(other)
     }
 
     /// Whether the credential of `other` is this one's too: who may ask for it and what is warned of does not count, and

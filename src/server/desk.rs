@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::error::{Denial, shortened};
 use super::pace::Pace;
@@ -13,6 +13,7 @@ use crate::core::credential::{Fingerprint, Variant};
 use crate::core::policy::Caller;
 use crate::core::time::Stamp;
 use crate::proto::WatchTokenRequest;
+use crate::registry::reload::{Order, Report};
 use crate::registry::{Current, Entry, Standing};
 
 /// Times that a profile may be replaced under a request before that gives up. A reload takes longer than a look-up, so one
@@ -34,6 +35,8 @@ pub struct Desk {
     pub started: Stamp,
     /// How often one user may ask for what is not in memory.
     pub pace: Pace,
+    /// Where everything can be asked to be read again.
+    pub reload: mpsc::Sender<Order>,
     /// Becomes true when the daemon is told to end: streams end then, so that nobody has to wait for them.
     pub stopping: watch::Receiver<bool>,
 }
@@ -105,6 +108,30 @@ impl Desk {
             return Ok((answer, entry, now));
         }
         Err(Denial::of(&ask.profile, NoAnswer::Gone))
+    }
+
+    /// Has everything read again, and waits at most so long for what is being tried.
+    pub async fn reload(&self, caller: &Caller, wait: Duration) -> Result<Arc<Report>, Denial> {
+        if !self.registry.load().admins.administers(caller) {
+            return Err(Denial::not_admin());
+        }
+        self.admit(caller)?;
+        let (order, mut reports) = Order::new();
+        let mut stopping = self.stopping.clone();
+        let settled = async {
+            if self.reload.send(order).await.is_ok() {
+                // An error means that there is nobody to tell any more; what has been told counts.
+                let _ = reports
+                    .wait_for(|report| report.as_ref().is_some_and(|report| report.settled))
+                    .await;
+            }
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(wait, settled) => {}
+            _ = stopping.wait_for(|stop| *stop) => return Err(Denial::stopping()),
+        }
+        let last = reports.borrow().clone();
+        last.ok_or_else(Denial::still_reading)
     }
 
     /// Counts a request that the broker has to deal with.

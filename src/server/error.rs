@@ -109,6 +109,16 @@ impl Denial {
         .after(Some(after))
     }
 
+    /// A reload has not come to an end.
+    pub fn still_reading() -> Denial {
+        Denial::new(
+            Code::DeadlineExceeded,
+            "DEADLINE_EXCEEDED",
+            "the files were not all read within that time; the reload goes on, and its result is in the status"
+                .into(),
+        )
+    }
+
     /// The caller is not an administrator.
     pub fn not_admin() -> Denial {
         Denial::new(

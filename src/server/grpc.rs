@@ -21,15 +21,18 @@ use crate::proto::admin_service_server::AdminService;
 use crate::proto::credential_service_server::CredentialService;
 use crate::proto::{
     Credential, GetStatusRequest, GetStatusResponse, GetTokenRequest, GetTokenResponse,
-    ListProfilesRequest, ListProfilesResponse, ProfileSummary, ReportRejectedRequest,
-    ReportRejectedResponse, Unavailable, WatchTokenRequest, WatchTokenResponse,
-    watch_token_response,
+    ListProfilesRequest, ListProfilesResponse, ProfileSummary, ReloadRequest, ReloadResponse,
+    ReportRejectedRequest, ReportRejectedResponse, Unavailable, WatchTokenRequest,
+    WatchTokenResponse, watch_token_response,
 };
 use crate::registry::Entry;
 
 /// How often an open stream counts as somebody asking, so that a lazy profile stays awake while it is watched; and how
 /// soon a stream notices by itself that it is no longer permitted.
 const WATCH_PULSE: Duration = Duration::from_secs(5);
+
+/// How long a reload waits for what is being tried, where the caller does not say.
+pub const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
 /// `CredentialService` for one connection.
 pub struct Credentials {
@@ -73,7 +76,7 @@ impl CredentialService for Credentials {
         } = request.into_inner();
         let ask = Ask {
             profile,
-            min_ttl: min_ttl_of(min_ttl)?,
+            min_ttl: duration_of("min_ttl", min_ttl)?,
             scopes,
             audience,
             deadline,
@@ -163,15 +166,24 @@ impl AdminService for Admin {
         if entries.is_empty() && !wanted.is_empty() {
             return Err(Denial::not_found(&wanted).into());
         }
-        Ok(Response::new(status::of(
-            &self.0,
-            registry.generation,
-            &entries,
-        )))
+        Ok(Response::new(status::of(&self.0, &registry, &entries)))
+    }
+
+    async fn reload(
+        &self,
+        request: Request<ReloadRequest>,
+    ) -> Result<Response<ReloadResponse>, Status> {
+        let caller = caller(&request)?;
+        let wait = match request.into_inner().wait {
+            None => RELOAD_WAIT,
+            wait => duration_of("wait", wait)?,
+        };
+        let report = self.0.reload(&caller, wait).await?;
+        Ok(Response::new(status::reload(&report)))
     }
 }
 
-fn min_ttl_of(duration: Option<prost_types::Duration>) -> Result<Duration, Denial> {
+fn duration_of(name: &str, duration: Option<prost_types::Duration>) -> Result<Duration, Denial> {
     let Some(duration) = duration else {
         return Ok(Duration::ZERO);
     };
@@ -181,9 +193,9 @@ fn min_ttl_of(duration: Option<prost_types::Duration>) -> Result<Duration, Denia
         u32::try_from(duration.nanos),
     ) {
         (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Duration::new(seconds, nanos)),
-        _ => Err(Denial::bad_request(
-            "`min_ttl` is negative or not a valid duration",
-        )),
+        _ => Err(Denial::bad_request(format!(
+            "`{name}` is negative or not a valid duration"
+        ))),
     }
 }
 

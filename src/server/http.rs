@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::desk::{Ask, Desk};
 use super::error::{Denial, shortened};
+use super::grpc::RELOAD_WAIT;
 use super::{status, wire};
 use crate::core::policy::Caller;
 use crate::registry::{Entry, Standing};
@@ -35,6 +36,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/profiles/{name}/token", get(token))
         .route("/v1/profiles/{name}/rejected", post(rejected))
         .route("/v1/status", get(state))
+        .route("/v1/reload", post(reload))
         .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/readyz", get(ready))
         .fallback(nowhere)
@@ -166,7 +168,7 @@ fn ask(profile: String, query: Option<&str>) -> Result<Ask, Denial> {
     };
     for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match key.as_ref() {
-            "min_ttl" => ask.min_ttl = min_ttl(&value)?,
+            "min_ttl" => ask.min_ttl = duration("min_ttl", &value)?,
             // Both `scopes=a&scopes=b` and `scopes=a b`, which is how OAuth writes them.
             "scopes" => ask.scopes.extend(
                 value
@@ -175,20 +177,17 @@ fn ask(profile: String, query: Option<&str>) -> Result<Ask, Denial> {
                     .map(str::to_owned),
             ),
             "audience" => ask.audience = value.into_owned(),
-            other => {
-                return Err(Denial::bad_request(format!(
-                    "unknown query parameter {:?}: known are min_ttl, scopes and audience",
-                    shortened(other)
-                )));
-            }
+            other => return Err(unknown_parameter(other, "min_ttl, scopes and audience")),
         }
     }
     Ok(ask)
 }
 
-fn min_ttl(text: &str) -> Result<Duration, Denial> {
+fn duration(name: &str, text: &str) -> Result<Duration, Denial> {
     humantime::parse_duration(text).map_err(|_| {
-        Denial::bad_request("`min_ttl` is a duration with its unit, for instance 30s or 5m")
+        Denial::bad_request(format!(
+            "`{name}` is a duration with its unit, for instance 30s or 5m"
+        ))
     })
 }
 
@@ -248,7 +247,8 @@ async fn state(
         .find(|(key, _)| key == "profile")
         .map(|(_, value)| value.into_owned());
     // Administrators see every profile, others those that they may use.
-    let mut entries: Vec<&Arc<Entry>> = if registry.admins.administers(&caller) {
+    let admin = registry.admins.administers(&caller);
+    let mut entries: Vec<&Arc<Entry>> = if admin {
         registry.all()
     } else {
         registry.visible(&caller)
@@ -259,7 +259,31 @@ async fn state(
             return Err(Denial::not_found(wanted));
         }
     }
-    Ok(Json(status::json(&desk, registry.generation, &entries)))
+    Ok(Json(status::json(&desk, &registry, &entries, admin)))
+}
+
+/// `wait`: how long to wait for what is being tried at identity providers.
+async fn reload(
+    State(desk): Place,
+    Extension(caller): Who,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Denial> {
+    let mut wait = RELOAD_WAIT;
+    for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match key.as_ref() {
+            "wait" => wait = duration("wait", &value)?,
+            other => return Err(unknown_parameter(other, "wait")),
+        }
+    }
+    let report = desk.reload(&caller, wait).await?;
+    Ok(Json(status::reload_json(&report)))
+}
+
+fn unknown_parameter(name: &str, known: &str) -> Denial {
+    Denial::bad_request(format!(
+        "unknown query parameter {:?}: known are {known}",
+        shortened(name)
+    ))
 }
 
 async fn ready(State(desk): Place, Extension(caller): Who) -> Response {
@@ -303,7 +327,7 @@ async fn nowhere() -> Response {
 }
 
 async fn wrong_method() -> Response {
-    let why = "this path does not take that method: everything is GET, but POST /v1/profiles/NAME/rejected";
+    let why = "this path does not take that method: everything is GET, but POST /v1/profiles/NAME/rejected and POST /v1/reload";
     error(
         StatusCode::METHOD_NOT_ALLOWED,
         "UNIMPLEMENTED",

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::desk::Desk;
 use super::wire;
 use crate::core::failure::FailureKind;
+use crate::core::profile::ProfileName;
 use crate::core::time::Stamp;
-use crate::proto::{GetStatusResponse, ProfileError, ProfileStatus};
-use crate::registry::{Entry, Standing};
+use crate::proto::{GetStatusResponse, ProfileError, ProfileReload, ProfileStatus, ReloadResponse};
+use crate::registry::reload::{Reloaded, Report};
+use crate::registry::{Entry, Registry, Standing};
 
 /// Whether a credential is there now or will be fetched on first use.
 pub fn available(entry: &Entry, now: Stamp) -> bool {
@@ -21,14 +23,16 @@ pub fn available(entry: &Entry, now: Stamp) -> bool {
 }
 
 /// The state of these profiles.
-pub fn of(desk: &Desk, generation: u64, entries: &[&Arc<Entry>]) -> GetStatusResponse {
+pub fn of(desk: &Desk, registry: &Registry, entries: &[&Arc<Entry>]) -> GetStatusResponse {
     let now = desk.clock.now();
     GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         started_at: Some(wire::timestamp(desk.started.wall)),
-        config_generation: generation,
+        config_generation: registry.generation,
         profiles: entries.iter().map(|entry| profile(entry, now)).collect(),
+        refused: registry.refused.clone(),
+        warnings: registry.warnings.clone(),
     }
 }
 
@@ -40,6 +44,7 @@ fn profile(entry: &Entry, now: Stamp) -> ProfileStatus {
         target: entry.target.clone().unwrap_or_default(),
         issuer: entry.issuer.clone().unwrap_or_default(),
         warnings: entry.warnings.clone(),
+        reload: Some(reloaded(&entry.name, &entry.reloaded)),
         ..ProfileStatus::default()
     };
     let seat = match &entry.standing {
@@ -84,16 +89,77 @@ fn profile(entry: &Entry, now: Stamp) -> ProfileStatus {
     status
 }
 
+fn reloaded(name: &ProfileName, reloaded: &Reloaded) -> ProfileReload {
+    ProfileReload {
+        profile: name.to_string(),
+        outcome: reloaded.outcome.as_str().to_owned(),
+        message: reloaded.why.clone(),
+        since: Some(wire::timestamp(reloaded.since)),
+    }
+}
+
+/// What became of a reload.
+pub fn reload(report: &Report) -> ReloadResponse {
+    ReloadResponse {
+        complete: report.complete(),
+        config_generation: report.generation,
+        refused: report.refused.clone(),
+        profiles: report
+            .profiles
+            .iter()
+            .map(|(name, outcome)| reloaded(name, outcome))
+            .collect(),
+    }
+}
+
 /// The same as JSON.
-pub fn json(desk: &Desk, generation: u64, entries: &[&Arc<Entry>]) -> Value {
-    let status = of(desk, generation, entries);
+pub fn reload_json(report: &Report) -> Value {
     json!({
+        "complete": report.complete(),
+        "config_generation": report.generation,
+        "refused": report.refused,
+        "profiles": report
+            .profiles
+            .iter()
+            .map(|(name, outcome)| {
+                let mut line = reloaded_json(outcome);
+                line["profile"] = json!(name.as_str());
+                line
+            })
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn reloaded_json(reloaded: &Reloaded) -> Value {
+    json!({
+        "outcome": reloaded.outcome.as_str(),
+        "message": reloaded.why,
+        "since": wire::rfc3339(reloaded.since),
+    })
+}
+
+/// The same as JSON. What concerns the daemon as a whole is for administrators.
+pub fn json(desk: &Desk, registry: &Registry, entries: &[&Arc<Entry>], admin: bool) -> Value {
+    let status = of(desk, registry, entries);
+    let profiles = status.profiles.iter().zip(entries);
+    let mut body = json!({
         "version": status.version,
         "pid": status.pid,
         "started_at": wire::rfc3339(desk.started.wall),
         "config_generation": status.config_generation,
-        "profiles": status.profiles.iter().map(profile_json).collect::<Vec<_>>(),
-    })
+        "profiles": profiles
+            .map(|(status, entry)| {
+                let mut line = profile_json(status);
+                line["reload"] = reloaded_json(&entry.reloaded);
+                line
+            })
+            .collect::<Vec<_>>(),
+    });
+    if admin {
+        body["refused"] = json!(status.refused);
+        body["warnings"] = json!(status.warnings);
+    }
+    body
 }
 
 fn profile_json(profile: &ProfileStatus) -> Value {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::schema;
 use super::{Finding, Severity};
@@ -219,6 +219,14 @@ impl Report {
         self.problems
             .iter()
             .filter(move |p| p.severity == severity && p.spot.owner == *owner)
+    }
+
+    /// Every file with its number.
+    pub fn files(&self) -> impl Iterator<Item = (usize, &Path)> {
+        self.texts
+            .iter()
+            .enumerate()
+            .map(|(index, text)| (index, text.path.as_path()))
     }
 
     /// `file:line:column`, for messages that speak of two places.

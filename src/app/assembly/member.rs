@@ -1,0 +1,103 @@
+//! A profile that is served: what is in force, and what may follow it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::trial::Trial;
+use crate::broker::Seat;
+use crate::core::failure::FailureKind;
+use crate::core::profile::Profile;
+use crate::core::time::WallTime;
+use crate::material::Digest;
+use crate::registry::reload::{Outcome, Reloaded};
+
+/// A profile that is served.
+pub struct Member {
+    /// Where it is defined.
+    pub file: Option<Arc<Path>>,
+    /// What is in force.
+    pub live: Version,
+    /// What is in the files now, until it has delivered its first credential. None: that is what is in force, or it cannot
+    /// be used.
+    pub staged: Option<Staged>,
+    /// Why what is in the files now cannot be used.
+    pub kept: Option<String>,
+    /// Since when the files say something else than what is served.
+    pub differs_since: Option<WallTime>,
+}
+
+/// A definition with its material, and the seat that both have been given.
+pub struct Version {
+    pub profile: Arc<Profile>,
+    pub digest: Digest,
+    pub seat: Arc<Seat>,
+    /// What its files gave reason to say.
+    pub warnings: Vec<String>,
+    pub in_force: InForce,
+}
+
+/// How and when a version came into force, or was staged.
+#[derive(Clone, Copy)]
+pub struct InForce {
+    pub outcome: Outcome,
+    pub since: WallTime,
+    /// Which look at the files it was.
+    pub look: u64,
+}
+
+/// A version that is being tried.
+pub struct Staged {
+    pub version: Version,
+    pub trial: Trial,
+}
+
+impl Member {
+    /// One that is new.
+    pub fn new(live: Version) -> Member {
+        Member {
+            file: None,
+            live,
+            staged: None,
+            kept: None,
+            differs_since: None,
+        }
+    }
+
+    /// Whether nothing is being tried for the first time.
+    pub fn is_settled(&self) -> bool {
+        self.staged
+            .as_ref()
+            .is_none_or(|staged| staged.trial.was_tried())
+    }
+
+    /// Where it stands between its files and what is served.
+    pub fn reloaded(&self) -> Reloaded {
+        let in_force = self.live.in_force;
+        let since = self.differs_since.unwrap_or(in_force.since);
+        let (outcome, why) = match (&self.kept, &self.staged) {
+            (Some(why), _) => (Outcome::Kept, why.clone()),
+            (None, None) => (in_force.outcome, String::new()),
+            (None, Some(staged)) => {
+                let view = staged.version.seat.own().view();
+                match &view.trouble {
+                    None => (
+                        Outcome::Staged,
+                        "its first credential has not come yet".to_owned(),
+                    ),
+                    Some(trouble) => (
+                        match trouble.failure.kind {
+                            FailureKind::Permanent => Outcome::Rejected,
+                            FailureKind::Transient => Outcome::Staged,
+                        },
+                        trouble.failure.message.clone(),
+                    ),
+                }
+            }
+        };
+        Reloaded {
+            outcome,
+            why,
+            since,
+        }
+    }
+}

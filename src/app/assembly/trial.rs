@@ -1,0 +1,62 @@
+//! The canary: new material or another definition is asked for a credential before it replaces what is served.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::Assembly;
+use crate::broker::Seat;
+use crate::core::credential::Variant;
+
+/// How far the trial of a staged version has come. Whoever watches the files is told at every step.
+pub struct Trial(Arc<Steps>);
+
+#[derive(Default)]
+struct Steps {
+    /// The first attempt has ended, well or badly.
+    tried: AtomicBool,
+    /// It has delivered; so has, or was at least asked for, every variant that was in use.
+    over: AtomicBool,
+}
+
+impl Trial {
+    /// Asks `seat` for what callers of `live` use.
+    pub fn start(assembly: &Assembly, seat: Arc<Seat>, live: Arc<Seat>) -> Trial {
+        let steps = Arc::new(Steps::default());
+        let (broker, stir, clock) = (
+            assembly.broker.clone(),
+            assembly.stir.clone(),
+            assembly.clock.clone(),
+        );
+        let told = steps.clone();
+        tokio::spawn(async move {
+            let mut views = seat.own().watch();
+            // A lazy profile is tried too. What comes of it is seen in the views.
+            let _ = broker.ask(&seat, Variant::default(), Duration::ZERO).await;
+            told.tried.store(true, Ordering::Release);
+            stir.notify_one();
+            let _ = views
+                .wait_for(|view| {
+                    view.closed || view.servable(clock.now(), Duration::ZERO).is_some()
+                })
+                .await;
+            // Callers who use other scopes or another audience shall not wait for theirs either.
+            for variant in live.variants() {
+                let _ = broker.ask(&seat, variant, Duration::ZERO).await;
+            }
+            told.over.store(true, Ordering::Release);
+            stir.notify_one();
+        });
+        Trial(steps)
+    }
+
+    /// Whether the first attempt has ended.
+    pub fn was_tried(&self) -> bool {
+        self.0.tried.load(Ordering::Acquire)
+    }
+
+    /// Whether everything that was in use has been asked for.
+    pub fn is_over(&self) -> bool {
+        self.0.over.load(Ordering::Acquire)
+    }
+}
