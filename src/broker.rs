@@ -158,7 +158,6 @@ pub struct Broker {
 
 enum Command {
     Seat(Arc<Seat>, Box<Spec>),
-    Replace(SeatId, Box<Spec>),
     Succeed(SeatId, u64, oneshot::Sender<()>),
     Remove(SeatId),
     Ask {
@@ -211,11 +210,6 @@ impl Broker {
         });
         self.send(Command::Seat(seat.clone(), Box::new(spec))).await;
         seat
-    }
-
-    /// Gives a profile new material or another definition. What it serves stays until the new one has delivered.
-    pub async fn replace(&self, seat: &Seat, spec: Spec) {
-        self.send(Command::Replace(seat.id, Box::new(spec))).await;
     }
 
     /// A seat takes the place of another, whose newest credential had this generation. Done when this returns.

@@ -241,6 +241,8 @@ impl Assembly {
         let profiles = entries.len();
         let mut registry = Registry::new(before.generation, admins, entries);
         registry.warnings = warnings;
+        // Whether that still holds is said after this.
+        registry.refused = before.refused.clone();
         if before.generation == 0 || !registry.serves_the_same_as(&before) {
             registry.generation += 1;
             info!(
@@ -339,13 +341,6 @@ impl Assembly {
                         .or_else(|| member.live.seat.told_to_wait());
                 }
                 self.leaving.extend(staged);
-                if spec.upstream.is_none() && same_identity {
-                    // Nobody can be asked, and there is nothing to wait for.
-                    self.broker.replace(&member.live.seat, *spec).await;
-                    member.live = version(member.live.seat, changed);
-                    member.differs_since = None;
-                    return member;
-                }
                 info!(profile = %spec.name, "new material or definition is being tried");
                 let seat = self.broker.seat(*spec).await;
                 let trial = Trial::start(self, seat.clone(), member.live.seat.clone());

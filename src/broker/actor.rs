@@ -16,7 +16,6 @@ use super::{Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools, VARIANTS_PER
 use crate::core::credential::{Fingerprint, Issued, Variant};
 use crate::core::failure::Failure;
 use crate::core::lifecycle::{Event, Lifecycle, Reaction, State};
-use crate::core::profile::Refresh;
 use crate::core::time::{BootTime, Stamp};
 
 /// The longest sleep. Timers stop while the machine sleeps and know nothing of clock steps, so the clock is looked at this
@@ -106,7 +105,6 @@ impl Actor {
     fn command(&mut self, command: Command) {
         match command {
             Command::Seat(seat, spec) => self.seat(seat, spec),
-            Command::Replace(id, spec) => self.replace(id, spec),
             Command::Succeed(id, generation, done) => {
                 self.succeed(id, generation);
                 let _ = done.send(());
@@ -149,28 +147,6 @@ impl Actor {
             },
         );
         self.handle(own, Event::Tick);
-    }
-
-    fn replace(&mut self, id: SeatId, spec: Box<Spec>) {
-        self.set_budget(&spec);
-        let Some(member) = self.profiles.get_mut(&id) else {
-            return;
-        };
-        let rules = spec.rules.clone();
-        member.spec = spec;
-        let lives: Vec<LifeId> = std::iter::once(member.own)
-            .chain(member.variants.values().copied())
-            .collect();
-        for id in lives {
-            if let Some(life) = self.lives.get_mut(&id) {
-                let eager = rules.eager && life.variant.is_default();
-                life.machine.set_rules(Refresh {
-                    eager,
-                    ..rules.clone()
-                });
-            }
-            self.handle(id, Event::MaterialChanged);
-        }
     }
 
     fn succeed(&mut self, id: SeatId, generation: u64) {

@@ -260,30 +260,6 @@ async fn an_attempt_has_one_deadline_and_a_defect_is_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_material_voids_the_attempt_under_way_and_keeps_what_is_served() {
-    let clock = clock();
-    let broker = broker(&clock);
-    let seat = broker
-        .seat(spec(Scripted::new(&clock, &[Step::Token("old", 3600)])))
-        .await;
-    assert_eq!(text(ask(&broker, &seat).await), "old");
-    tokio::time::sleep(seconds(2)).await;
-    let slow = Scripted::new(&clock, &[Step::Hang]);
-    broker.replace(&seat, spec(slow.clone())).await;
-    tokio::time::sleep(seconds(2)).await;
-    assert_eq!(slow.calls(), 1);
-    assert_eq!(text(ask(&broker, &seat).await), "old");
-    broker
-        .replace(
-            &seat,
-            spec(Scripted::new(&clock, &[Step::Token("new", 3600)])),
-        )
-        .await;
-    tokio::time::sleep(seconds(2)).await;
-    assert_eq!(text(ask(&broker, &seat).await), "new");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_removed_profile_answers_nobody_and_closes_its_watchers() {
     let clock = clock();
     let broker = broker(&clock);
