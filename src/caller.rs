@@ -1,7 +1,5 @@
 //! Who is asking: the kernel's answer about the other end of a connection, read once when it is accepted.
 
-mod peer_groups;
-
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
@@ -51,7 +49,7 @@ impl Callers {
         Ok(Caller {
             uid,
             gid,
-            groups: peer_groups::of(stream)?,
+            groups: crate::sys::peer_groups(stream)?,
             pid: credentials.pid(),
         })
     }

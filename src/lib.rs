@@ -21,5 +21,6 @@ pub mod registry;
 pub mod server;
 pub mod socket;
 pub mod supervisor;
+pub mod sys;
 pub mod telemetry;
 pub mod tls;

@@ -36,6 +36,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
 
+/// So long after many connections have closed, when others that close with them have done so too, the memory that they have
+/// left is given back.
+const TIDY_AFTER: Duration = Duration::from_secs(1);
+
 /// Accepts until told to stop, then drains.
 pub async fn accept(
     listener: UnixListener,
@@ -48,6 +52,7 @@ pub async fn accept(
     let languages = Arc::new(Languages::new(desk, limits, closing));
     let builder = builder(limits);
     let places = Places::new(limits.connections, limits.connections_per_user);
+    let tidying = tokio::spawn(tidy_up(places.clone()));
     let mut was_full = false;
     // Each connection holds one end; the other hears when all are gone.
     let (open, mut all_closed) = mpsc::channel::<()>(1);
@@ -107,6 +112,7 @@ pub async fn accept(
             drop((place, open));
         });
     }
+    tidying.abort();
     drop(listener);
     drop(open);
     if tokio::time::timeout(DRAIN, all_closed.recv()).await.is_ok() {
@@ -118,6 +124,17 @@ pub async fn accept(
         .is_err()
     {
         debug!("connections that did not end by themselves are closed");
+    }
+}
+
+/// Gives memory back when many connections have closed. glibc keeps what is free between what is not: without this, a storm
+/// of callers is paid for until the daemon ends.
+async fn tidy_up(places: Arc<Places>) {
+    loop {
+        places.many_left().await;
+        tokio::time::sleep(TIDY_AFTER).await;
+        // Not on this thread, which serves.
+        let _ = tokio::task::spawn_blocking(crate::sys::return_free_memory).await;
     }
 }
 

@@ -3,18 +3,26 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
+/// So many have to leave before it is worth while to look for memory that they have left.
+const MANY: u32 = 64;
+
 /// Counts open connections.
 #[derive(Debug)]
 pub struct Places {
     in_all: u32,
     per_user: u32,
     taken: Mutex<Taken>,
+    many_left: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
     in_all: u32,
     by: HashMap<u32, u32>,
+    /// The most at a time since the last time that many had left.
+    most: u32,
 }
 
 /// Why there is no room.
@@ -47,7 +55,14 @@ impl Places {
             in_all,
             per_user,
             taken: Mutex::default(),
+            many_left: Notify::new(),
         })
+    }
+
+    /// Comes when many connections have closed that were open at the same time: each of many short ones that follow one
+    /// another finds the memory of the one before.
+    pub async fn many_left(&self) {
+        self.many_left.notified().await;
     }
 
     /// A place for a connection of this user.
@@ -65,6 +80,7 @@ impl Places {
         }
         *by += 1;
         taken.in_all += 1;
+        taken.most = taken.most.max(taken.in_all);
         Ok(Place {
             places: self.clone(),
             uid,
@@ -80,6 +96,10 @@ impl Drop for Place {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         taken.in_all -= 1;
+        if taken.most - taken.in_all >= MANY {
+            taken.most = taken.in_all;
+            self.places.many_left.notify_one();
+        }
         if let Some(by) = taken.by.get_mut(&self.uid) {
             *by -= 1;
             if *by == 0 {
@@ -106,5 +126,30 @@ mod tests {
         assert_eq!(places.take(3).expect_err("full"), Full::InAll(3));
         drop(first);
         places.take(1).expect("room again");
+    }
+
+    #[tokio::test]
+    async fn many_leave_only_where_many_were() {
+        let places = Places::new(1000, 1000);
+        let told = || is_there(places.many_left());
+        for _ in 0..3 * MANY {
+            drop(places.take(1).expect("room"));
+        }
+        assert!(!told().await, "one at a time");
+        let mut open: Vec<Place> = (0..MANY).map(|_| places.take(1).expect("room")).collect();
+        open.pop();
+        assert!(!told().await, "one of many");
+        drop(open);
+        assert!(told().await);
+        assert!(!told().await, "told once");
+    }
+
+    /// Whether it is there already.
+    async fn is_there(coming: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            biased;
+            () = coming => true,
+            () = std::future::ready(()) => false,
+        }
     }
 }

@@ -163,3 +163,38 @@ fn the_strangest_lifetimes_are_told_from_good_ones_and_long_texts_are_cut() {
         (404, "PROFILE_NOT_FOUND")
     );
 }
+
+/// `VmRSS` in kB.
+fn resident(daemon: &Daemon) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("there");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.expect("a number").parse().expect("a number")
+}
+
+/// Trap 33. Red without `server::connection::tidy_up`: glibc keeps most of what they have used.
+#[test]
+fn trap_33_memory_of_callers_who_have_left_is_given_back() {
+    let daemon = with("connections_per_user = 1000");
+    let ask = |n: usize| -> Vec<_> {
+        (0..n)
+            .map(|_| {
+                let caller = daemon.grpc();
+                caller.token("a").expect("served");
+                caller
+            })
+            .collect()
+    };
+    drop(ask(1));
+    let before = resident(&daemon);
+    let many = ask(400);
+    let with_many = resident(&daemon);
+    assert!(
+        with_many > before + 4096,
+        "{before} → {with_many} kB: too little to see anything"
+    );
+    drop(many);
+    eventually(PATIENCE, || {
+        (resident(&daemon) < before + (with_many - before) / 4).then_some(())
+    });
+}

@@ -1,7 +1,6 @@
-//! SO_PEERGROUPS: the supplementary groups of the other end. No crate that is in use here offers it, so this is the one
-//! module with `unsafe`: a `getsockopt` into a buffer of ours whose size the kernel is told.
+//! What no crate that is in use here offers: the one module with `unsafe`, with an argument at each place.
 
-#![allow(unsafe_code, reason = "getsockopt; see the argument below")]
+#![allow(unsafe_code, reason = "see the argument at each place")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,11 +8,11 @@ use std::os::fd::{AsFd, AsRawFd};
 /// NGROUPS_MAX of Linux: more groups than this no process has.
 const GROUPS_MAX: usize = 65536;
 
-/// Supplementary groups at the time of `connect`.
+/// Supplementary groups of the other end at the time of its `connect`: SO_PEERGROUPS.
 ///
 /// # Errors
 /// What `getsockopt` says; ENOPROTOOPT before Linux 4.13.
-pub fn of(socket: &impl AsFd) -> io::Result<Vec<u32>> {
+pub fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
     let mut groups: Vec<libc::gid_t> = vec![0; 32];
     loop {
         let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice()))
@@ -42,5 +41,15 @@ pub fn of(socket: &impl AsFd) -> io::Result<Vec<u32>> {
             return Err(error);
         }
         groups.resize(count, 0);
+    }
+}
+
+/// Gives memory that is free back to the system, which glibc's allocator by itself does only at the end of its heaps. Takes
+/// about a millisecond for each ten megabytes, and whoever allocates meanwhile waits.
+pub fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer, and may be called from any thread at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
