@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -28,7 +28,7 @@ use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
 use crate::registry::Registry;
 use crate::registry::reload::Order;
-use crate::server::{self, Desk, Pace};
+use crate::server::{self, Answered, Desk, Pace};
 use crate::socket::bind::{BindError, bind};
 use crate::supervisor;
 use crate::telemetry::{self, Format};
@@ -196,6 +196,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
     let (rest, resting) = watch::channel(false);
     let limits = config.server.limits.clone();
+    let metrics_listen = config.server.metrics_listen;
     let upstream = upstream::start(upstream::Setup {
         config,
         findings,
@@ -219,9 +220,23 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
             started: clock.now(),
             clock,
             pace: Pace::new(limits.requests_per_second),
+            answered: Answered::default(),
             reload: reload.clone(),
             stopping: stopped.clone(),
         });
+        if let Some(address) = metrics_listen {
+            // Nobody is to be without credentials because somebody cannot be measured.
+            match TcpListener::bind(address).await {
+                Ok(listener) => {
+                    info!(%address, "metrics are served there too");
+                    tokio::spawn(server::scrape::run(listener, desk.clone(), stopped.clone()));
+                }
+                Err(error) => error!(
+                    %address, %error,
+                    "[server] metrics_listen: cannot listen there, so metrics are served on the Unix socket only"
+                ),
+            }
+        }
         let serving = server::run(listener, desk, &limits, stopped);
         tokio::pin!(serving);
         info!(socket = %path.display(), pid = std::process::id(), "ready");

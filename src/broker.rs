@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::view::{Answer, Encode, Slot, View};
 use crate::clock::Clock;
 use crate::core::credential::{Fingerprint, Fingerprinter, Variant};
+use crate::core::failure::FailureKind;
 use crate::core::lifecycle::{Refusal, Trouble};
 use crate::core::profile::{ProfileName, Refresh};
 use crate::core::time::BootTime;
@@ -96,6 +97,33 @@ pub struct Seat {
     id: SeatId,
     own: Arc<Slot>,
     variants: ArcSwap<HashMap<Variant, Arc<Slot>>>,
+    attempts: Attempts,
+}
+
+/// Attempts of a seat and its variants that have ended, since the seat was made.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    /// With a credential.
+    pub succeeded: AtomicU64,
+    /// With a failure that may pass.
+    pub unavailable: AtomicU64,
+    /// With the identity provider saying no.
+    pub rejected: AtomicU64,
+    /// What they took together, in milliseconds.
+    pub took: AtomicU64,
+}
+
+impl Attempts {
+    fn ended(&self, failed: Option<FailureKind>, took: Duration) {
+        let count = match failed {
+            None => &self.succeeded,
+            Some(FailureKind::Transient) => &self.unavailable,
+            Some(FailureKind::Permanent) => &self.rejected,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.took.fetch_add(millis, Ordering::Relaxed);
+    }
 }
 
 /// A seat is the same as itself, whatever is published there.
@@ -110,6 +138,12 @@ impl Seat {
     #[must_use]
     pub fn own(&self) -> &Slot {
         &self.own
+    }
+
+    /// What has been tried for it.
+    #[must_use]
+    pub fn attempts(&self) -> &Attempts {
+        &self.attempts
     }
 
     /// Until when the identity provider has asked it to wait, and why.
@@ -207,6 +241,7 @@ impl Broker {
             id: SeatId(self.ids.fetch_add(1, Ordering::Relaxed)),
             own: Arc::new(Slot::new(spec.rules.eager)),
             variants: ArcSwap::default(),
+            attempts: Attempts::default(),
         });
         self.send(Command::Seat(seat.clone(), Box::new(spec))).await;
         seat

@@ -9,8 +9,10 @@ mod grpc;
 mod health;
 mod http;
 mod languages;
+mod metrics;
 mod pace;
 mod places;
+pub mod scrape;
 mod status;
 mod wire;
 
@@ -20,6 +22,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 pub use self::desk::Desk;
+pub use self::metrics::Answered;
 pub use self::pace::Pace;
 pub use self::wire::encode;
 use crate::core::profile::Limits;

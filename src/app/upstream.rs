@@ -247,6 +247,10 @@ fn not_before_a_restart(started_with: &Server, now: &Server) -> Vec<String> {
         ),
         ("socket_mode", started_with.socket_mode != now.socket_mode),
         ("limits", started_with.limits != now.limits),
+        (
+            "metrics_listen",
+            started_with.metrics_listen != now.metrics_listen,
+        ),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)

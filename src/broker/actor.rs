@@ -58,6 +58,7 @@ struct Running {
     life: LifeId,
     attempt: u64,
     upstream: Option<String>,
+    started: BootTime,
 }
 
 impl Actor {
@@ -510,6 +511,7 @@ impl Actor {
                 life: id,
                 attempt,
                 upstream,
+                started: self.tools.clock.now().boot,
             },
         );
     }
@@ -538,6 +540,11 @@ impl Actor {
         let current = matches!(life.attempt, Some((number, _)) if number == run.attempt);
         if current {
             life.attempt = None;
+        }
+        if let Some(member) = self.profiles.get(&life.seat) {
+            let attempts = &member.seat.attempts;
+            let took = self.tools.clock.now().boot.since(run.started);
+            attempts.ended(outcome.as_ref().err().map(|failure| failure.kind), took);
         }
         let before = life.machine.trouble().cloned();
         let event = match outcome {

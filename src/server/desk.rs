@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::error::{Denial, shortened};
+use super::metrics::Answered;
 use super::pace::Pace;
 use crate::broker::{Answer, Broker, NoAnswer, Reported, Seat, Slot};
 use crate::clock::Clock;
@@ -35,6 +36,8 @@ pub struct Desk {
     pub started: Stamp,
     /// How often one user may ask for what is not in memory.
     pub pace: Pace,
+    /// How requests for a credential ended.
+    pub answered: Answered,
     /// Where everything can be asked to be read again.
     pub reload: mpsc::Sender<Order>,
     /// Becomes true when the daemon is told to end: streams end then, so that nobody has to wait for them.
@@ -80,11 +83,24 @@ impl Desk {
         caller: &Caller,
         ask: Ask,
     ) -> Result<(Arc<Answer>, Arc<Entry>, Stamp), Denial> {
+        let outcome = self.find(caller, ask).await;
+        if let Err(denial) = &outcome {
+            self.answered.refused(denial.reason());
+        }
+        outcome
+    }
+
+    async fn find(
+        &self,
+        caller: &Caller,
+        ask: Ask,
+    ) -> Result<(Arc<Answer>, Arc<Entry>, Stamp), Denial> {
         for _ in 0..SUCCESSORS {
             let (entry, seat) = self.seat(caller, &ask.profile)?;
             let variant = variant(&entry, &ask.scopes, &ask.audience)?;
             let now = self.clock.now();
             if let Some(answer) = from_memory(&seat, &variant, ask.min_ttl, now) {
+                self.answered.from_memory();
                 return Ok((answer, entry, now));
             }
             self.admit(caller)?;
@@ -105,6 +121,7 @@ impl Desk {
             if !answer.credential.lives(now, Duration::ZERO) {
                 return Err(Denial::too_late(&ask.profile));
             }
+            self.answered.after_waiting();
             return Ok((answer, entry, now));
         }
         Err(Denial::of(&ask.profile, NoAnswer::Gone))

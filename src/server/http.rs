@@ -39,6 +39,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/reload", post(reload))
         .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT))
@@ -321,8 +322,20 @@ async fn ready(State(desk): Place, Extension(caller): Who) -> Response {
         .into_response()
 }
 
+async fn metrics(State(desk): Place, Extension(caller): Who) -> Result<Response, Denial> {
+    if !desk.registry.load().admins.administers(&caller) {
+        return Err(Denial::not_admin());
+    }
+    let kind = HeaderValue::from_static(super::metrics::CONTENT_TYPE);
+    Ok((
+        [(header::CONTENT_TYPE, kind)],
+        super::metrics::render(&desk),
+    )
+        .into_response())
+}
+
 async fn nowhere() -> Response {
-    let why = "no such path: see GET /v1/profiles/NAME/token, /v1/profiles, /v1/status, /healthz, /readyz";
+    let why = "no such path: see GET /v1/profiles/NAME/token, /v1/profiles, /v1/status, /healthz, /readyz, /metrics";
     error(StatusCode::NOT_FOUND, "NOT_FOUND", "PATH_NOT_FOUND", why)
 }
 

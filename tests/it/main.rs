@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod reload;
 mod rotation;
 mod serving;

@@ -18,13 +18,6 @@ pub(super) fn server(report: &mut Report, found: Option<&Section>) -> Server {
             )
             .help("listen on 127.0.0.1, or read them from the Unix socket");
     }
-    if metrics_listen.is_some() {
-        let spot = section.spot_of("metrics_listen");
-        report.warning(
-            &spot,
-            "this version serves no metrics: nothing listens there",
-        );
-    }
     Server {
         socket: section.path("socket"),
         socket_group: section.principal("socket_group"),

@@ -1,0 +1,283 @@
+//! `GET /metrics`: the state of the daemon in the Prometheus text format, version 0.0.4.
+//!
+//! Read when asked for, from what is published anyway, so that nothing has to be kept in step: a profile that is gone is
+//! gone here too. Names of profiles are labels; secrets, tokens, fingerprints and messages are not here.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::desk::Desk;
+use super::status;
+use crate::broker::Seat;
+use crate::core::time::Stamp;
+use crate::registry::{Entry, Standing};
+
+/// Its media type.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How requests for a credential ended, in both languages.
+#[derive(Debug, Default)]
+pub struct Answered {
+    /// From memory.
+    memory: AtomicU64,
+    /// After an attempt.
+    waited: AtomicU64,
+    /// Not, by reason.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Answered {
+    /// With a credential that was there.
+    pub fn from_memory(&self) {
+        self.memory.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// With a credential that had to come first.
+    pub fn after_waiting(&self) {
+        self.waited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// With a reason why not.
+    pub fn refused(&self, reason: &'static str) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused.entry(reason).or_default() += 1;
+    }
+}
+
+/// Everything, as text.
+pub fn render(desk: &Desk) -> String {
+    let now = desk.clock.now();
+    let registry = desk.registry.load();
+    let entries = registry.all();
+    let mut page = Page::default();
+
+    page.family("tokend_info", Gauge, "The version that is running.")
+        .line(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.family(
+        "process_start_time_seconds",
+        Gauge,
+        "When it started, in seconds since 1970.",
+    )
+    .line(&[], desk.started.wall.0.as_secs_f64());
+    page.family(
+        "tokend_config_generation",
+        Gauge,
+        "Grows with each configuration that was taken over.",
+    )
+    .line(&[], registry.generation);
+    page.family(
+        "tokend_config_refused",
+        Gauge,
+        "1 while tokend.toml as it is on disk cannot be used.",
+    )
+    .line(&[], u8::from(!registry.refused.is_empty()));
+    answered(&mut page, &desk.answered);
+    profiles(&mut page, &entries, now);
+    reloads(&mut page, &entries);
+    page.text
+}
+
+fn answered(page: &mut Page, answered: &Answered) {
+    let mut requests = page.family(
+        "tokend_token_requests_total",
+        Counter,
+        "Requests for a credential, by what they got: memory, waited (for an attempt), or the reason of the refusal.",
+    );
+    let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    requests.line(&[("result", "memory")], count(&answered.memory));
+    requests.line(&[("result", "waited")], count(&answered.waited));
+    let refused = answered
+        .refused
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    for (reason, count) in refused.iter() {
+        requests.line(&[("result", &reason.to_ascii_lowercase())], count);
+    }
+}
+
+fn profiles(page: &mut Page, entries: &[&Arc<Entry>], now: Stamp) {
+    let mut available = page.family(
+        "tokend_profile_available",
+        Gauge,
+        "1 while callers get a credential at once or, of a sleeping profile, on first use.",
+    );
+    for entry in entries {
+        let labels = [
+            ("profile", entry.name.as_str()),
+            ("method", entry.method.as_str()),
+        ];
+        available.line(&labels, u8::from(status::available(entry, now)));
+    }
+    let mut states = page.family(
+        "tokend_profile_state",
+        Gauge,
+        "1 for the state that the profile is in.",
+    );
+    for entry in entries {
+        let state = match &entry.standing {
+            Standing::Seated(seat) => seat.own().view().state(now).as_str(),
+            Standing::Invalid(_) => "invalid",
+        };
+        states.line(&[("profile", entry.name.as_str()), ("state", state)], 1);
+    }
+    let seats = || {
+        entries
+            .iter()
+            .filter_map(|entry| Some((entry.name.as_str(), seat(entry)?)))
+    };
+    let mut left = page.family(
+        "tokend_credential_expires_in_seconds",
+        Gauge,
+        "Time that the credential in memory has left; absent without one, and for one that does not expire.",
+    );
+    for (name, seat) in seats() {
+        let view = seat.own().view();
+        if let Some(answer) = view.servable(now, Duration::ZERO)
+            && let Some(ttl) = answer.credential.ttl(now)
+        {
+            left.line(&[("profile", name)], ttl.as_secs_f64());
+        }
+    }
+    let mut failures = page.family(
+        "tokend_upstream_failures",
+        Gauge,
+        "Failed attempts since the last that succeeded.",
+    );
+    for (name, seat) in seats() {
+        let trouble = seat
+            .own()
+            .view()
+            .trouble
+            .as_ref()
+            .map_or(0, |trouble| trouble.failures);
+        failures.line(&[("profile", name)], trouble);
+    }
+    let mut attempts = page.family(
+        "tokend_upstream_attempts_total",
+        Counter,
+        "Attempts to get a credential, by result; begins anew when a new version of the profile comes into force.",
+    );
+    for (name, seat) in seats() {
+        let ended = seat.attempts();
+        for (result, count) in [
+            ("succeeded", &ended.succeeded),
+            ("unavailable", &ended.unavailable),
+            ("rejected", &ended.rejected),
+        ] {
+            let labels = [("profile", name), ("result", result)];
+            attempts.line(&labels, count.load(Ordering::Relaxed));
+        }
+    }
+    let mut took = page.family(
+        "tokend_upstream_attempt_seconds_total",
+        Counter,
+        "What these attempts took together.",
+    );
+    for (name, seat) in seats() {
+        let took_so_far = Duration::from_millis(seat.attempts().took.load(Ordering::Relaxed));
+        took.line(&[("profile", name)], took_so_far.as_secs_f64());
+    }
+}
+
+fn reloads(page: &mut Page, entries: &[&Arc<Entry>]) {
+    let mut in_force = page.family(
+        "tokend_reload_in_force",
+        Gauge,
+        "1 while the profile is served as its files say; 0 while its last good state is kept, or it has none.",
+    );
+    for entry in entries {
+        let labels = [
+            ("profile", entry.name.as_str()),
+            ("outcome", entry.reloaded.outcome.as_str()),
+        ];
+        in_force.line(&labels, u8::from(entry.reloaded.outcome.in_force()));
+    }
+    let mut since = page.family(
+        "tokend_reload_since_timestamp_seconds",
+        Gauge,
+        "Since when that is so, in seconds since 1970.",
+    );
+    for entry in entries {
+        since.line(
+            &[("profile", entry.name.as_str())],
+            entry.reloaded.since.0.as_secs(),
+        );
+    }
+}
+
+fn seat(entry: &Entry) -> Option<&Seat> {
+    match &entry.standing {
+        Standing::Seated(seat) => Some(seat),
+        Standing::Invalid(_) => None,
+    }
+}
+
+/// The format's own words.
+#[derive(Clone, Copy)]
+enum Kind {
+    Gauge,
+    Counter,
+}
+use Kind::{Counter, Gauge};
+
+/// The text as it grows.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+/// One metric: its lines stand together.
+struct Family<'a> {
+    name: &'static str,
+    text: &'a mut String,
+}
+
+impl Page {
+    fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+        let kind = match kind {
+            Gauge => "gauge",
+            Counter => "counter",
+        };
+        // Writing to a String does not fail.
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        Family {
+            name,
+            text: &mut self.text,
+        }
+    }
+}
+
+impl Family<'_> {
+    fn line(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.text.push_str(self.name);
+        for (n, (label, text)) in labels.iter().enumerate() {
+            let before = if n == 0 { '{' } else { ',' };
+            let text = text
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
+            let _ = write!(self.text, "{before}{label}=\"{text}\"");
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{end} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_end_a_label_is_escaped() {
+        let mut page = Page::default();
+        page.family("m", Gauge, "Help.")
+            .line(&[("a", "x\"y\\z\n"), ("b", "")], 1.5);
+        assert_eq!(
+            page.text,
+            "# HELP m Help.\n# TYPE m gauge\nm{a=\"x\\\"y\\\\z\\n\",b=\"\"} 1.5\n"
+        );
+    }
+}
