@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::cli::paths::{default_config, default_socket};
 use crate::cli::{Command, LogFormat, ServeArgs, exit};
 use crate::clock::Clock;
-use crate::core::config::{self, Finding, Severity};
+use crate::core::config::{self, Finding, Severity, Sources};
 use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
 use crate::registry::Registry;
@@ -140,8 +140,16 @@ struct Read {
 
 /// Reads and checks the configuration.
 fn configuration(path: &Path) -> Result<Read, StartError> {
-    let sources = load::sources(path).map_err(|error| StartError::ConfigFile(error.to_string()))?;
-    let outcome = config::load(&sources);
+    understood(&sources(path)?)
+}
+
+fn sources(path: &Path) -> Result<Sources, StartError> {
+    load::sources(path).map_err(|error| StartError::ConfigFile(error.to_string()))
+}
+
+/// What the files say.
+fn understood(sources: &Sources) -> Result<Read, StartError> {
+    let outcome = config::load(sources);
     match outcome.config {
         Some(config) => Ok(Read {
             config,

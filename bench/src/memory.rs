@@ -9,6 +9,9 @@ use crate::daemon::{Config, Issuer, Server};
 /// For what comes after a start.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// Until the files have been looked at again, which gives back what the start needed and nothing needs any more.
+const STEADY: Duration = Duration::from_secs(65);
+
 const WATCHERS: usize = 5000;
 
 fn tell(what: &str, server: &Server) {
@@ -41,7 +44,7 @@ pub fn profiles(plan: &Plan) {
     let mut token = 0;
     let mut used = [8, 1008].map(|count| {
         let server = Server::tokend(&plan.tokend, mix(Config::new(Some(&issuer)), count).text());
-        std::thread::sleep(SETTLE);
+        std::thread::sleep(STEADY);
         tell(&format!("{count} profiles of one issuer"), &server);
         token = token_length(&server);
         server.memory("VmRSS")

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use rustix::fs::OFlags;
 
 use crate::core::config::{Loaded, SourceFile, Sources};
@@ -32,6 +33,33 @@ pub fn sources(path: &Path) -> io::Result<Sources> {
         })
         .collect();
     Ok(Sources { main, fragments })
+}
+
+/// Names what was read, so that the same need not be taken in again. Never shown: there may be secrets in it.
+pub fn digest(sources: &Sources) -> Vec<u8> {
+    let mut hash = Context::new(&SHA256);
+    let mut add = |bytes: &[u8]| {
+        hash.update(&(bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    let mut file = |file: &SourceFile| {
+        add(file.path.as_os_str().as_encoded_bytes());
+        add(&[u8::from(file.private)]);
+        add(file.text.as_bytes());
+    };
+    file(&sources.main);
+    for fragment in &sources.fragments {
+        match fragment {
+            Loaded::Text(fragment) => file(fragment),
+            // Why it cannot be read stands where the text would.
+            Loaded::Unreadable { path, why } => file(&SourceFile {
+                path: path.clone(),
+                text: format!("unreadable: {why}"),
+                private: false,
+            }),
+        }
+    }
+    hash.finish().as_ref().to_vec()
 }
 
 fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, warn};
 
 use super::assembly::{self, Assembly};
-use super::{StartError, configuration, daemon_uid, say, worded};
+use super::{Read, StartError, daemon_uid, load, say, sources, understood, worded};
 use crate::broker::{Broker, Tools};
 use crate::clock::Clock;
 use crate::core::config::Finding;
@@ -104,6 +104,10 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
     // What was said last of the configuration, so that it is not said at every look.
     let mut said: Vec<String> = setup.findings.iter().map(worded).collect();
     let mut waiting: Vec<Waiting> = Vec::new();
+    // Names the files as they were when they were understood last; nothing yet.
+    let mut seen = Vec::new();
+    // Why what they say is not in force.
+    let mut refused = Vec::new();
     loop {
         let by_time = tokio::select! {
             asked = setup.reloads.recv() => match asked {
@@ -134,9 +138,11 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         };
         // Watched before it is read, so that nothing changes unseen in between.
         files.follow(&interest);
-        let path = setup.config_path.clone();
-        let refused = match tokio::task::spawn_blocking(move || configuration(&path)).await {
-            Ok(Ok(read)) => {
+        let (path, before) = (setup.config_path.clone(), seen.clone());
+        match tokio::task::spawn_blocking(move || look(&path, &before)).await {
+            Ok(None) => {}
+            Ok(Some((now, Ok(read)))) => {
+                seen = now;
                 let lines: Vec<String> = read.findings.iter().map(worded).collect();
                 if lines != said {
                     say(&read.findings);
@@ -148,19 +154,35 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
                     interest = now;
                     files.follow(&interest);
                 }
-                Vec::new()
+                refused = Vec::new();
             }
-            Ok(Err(error)) => refuse(&error, &mut said),
+            Ok(Some((now, Err(error)))) => {
+                seen = now;
+                refused = refuse(&error, &mut said);
+            }
             Err(error) => {
                 error!(%error, "reading the configuration failed in tokend itself");
-                vec![format!("reading the configuration failed: {error}")]
+                seen = Vec::new();
+                refused = vec![format!("reading the configuration failed: {error}")];
             }
-        };
+        }
         // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
         let (all, removed) = take_over(&mut assembly, &config, &started_with).await;
         complete = all && refused.is_empty();
-        assembly.refuse(refused);
+        assembly.refuse(refused.clone());
         waiting.retain_mut(|waiting| waiting.tell(&assembly, &removed));
+    }
+}
+
+/// What names the files now and what they say, unless they are those of `before`: what was understood of them holds then.
+fn look(path: &Path, before: &[u8]) -> Option<(Vec<u8>, Result<Read, StartError>)> {
+    match sources(path) {
+        // It may be readable again, as it was, at the next look.
+        Err(error) => Some((Vec::new(), Err(error))),
+        Ok(sources) => {
+            let now = load::digest(&sources);
+            (now != before).then(|| (now, understood(&sources)))
+        }
     }
 }
 
@@ -228,6 +250,9 @@ async fn take_over(
             let warnings = not_before_a_restart(&started_with, &config.server);
             let looked = assembly.apply(&config, gathered, warnings).await;
             debug!(?looked, "profiles");
+            // Reading a configuration takes several times the memory that what is kept of it does.
+            drop(config);
+            let _ = tokio::task::spawn_blocking(crate::sys::return_free_memory).await;
             (looked.complete, looked.removed)
         }
         Err(error) => {

@@ -63,11 +63,11 @@ impl Member {
         }
     }
 
-    /// Whether nothing is being tried for the first time.
+    /// Whether nothing is being tried for the first time, nor has delivered and is about to be promoted.
     pub fn is_settled(&self) -> bool {
-        self.staged
-            .as_ref()
-            .is_none_or(|staged| staged.trial.was_tried())
+        self.staged.as_ref().is_none_or(|staged| {
+            staged.trial.was_tried() && staged.version.seat.own().view().answer.is_none()
+        })
     }
 
     /// Where it stands between its files and what is served.
