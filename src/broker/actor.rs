@@ -17,7 +17,7 @@ use crate::core::credential::{Fingerprint, Issued, Variant};
 use crate::core::failure::Failure;
 use crate::core::lifecycle::{Event, Lifecycle, Reaction, State};
 use crate::core::profile::Refresh;
-use crate::core::time::{BootTime, Stamp};
+use crate::core::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
 /// The longest sleep. Timers stop while the machine sleeps and know nothing of clock steps, so the clock is looked at this
 /// often whatever was planned. Longer delays renewals after a resume by as much; readers check for themselves anyway.
@@ -450,18 +450,22 @@ impl Actor {
     /// What time has made due: wake-ups, queued attempts, and doubts when a clock has jumped.
     fn catch_up(&mut self) {
         let now = self.tools.clock.now();
-        if now.wall_ahead_since(self.drift_from) > DRIFT_NOTICED {
-            info!(
-                seconds = now.wall_ahead_since(self.drift_from).as_secs(),
-                "the wall clock has run ahead of the boot clock: it was set, or this machine was paused"
-            );
+        let ahead = now.wall_ahead_since(self.drift_from);
+        let behind = now.wall_behind_since(self.drift_from);
+        if ahead > DRIFT_NOTICED || behind > STEP_BACK_NOTICED {
+            if ahead > DRIFT_NOTICED {
+                info!(
+                    seconds = ahead.as_secs(),
+                    "the wall clock has run ahead of the boot clock: it was set, or this machine was paused"
+                );
+            } else {
+                info!(seconds = behind.as_secs(), "the wall clock was set back");
+            }
             self.drift_from = now;
             let all: Vec<LifeId> = self.lives.keys().copied().collect();
             for life in all {
                 self.handle(life, Event::Tick);
             }
-        } else if now.wall < self.drift_from.wall {
-            self.drift_from = now;
         }
         while let Some((at, life)) = self.wakes.first().copied()
             && at <= now.boot

@@ -446,3 +446,37 @@ async fn a_successor_counts_on_from_its_predecessor() {
     tokio::time::sleep(seconds(60)).await;
     assert_eq!(seat.generation(), 9);
 }
+
+/// Broken by `catch_up` that looks for a wall clock behind its last look only, or not at all.
+#[tokio::test(start_paused = true)]
+async fn trap_18_a_wall_clock_that_was_set_back_hides_no_later_pause() {
+    let wall = Arc::new(AtomicU64::new(7200));
+    let clock = {
+        let (even, wall) = (clock(), wall.clone());
+        Clock::given(move || {
+            let mut now = even.now();
+            now.wall = now.wall.plus(seconds(wall.load(Ordering::Relaxed)));
+            now
+        })
+    };
+    let broker = broker(&clock);
+    let provider = Scripted::new(&clock, &[Step::Numbered(36_000)]);
+    let seat = broker.seat(spec(provider.clone())).await;
+    ask(&broker, &seat).await.expect("answer");
+    tokio::time::sleep(seconds(4000)).await;
+    // Set back by an hour, which is less than has passed.
+    wall.fetch_sub(3600, Ordering::Relaxed);
+    tokio::time::sleep(seconds(11)).await;
+    assert_eq!(provider.calls(), 1, "harmless by itself");
+    // Paused for a minute: only the wall clock shows it.
+    wall.fetch_add(60, Ordering::Relaxed);
+    assert!(
+        seat.own()
+            .view()
+            .servable(clock.now(), Duration::ZERO)
+            .is_none(),
+        "readers see it at once"
+    );
+    tokio::time::sleep(seconds(11)).await;
+    assert_eq!(provider.calls(), 2, "a renewal comes first");
+}

@@ -106,6 +106,57 @@ fn trap_16_the_last_repetition_leaves_no_gap() {
     assert_eq!(life.machine.due(at(89.0)), Some(at(93.5).boot));
 }
 
+/// A wall clock that was set back by an hour hid a pause of the machine of up to an hour: an expired token was served.
+/// Broken by `Event::Tick` without `wall_set_back`.
+#[test]
+fn trap_18_a_step_back_hides_no_later_pause() {
+    let mut life = Life::with_one(Refresh::default());
+    let set_back = |now: Stamp| Stamp {
+        wall: WallTime(now.wall.0 - Duration::from_secs(3600)),
+        ..now
+    };
+    assert_eq!(life.tick(set_back(at(10.0))), None, "harmless by itself");
+    assert!(life.served(set_back(at(10.0)), Duration::ZERO).is_some());
+    let now = paused(set_back(at(11.0)), 90 * SECOND);
+    assert_eq!(life.served(now, Duration::ZERO), None, "doubted");
+    let attempt = life.ask(now, Duration::ZERO).expect("renewal");
+    life.fail(attempt, now, Failure::transient("down"));
+    assert_eq!(
+        life.served(now, Duration::ZERO),
+        None,
+        "101 s of 95, and no renewal"
+    );
+}
+
+/// The same, when the clock was set back while the token was on its way. Broken by `Event::Fetched` without `wall_set_back`.
+#[test]
+fn trap_18_a_step_back_during_an_attempt_hides_no_later_pause() {
+    let mut life = Life::new(Refresh::default());
+    let attempt = life.tick(at(0.0)).expect("eager");
+    let set_back = |now: Stamp| Stamp {
+        wall: WallTime(now.wall.0 - Duration::from_secs(3600)),
+        ..now
+    };
+    life.succeed(attempt, at(0.0), set_back(at(1.0)), "one", 100);
+    let now = set_back(at(2.0));
+    assert!(life.served(now, Duration::ZERO).is_some());
+    assert_eq!(life.served(paused(now, 90 * SECOND), Duration::ZERO), None);
+}
+
+/// A step back ends a doubt that a step forward has caused: a clock that was set wrong and then right costs nothing for long.
+#[test]
+fn trap_18_a_step_forward_that_is_taken_back_is_forgotten() {
+    let mut life = Life::with_one(Refresh::default());
+    let wrong = paused(at(10.0), Duration::from_secs(3600));
+    let attempt = life.tick(wrong).expect("doubted");
+    life.fail(attempt, wrong, Failure::transient("down"));
+    assert_eq!(life.served(wrong, Duration::ZERO), None);
+    assert_eq!(
+        life.served(at(11.0), Duration::ZERO).as_deref(),
+        Some("one")
+    );
+}
+
 /// A repetition counted as a new statement: the boot clock that had stood still was believed again, and a token that an
 /// issuer handed out of its cache was served for as long as the machine had been paused.
 #[test]
