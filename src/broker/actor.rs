@@ -136,7 +136,7 @@ impl Actor {
     }
 
     fn seat(&mut self, seat: Arc<Seat>, spec: Box<Spec>) {
-        self.set_budget(&spec);
+        self.join_budget(&spec);
         let id = seat.id;
         let own = self.be_born(id, &spec, Variant::default(), seat.own.clone());
         self.profiles.insert(
@@ -152,15 +152,16 @@ impl Actor {
     }
 
     fn replace(&mut self, id: SeatId, spec: Box<Spec>) {
-        self.set_budget(&spec);
         let Some(member) = self.profiles.get_mut(&id) else {
             return;
         };
         let rules = spec.rules.clone();
-        member.spec = spec;
+        let before = std::mem::replace(&mut member.spec, spec.clone());
         let lives: Vec<LifeId> = std::iter::once(member.own)
             .chain(member.variants.values().copied())
             .collect();
+        self.join_budget(&spec);
+        self.leave_budget(&before);
         for id in lives {
             if let Some(life) = self.lives.get_mut(&id) {
                 let eager = rules.eager && life.variant.is_default();
@@ -187,9 +188,10 @@ impl Actor {
         let Some(member) = self.profiles.remove(&id) else {
             return;
         };
-        for life in std::iter::once(member.own).chain(member.variants.into_values()) {
+        for life in std::iter::once(member.own).chain(member.variants.values().copied()) {
             self.bury(life);
         }
+        self.leave_budget(&member.spec);
     }
 
     fn ask(&mut self, id: SeatId, variant: Variant, min_ttl: Duration, reply: Reply) {
@@ -346,15 +348,32 @@ impl Actor {
         }
     }
 
-    fn set_budget(&mut self, spec: &Spec) {
+    fn join_budget(&mut self, spec: &Spec) {
         let Some(upstream) = &spec.upstream else {
             return;
         };
         let now = self.tools.clock.now().boot;
         self.budgets
             .entry(upstream.name.clone())
-            .and_modify(|budget| budget.set_limits(upstream.max_in_flight, upstream.max_per_second))
-            .or_insert_with(|| Budget::new(upstream.max_in_flight, upstream.max_per_second, now));
+            .or_insert_with(|| Budget::new(now))
+            .join(upstream.max_in_flight, upstream.max_per_second);
+    }
+
+    fn leave_budget(&mut self, spec: &Spec) {
+        let Some(upstream) = &spec.upstream else {
+            return;
+        };
+        if let Some(budget) = self.budgets.get_mut(&upstream.name) {
+            budget.leave(upstream.max_in_flight, upstream.max_per_second);
+        }
+        self.forget_budget(&upstream.name);
+    }
+
+    /// Of an identity provider that no profile uses any more, when the last attempt has ended: names may come and go.
+    fn forget_budget(&mut self, name: &str) {
+        if self.budgets.get(name).is_some_and(Budget::is_over) {
+            self.budgets.remove(name);
+        }
     }
 
     /// Puts an event into a lifecycle and carries out what it says.
@@ -503,6 +522,7 @@ impl Actor {
                 self.tasks_start(life, attempt, Some(upstream));
             } else if let Some(budget) = self.budgets.get_mut(&upstream) {
                 budget.done();
+                self.forget_budget(&upstream);
             }
         }
     }
@@ -556,8 +576,11 @@ impl Actor {
         let Some(run) = self.running.remove(&task) else {
             return;
         };
-        if let Some(budget) = run.upstream.and_then(|name| self.budgets.get_mut(&name)) {
+        if let Some(name) = run.upstream
+            && let Some(budget) = self.budgets.get_mut(&name)
+        {
             budget.done();
+            self.forget_budget(&name);
         }
         let Some(life) = self.lives.get_mut(&run.life) else {
             return;

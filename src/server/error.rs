@@ -89,7 +89,17 @@ impl Denial {
         .after(Some(Duration::from_secs(1)))
     }
 
-    /// The daemon ends and nobody can wait any longer; its successor may have a credential.
+    /// The profile is there, but each time that it was asked, something else had just taken its place.
+    pub fn replaced(profile: &str) -> Denial {
+        Denial::new(
+            Code::Unavailable,
+            "UPSTREAM_UNAVAILABLE",
+            format!("profile {profile}: it is being replaced by another definition or other material: ask again"),
+        )
+        .after(Some(Duration::from_secs(1)))
+    }
+
+    /// The daemon ends, and what is not there yet does not come any more; its successor may have a credential.
     pub fn stopping() -> Denial {
         Denial::new(
             Code::Unavailable,
@@ -131,7 +141,8 @@ impl Denial {
     /// What the broker said.
     pub fn of(profile: &str, no_answer: NoAnswer) -> Denial {
         match no_answer {
-            NoAnswer::Gone => Denial::not_found(profile),
+            NoAnswer::Gone => Denial::replaced(profile),
+            NoAnswer::Stopped => Denial::stopping(),
             NoAnswer::TooManyVariants => Denial::new(
                 Code::ResourceExhausted,
                 "CALLER_RATE_LIMITED",
@@ -241,5 +252,21 @@ impl IntoResponse for Denial {
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Broken by the mapping of either to NOT_FOUND: whoever asks would take the profile for removed and give up.
+    #[test]
+    fn what_will_be_back_is_unavailable_and_not_missing() {
+        for passing in [NoAnswer::Gone, NoAnswer::Stopped] {
+            let denial = Denial::of("p", passing);
+            assert_eq!(denial.code, Code::Unavailable);
+            assert_eq!(denial.reason(), "UPSTREAM_UNAVAILABLE");
+            assert!(denial.retry_after().is_some());
+        }
     }
 }
