@@ -12,14 +12,12 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::broker::NoAnswer;
 use crate::core::lifecycle::{Refusal, RefusalKind};
+use crate::proto::{DOMAIN, INVALID_REQUEST};
 
 /// Text of a caller's, no longer than any name that could be meant: it goes into headers and logs.
 pub fn shortened(text: &str) -> String {
     text.chars().take(128).collect()
 }
-
-/// The domain of every reason.
-const DOMAIN: &str = "tokend";
 
 /// Why there is no answer, in words for the caller.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +63,7 @@ impl Denial {
 
     /// The request itself is wrong.
     pub fn bad_request(message: impl Into<String>) -> Denial {
-        Denial::new(Code::InvalidArgument, "INVALID_REQUEST", message.into())
+        Denial::new(Code::InvalidArgument, INVALID_REQUEST, message.into())
     }
 
     /// The caller's own deadline has passed.

@@ -138,6 +138,13 @@ fn wait_returns_when_every_profile_is_usable() {
             .code,
         Some(5)
     );
+    let repair = daemon.place.run(&["wait", "invalid", "--timeout", "300ms"]);
+    assert_eq!(repair.code, Some(5), "{}", repair.err);
+    assert!(
+        repair.err.starts_with("tokend: invalid: waiting: "),
+        "{}",
+        repair.err
+    );
     assert_eq!(
         waiting.try_wait().expect("waited"),
         None,
