@@ -41,6 +41,8 @@ pub struct Setup {
     pub clock: Clock,
     /// Somebody wants everything read again.
     pub reloads: mpsc::Receiver<Order>,
+    /// Why callers do not get to the socket.
+    pub unreachable: watch::Receiver<Option<String>>,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -96,7 +98,9 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
     let mut config = setup.config;
     let mut interest = interest_in(&setup.config_path, &config, &assembly);
     files.follow(&interest);
-    let mut complete = take_over(&mut assembly, &config, &started_with).await.0;
+    let mut complete = take_over(&mut assembly, &config, &started_with, &setup.unreachable)
+        .await
+        .0;
     if tell_ready.send(broker).is_err() {
         return;
     }
@@ -157,7 +161,8 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
             }
         };
         // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
-        let (all, removed) = take_over(&mut assembly, &config, &started_with).await;
+        let (all, removed) =
+            take_over(&mut assembly, &config, &started_with, &setup.unreachable).await;
         complete = all && refused.is_empty();
         assembly.refuse(refused);
         waiting.retain_mut(|waiting| waiting.tell(&assembly, &removed));
@@ -215,6 +220,7 @@ async fn take_over(
     assembly: &mut Assembly,
     config: &Config,
     started_with: &Server,
+    unreachable: &watch::Receiver<Option<String>>,
 ) -> (bool, Vec<ProfileName>) {
     let (config, started_with) = (config.clone(), started_with.clone());
     let (surroundings, clock) = (assembly.surroundings.clone(), assembly.clock.clone());
@@ -225,7 +231,8 @@ async fn take_over(
     .await;
     match read {
         Ok((config, gathered)) => {
-            let warnings = not_before_a_restart(&started_with, &config.server);
+            let mut warnings = not_before_a_restart(&started_with, &config.server);
+            warnings.extend(unreachable.borrow().clone());
             let looked = assembly.apply(&config, gathered, warnings).await;
             debug!(?looked, "profiles");
             (looked.complete, looked.removed)

@@ -36,9 +36,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
 
-/// Accepts until told to stop, then drains.
+/// Accepts until told to stop, then drains. A new listener takes the place of the one before, to which no name leads.
 pub async fn accept(
-    listener: UnixListener,
+    mut listener: UnixListener,
+    mut listeners: mpsc::Receiver<UnixListener>,
     desk: &Arc<Desk>,
     limits: &Limits,
     mut shutdown: watch::Receiver<bool>,
@@ -61,6 +62,10 @@ pub async fn accept(
                     continue;
                 }
             },
+            Some(next) = listeners.recv() => {
+                listener = next;
+                continue;
+            }
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         let caller = match callers.of(&stream) {

@@ -108,6 +108,28 @@ impl Bound {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// What is there under its name now.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        match identity(&self.path) {
+            Ok(found) if found == self.identity => Whose::Ours,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Whose::Nobodys,
+            // Whatever cannot be looked at is not ours to touch.
+            Ok(_) | Err(_) => Whose::Others,
+        }
+    }
+}
+
+/// What is there under a socket's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Our socket.
+    Ours,
+    /// Nothing.
+    Nobodys,
+    /// Something else.
+    Others,
 }
 
 impl Drop for Bound {
