@@ -146,7 +146,7 @@ fn trap_18_a_step_back_during_an_attempt_hides_no_later_pause() {
 }
 
 /// A step back ends a doubt that a step forward has caused: a clock that was set wrong and then right costs nothing for long.
-/// Broken by `servable` that takes `doubt_tried` for doubt.
+/// Broken by `servable` that gives nothing where `doubt_tried`.
 #[test]
 fn trap_18_a_step_forward_that_is_taken_back_is_forgotten() {
     let mut life = Life::with_one(Refresh::default());
