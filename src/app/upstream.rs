@@ -27,6 +27,9 @@ use crate::server;
 /// Files are read again this often, for file systems that send no events.
 const POLL: Duration = Duration::from_secs(60);
 
+// Without events a rotation is in force within 65 s: the rest is for reading, and for the trial of what was read.
+const _: () = assert!(POLL.as_secs() + 5 <= 65);
+
 /// After something could not be used, its files are read again this soon, then twice as late each time up to [`POLL`]: a
 /// rotation may be under way.
 const READ_AGAIN: Duration = Duration::from_secs(1);

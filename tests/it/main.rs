@@ -15,5 +15,6 @@ mod http;
 mod lifecycle;
 mod limits;
 mod rotation;
+mod rotation_under_load;
 mod serving;
 mod socket;
