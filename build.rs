@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".tokend.v1.GetTokenResponse",
             "crate::proto::GetTokenResponse",
         )
+        .codec_path("crate::proto::codec::Codec")
         .build_transport(false)
         .compile_fds(descriptors)?;
     Ok(())

@@ -6,6 +6,7 @@
 mod assembly;
 mod check;
 mod dev;
+mod doorplate;
 mod load;
 mod upstream;
 
@@ -20,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use self::doorplate::Doorplate;
 use crate::cli::paths::{default_config, default_socket};
 use crate::cli::{Command, LogFormat, ServeArgs, exit};
 use crate::clock::Clock;
@@ -201,6 +203,9 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     let registry = Arc::new(ArcSwap::from_pointee(Registry::new(0, nobody, Vec::new())));
     let (reload, reloads) = mpsc::channel(RELOADS);
     let (stop, stopped) = watch::channel(false);
+    let (unreachable, reachable) = watch::channel(None);
+    let (new_listener, listeners) = mpsc::channel(1);
+    let mut doorplate = Doorplate::new(bound, config.server.socket_mode, group, new_listener);
     // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
     let (rest, resting) = watch::channel(false);
     let limits = config.server.limits.clone();
@@ -212,6 +217,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         registry: registry.clone(),
         clock: clock.clone(),
         reloads,
+        unreachable: reachable,
         stop: resting,
     })?;
 
@@ -245,12 +251,13 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
                 ),
             }
         }
-        let serving = server::run(listener, desk, &limits, stopped);
+        let serving = server::run(listener, listeners, desk, &limits, stopped);
         tokio::pin!(serving);
         info!(socket = %path.display(), pid = std::process::id(), "ready");
         supervisor::ready();
         ready(&path);
         let mut ended = upstream.ended;
+        let mut look = tokio::time::interval(doorplate::LOOK);
         loop {
             tokio::select! {
                 () = &mut serving => return Ok(()),
@@ -267,13 +274,18 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
                     // Those that are queued will see this change too. What becomes of it is in the log and in the status.
                     Heard::Reload => drop(reload.try_send(Order::new().0)),
                 },
+                // The files are read again for its sake, since what there is to say stands in what is in force.
+                _ = look.tick(), if !*stop.borrow() => if doorplate.look() {
+                    unreachable.send_replace(doorplate.trouble().map(str::to_owned));
+                    drop(reload.try_send(Order::new().0));
+                },
                 _ = &mut ended => return Err(StartError::Upstream),
             }
         }
     });
     runtime.shutdown_background();
     rest.send_replace(true);
-    drop(bound);
+    drop(doorplate);
     info!("stopped");
     outcome
 }

@@ -55,11 +55,11 @@ pub struct Spec {
 /// An identity provider and what it may be asked at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Profiles with the same name share one budget.
+    /// Profiles with the same name share one budget, with the strictest of their limits.
     pub name: String,
-    /// Attempts at the same time.
+    /// Attempts at the same time, over all of them.
     pub max_in_flight: u32,
-    /// Attempts per second.
+    /// Attempts per second, over all of them.
     pub max_per_second: u32,
     /// One attempt, with everything in it, is given up after this.
     pub deadline: Duration,
@@ -70,8 +70,10 @@ pub struct Upstream {
 pub enum NoAnswer {
     /// The lifecycle says no.
     Refused(Refusal),
-    /// The profile is gone, or the broker is.
+    /// The profile is gone.
     Gone,
+    /// The broker is gone: the daemon ends.
+    Stopped,
     /// Too many variants of this profile.
     TooManyVariants,
     /// Too many callers wait for this credential.
@@ -278,13 +280,13 @@ impl Broker {
             reply,
         })
         .await;
-        answer.await.unwrap_or(Err(NoAnswer::Gone))
+        answer.await.unwrap_or(Err(NoAnswer::Stopped))
     }
 
     /// Where the credential of a variant is published, which begins to live by being asked for.
     ///
     /// # Errors
-    /// [`NoAnswer::Gone`], [`NoAnswer::TooManyVariants`]
+    /// [`NoAnswer::Gone`], [`NoAnswer::Stopped`], [`NoAnswer::TooManyVariants`]
     pub async fn slot(&self, seat: &Seat, variant: Variant) -> Result<Arc<Slot>, NoAnswer> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Slot {
@@ -293,13 +295,13 @@ impl Broker {
             reply,
         })
         .await;
-        answer.await.unwrap_or(Err(NoAnswer::Gone))
+        answer.await.unwrap_or(Err(NoAnswer::Stopped))
     }
 
     /// Takes note that an API refused a credential.
     ///
     /// # Errors
-    /// [`NoAnswer::Gone`]
+    /// [`NoAnswer::Gone`], [`NoAnswer::Stopped`]
     pub async fn report(
         &self,
         seat: &Seat,
@@ -312,11 +314,11 @@ impl Broker {
             reply,
         })
         .await;
-        answer.await.unwrap_or(Err(NoAnswer::Gone))
+        answer.await.unwrap_or(Err(NoAnswer::Stopped))
     }
 
     async fn send(&self, command: Command) {
-        // A broker that is gone drops the reply channel with the command: the caller sees Gone.
+        // A broker that is gone drops the reply channel with the command: the caller sees Stopped.
         let _ = self.commands.send(command).await;
     }
 }

@@ -22,13 +22,35 @@ use crate::core::profile::{
 };
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
-use reading::Reader;
+use reading::{Reader, Sheets};
 
 /// Where the daemon runs, as far as material depends on it.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5)); None outside of systemd.
     pub credentials_directory: Option<PathBuf>,
+    /// What has been read already; None: everything is read where it is needed.
+    sheets: Option<Sheets>,
+}
+
+impl Surroundings {
+    /// Of a daemon with this `$CREDENTIALS_DIRECTORY`.
+    #[must_use]
+    pub fn new(credentials_directory: Option<PathBuf>) -> Surroundings {
+        Surroundings {
+            credentials_directory,
+            sheets: None,
+        }
+    }
+
+    /// For one look at the files of many profiles: a file is read once, however many name it.
+    #[must_use]
+    pub fn for_one_look(&self) -> Surroundings {
+        Surroundings {
+            sheets: Some(Sheets::default()),
+            ..self.clone()
+        }
+    }
 }
 
 /// SHA-256 over everything that was read, each piece with its role and length. Names material; never shown, since a

@@ -10,11 +10,19 @@
     reason = "generated"
 )]
 
+pub mod codec;
+
 use bytes::{Buf, BufMut, Bytes};
 use prost::DecodeError;
 use prost::encoding::{self, DecodeContext, WireType};
 
 tonic::include_proto!("tokend.v1");
+
+/// The domain of every reason (`google.rpc.ErrorInfo`).
+pub const DOMAIN: &str = "tokend";
+
+/// The reason of every request that is wrong in itself.
+pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
 
 /// The descriptors of `proto/`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tokend.v1.bin"));

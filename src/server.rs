@@ -19,7 +19,7 @@ mod wire;
 use std::sync::Arc;
 
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 pub use self::desk::Desk;
 pub use self::metrics::Answered;
@@ -27,12 +27,14 @@ pub use self::pace::Pace;
 pub use self::wire::encode;
 use crate::core::profile::Limits;
 
-/// Serves `listener` until `shutdown` says true, then lets what is in flight finish for a bounded time.
+/// Serves `listener`, or the newest of `listeners` that has come since, until `shutdown` says true; then lets what is in
+/// flight finish for a bounded time.
 pub async fn run(
     listener: UnixListener,
+    listeners: mpsc::Receiver<UnixListener>,
     desk: Arc<Desk>,
     limits: &Limits,
     shutdown: watch::Receiver<bool>,
 ) {
-    connection::accept(listener, &desk, limits, shutdown).await;
+    connection::accept(listener, listeners, &desk, limits, shutdown).await;
 }

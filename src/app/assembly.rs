@@ -502,6 +502,7 @@ enum Known {
 /// Reads the files of every profile. Blocks; touches nothing that is live.
 pub fn gather(config: &Config, surroundings: &Surroundings, clock: &Clock) -> Gathered {
     let now = clock.now().wall;
+    let surroundings = &surroundings.for_one_look();
     config
         .profiles
         .iter()
@@ -528,9 +529,7 @@ pub fn invalid_because(profile: &Profile, message: String) -> Invalid {
 
 /// Where this process runs.
 pub fn surroundings() -> Surroundings {
-    Surroundings {
-        credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into),
-    }
+    Surroundings::new(std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into))
 }
 
 /// Several problems as one line, for logs and answers.

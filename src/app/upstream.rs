@@ -27,6 +27,9 @@ use crate::server;
 /// Files are read again this often, for file systems that send no events.
 const POLL: Duration = Duration::from_secs(60);
 
+// Without events a rotation is in force within 65 s: the rest is for reading, and for the trial of what was read.
+const _: () = assert!(POLL.as_secs() + 5 <= 65);
+
 /// After something could not be used, its files are read again this soon, then twice as late each time up to [`POLL`]: a
 /// rotation may be under way.
 const READ_AGAIN: Duration = Duration::from_secs(1);
@@ -41,6 +44,8 @@ pub struct Setup {
     pub clock: Clock,
     /// Somebody wants everything read again.
     pub reloads: mpsc::Receiver<Order>,
+    /// Why callers do not get to the socket.
+    pub unreachable: watch::Receiver<Option<String>>,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -96,7 +101,9 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
     let mut config = setup.config;
     let mut interest = interest_in(&setup.config_path, &config, &assembly);
     files.follow(&interest);
-    let mut complete = take_over(&mut assembly, &config, &started_with).await.0;
+    let mut complete = take_over(&mut assembly, &config, &started_with, &setup.unreachable)
+        .await
+        .0;
     if tell_ready.send(broker).is_err() {
         return;
     }
@@ -167,7 +174,8 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
             }
         }
         // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
-        let (all, removed) = take_over(&mut assembly, &config, &started_with).await;
+        let (all, removed) =
+            take_over(&mut assembly, &config, &started_with, &setup.unreachable).await;
         complete = all && refused.is_empty();
         assembly.refuse(refused.clone());
         waiting.retain_mut(|waiting| waiting.tell(&assembly, &removed));
@@ -237,6 +245,7 @@ async fn take_over(
     assembly: &mut Assembly,
     config: &Config,
     started_with: &Server,
+    unreachable: &watch::Receiver<Option<String>>,
 ) -> (bool, Vec<ProfileName>) {
     let (config, started_with) = (config.clone(), started_with.clone());
     let (surroundings, clock) = (assembly.surroundings.clone(), assembly.clock.clone());
@@ -247,7 +256,8 @@ async fn take_over(
     .await;
     match read {
         Ok((config, gathered)) => {
-            let warnings = not_before_a_restart(&started_with, &config.server);
+            let mut warnings = not_before_a_restart(&started_with, &config.server);
+            warnings.extend(unreachable.borrow().clone());
             let looked = assembly.apply(&config, gathered, warnings).await;
             debug!(?looked, "profiles");
             // Reading a configuration takes several times the memory that what is kept of it does.

@@ -16,7 +16,7 @@ use super::{Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools, VARIANTS_PER
 use crate::core::credential::{Fingerprint, Issued, Variant};
 use crate::core::failure::Failure;
 use crate::core::lifecycle::{Event, Lifecycle, Reaction, State};
-use crate::core::time::{BootTime, Stamp};
+use crate::core::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
 /// The longest sleep. Timers stop while the machine sleeps and know nothing of clock steps, so the clock is looked at this
 /// often whatever was planned. Longer delays renewals after a resume by as much; readers check for themselves anyway.
@@ -135,7 +135,7 @@ impl Actor {
     }
 
     fn seat(&mut self, seat: Arc<Seat>, spec: Box<Spec>) {
-        self.set_budget(&spec);
+        self.join_budget(&spec);
         let id = seat.id;
         let own = self.be_born(id, &spec, Variant::default(), seat.own.clone());
         self.profiles.insert(
@@ -164,9 +164,10 @@ impl Actor {
         let Some(member) = self.profiles.remove(&id) else {
             return;
         };
-        for life in std::iter::once(member.own).chain(member.variants.into_values()) {
+        for life in std::iter::once(member.own).chain(member.variants.values().copied()) {
             self.bury(life);
         }
+        self.leave_budget(&member.spec);
     }
 
     fn ask(&mut self, id: SeatId, variant: Variant, min_ttl: Duration, reply: Reply) {
@@ -323,15 +324,32 @@ impl Actor {
         }
     }
 
-    fn set_budget(&mut self, spec: &Spec) {
+    fn join_budget(&mut self, spec: &Spec) {
         let Some(upstream) = &spec.upstream else {
             return;
         };
         let now = self.tools.clock.now().boot;
         self.budgets
             .entry(upstream.name.clone())
-            .and_modify(|budget| budget.set_limits(upstream.max_in_flight, upstream.max_per_second))
-            .or_insert_with(|| Budget::new(upstream.max_in_flight, upstream.max_per_second, now));
+            .or_insert_with(|| Budget::new(now))
+            .join(upstream.max_in_flight, upstream.max_per_second);
+    }
+
+    fn leave_budget(&mut self, spec: &Spec) {
+        let Some(upstream) = &spec.upstream else {
+            return;
+        };
+        if let Some(budget) = self.budgets.get_mut(&upstream.name) {
+            budget.leave(upstream.max_in_flight, upstream.max_per_second);
+        }
+        self.forget_budget(&upstream.name);
+    }
+
+    /// Of an identity provider that no profile uses any more, when the last attempt has ended: names may come and go.
+    fn forget_budget(&mut self, name: &str) {
+        if self.budgets.get(name).is_some_and(Budget::is_over) {
+            self.budgets.remove(name);
+        }
     }
 
     /// Puts an event into a lifecycle and carries out what it says.
@@ -427,18 +445,22 @@ impl Actor {
     /// What time has made due: wake-ups, queued attempts, and doubts when a clock has jumped.
     fn catch_up(&mut self) {
         let now = self.tools.clock.now();
-        if now.wall_ahead_since(self.drift_from) > DRIFT_NOTICED {
-            info!(
-                seconds = now.wall_ahead_since(self.drift_from).as_secs(),
-                "the wall clock has run ahead of the boot clock: it was set, or this machine was paused"
-            );
+        let ahead = now.wall_ahead_since(self.drift_from);
+        let behind = now.wall_behind_since(self.drift_from);
+        if ahead > DRIFT_NOTICED || behind > STEP_BACK_NOTICED {
+            if ahead > DRIFT_NOTICED {
+                info!(
+                    seconds = ahead.as_secs(),
+                    "the wall clock has run ahead of the boot clock: it was set, or this machine was paused"
+                );
+            } else {
+                info!(seconds = behind.as_secs(), "the wall clock was set back");
+            }
             self.drift_from = now;
             let all: Vec<LifeId> = self.lives.keys().copied().collect();
             for life in all {
                 self.handle(life, Event::Tick);
             }
-        } else if now.wall < self.drift_from.wall {
-            self.drift_from = now;
         }
         while let Some((at, life)) = self.wakes.first().copied()
             && at <= now.boot
@@ -476,6 +498,7 @@ impl Actor {
                 self.tasks_start(life, attempt, Some(upstream));
             } else if let Some(budget) = self.budgets.get_mut(&upstream) {
                 budget.done();
+                self.forget_budget(&upstream);
             }
         }
     }
@@ -530,8 +553,11 @@ impl Actor {
         let Some(run) = self.running.remove(&task) else {
             return;
         };
-        if let Some(budget) = run.upstream.and_then(|name| self.budgets.get_mut(&name)) {
+        if let Some(name) = run.upstream
+            && let Some(budget) = self.budgets.get_mut(&name)
+        {
             budget.done();
+            self.forget_budget(&name);
         }
         let Some(life) = self.lives.get_mut(&run.life) else {
             return;

@@ -1,7 +1,10 @@
 //! What one identity provider may be asked: so many at a time, so many per second; callers that wait go first, and within
 //! each group it is first come, first served.
+//!
+//! Profiles may set different limits for the same provider. The strictest of those that use it now hold: a limit is there
+//! because the provider bears no more, which it does not do for the profiles of others either.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::core::time::BootTime;
@@ -9,17 +12,35 @@ use crate::core::time::BootTime;
 /// The budget of one identity provider and who queues for it.
 #[derive(Debug)]
 pub struct Budget<T> {
-    max_in_flight: u32,
+    /// How many profiles set each limit.
+    max_in_flight: Limits,
+    max_per_second: Limits,
     in_flight: u32,
     bucket: Bucket,
     urgent: VecDeque<T>,
     background: VecDeque<T>,
 }
 
+/// How many profiles set each limit.
+type Limits = BTreeMap<u32, usize>;
+
+/// The strictest limit. Without a profile nothing new is queued, and what is queued still goes out one by one.
+fn strictest(limits: &Limits) -> u32 {
+    limits.keys().next().copied().unwrap_or(1).max(1)
+}
+
+fn leave(limits: &mut Limits, limit: u32) {
+    if let Some(count) = limits.get_mut(&limit) {
+        *count -= 1;
+        if *count == 0 {
+            limits.remove(&limit);
+        }
+    }
+}
+
 /// A token bucket: holds a second's worth.
 #[derive(Debug)]
 struct Bucket {
-    per_second: f64,
     level: f64,
     filled: BootTime,
 }
@@ -36,15 +57,15 @@ pub enum Next<T> {
 }
 
 impl<T: PartialEq> Budget<T> {
-    /// An unused budget.
-    pub fn new(max_in_flight: u32, max_per_second: u32, now: BootTime) -> Budget<T> {
-        let per_second = f64::from(max_per_second.max(1));
+    /// An unused budget that nobody has a share in.
+    pub fn new(now: BootTime) -> Budget<T> {
         Budget {
-            max_in_flight: max_in_flight.max(1),
+            max_in_flight: Limits::new(),
+            max_per_second: Limits::new(),
             in_flight: 0,
             bucket: Bucket {
-                per_second,
-                level: per_second,
+                // As full as it can be, whatever that will be.
+                level: f64::INFINITY,
                 filled: now,
             },
             urgent: VecDeque::new(),
@@ -52,10 +73,24 @@ impl<T: PartialEq> Budget<T> {
         }
     }
 
-    /// Other limits, from now on.
-    pub fn set_limits(&mut self, max_in_flight: u32, max_per_second: u32) {
-        self.max_in_flight = max_in_flight.max(1);
-        self.bucket.per_second = f64::from(max_per_second.max(1));
+    /// A profile shares in it from now on, with limits of its own.
+    pub fn join(&mut self, max_in_flight: u32, max_per_second: u32) {
+        *self.max_in_flight.entry(max_in_flight).or_default() += 1;
+        *self.max_per_second.entry(max_per_second).or_default() += 1;
+    }
+
+    /// A profile that had joined with these limits is gone.
+    pub fn leave(&mut self, max_in_flight: u32, max_per_second: u32) {
+        leave(&mut self.max_in_flight, max_in_flight);
+        leave(&mut self.max_per_second, max_per_second);
+    }
+
+    /// Whether nobody has a share in it and nothing is in flight: then it can be forgotten.
+    pub fn is_over(&self) -> bool {
+        self.max_in_flight.is_empty()
+            && self.in_flight == 0
+            && self.urgent.is_empty()
+            && self.background.is_empty()
     }
 
     /// Queues one.
@@ -91,12 +126,15 @@ impl<T: PartialEq> Budget<T> {
 
     /// Whose turn it is.
     pub fn next(&mut self, now: BootTime) -> Next<T> {
-        if self.in_flight >= self.max_in_flight
+        if self.in_flight >= strictest(&self.max_in_flight)
             || (self.urgent.is_empty() && self.background.is_empty())
         {
             return Next::Nothing;
         }
-        if let Err(at) = self.bucket.take(now) {
+        if let Err(at) = self
+            .bucket
+            .take(now, f64::from(strictest(&self.max_per_second)))
+        {
             return Next::At(at);
         }
         match self
@@ -114,15 +152,15 @@ impl<T: PartialEq> Budget<T> {
 }
 
 impl Bucket {
-    fn take(&mut self, now: BootTime) -> Result<(), BootTime> {
-        let gained = now.since(self.filled).as_secs_f64() * self.per_second;
-        self.level = (self.level + gained).min(self.per_second);
+    fn take(&mut self, now: BootTime, per_second: f64) -> Result<(), BootTime> {
+        let gained = now.since(self.filled).as_secs_f64() * per_second;
+        self.level = (self.level + gained).min(per_second);
         self.filled = now;
         if self.level >= 1.0 {
             self.level -= 1.0;
             return Ok(());
         }
-        let missing = (1.0 - self.level) / self.per_second;
+        let missing = (1.0 - self.level) / per_second;
         // A millisecond more, so that rounding cannot make the caller come back too early for ever.
         Err(now.plus(Duration::from_secs_f64(missing) + Duration::from_millis(1)))
     }
@@ -136,9 +174,54 @@ mod tests {
         BootTime(Duration::from_secs_f64(seconds))
     }
 
+    fn budget<T: PartialEq>(max_in_flight: u32, max_per_second: u32) -> Budget<T> {
+        let mut budget = Budget::new(at(0.0));
+        budget.join(max_in_flight, max_per_second);
+        budget
+    }
+
+    #[test]
+    fn the_strictest_limits_hold_for_as_long_as_their_profile_is_there() {
+        let mut budget = budget(8, 1000);
+        budget.join(2, 1000);
+        budget.join(4, 1000);
+        for item in 0..20 {
+            budget.queue(item, false);
+        }
+        let mut start = || {
+            let started: Vec<i32> = std::iter::from_fn(|| match budget.next(at(0.0)) {
+                Next::Start(item) => Some(item),
+                Next::At(_) | Next::Nothing => None,
+            })
+            .collect();
+            // The strictest leaves, then the next strictest.
+            match budget.in_flight {
+                2 => budget.leave(2, 1000),
+                4 => budget.leave(4, 1000),
+                _ => {}
+            }
+            started.len()
+        };
+        assert_eq!((start(), start(), start(), start()), (2, 2, 4, 0));
+    }
+
+    #[test]
+    fn it_is_over_when_nobody_shares_in_it_and_all_is_done() {
+        let mut budget = budget(8, 10);
+        budget.join(8, 10);
+        budget.queue(1, false);
+        budget.leave(8, 10);
+        assert!(!budget.is_over(), "somebody is left");
+        assert_eq!(budget.next(at(0.0)), Next::Start(1));
+        budget.leave(8, 10);
+        assert!(!budget.is_over(), "one is in flight");
+        budget.done();
+        assert!(budget.is_over());
+    }
+
     #[test]
     fn no_more_at_a_time_than_allowed_and_waiting_callers_first() {
-        let mut budget = Budget::new(2, 1000, at(0.0));
+        let mut budget = budget(2, 1000);
         for item in 0..4 {
             budget.queue(item, false);
         }
@@ -154,7 +237,7 @@ mod tests {
 
     #[test]
     fn no_more_per_second_than_allowed() {
-        let mut budget = Budget::new(1000, 10, at(0.0));
+        let mut budget = budget(1000, 10);
         for item in 0..100 {
             budget.queue(item, false);
         }

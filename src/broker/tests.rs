@@ -1,5 +1,7 @@
 //! The broker with a provider of ours, on paused time and without sockets.
 
+mod crowd;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
@@ -328,8 +330,9 @@ async fn a_budget_of_eight_is_never_exceeded() {
     assert_eq!(shared.most_flying.load(Ordering::SeqCst), 8);
 }
 
+/// Broken by `Actor::done` that sends its event to every life instead of the one whose attempt ended.
 #[tokio::test(start_paused = true)]
-async fn one_broken_profile_does_not_hurt_another() {
+async fn trap_10_one_broken_profile_does_not_hurt_another() {
     let clock = clock();
     let broker = broker(&clock);
     let broken = broker
@@ -348,6 +351,7 @@ async fn one_broken_profile_does_not_hurt_another() {
     assert!((5..=9).contains(&good.calls()), "{}", good.calls());
 }
 
+/// Broken by `Lifecycle::rejected` that does not look at `held.rejected`.
 #[tokio::test(start_paused = true)]
 async fn trap_13_a_thousand_reports_cost_one_attempt() {
     let clock = clock();
@@ -421,4 +425,38 @@ async fn a_successor_counts_on_from_its_predecessor() {
     assert_eq!(seat.generation(), 8);
     tokio::time::sleep(seconds(60)).await;
     assert_eq!(seat.generation(), 9);
+}
+
+/// Broken by `catch_up` that looks for a wall clock behind its last look only, or not at all.
+#[tokio::test(start_paused = true)]
+async fn trap_18_a_wall_clock_that_was_set_back_hides_no_later_pause() {
+    let wall = Arc::new(AtomicU64::new(7200));
+    let clock = {
+        let (even, wall) = (clock(), wall.clone());
+        Clock::given(move || {
+            let mut now = even.now();
+            now.wall = now.wall.plus(seconds(wall.load(Ordering::Relaxed)));
+            now
+        })
+    };
+    let broker = broker(&clock);
+    let provider = Scripted::new(&clock, &[Step::Numbered(36_000)]);
+    let seat = broker.seat(spec(provider.clone())).await;
+    ask(&broker, &seat).await.expect("answer");
+    tokio::time::sleep(seconds(4000)).await;
+    // Set back by an hour, which is less than has passed.
+    wall.fetch_sub(3600, Ordering::Relaxed);
+    tokio::time::sleep(seconds(11)).await;
+    assert_eq!(provider.calls(), 1, "harmless by itself");
+    // Paused for a minute: only the wall clock shows it.
+    wall.fetch_add(60, Ordering::Relaxed);
+    assert!(
+        seat.own()
+            .view()
+            .servable(clock.now(), Duration::ZERO)
+            .is_none(),
+        "readers see it at once"
+    );
+    tokio::time::sleep(seconds(11)).await;
+    assert_eq!(provider.calls(), 2, "a renewal comes first");
 }

@@ -2,7 +2,8 @@
 //!
 //! For ExecStartPre and scripts, so it is patient: the daemon may be starting, the identity provider may be down, and
 //! somebody may be repairing a secret. Only what waiting cannot change ends it at once: a profile that the running
-//! daemon does not know, or a question that makes no sense.
+//! daemon does not know, or a question that makes no sense. What it waits for is said on standard error, once and whenever
+//! that changes: somebody may be there to repair it.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -25,6 +26,14 @@ const PAUSE_SHORTEST: Duration = Duration::from_millis(50);
 /// With less time than this left, another attempt is no use.
 const LAST_MOMENT: Duration = Duration::from_millis(20);
 
+/// What is heard of a profile.
+enum News {
+    /// It is being asked for again, because of this.
+    Waiting(String),
+    /// It is usable, or will not be within the time.
+    Over(Result<(), Unusable>),
+}
+
 /// Why a profile is not usable, and the exit status that follows.
 struct Unusable {
     error: ClientError,
@@ -41,7 +50,7 @@ pub fn run(args: &WaitArgs, client: Result<Client, ClientError>, err: &mut dyn W
         }
     };
     let until = (!args.timeout.is_zero()).then(|| client.clock().now().boot.plus(args.timeout));
-    let mut unusable = await_all(&args.profiles, &client, until);
+    let mut unusable = await_all(&args.profiles, &client, until, err);
     unusable.sort_by_key(|(profile, _)| args.profiles.iter().position(|name| name == profile));
     for (profile, why) in &unusable {
         complaint::error(err, Some(profile), &why.error, Some(&client));
@@ -67,27 +76,32 @@ fn await_all(
     profiles: &[String],
     client: &Client,
     until: Option<BootTime>,
+    err: &mut dyn Write,
 ) -> Vec<(String, Unusable)> {
     let names: BTreeSet<&String> = profiles.iter().collect();
     let (tell, told) = mpsc::channel();
     for &name in &names {
         let (name, client, tell) = (name.clone(), client.clone(), tell.clone());
         let one = move || {
-            let outcome = await_one(&name, &client, until);
             // Nobody listens any more once another profile has failed for good.
-            let _ = tell.send((name, outcome));
+            let tell = |news| drop(tell.send((name.clone(), news)));
+            let outcome = await_one(&name, &client, until, |why| tell(News::Waiting(why)));
+            tell(News::Over(outcome));
         };
-        if names.len() == 1 {
-            one();
-        } else {
-            // Without a thread the profile stays unheard of, which is dealt with below.
-            let _ = thread::Builder::new().spawn(one);
-        }
+        // Without a thread the profile stays unheard of, which is dealt with below.
+        let _ = thread::Builder::new().spawn(one);
     }
     drop(tell);
     let mut unusable = Vec::new();
     let mut unheard = names;
-    for (name, outcome) in told {
+    for (name, news) in told {
+        let outcome = match news {
+            News::Waiting(why) => {
+                complaint::line(err, Some(&name), &format!("waiting: {why}"));
+                continue;
+            }
+            News::Over(outcome) => outcome,
+        };
         unheard.remove(&name);
         if let Err(why) = outcome {
             let never = exit::is_final(&why.error);
@@ -111,13 +125,19 @@ fn await_all(
     unusable
 }
 
-/// Asks until there is a credential. `until` None: once.
-fn await_one(profile: &str, client: &Client, until: Option<BootTime>) -> Result<(), Unusable> {
+/// Asks until there is a credential. `until` None: once. `waiting` is told why it goes on, whenever that changes.
+fn await_one(
+    profile: &str,
+    client: &Client,
+    until: Option<BootTime>,
+    waiting: impl Fn(String),
+) -> Result<(), Unusable> {
     let query = TokenQuery {
         profile: profile.to_owned(),
         ..TokenQuery::default()
     };
     let mut refused: Option<ClientError> = None;
+    let mut said = None;
     loop {
         let left = until.map(|until| until.since(client.clock().now().boot));
         let error = match client.token(&query, left.unwrap_or(ONCE)) {
@@ -130,6 +150,11 @@ fn await_one(profile: &str, client: &Client, until: Option<BootTime>) -> Result<
         });
         if left <= LAST_MOMENT || exit::is_final(&error) {
             return Err(unusable(error, refused));
+        }
+        let why = error.to_string();
+        if said.as_ref() != Some(&why) {
+            waiting(why.clone());
+            said = Some(why);
         }
         if matches!(error, ClientError::Refused(_)) {
             refused = Some(error);

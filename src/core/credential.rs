@@ -93,7 +93,7 @@ pub struct Credential {
     pub fingerprint: Fingerprint,
     /// Grows with each replacement.
     pub generation: u64,
-    /// Its life counts from here: the moment before it was asked for.
+    /// Its life counts from here: the moment before it was asked for, on the wall clock as it was last set back.
     pub obtained: Stamp,
     /// From this moment on it is not served: end of life less the safety margin. None: it does not expire.
     pub expires: Option<BootTime>,

@@ -21,7 +21,7 @@ use self::draw::Draws;
 use super::credential::{Credential, Fingerprint, Issued, Lifetime};
 use super::failure::{Failure, FailureKind};
 use super::profile::Refresh;
-use super::time::{BootTime, Stamp};
+use super::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
 /// A lazy profile that nobody has asked for this long is no longer renewed. Shorter than most tokens live, so that a
 /// profile used once costs at most one renewal; long enough that a worker polling every few minutes never meets a cold one.
@@ -271,7 +271,10 @@ impl Lifecycle {
     pub fn handle(&mut self, now: Stamp, event: Event) -> Reaction {
         let mut publish = false;
         match event {
-            Event::Tick => publish = true,
+            Event::Tick => {
+                self.wall_set_back(now);
+                publish = true;
+            }
             Event::Asked { min_ttl } => {
                 self.note_asked(now.boot);
                 if self.wants_for(now, min_ttl) {
@@ -288,6 +291,8 @@ impl Lifecycle {
                 }
                 self.doing = None;
                 self.fetched(now, *issued, fingerprint);
+                // While it was on its way, too.
+                self.wall_set_back(now);
                 publish = true;
             }
             Event::Failed { attempt, failure } => {
@@ -384,6 +389,21 @@ impl Lifecycle {
         self.servable(now, min_ttl).is_none()
             && self.granted.is_none_or(|granted| min_ttl <= granted)
             && !self.repeating(now)
+    }
+
+    /// A wall clock that was set back bears witness from now on as it is now. Whoever drives this sends a tick when that
+    /// happens.
+    fn wall_set_back(&mut self, now: Stamp) {
+        if let Some(held) = &mut self.held
+            && now.wall_behind_since(held.credential.obtained) > STEP_BACK_NOTICED
+        {
+            let boot = held.credential.obtained.boot;
+            let wall = now.wall_of(boot);
+            held.credential = Arc::new(Credential {
+                obtained: Stamp { boot, wall },
+                ..Credential::clone(&held.credential)
+            });
+        }
     }
 
     /// Makes the next attempt due as soon as it is allowed.

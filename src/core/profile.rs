@@ -323,9 +323,9 @@ pub enum GrantType {
 pub struct Idp {
     /// Endpoint or issuer.
     pub endpoint: Endpoint,
-    /// `max_in_flight`: token requests at the same time, over all profiles of this issuer.
+    /// `max_in_flight`: token requests at the same time, over all profiles of this issuer; the smallest of theirs holds.
     pub max_in_flight: u32,
-    /// `max_per_second`: token requests per second, over all profiles of this issuer.
+    /// `max_per_second`: token requests per second, over all profiles of this issuer; the smallest of theirs holds.
     pub max_per_second: u32,
     /// `http`
     pub http: Http,

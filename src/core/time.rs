@@ -52,6 +52,11 @@ impl WallTime {
     }
 }
 
+/// A wall clock that has fallen behind the boot clock by more than this was set back. What happened earlier is then told by
+/// the clock as it is now; otherwise the time by which it was set back would hide as much of a later pause of the machine.
+/// A leap second is less than that.
+pub const STEP_BACK_NOTICED: Duration = Duration::from_secs(1);
+
 /// One moment on both clocks, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -68,6 +73,13 @@ impl Stamp {
         self.wall
             .since(earlier.wall)
             .saturating_sub(self.boot.since(earlier.boot))
+    }
+
+    /// How far the wall clock has fallen behind the boot clock since `earlier`: it was set back. Zero when it has not.
+    #[must_use]
+    pub fn wall_behind_since(&self, earlier: Stamp) -> Duration {
+        let even = earlier.wall.plus(self.boot.since(earlier.boot));
+        even.since(self.wall)
     }
 
     /// The wall-clock time of a moment on the boot clock, as seen from here.

@@ -1,9 +1,11 @@
 //! Reads bytes from files, systemd credentials and the environment, hashes them, and collects problems and warnings.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use rustix::fs::OFlags;
@@ -19,6 +21,31 @@ pub(super) const LONGEST_SECRET: u64 = 64 * 1024;
 
 /// Longest trust bundle, in bytes; the bundles of Linux distributions have about 250 KB.
 pub(super) const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
+
+/// What the files of one look had in them: profiles that share a file share one reading of it, and all see the same content,
+/// whatever happens to the file meanwhile.
+#[derive(Clone, Default)]
+pub(super) struct Sheets(Arc<Mutex<HashMap<(PathBuf, u64), Sheet>>>);
+
+/// Bytes and mode of a file, or why not.
+type Sheet = Result<(Zeroizing<Vec<u8>>, u32), String>;
+
+impl std::fmt::Debug for Sheets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[files]")
+    }
+}
+
+impl Sheets {
+    fn read(&self, path: &Path, most: u64) -> Sheet {
+        // Nothing is done with it that could panic half-way.
+        let mut sheets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sheets
+            .entry((path.to_owned(), most))
+            .or_insert_with(|| read(path, most))
+            .clone()
+    }
+}
 
 /// Reads everything of one profile.
 pub(super) struct Reader<'a> {
@@ -128,7 +155,11 @@ impl Reader<'_> {
         most: u64,
         secret: bool,
     ) -> Option<Zeroizing<Vec<u8>>> {
-        match read(path, most) {
+        let sheet = match &self.surroundings.sheets {
+            Some(sheets) => sheets.read(path, most),
+            None => read(path, most),
+        };
+        match sheet {
             Ok((bytes, mode)) => {
                 let in_credentials = self
                     .surroundings
@@ -205,7 +236,7 @@ fn digest_of(hash: Context) -> Digest {
 }
 
 /// Bytes and mode, or cause and cure.
-fn read(path: &Path, most: u64) -> Result<(Zeroizing<Vec<u8>>, u32), String> {
+fn read(path: &Path, most: u64) -> Sheet {
     // Not blocking: opening a pipe that nobody writes to would hang the daemon.
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = OpenOptions::new()

@@ -170,9 +170,7 @@ fn a_secret_that_everybody_can_read_is_a_warning_except_in_the_credentials_folde
     let material = token(path).unwrap();
     assert_eq!(material.warnings.len(), 1);
     assert!(material.warnings[0].contains("everybody"));
-    let surroundings = Surroundings {
-        credentials_directory: Some(folder.0.path().into()),
-    };
+    let surroundings = Surroundings::new(Some(folder.0.path().into()));
     let credential = |name: &str| {
         profile(Method::Static {
             token: SecretRef::Credential(name.into()),
@@ -466,4 +464,27 @@ fn a_ready_assertion_is_a_secret() {
         Some(AssertionMaterial::Ready(secret)) => assert_eq!(secret.expose(), "a.b.c"),
         other => panic!("{other:?}"),
     }
+}
+
+/// A thousand profiles that share a certificate must not read it a thousand times, and must all see the same one. Broken by
+/// `Reader::file` that does not look at `sheets`.
+#[test]
+fn one_look_reads_a_file_once_and_the_next_look_reads_it_again() {
+    let folder = Folder::new();
+    let path = folder.write("token", "first");
+    let shared = profile(Method::Static {
+        token: SecretRef::File(path),
+    });
+    let all = Surroundings::default();
+    let seen = |look: &Surroundings| {
+        let material = read(&shared, look, NOW).unwrap();
+        material.secret.unwrap().expose().to_owned()
+    };
+    let look = all.for_one_look();
+    assert_eq!(seen(&look), "first");
+    folder.write("token", "second");
+    assert_eq!(seen(&look), "first", "as everybody else in this look");
+    assert_eq!(seen(&all.for_one_look()), "second");
+    assert_eq!(seen(&all), "second");
+    assert!(!format!("{look:?}").contains("first"));
 }

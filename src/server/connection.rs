@@ -40,9 +40,10 @@ const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
 /// left is given back.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 
-/// Accepts until told to stop, then drains.
+/// Accepts until told to stop, then drains. A new listener takes the place of the one before, to which no name leads.
 pub async fn accept(
-    listener: UnixListener,
+    mut listener: UnixListener,
+    mut listeners: mpsc::Receiver<UnixListener>,
     desk: &Arc<Desk>,
     limits: &Limits,
     mut shutdown: watch::Receiver<bool>,
@@ -66,6 +67,10 @@ pub async fn accept(
                     continue;
                 }
             },
+            Some(next) = listeners.recv() => {
+                listener = next;
+                continue;
+            }
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         let caller = match callers.of(&stream) {

@@ -165,17 +165,21 @@ impl Desk {
         profile: &str,
         fingerprint: &str,
     ) -> Result<Reported, Denial> {
-        let (_, seat) = self.seat(caller, profile)?;
-        let fingerprint = Fingerprint::parse(fingerprint).ok_or_else(|| {
-            Denial::bad_request(
-                "`fingerprint` is not one of tokend's: send the field of the credential as it is",
-            )
-        })?;
-        self.admit(caller)?;
-        self.broker
-            .report(&seat, fingerprint)
-            .await
-            .map_err(|why| Denial::of(profile, why))
+        let mut reported = Err(NoAnswer::Gone);
+        for _ in 0..SUCCESSORS {
+            let (_, seat) = self.seat(caller, profile)?;
+            let fingerprint = Fingerprint::parse(fingerprint).ok_or_else(|| {
+                Denial::bad_request(
+                    "`fingerprint` is not one of tokend's: send the field of the credential as it is",
+                )
+            })?;
+            self.admit(caller)?;
+            reported = self.broker.report(&seat, fingerprint).await;
+            if !matches!(reported, Err(NoAnswer::Gone)) {
+                break;
+            }
+        }
+        reported.map_err(|why| Denial::of(profile, why))
     }
 
     /// The slot to watch; watching wakes a sleeping profile.

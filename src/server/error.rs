@@ -12,14 +12,12 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::broker::NoAnswer;
 use crate::core::lifecycle::{Refusal, RefusalKind};
+use crate::proto::{DOMAIN, INVALID_REQUEST};
 
 /// Text of a caller's, no longer than any name that could be meant: it goes into headers and logs.
 pub fn shortened(text: &str) -> String {
     text.chars().take(128).collect()
 }
-
-/// The domain of every reason.
-const DOMAIN: &str = "tokend";
 
 /// Why there is no answer, in words for the caller.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +63,7 @@ impl Denial {
 
     /// The request itself is wrong.
     pub fn bad_request(message: impl Into<String>) -> Denial {
-        Denial::new(Code::InvalidArgument, "INVALID_REQUEST", message.into())
+        Denial::new(Code::InvalidArgument, INVALID_REQUEST, message.into())
     }
 
     /// The caller's own deadline has passed.
@@ -89,7 +87,17 @@ impl Denial {
         .after(Some(Duration::from_secs(1)))
     }
 
-    /// The daemon ends and nobody can wait any longer; its successor may have a credential.
+    /// The profile is there, but each time that it was asked, something else had just taken its place.
+    pub fn replaced(profile: &str) -> Denial {
+        Denial::new(
+            Code::Unavailable,
+            "UPSTREAM_UNAVAILABLE",
+            format!("profile {profile}: it is being replaced by another definition or other material: ask again"),
+        )
+        .after(Some(Duration::from_secs(1)))
+    }
+
+    /// The daemon ends, and what is not there yet does not come any more; its successor may have a credential.
     pub fn stopping() -> Denial {
         Denial::new(
             Code::Unavailable,
@@ -131,7 +139,8 @@ impl Denial {
     /// What the broker said.
     pub fn of(profile: &str, no_answer: NoAnswer) -> Denial {
         match no_answer {
-            NoAnswer::Gone => Denial::not_found(profile),
+            NoAnswer::Gone => Denial::replaced(profile),
+            NoAnswer::Stopped => Denial::stopping(),
             NoAnswer::TooManyVariants => Denial::new(
                 Code::ResourceExhausted,
                 "CALLER_RATE_LIMITED",
@@ -241,5 +250,21 @@ impl IntoResponse for Denial {
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Broken by the mapping of either to NOT_FOUND: whoever asks would take the profile for removed and give up.
+    #[test]
+    fn what_will_be_back_is_unavailable_and_not_missing() {
+        for passing in [NoAnswer::Gone, NoAnswer::Stopped] {
+            let denial = Denial::of("p", passing);
+            assert_eq!(denial.code, Code::Unavailable);
+            assert_eq!(denial.reason(), "UPSTREAM_UNAVAILABLE");
+            assert!(denial.retry_after().is_some());
+        }
     }
 }

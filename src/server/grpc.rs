@@ -261,16 +261,18 @@ impl Watcher {
             drop(registry);
             let view = self.views.borrow_and_update().clone();
             if view.closed && permitted {
-                // Another definition or other material has taken the profile's place: go on with that.
-                if let Ok(successor) = self.desk.slot(&self.caller, &self.wanted).await
-                    && !successor.view().closed
-                {
-                    self.views = successor.watch();
-                    self.slot = successor;
-                    continue;
+                // Another definition or other material has taken the profile's place: go on with that, or with what has taken
+                // its place meanwhile.
+                match self.desk.slot(&self.caller, &self.wanted).await {
+                    Ok(successor) => {
+                        self.views = successor.watch();
+                        self.slot = successor;
+                        continue;
+                    }
+                    Err(denial) => return (Err(denial.into()), None),
                 }
             }
-            if view.closed || !permitted {
+            if !permitted {
                 return (Err(Denial::not_found(profile).into()), None);
             }
             let event = match (view.servable(now, Duration::ZERO), &view.refusal) {

@@ -108,6 +108,28 @@ impl Bound {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// What is there under its name now.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        match identity(&self.path) {
+            Ok(found) if found == self.identity => Whose::Ours,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Whose::Nobodys,
+            // Whatever cannot be looked at is not ours to touch.
+            Ok(_) | Err(_) => Whose::Others,
+        }
+    }
+}
+
+/// What is there under a socket's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Our socket.
+    Ours,
+    /// Nothing.
+    Nobodys,
+    /// Something else.
+    Others,
 }
 
 impl Drop for Bound {
@@ -144,7 +166,7 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
     occupied(&path, &address)?;
     clear(&folder);
     let socket = socket().map_err(system("make a socket for", &path))?;
-    let new = bind_new(&socket, &folder).map_err(system("bind", &path))?;
+    let new = bind_new(&socket, &folder, &path).map_err(system("bind", &path))?;
     let finish = || {
         if group.is_some() {
             std::os::unix::fs::chown(&new, None, group)
@@ -176,12 +198,16 @@ fn socket() -> io::Result<OwnedFd> {
 }
 
 /// Binds to a name in the folder that nobody can have foreseen and taken.
-fn bind_new(socket: &OwnedFd, folder: &Path) -> io::Result<PathBuf> {
+fn bind_new(socket: &OwnedFd, folder: &Path, path: &Path) -> io::Result<PathBuf> {
     // Shorter where only short names fit; the socket's own name, which fits, has at least one byte.
     let room = LONGEST.saturating_sub(folder.join("x").as_os_str().len() - 1);
     for _ in 0..ATTEMPTS {
         let name = random_name()?;
         let new = folder.join(&name[name.len().saturating_sub(room)..]);
+        // Where there is room for one letter only, it may be the very name that it is to have in the end.
+        if new == path {
+            continue;
+        }
         let address = SocketAddrUnix::new(&new)?;
         match rustix::net::bind(socket, &address) {
             Ok(()) => return Ok(new),

@@ -391,6 +391,7 @@ fn issuer_of(url: &str) -> Fault {
     Fault::wrong_issuer(url)
 }
 
+/// Broken by `failed` without `earliest.max(now + pause)`.
 #[test]
 fn trap_9_failures_are_not_repeated_in_a_hot_loop() {
     let (issuer, place, config) = idp::one("");
@@ -409,6 +410,7 @@ fn trap_9_failures_are_not_repeated_in_a_hot_loop() {
     assert!(calls > 20 && asked <= 3, "{calls} calls, {asked} requests");
 }
 
+/// Broken by `probe_pause` without the second opinion.
 #[test]
 fn trap_14_a_refusal_while_the_identity_provider_starts_costs_seconds_only() {
     let (issuer, place, config) = idp::one(LAZY);

@@ -229,6 +229,7 @@ fn a_min_ttl_that_is_just_missed_does_not_cost_one_token_after_the_other() {
     assert!(grpc.token("it").is_ok());
 }
 
+/// Broken by `life_for` that gives the profile's own life to every variant.
 #[test]
 fn trap_25_other_scopes_and_audiences_are_other_tokens_and_only_those_allowed() {
     let (issuer, place, config) = idp::one(&format!(
@@ -299,6 +300,7 @@ fn trap_25_other_scopes_and_audiences_are_other_tokens_and_only_those_allowed() 
     assert_eq!(issuer.count("/token"), 4);
 }
 
+/// Broken by `rejected` that does not look at `held.rejected`.
 #[test]
 fn trap_13_a_rejected_token_is_replaced_once_however_many_report_it() {
     let (issuer, place, config) = idp::one("");

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokend::dev::faults::{Fault, Times};
+use tokend::dev::faults::{Fault, Target, Times};
 use tokend::dev::issuer::Settings;
 use tokend::dev::issuer::client::Client;
 use tokend::proto::credential_service_client::CredentialServiceClient;
@@ -68,19 +68,19 @@ fn promises_1_and_2_down_for_three_lifetimes_served_to_the_true_end_and_back_wit
         "served for {served_until:?} of {said:?}"
     );
     assert!(stale, "the failed renewal was not told");
-    let step = refused
-        .expect("refused in the end")
-        .retry_after
-        .expect("told");
+    assert!(refused.is_some(), "refused in the end");
     idp::up(&issuer);
     let back = Instant::now();
-    eventually(step + PATIENCE, || grpc.token("it").ok());
-    // The step that was told, or the next one if that attempt began just before; and one request.
-    assert!(
-        back.elapsed() < step.max(Duration::from_secs(16)) + Duration::from_secs(2),
-        "{:?} after its return, {step:?} was told",
-        back.elapsed()
-    );
+    // Who asks now is told the rest of the step, at the end of which somebody is there again.
+    if let Err(why) = grpc.token("it") {
+        let step = why.retry_after.expect("told");
+        eventually(step + PATIENCE, || grpc.token("it").ok());
+        assert!(
+            back.elapsed() < step + Duration::from_secs(1),
+            "{:?} after its return, {step:?} was told",
+            back.elapsed()
+        );
+    }
 }
 
 #[test]
@@ -112,6 +112,7 @@ fn a_429_is_obeyed_to_the_second() {
     );
 }
 
+/// Broken by `material_changed` that keeps `earliest`: the repaired secret would wait for the probe, minutes away.
 #[test]
 fn trap_14_a_repaired_secret_re_arms_a_refused_profile_at_once() {
     let (issuer, place, config) = short_lived(300);
@@ -290,6 +291,7 @@ fn report(daemon: &Daemon, fingerprint: &str) -> serde_json::Value {
     answer.body
 }
 
+/// Broken by `rejected` that does not look at the fingerprint.
 #[test]
 fn trap_13_a_thousand_reports_of_one_credential_cost_one_request() {
     let (issuer, place, config) = short_lived(300);
@@ -312,4 +314,82 @@ fn trap_13_a_thousand_reports_of_one_credential_cost_one_request() {
         replaced < 1000,
         "the first reports came before the replacement"
     );
+}
+
+/// Broken by a second `send` after an error: whether the first request was carried out, nobody knows, and a grant that is used
+/// up by it would be used twice.
+#[test]
+fn trap_27_what_may_have_been_carried_out_is_not_sent_again_by_the_transport() {
+    let (issuer, place, config) = short_lived(300);
+    let daemon = place.serve(&config);
+    let first = daemon.grpc().token("it").expect("a token").credential;
+    // On the connection that is open already, after the request was read.
+    issuer.script(Fault::CloseConnection, Times::Next(1));
+    report(&daemon, &first.fingerprint);
+    eventually(PATIENCE, || {
+        daemon
+            .grpc()
+            .token("it")
+            .ok()
+            .filter(|token| token.credential.fingerprint != first.fingerprint)
+    });
+    let requests = issuer.requests();
+    let [_, lost, again] = requests.as_slice() else {
+        panic!("{} requests", requests.len())
+    };
+    let pause = again.arrived.boot.since(lost.arrived.boot);
+    assert!(
+        pause >= Duration::from_secs(1),
+        "the lifecycle's next attempt, not the transport's: {pause:?}"
+    );
+}
+
+/// Broken by a `deadline` of one `http.timeout`: discovery and token request, each within its own, would never end well.
+#[test]
+fn trap_28_one_deadline_has_room_for_every_timeout_inside() {
+    let (issuer, place, config) = short_lived(300);
+    // The timeout of each is a second.
+    issuer.script_for(
+        Target::Path("/.well-known/openid-configuration".into()),
+        Fault::SlowHeaders(Duration::from_millis(700)),
+        Times::Always,
+    );
+    issuer.script(
+        Fault::SlowHeaders(Duration::from_millis(700)),
+        Times::Always,
+    );
+    let daemon = place.serve(&config);
+    let asked = Instant::now();
+    let token = daemon.grpc().token("it");
+    assert!(token.is_ok(), "{:?}", token.err());
+    assert!(
+        asked.elapsed() > Duration::from_millis(1200),
+        "both were slow"
+    );
+    assert_eq!(issuer.count("/token"), 1, "and the first attempt did it");
+}
+
+/// Broken by a stream with a queue: it would bring what is long replaced, one after the other.
+#[test]
+fn a_reader_that_falls_behind_gets_the_newest() {
+    let (_issuer, place, config) = short_lived(4);
+    let quick = "refresh = { at = 0.1, jitter = 0.0, min_interval = \"100ms\" }\n";
+    let daemon = place.serve(&(config + quick));
+    daemon.grpc().token("it").expect("a token");
+    // So little room on the way that the next message does not fit before the one before has been read.
+    let mut stream = watch(&daemon.grpc_with_window(64), "it");
+    let first = credential(next(&mut stream).expect("the current one"));
+    let newest = || daemon.grpc().token("it").map(|token| token.credential);
+    // Not read for ten generations.
+    let long_after = eventually(PATIENCE, || {
+        newest()
+            .ok()
+            .filter(|token| token.generation >= first.generation + 10)
+    });
+    let mut seen = Vec::new();
+    while seen.last() < Some(&long_after.generation) {
+        seen.push(credential(next(&mut stream).expect("it goes on")).generation);
+    }
+    // Two were on their way already: one in the connection, one in the stream. What comes next is the newest.
+    assert!(seen.len() <= 3, "{seen:?} after {}", first.generation);
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::harness::{Daemon, PATIENCE, Place, eventually};
+use crate::harness::{Daemon, PATIENCE, Place, block, eventually};
 
 const NONE: &str = "[profiles.a]\nmethod = \"none\"\n";
 
@@ -197,4 +197,37 @@ fn trap_33_memory_of_callers_who_have_left_is_given_back() {
     eventually(PATIENCE, || {
         (resident(&daemon) < before + (with_many - before) / 4).then_some(())
     });
+}
+
+/// Was INTERNAL. Broken by `Codec` with tonic's own decoder.
+#[test]
+fn a_message_that_cannot_be_read_is_the_callers_mistake() {
+    use tokend::proto::{GetStatusResponse, GetTokenResponse};
+
+    async fn send<T: prost::Message + std::fmt::Debug + Default + 'static>(
+        channel: tonic::transport::Channel,
+        path: &'static str,
+    ) -> tonic::Status {
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.expect("connected");
+        let codec = tonic_prost::ProstCodec::<i64, T>::default();
+        // A number where the first field is text.
+        let answer = client.unary(tonic::Request::new(7), path.parse().expect("path"), codec);
+        answer.await.expect_err("refused")
+    }
+    let daemon = with("");
+    let grpc = daemon.grpc();
+    let token = "/tokend.v1.CredentialService/GetToken";
+    let status = "/tokend.v1.AdminService/GetStatus";
+    for status in [
+        block(send::<GetTokenResponse>(grpc.channel.clone(), token)),
+        block(send::<GetStatusResponse>(grpc.channel.clone(), status)),
+    ] {
+        let why = grpc.refusal(&status);
+        assert_eq!(
+            (why.code.as_str(), why.reason.as_str()),
+            ("INVALID_ARGUMENT", "INVALID_REQUEST"),
+            "{why:?}"
+        );
+    }
 }

@@ -17,5 +17,6 @@ mod limits;
 mod metrics;
 mod reload;
 mod rotation;
+mod rotation_under_load;
 mod serving;
 mod socket;

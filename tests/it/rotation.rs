@@ -223,14 +223,11 @@ fn a_secret_that_the_identity_provider_rejects_replaces_nothing() {
         tokend::core::secret::Secret::new("the-next-one".into()),
     );
     daemon.place.secret("it.secret", "the-next-one");
-    let newest = eventually(PATIENCE, || {
-        let token = daemon
-            .grpc()
-            .token("it")
-            .expect("served all the time")
-            .credential;
-        (!warnings(&daemon).contains("not in force")).then_some(token)
+    eventually(PATIENCE, || {
+        daemon.grpc().token("it").expect("served all the time");
+        (!warnings(&daemon).contains("not in force")).then_some(())
     });
+    let newest = daemon.grpc().token("it").expect("served").credential;
     assert!(newest.generation > later.generation);
 }
 
@@ -254,6 +251,7 @@ fn new_material_waits_for_an_identity_provider_that_is_down_and_takes_over_when_
     eventually(PATIENCE * 2, || daemon.grpc().token("it").ok());
 }
 
+/// Broken by `same_identity` that does not look at `client_id`.
 #[test]
 fn trap_25_another_client_under_the_same_name_never_shares_a_token() {
     if !is_root() {

@@ -295,6 +295,7 @@ fn two_hundred_first_callers_cost_one_token_request() {
     assert_eq!(issuer.count("/.well-known/openid-configuration"), 1);
 }
 
+/// Broken by `failed` that sets `earliest` to `BootTime::NEVER`.
 #[test]
 fn trap_34_an_identity_provider_that_comes_later_is_found_without_a_restart() {
     let (issuer, place, mut config) = idp::one("");

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 
 use rustix::process::Signal;
 
-use crate::harness::{Daemon, Place, exists, run};
+use crate::harness::{Daemon, PATIENCE, Place, eventually, exists, run};
 
 const CONFIG: &str = "[profiles.p]\nmethod = \"none\"\n";
 
@@ -134,4 +134,62 @@ fn a_place_that_cannot_be_trusted_is_refused_with_its_cure() {
     let ran = place.run(&["serve"]);
     assert_eq!(ran.code, Some(78), "{}", ran.err);
     assert!(ran.err.contains("no-such-group-here"), "{}", ran.err);
+}
+
+/// Broken by a daemon that never looks at its name again: it would serve a socket that nobody finds.
+#[test]
+fn a_socket_that_somebody_removed_is_made_again() {
+    let daemon = Daemon::start(CONFIG);
+    let before = daemon.grpc();
+    let mode = || {
+        fs::symlink_metadata(daemon.socket())
+            .map(|found| found.mode() & 0o7777)
+            .ok()
+    };
+    let was = mode();
+    fs::remove_file(daemon.socket()).expect("removed");
+    eventually(PATIENCE, || {
+        crate::harness::ask::is_up(&daemon.socket()).then_some(())
+    });
+    assert_eq!(mode(), was);
+    assert!(daemon.grpc().token("p").is_ok());
+    assert!(before.token("p").is_ok(), "an open connection lives on");
+    assert!(daemon.log().contains("somebody had removed the socket"));
+}
+
+/// Somebody else's is left alone, and said aloud and in the status. Broken by `look` that takes everything for missing.
+#[test]
+fn a_socket_that_somebody_replaced_is_reported_and_made_again_when_the_name_is_free() {
+    let mut daemon = Daemon::start(CONFIG);
+    let inside = daemon.grpc();
+    let status = |inside: &crate::harness::ask::Grpc| {
+        let mut client =
+            tokend::proto::admin_service_client::AdminServiceClient::new(inside.channel.clone());
+        let request = tokend::proto::GetStatusRequest::default();
+        let answer = crate::harness::block(async move { client.get_status(request).await });
+        answer.expect("a status").into_inner().warnings
+    };
+    let elsewhere = daemon.place.path("other.sock");
+    let other = UnixListener::bind(&elsewhere).expect("bound");
+    fs::rename(&elsewhere, daemon.socket()).expect("in its place");
+    eventually(PATIENCE, || {
+        daemon
+            .log()
+            .contains("not this daemon's socket")
+            .then_some(())
+    });
+    eventually(PATIENCE, || {
+        status(&inside)
+            .iter()
+            .any(|line| line.contains("not this daemon's socket"))
+            .then_some(())
+    });
+    drop(other);
+    fs::remove_file(daemon.socket()).expect("the other's");
+    eventually(PATIENCE, || {
+        crate::harness::ask::is_up(&daemon.socket()).then_some(())
+    });
+    eventually(PATIENCE, || status(&inside).is_empty().then_some(()));
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(!exists(&daemon.socket()), "the new one is removed too");
 }

@@ -48,11 +48,28 @@ fn it_asks_again_after_every_error_that_may_pass() {
         4 => Reply::Bytes(b"nonsense\r\n".to_vec()),
         _ => json(200, TOKEN),
     });
+    assert_eq!(wait(&["a", "--timeout", "30s"], to(&fake)).0, exit::DONE);
+    assert_eq!(fake.requests().len(), 6);
+}
+
+#[test]
+fn it_says_what_it_waits_for_whenever_that_changes() {
+    let fake = Fake::new(|number, _| match number {
+        0..3 => soon("UNAVAILABLE"),
+        3..6 => soon("FAILED_PRECONDITION"),
+        6 => soon("UNAVAILABLE"),
+        _ => json(200, TOKEN),
+    });
     assert_eq!(
         wait(&["a", "--timeout", "30s"], to(&fake)),
-        (exit::DONE, String::new())
+        (
+            exit::DONE,
+            "tokend: a: waiting: not yet (UNAVAILABLE)\n\
+             tokend: a: waiting: not yet (FAILED_PRECONDITION)\n\
+             tokend: a: waiting: not yet (UNAVAILABLE)\n"
+                .to_owned()
+        )
     );
-    assert_eq!(fake.requests().len(), 6);
 }
 
 #[test]
@@ -89,10 +106,13 @@ fn a_daemon_that_starts_meanwhile_is_found() {
         Fake::at(socket, dir, |_, _| json(200, TOKEN))
     });
     let client = Client::new(client.socket().to_owned(), watched);
-    assert_eq!(
-        wait(&["a", "--timeout", "30s"], Ok(client)),
-        (exit::DONE, String::new())
+    let (code, err) = wait(&["a", "--timeout", "30s"], Ok(client));
+    assert_eq!(code, exit::DONE);
+    assert!(
+        err.starts_with("tokend: a: waiting: daemon not reachable"),
+        "{err}"
     );
+    assert_eq!(err.lines().count(), 1, "once: {err}");
     drop(late.join().unwrap());
 }
 
@@ -130,7 +150,10 @@ fn when_time_is_up_the_last_no_is_told_rather_than_our_own_deadline() {
         let (fake, client) = until_question(2, code);
         let (exit, err) = wait(&["a", "--timeout", "30s"], Ok(client));
         assert_eq!(exit, expected, "{code}");
-        assert!(err.starts_with("tokend: a: not yet ("), "{err}");
+        let no = format!("not yet ({code})");
+        let (waiting, end) = err.split_once('\n').expect("lines");
+        assert_eq!(waiting, format!("tokend: a: waiting: {no}"));
+        assert!(end.starts_with(&format!("tokend: a: {no}\n")), "{err}");
         assert_eq!(fake.requests().len(), 3);
     }
     let (_fake, client) = until_question(0, "");

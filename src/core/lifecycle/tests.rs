@@ -317,7 +317,6 @@ fn min_ttl_within_the_minimum_interval_waits_for_the_next_attempt() {
     assert!(life.tick(at(10.0)).is_some());
 }
 
-/// Broken by `Credential::ttl` measured on the wall clock.
 #[test]
 fn min_ttl_that_the_way_eats_up_is_refused_and_not_fetched_for_ever() {
     let mut life = Life::new(Refresh::default());
@@ -340,6 +339,7 @@ fn min_ttl_that_the_way_eats_up_is_refused_and_not_fetched_for_ever() {
     assert_eq!(life.served(at(1.1), 95 * SECOND).as_deref(), Some("two"));
 }
 
+/// Broken by `Credential::ttl` measured on the wall clock.
 #[test]
 fn trap_18_a_wall_clock_step_back_changes_nothing() {
     let mut life = Life::with_one(Refresh::default());

@@ -193,6 +193,7 @@ mod tests {
         }
     }
 
+    /// Broken by `exp` measured on our own clock where there is a `Date`.
     #[test]
     fn trap_18_exp_is_measured_on_the_issuers_clock() {
         // The issuer is a day ahead of us, or we are a day behind: no matter.
@@ -214,6 +215,7 @@ mod tests {
         assert_eq!(of(facts(5, None), date), Err(NoLife::Expired));
     }
 
+    /// Broken by a `Date` that is believed however far it is off.
     #[test]
     fn trap_18_a_date_that_cannot_be_right_makes_no_token_immortal() {
         let of = |exp, date| lifetime(None, Some(&facts(exp, None)), Some(date), ASKED);

@@ -260,12 +260,21 @@ impl Daemon {
 
     /// A new connection, of this user's if there is one named.
     pub fn grpc_as(&self, who: Option<&Who>) -> Grpc {
+        self.grpc_over(who, Endpoint::from_static("http://localhost"))
+    }
+
+    /// A new connection whose streams have room for so many bytes that nobody has read.
+    pub fn grpc_with_window(&self, bytes: u32) -> Grpc {
+        let endpoint = Endpoint::from_static("http://localhost").initial_stream_window_size(bytes);
+        self.grpc_over(None, endpoint)
+    }
+
+    fn grpc_over(&self, who: Option<&Who>, endpoint: Endpoint) -> Grpc {
         let (socket, who) = (self.socket(), who.cloned());
         let connector = tower::service_fn(move |_| {
             let stream = connect_async(socket.clone(), who.clone());
             async move { stream.await.map(TokioIo::new) }
         });
-        let endpoint = Endpoint::from_static("http://localhost");
         let channel = endpoint.connect_with_connector(connector);
         Grpc {
             channel: block(channel).expect("connected"),

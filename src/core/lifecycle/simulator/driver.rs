@@ -16,6 +16,8 @@ const DEADLINE: Nanos = 20 * SECOND;
 
 /// As in the broker: all lifecycles get a tick when the wall clock has run ahead by this much…
 const DRIFT_NOTICED: i128 = 5 * SECOND as i128;
+/// …or was set back by more than this…
+const STEP_BACK_NOTICED: i128 = SECOND as i128;
 /// …which it looks at this often.
 const LONGEST_SLEEP: Nanos = 10 * SECOND;
 
@@ -265,15 +267,13 @@ impl Driver {
         let now = self.clocks.now();
         let boot = i128::from(now.boot) - i128::from(self.drift_from.boot);
         let wall = i128::from(now.wall) - i128::from(self.drift_from.wall);
-        if wall - boot > DRIFT_NOTICED {
+        if wall - boot > DRIFT_NOTICED || boot - wall > STEP_BACK_NOTICED {
             let late = if self.dice.permille(500) {
                 0
             } else {
                 self.dice.below(LONGEST_SLEEP)
             };
             self.drift_tick.get_or_insert(now.truth + late);
-        } else if wall < 0 {
-            self.drift_from = now;
         }
     }
 

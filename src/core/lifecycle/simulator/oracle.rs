@@ -115,6 +115,7 @@ impl Oracle {
         self.fetch = None;
         let kind = match input {
             Input::Tick => {
+                self.books.wall_set_back(now);
                 self.handle(now, Event::Tick)?;
                 Kind::Tick
             }
@@ -225,6 +226,9 @@ impl Oracle {
         let outcome = self
             .books
             .granted(now, &self.rules, attempt, token, asked, said);
+        if let Outcome::Accepted(_) = outcome {
+            self.books.wall_set_back(now);
+        }
         let event = Event::Fetched {
             attempt,
             fingerprint: fingerprint(token),

@@ -71,6 +71,7 @@ fn changed_material_costs_a_sleeping_profile_nothing_that_works() {
 }
 
 /// Callers whose `min_ttl` the repeated token did not meet caused a request per minimum interval.
+/// Broken by `wants_for` without `repeating`.
 #[test]
 fn trap_16_callers_cannot_make_an_issuer_repeat_itself() {
     let mut life = Life::with_one(Refresh::default());
@@ -94,6 +95,7 @@ fn trap_16_callers_cannot_make_an_issuer_repeat_itself() {
 }
 
 /// After a repetition whose end was near, the next attempt was planned for after that end.
+/// Broken by `due_after_repeat` without `min(expires)`.
 #[test]
 fn trap_16_the_last_repetition_leaves_no_gap() {
     let rules = Refresh {
@@ -106,8 +108,61 @@ fn trap_16_the_last_repetition_leaves_no_gap() {
     assert_eq!(life.machine.due(at(89.0)), Some(at(93.5).boot));
 }
 
+/// A wall clock that was set back by an hour hid a pause of the machine of up to an hour: an expired token was served.
+/// Broken by `Event::Tick` without `wall_set_back`.
+#[test]
+fn trap_18_a_step_back_hides_no_later_pause() {
+    let mut life = Life::with_one(Refresh::default());
+    let set_back = |now: Stamp| Stamp {
+        wall: WallTime(now.wall.0 - Duration::from_secs(3600)),
+        ..now
+    };
+    assert_eq!(life.tick(set_back(at(10.0))), None, "harmless by itself");
+    assert!(life.served(set_back(at(10.0)), Duration::ZERO).is_some());
+    let now = paused(set_back(at(11.0)), 90 * SECOND);
+    assert_eq!(life.served(now, Duration::ZERO), None, "doubted");
+    let attempt = life.ask(now, Duration::ZERO).expect("renewal");
+    life.fail(attempt, now, Failure::transient("down"));
+    assert_eq!(
+        life.served(now, Duration::ZERO),
+        None,
+        "101 s of 95, and no renewal"
+    );
+}
+
+/// The same, when the clock was set back while the token was on its way. Broken by `Event::Fetched` without `wall_set_back`.
+#[test]
+fn trap_18_a_step_back_during_an_attempt_hides_no_later_pause() {
+    let mut life = Life::new(Refresh::default());
+    let attempt = life.tick(at(0.0)).expect("eager");
+    let set_back = |now: Stamp| Stamp {
+        wall: WallTime(now.wall.0 - Duration::from_secs(3600)),
+        ..now
+    };
+    life.succeed(attempt, at(0.0), set_back(at(1.0)), "one", 100);
+    let now = set_back(at(2.0));
+    assert!(life.served(now, Duration::ZERO).is_some());
+    assert_eq!(life.served(paused(now, 90 * SECOND), Duration::ZERO), None);
+}
+
+/// A step back ends a doubt that a step forward has caused: a clock that was set wrong and then right costs nothing for long.
+/// Broken by `servable` that gives nothing where `doubt_tried`.
+#[test]
+fn trap_18_a_step_forward_that_is_taken_back_is_forgotten() {
+    let mut life = Life::with_one(Refresh::default());
+    let wrong = paused(at(10.0), Duration::from_secs(3600));
+    let attempt = life.tick(wrong).expect("doubted");
+    life.fail(attempt, wrong, Failure::transient("down"));
+    assert_eq!(life.served(wrong, Duration::ZERO), None);
+    assert_eq!(
+        life.served(at(11.0), Duration::ZERO).as_deref(),
+        Some("one")
+    );
+}
+
 /// A repetition counted as a new statement: the boot clock that had stood still was believed again, and a token that an
 /// issuer handed out of its cache was served for as long as the machine had been paused.
+/// Broken by `fetched` that takes `asked_at` of a repetition.
 #[test]
 fn trap_17_a_cached_answer_does_not_set_a_stopped_clock_right() {
     let mut life = Life::with_one(Refresh::default());
@@ -123,6 +178,7 @@ fn trap_17_a_cached_answer_does_not_set_a_stopped_clock_right() {
 }
 
 /// An issuer that counts down has looked at its clock: then it was ours that was set.
+/// Broken by `counted_down_to` that says no.
 #[test]
 fn trap_18_an_issuer_that_counts_down_is_believed() {
     let mut life = Life::with_one(Refresh::default());
@@ -134,6 +190,7 @@ fn trap_18_an_issuer_that_counts_down_is_believed() {
 }
 
 /// In doubt, `min_ttl` was measured on the clock that had stood still.
+/// Broken by `lives_by_wall` that does not look at `min_ttl`.
 #[test]
 fn trap_17_min_ttl_is_met_on_the_wall_clock_too() {
     let mut life = Life::with_one(Refresh::default());
@@ -162,6 +219,7 @@ fn a_caller_is_refused_when_the_answer_comes_too_late_for_its_min_ttl() {
 }
 
 /// Found by reading. A lazy profile whose last attempt had failed stayed in back-off for ever: unhealthy, and in the way of other variants.
+/// Broken by `state` without its arm for `idle`.
 #[test]
 fn trap_19_a_lazy_profile_falls_asleep_after_failures_too() {
     let mut life = Life::new(lazy());

@@ -95,6 +95,7 @@ async fn rfc_8414s_place_is_the_second_choice() {
     assert!(message.contains("no discovery document at"), "{message}");
 }
 
+/// Broken by `look` that takes a document without its members for a foreign one.
 #[tokio::test]
 async fn trap_14_an_issuer_that_is_starting_is_no_permanent_failure() {
     for body in [
@@ -116,6 +117,7 @@ async fn trap_14_an_issuer_that_is_starting_is_no_permanent_failure() {
     }
 }
 
+/// Broken by `document` that returns the last failure whenever there is one.
 #[tokio::test]
 async fn trap_34_discovery_that_failed_is_done_again() {
     let up = Arc::new(AtomicBool::new(false));
@@ -211,6 +213,7 @@ async fn a_token_endpoint_that_moved_is_found_again() {
     assert_eq!(looks.load(Ordering::Relaxed), 2);
 }
 
+/// Broken by `document` that looks again although somebody has just failed.
 #[tokio::test]
 async fn trap_11_many_at_once_look_once_and_share_a_failure() {
     for status in [200, 500] {

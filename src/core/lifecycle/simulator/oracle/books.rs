@@ -131,6 +131,17 @@ impl Books {
         }
     }
 
+    /// A tick came. Whatever the wall clock was set back by until then hides no pause that comes later.
+    pub fn wall_set_back(&mut self, now: Moment) {
+        if let Some((asked, _)) = self.held.as_mut().and_then(|held| held.statement.as_mut()) {
+            let even = asked.wall + (now.boot - asked.boot);
+            let behind = even.saturating_sub(now.wall);
+            if behind > SECOND {
+                asked.wall -= behind;
+            }
+        }
+    }
+
     /// Whether it is the one that is held.
     pub fn reported(&mut self, now: Moment, token: u64) -> bool {
         let Some(held) = self.held.as_mut().filter(|held| held.token == token) else {

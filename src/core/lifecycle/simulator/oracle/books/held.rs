@@ -59,8 +59,9 @@ fn elapsed(from: Moment, to: Moment) -> (i128, i128) {
 }
 
 /// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as long as the boot clock
+/// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as long as the boot clock
 /// counts. A pause that the wall clock shows counts fully once it is beyond what is tolerated; one that the wall clock
-/// hides, because it was set back as well, cannot be seen by anybody.
+/// hides, because it was set back before anybody looked, cannot be seen.
 pub fn tolerated(asked: Moment, now: Moment) -> Nanos {
     let (boot, wall) = elapsed(asked, now);
     let truth = i128::from(now.truth - asked.truth);

@@ -1,0 +1,261 @@
+//! Many at once: cancellation, order, fairness between profiles of one identity provider, and its budget.
+
+use std::collections::HashSet;
+
+use super::*;
+
+const PROFILES: usize = 1000;
+
+/// Profiles of one identity provider, each with a scripted provider of its own that writes down when it was its turn.
+struct Crowd {
+    order: Arc<Mutex<Vec<String>>>,
+    flying: Arc<Flying>,
+    seats: Vec<Arc<Seat>>,
+}
+
+#[derive(Default)]
+struct Flying {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// Notes how many attempts there are at the same time, over all profiles.
+struct Counted {
+    inner: Arc<Scripted>,
+    flying: Arc<Flying>,
+}
+
+/// Counts down when the attempt is given up, too.
+struct Landing<'a>(&'a Flying);
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Provider for Counted {
+    fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a> {
+        Box::pin(async move {
+            let now = self.flying.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.flying.most.fetch_max(now, Ordering::SeqCst);
+            let _landing = Landing(&self.flying);
+            self.inner.fetch(variant).await
+        })
+    }
+}
+
+impl Crowd {
+    fn new() -> Crowd {
+        Crowd {
+            order: Arc::default(),
+            flying: Arc::default(),
+            seats: Vec::new(),
+        }
+    }
+
+    async fn join(&mut self, broker: &Broker, clock: &Clock, steps: &[Step], max_in_flight: u32) {
+        let name = format!("p{}", self.seats.len());
+        let inner = Scripted::named(clock, steps, &name, self.order.clone());
+        let flying = self.flying.clone();
+        let mut spec = spec(Arc::new(Counted { inner, flying }));
+        spec.name = ProfileName::parse(&name).expect("name");
+        if let Some(upstream) = &mut spec.upstream {
+            upstream.max_in_flight = max_in_flight;
+        }
+        self.seats.push(broker.seat(spec).await);
+    }
+
+    fn order(&self) -> Vec<String> {
+        self.order.lock().expect("lock").clone()
+    }
+
+    fn most_flying(&self) -> usize {
+        self.flying.most.load(Ordering::SeqCst)
+    }
+}
+
+/// Fair: nobody is asked for a second time before everybody has been asked once, however short the lives of those are that
+/// had their turn. Broken by a budget whose queue is a stack (`push_front`).
+#[tokio::test(start_paused = true)]
+async fn a_thousand_profiles_at_the_start_within_the_budget_all_served_and_in_fair_order() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let mut crowd = Crowd::new();
+    for _ in 0..PROFILES {
+        // At 8 in flight of 100 ms each the first round takes 12.5 s: the first renewals are due long before its end.
+        crowd.join(&broker, &clock, &[Step::Numbered(10)], 8).await;
+    }
+    while crowd.order().len() < PROFILES + 200 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(crowd.most_flying(), 8);
+    let order = crowd.order();
+    let first: HashSet<&String> = order[..PROFILES].iter().collect();
+    assert_eq!(
+        first.len(),
+        PROFILES,
+        "a second time before everybody's first"
+    );
+    for (number, name) in order[..PROFILES].iter().enumerate() {
+        assert_eq!(*name, format!("p{number}"), "in the order of their coming");
+    }
+}
+
+/// Broken by `carry_out` that queues without looking at waiters, and by `promote` that does nothing.
+#[tokio::test(start_paused = true)]
+async fn waiting_callers_go_before_background_renewals() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let mut crowd = Crowd::new();
+    for _ in 0..200 {
+        crowd
+            .join(&broker, &clock, &[Step::Numbered(3600)], 2)
+            .await;
+    }
+    // All are queued. Ten callers come for the last ten, which goes before the 190 that nobody waits for.
+    let mut callers = tokio::task::JoinSet::new();
+    for seat in &crowd.seats[190..] {
+        let (broker, seat) = (broker.clone(), seat.clone());
+        callers.spawn(async move { ask(&broker, &seat).await.map(drop) });
+    }
+    while let Some(answer) = callers.join_next().await {
+        answer.expect("no panic").expect("served");
+    }
+    let order = crowd.order();
+    assert!(
+        order.len() <= 2 + 10 + 2,
+        "{} were asked first",
+        order.len()
+    );
+    assert_eq!(crowd.most_flying(), 2);
+}
+
+/// Among those who wait, too, it is first come, first served. Broken by `Budget::promote` with `push_front`.
+#[tokio::test(start_paused = true)]
+async fn callers_are_served_in_the_order_of_their_coming() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let mut crowd = Crowd::new();
+    for _ in 0..50 {
+        crowd
+            .join(&broker, &clock, &[Step::Numbered(3600)], 1)
+            .await;
+    }
+    let mut waiting = Vec::new();
+    for number in (10..50).rev() {
+        let (broker, seat) = (broker.clone(), crowd.seats[number].clone());
+        waiting.push(tokio::spawn(async move { ask(&broker, &seat).await }));
+        tokio::task::yield_now().await;
+    }
+    for caller in waiting {
+        caller.await.expect("no panic").expect("served");
+    }
+    let order = crowd.order();
+    let asked: Vec<&str> = order
+        .iter()
+        .map(String::as_str)
+        .filter(|name| name[1..].parse::<usize>().is_ok_and(|number| number >= 10))
+        .take(40)
+        .collect();
+    let expected: Vec<String> = (10..50).rev().map(|number| format!("p{number}")).collect();
+    assert_eq!(asked, expected);
+}
+
+/// Broken by an attempt that belongs to its caller: a `select!` that drops it when the caller's end of the channel is gone.
+#[tokio::test(start_paused = true)]
+async fn callers_that_go_away_cancel_nothing_and_leave_nothing_behind() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let mut crowd = Crowd::new();
+    for _ in 0..100 {
+        crowd
+            .join(&broker, &clock, &[Step::Numbered(3600)], 4)
+            .await;
+    }
+    for seat in &crowd.seats {
+        for _ in 0..10 {
+            let given_up = tokio::time::timeout(Duration::from_millis(1), ask(&broker, seat)).await;
+            drop(given_up);
+        }
+    }
+    tokio::time::sleep(seconds(10)).await;
+    assert_eq!(crowd.order().len(), 100, "each was asked for exactly once");
+    for seat in &crowd.seats {
+        assert!(
+            seat.own()
+                .view()
+                .servable(clock.now(), Duration::ZERO)
+                .is_some()
+        );
+    }
+}
+
+/// Profiles that are gone give back what they had in flight, queued and limited. Broken by `remove` without `leave_budget`:
+/// the limit of a profile that is gone would hold for ever.
+#[tokio::test(start_paused = true)]
+async fn the_strictest_limit_of_those_that_are_there_holds() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let mut crowd = Crowd::new();
+    crowd
+        .join(&broker, &clock, &[Step::Numbered(3600)], 1)
+        .await;
+    for _ in 0..40 {
+        crowd
+            .join(&broker, &clock, &[Step::Numbered(3600)], 8)
+            .await;
+    }
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(crowd.most_flying(), 1, "the strictest");
+    broker.remove(&crowd.seats[0]).await;
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(
+        crowd.most_flying(),
+        8,
+        "the strictest of those that are left"
+    );
+    assert_eq!(crowd.order().len(), 41);
+}
+
+/// An attempt that hangs when its profile goes gives its place back. Broken by `bury` that does not abort it: until the
+/// deadline, 20 s, nobody else would get there.
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_goes_gives_its_place_to_the_next() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let mut crowd = Crowd::new();
+    crowd.join(&broker, &clock, &[Step::Hang], 1).await;
+    crowd
+        .join(&broker, &clock, &[Step::Numbered(3600)], 1)
+        .await;
+    tokio::time::sleep(seconds(1)).await;
+    broker.remove(&crowd.seats[0]).await;
+    let answer = tokio::time::timeout(seconds(2), ask(&broker, &crowd.seats[1])).await;
+    answer.expect("at once").expect("served");
+}
+
+/// Broken by `Broker` that takes a reply that never comes for a profile that is gone (NOT_FOUND).
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_gone_is_no_missing_profile() {
+    let clock = clock();
+    let running = broker(&clock);
+    let seat = running
+        .seat(spec(Scripted::new(&clock, &[Step::Hang])))
+        .await;
+    let (gone, actor) = Broker::new(Tools {
+        clock: clock.clone(),
+        fingerprints: Fingerprinter::new(&[0; 32]),
+        encode: Arc::new(|_, _, _, _| bytes::Bytes::new()),
+        host_seed: 1,
+    });
+    drop(actor);
+    assert_eq!(ask(&gone, &seat).await.unwrap_err(), NoAnswer::Stopped);
+    let slot = gone.slot(&seat, Variant::default()).await;
+    assert_eq!(slot.unwrap_err(), NoAnswer::Stopped);
+    let print = Fingerprinter::new(&[0; 32]).of(Scheme::Bearer, &Secret::new("t".into()));
+    assert_eq!(
+        gone.report(&seat, print).await.unwrap_err(),
+        NoAnswer::Stopped
+    );
+}

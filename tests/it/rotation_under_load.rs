@@ -1,0 +1,517 @@
+//! Promise 4 under load: a hundred rotations in a row, in every way in which files are replaced, while fifty callers and
+//! twenty watchers ask all the time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use prost::Message as _;
+use tokend::dev::certificates::{Authority, ClientOptions, KeyKind, Pair};
+use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend::dev::issuer::{Issuer, Settings, Tls};
+use tokend::proto::credential_service_client::CredentialServiceClient;
+use tokend::proto::watch_token_response::Event;
+use tokend::proto::{self, GetTokenRequest, WatchTokenRequest};
+use tonic::transport::Channel;
+
+use crate::harness::ask::get;
+use crate::harness::idp;
+use crate::harness::{Daemon, PATIENCE, Place, Secrets, block, eventually, is_root};
+
+const CALLERS: usize = 50;
+const WATCHERS: usize = 20;
+const ROTATIONS: usize = 100;
+
+/// Between two questions of one caller, so that the machine has something left for the daemon that is measured.
+const BREATH: Duration = Duration::from_millis(10);
+
+/// From the last file operation to a token minted with the new certificate, with file events.
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(2);
+
+/// One way in which a certificate is replaced. What `is_good` says comes into force; the others change nothing.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Both files by renaming new ones over them.
+    Rename,
+    /// As Kubernetes does: a folder is filled, then a link is swapped.
+    Swap,
+    /// Both files in place, the certificate in two halves with time in between.
+    Halves,
+    KeyFirst,
+    CertificateFirst,
+    /// An expired certificate.
+    Expired,
+    /// A certificate that the identity provider has for another client.
+    Rejected,
+}
+
+const WAYS: [Way; 7] = [
+    Way::Rename,
+    Way::Swap,
+    Way::Halves,
+    Way::KeyFirst,
+    Way::CertificateFirst,
+    Way::Expired,
+    Way::Rejected,
+];
+
+impl Way {
+    fn is_good(self) -> bool {
+        !matches!(self, Way::Expired | Way::Rejected)
+    }
+}
+
+/// An issuer that binds tokens to certificates, and a daemon whose certificate lies where links lead.
+struct Stage {
+    issuer: Issuer,
+    authority: Authority,
+    daemon: Daemon,
+    first: Pair,
+    folders: usize,
+}
+
+impl Stage {
+    fn new(lifetime: Duration, profiles: impl FnOnce(&str) -> String) -> Stage {
+        let clock = tokend::clock::Clock::system();
+        let authority = Authority::new("root", &clock).expect("authority");
+        let first = authority
+            .client("it", &ClientOptions::default())
+            .expect("certificate");
+        let issuer = idp::with(Settings {
+            tls: Some(Tls {
+                server: authority.server(&["localhost"]).expect("certificate"),
+                client_roots: vec![authority.certificate_pem().to_owned()],
+            }),
+            token_lifetime: lifetime,
+            clients: vec![Client {
+                bound_tokens: true,
+                ..Client::new(
+                    "it",
+                    ClientCredential::Certificate(CertificateMatch::CommonName("it".into())),
+                )
+            }],
+            ..Settings::default()
+        });
+        let place = Place::new();
+        place.write("ca.pem", authority.certificate_pem());
+        place.write("tls/..0/tls.crt", &first.certificate_pem);
+        place.write("tls/..0/tls.key", first.key_pem.expose());
+        symlink("..0", place.path("tls/..data")).expect("linked");
+        for name in ["tls.crt", "tls.key"] {
+            symlink(format!("..data/{name}"), place.path(&format!("tls/{name}"))).expect("linked");
+        }
+        let daemon = place.serve(&profiles(issuer.url()));
+        Stage {
+            issuer,
+            authority,
+            daemon,
+            first,
+            folders: 0,
+        }
+    }
+
+    /// The only profile is `it`.
+    fn alone(lifetime: Duration) -> Stage {
+        Stage::new(lifetime, |url| {
+            format!(
+                "[profiles.it]\nmethod = \"oauth2\"\nissuer = \"{url}\"\nclient_id = \"it\"\nclient_auth = \"tls_client_auth\"\n\
+                 tls = {{ ca = \"ca.pem\", certificate = \"tls/tls.crt\", key = \"tls/tls.key\" }}\n"
+            )
+        })
+    }
+
+    fn pair(&self, way: Way, kind: KeyKind) -> Pair {
+        let mut options = ClientOptions {
+            key: kind,
+            ..ClientOptions::default()
+        };
+        if matches!(way, Way::Expired) {
+            options.lifetime = Duration::ZERO;
+        }
+        let name = if matches!(way, Way::Rejected) {
+            "other"
+        } else {
+            "it"
+        };
+        self.authority.client(name, &options).expect("certificate")
+    }
+
+    /// Replaces what is there. When this returns, the last file operation has just been done.
+    fn rotate(&mut self, way: Way, pair: &Pair) {
+        // Long enough for the half of it to be found and looked at: file events come to rest after 200 ms.
+        let half_way = || std::thread::sleep(Duration::from_millis(60));
+        let (certificate, key) = (pair.certificate_pem.as_str(), pair.key_pem.expose());
+        let place = &self.daemon.place;
+        match way {
+            Way::Rename | Way::Expired => {
+                for (name, text) in [("tls.crt", certificate), ("tls.key", key)] {
+                    place.write(&format!("tls/..data/.{name}"), text);
+                    let data = |name: &str| place.path(&format!("tls/..data/{name}"));
+                    fs::rename(data(&format!(".{name}")), data(name)).expect("renamed");
+                }
+            }
+            Way::Swap | Way::Rejected => {
+                self.folders += 1;
+                let folder = format!("..{}", self.folders);
+                place.write(&format!("tls/{folder}/tls.crt"), certificate);
+                place.write(&format!("tls/{folder}/tls.key"), key);
+                let before = fs::read_link(place.path("tls/..data")).expect("a link");
+                symlink(&folder, place.path("tls/..tmp")).expect("linked");
+                fs::rename(place.path("tls/..tmp"), place.path("tls/..data")).expect("swapped");
+                fs::remove_dir_all(place.path("tls").join(before)).expect("removed");
+            }
+            Way::Halves => {
+                place.write("tls/tls.key", key);
+                place.write("tls/tls.crt", &certificate[..certificate.len() / 2]);
+                half_way();
+                place.write("tls/tls.crt", certificate);
+            }
+            Way::KeyFirst => {
+                place.write("tls/tls.key", key);
+                half_way();
+                place.write("tls/tls.crt", certificate);
+            }
+            Way::CertificateFirst => {
+                place.write("tls/tls.crt", certificate);
+                half_way();
+                place.write("tls/tls.key", key);
+            }
+        }
+    }
+}
+
+/// Waits for an answer that is bound to this certificate; how long it took.
+fn in_force(channel: &Channel, profile: &str, pair: &Pair) -> Duration {
+    let since = Instant::now();
+    let mut client = CredentialServiceClient::new(channel.clone());
+    eventually(PATIENCE, || {
+        let answer = block(client.get_token(get(profile))).expect("served all the time");
+        let credential = proto::Credential::decode(answer.into_inner().credential);
+        (credential.expect("a credential").confirmation == pair.thumbprint).then_some(())
+    });
+    since.elapsed()
+}
+
+/// What callers and watchers have seen.
+#[derive(Clone)]
+struct Witness {
+    /// Thumbprints that may be served, in the order in which they were installed.
+    order: Arc<Mutex<BTreeMap<String, usize>>>,
+    /// The newest that anybody has been given.
+    newest: Arc<AtomicUsize>,
+    answers: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+    /// The first thing that went wrong.
+    wrong: Arc<Mutex<Option<String>>>,
+    secrets: Secrets,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Witness {
+    fn new(first: &Pair, secrets: &Secrets) -> Witness {
+        Witness {
+            order: Arc::new(Mutex::new([(first.thumbprint.clone(), 0)].into())),
+            newest: Arc::default(),
+            answers: Arc::default(),
+            over: Arc::default(),
+            wrong: Arc::default(),
+            secrets: secrets.clone(),
+        }
+    }
+
+    fn install(&self, pair: &Pair) {
+        let mut order = locked(&self.order);
+        let number = order.len();
+        order.insert(pair.thumbprint.clone(), number);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    fn complain(&self, what: String) {
+        locked(&self.wrong).get_or_insert(what);
+        self.over.store(true, Ordering::SeqCst);
+    }
+
+    /// Judges a credential. `at_least`: what somebody had been given before it was asked for. Gives back which it is.
+    fn judge(&self, who: &str, credential: &proto::Credential, at_least: usize) -> usize {
+        self.answers.fetch_add(1, Ordering::SeqCst);
+        let Some(number) = locked(&self.order).get(&credential.confirmation).copied() else {
+            self.complain(format!(
+                "{who}: bound to a certificate that must not be used"
+            ));
+            return at_least;
+        };
+        if number < at_least {
+            self.complain(format!(
+                "{who}: bound to certificate {number} after {at_least} was in force"
+            ));
+        }
+        let expires = credential.expires_at.expect("it expires");
+        let expires = UNIX_EPOCH + Duration::new(expires.seconds as u64, expires.nanos as u32);
+        if expires <= std::time::SystemTime::now() {
+            self.complain(format!("{who}: expired"));
+        }
+        if self.newest.fetch_max(number, Ordering::SeqCst) < number {
+            self.secrets.add(&credential.token);
+        }
+        number
+    }
+
+    async fn call(self, channel: Channel) {
+        let mut client = CredentialServiceClient::new(channel);
+        while !self.is_over() {
+            let at_least = self.newest.load(Ordering::SeqCst);
+            let request = GetTokenRequest {
+                profile: "it".into(),
+                ..GetTokenRequest::default()
+            };
+            match client.get_token(request).await {
+                Ok(answer) => {
+                    let credential = proto::Credential::decode(answer.into_inner().credential);
+                    self.judge("a caller", &credential.expect("a credential"), at_least);
+                }
+                Err(status) => self.complain(format!("a caller: {status:?}")),
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+    }
+
+    async fn watch(self, channel: Channel) {
+        let request = WatchTokenRequest {
+            profile: "it".into(),
+            ..WatchTokenRequest::default()
+        };
+        let answer = CredentialServiceClient::new(channel)
+            .watch_token(request)
+            .await;
+        let mut stream = answer.expect("watching").into_inner();
+        let (mut before, mut generation) = (0, 0);
+        while !self.is_over() {
+            // Looks up once in a while, to see whether it is over.
+            let Ok(next) = tokio::time::timeout(Duration::from_millis(100), stream.message()).await
+            else {
+                continue;
+            };
+            match next {
+                Ok(Some(proto::WatchTokenResponse {
+                    event: Some(Event::Credential(credential)),
+                })) => {
+                    before = self.judge("a watcher", &credential, before);
+                    if credential.generation < generation {
+                        self.complain("a watcher: an older generation".to_owned());
+                    }
+                    generation = credential.generation;
+                }
+                other => self.complain(format!("a watcher: {other:?}")),
+            }
+        }
+    }
+}
+
+/// Open descriptors; None where this user may not see them.
+fn descriptors(daemon: &Daemon) -> Option<usize> {
+    let folder = fs::read_dir(PathBuf::from(format!("/proc/{}/fd", daemon.pid())));
+    Some(folder.ok()?.count())
+}
+
+/// Resident memory in KiB.
+fn resident(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.expect("VmRSS").parse().expect("a number")
+}
+
+/// Broken by `is_better` that says yes at once: what the identity provider rejects replaces what works, and callers wait or
+/// fail; by `Assembly::prepare` that does not look at the digest: nothing ever comes into force; and by `put_in_force` that
+/// keeps the registry of before: the old certificate's token is served after the new one's.
+#[test]
+fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
+    let mut stage = Stage::alone(Duration::from_secs(6));
+    let first = stage.first.clone();
+    let own = stage.daemon.grpc().channel;
+    in_force(&own, "it", &first);
+    let witness = Witness::new(&first, &stage.daemon.place.secrets);
+    let channels: Vec<Channel> = (0..CALLERS + WATCHERS)
+        .map(|_| stage.daemon.grpc().channel)
+        .collect();
+    let crowd = {
+        let witness = witness.clone();
+        let mut tasks = Vec::new();
+        for (number, channel) in channels.into_iter().enumerate() {
+            let witness = witness.clone();
+            tasks.push(crate::harness::runtime().spawn(async move {
+                if number < CALLERS {
+                    witness.call(channel).await;
+                } else {
+                    witness.watch(channel).await;
+                }
+            }));
+        }
+        tasks
+    };
+    let started = Instant::now();
+    let mut latencies = Vec::new();
+    let mut before = None;
+    let mut last_good = first;
+    let mut way_of = WAYS.into_iter().cycle();
+    for number in 0..ROTATIONS {
+        let way = way_of.next().expect("for ever");
+        // RSA keys take long to make; a change of the kind is another trap's.
+        let kind = [KeyKind::Ec, KeyKind::Ed25519][number % 2];
+        let pair = stage.pair(way, kind);
+        if way.is_good() {
+            witness.install(&pair);
+        }
+        stage.rotate(way, &pair);
+        if way.is_good() {
+            last_good = pair;
+            // Some are overtaken by the next one before they are in force.
+            if number % 3 == 0 {
+                latencies.push(in_force(&own, "it", &last_good));
+            }
+        } else {
+            // Until it has been looked at and, as far as it gets, tried.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        if let Some(wrong) = locked(&witness.wrong).clone() {
+            panic!("rotation {number}, {way:?}: {wrong}");
+        }
+        if number == 14 {
+            before = Some((descriptors(&stage.daemon), resident(&stage.daemon)));
+        }
+    }
+    // What was last of use is in use in the end, whatever came after it.
+    latencies.push(in_force(&own, "it", &last_good));
+    let useless = stage.pair(Way::Rejected, KeyKind::Ec);
+    stage.rotate(Way::Rejected, &useless);
+    std::thread::sleep(Duration::from_millis(500));
+    in_force(&own, "it", &last_good);
+    let took = started.elapsed();
+    witness.over.store(true, Ordering::SeqCst);
+    for task in crowd {
+        block(task).expect("no panic");
+    }
+    assert_eq!(locked(&witness.wrong).take(), None);
+    latencies.sort();
+    let (median, worst) = (
+        latencies[latencies.len() / 2],
+        latencies[latencies.len() - 1],
+    );
+    let answers = witness.answers.load(Ordering::SeqCst);
+    let (descriptors_before, resident_before) = before.expect("there were more than fifteen");
+    let resident_after = resident(&stage.daemon);
+    println!(
+        "{ROTATIONS} rotations in {took:.1?}, {answers} answers; in force after {median:.0?} (median), {worst:.0?} (worst); \
+         resident {resident_before} KiB before, {resident_after} KiB after; descriptors before: {descriptors_before:?}"
+    );
+    assert!(worst <= IN_FORCE_WITHIN, "in force after {worst:?} only");
+    assert!(answers > 10_000, "{answers} answers: that was no load");
+    // The crowd has gone meanwhile; what rotations opened must have been closed.
+    if is_root() {
+        eventually(PATIENCE, || {
+            let now = descriptors(&stage.daemon)?;
+            (now <= descriptors_before?).then_some(())
+        });
+    }
+    assert!(
+        resident_after < resident_before + 16 * 1024,
+        "{resident_before} KiB before, {resident_after} KiB after"
+    );
+    assert!(took < Duration::from_secs(45), "{took:?}");
+}
+
+/// Broken by `Upstreams` whose key has no identity: the connection of before would be used again, and with it the certificate
+/// that was shown when it was opened.
+#[test]
+fn trap_37_requests_after_the_swap_come_on_new_connections_with_the_new_certificate() {
+    let mut stage = Stage::alone(Duration::from_secs(300));
+    let own = stage.daemon.grpc().channel;
+    in_force(&own, "it", &stage.first);
+    let renew = |stage: &Stage| {
+        let grpc = stage.daemon.grpc();
+        let before = grpc.token("it").expect("a token").credential;
+        let request = proto::ReportRejectedRequest {
+            profile: "it".into(),
+            fingerprint: before.fingerprint.clone(),
+        };
+        let mut client = CredentialServiceClient::new(grpc.channel.clone());
+        block(async move { client.report_rejected(request).await }).expect("reported");
+        eventually(PATIENCE, || {
+            let now = grpc.token("it").expect("served").credential;
+            (now.fingerprint != before.fingerprint).then_some(())
+        });
+    };
+    // A second request on the same connection shows that it is kept open.
+    renew(&stage);
+    let second = stage.pair(Way::Swap, KeyKind::Ec);
+    stage.rotate(Way::Swap, &second);
+    in_force(&own, "it", &second);
+    renew(&stage);
+    let requests = stage.issuer.requests();
+    let shown: Vec<(u64, Option<&str>)> = requests
+        .iter()
+        .map(|request| (request.connection, request.certificate.as_deref()))
+        .collect();
+    let [one, again, new, new_again] = shown.as_slice() else {
+        panic!("{shown:?}")
+    };
+    assert_eq!(one, again, "kept open before the swap");
+    assert_ne!(again.0, new.0, "another connection after it");
+    assert_eq!(new, new_again, "and that one is kept open");
+    assert_eq!(one.1, Some(stage.first.thumbprint.as_str()));
+    assert_eq!(new.1, Some(second.thumbprint.as_str()));
+}
+
+/// Broken by `gather` without `for_one_look` (a thousand readings), and by a trial that does not go through the budget.
+#[test]
+fn a_thousand_profiles_that_share_a_certificate_rotate_within_the_budget() {
+    const PROFILES: usize = 1000;
+    const AT_ONCE: usize = 4;
+    let mut stage = Stage::new(Duration::from_secs(300), |url| {
+        let mut config = format!(
+            "[idp.it]\nissuer = \"{url}\"\nmax_in_flight = {AT_ONCE}\nmax_per_second = 1000\n\
+             tls = {{ ca = \"ca.pem\", certificate = \"tls/tls.crt\", key = \"tls/tls.key\" }}\n"
+        );
+        for number in 0..PROFILES {
+            config += &format!(
+                "[profiles.p{number}]\nmethod = \"oauth2\"\nidp = \"it\"\nclient_id = \"it\"\n\
+                 client_auth = \"tls_client_auth\"\n"
+            );
+        }
+        config
+    });
+    let grpc = stage.daemon.grpc();
+    let all_bound_to = |pair: &Pair| {
+        for number in 0..PROFILES {
+            in_force(&grpc.channel, &format!("p{number}"), pair);
+        }
+    };
+    all_bound_to(&stage.first);
+    assert_eq!(stage.issuer.count("/mtls/token"), PROFILES);
+    let pair = stage.pair(Way::Swap, KeyKind::Ec);
+    stage.rotate(Way::Swap, &pair);
+    let swapped = Instant::now();
+    all_bound_to(&pair);
+    let took = swapped.elapsed();
+    println!("{PROFILES} profiles with one certificate: in force in {took:.1?}");
+    assert_eq!(
+        stage.issuer.count("/mtls/token"),
+        2 * PROFILES,
+        "one request each"
+    );
+    assert!(
+        stage.issuer.max_in_flight_seen() <= AT_ONCE,
+        "{} at a time",
+        stage.issuer.max_in_flight_seen()
+    );
+}
