@@ -20,6 +20,9 @@ pub(super) const LONGEST_SECRET: u64 = 64 * 1024;
 /// Longest trust bundle, in bytes; the bundles of Linux distributions have about 250 KB.
 pub(super) const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
 
+/// Longest keystore or truststore, in bytes; the one that comes with Java has about 200 KB.
+pub(super) const LONGEST_STORE: u64 = 512 * 1024;
+
 /// Reads everything of one profile.
 pub(super) struct Reader<'a> {
     surroundings: &'a Surroundings,
@@ -52,6 +55,11 @@ impl Reader<'_> {
 
     pub(super) fn problem(&mut self, message: String) {
         self.problems.push(message);
+    }
+
+    /// What is allowed but unwise.
+    pub(super) fn warning(&mut self, message: String) {
+        self.warnings.push(message);
     }
 
     /// A secret from wherever it is; `role` is its name in the configuration.
