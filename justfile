@@ -45,6 +45,6 @@ interop *CLIENTS:
 bench *ARGS:
     bench/run {{ARGS}}
 
-# Fuzzes the :authority repair (needs cargo-fuzz and a nightly toolchain)
-fuzz SECONDS="60":
-    cargo +nightly fuzz run authority -- -max_total_time={{SECONDS}}
+# Fuzzes authority, configuration, keystore or pem (needs cargo-fuzz and a nightly toolchain)
+fuzz TARGET="authority" SECONDS="60":
+    cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}

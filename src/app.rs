@@ -138,11 +138,8 @@ fn finish(outcome: Result<(), StartError>) -> u8 {
 struct Read {
     config: Config,
     findings: Vec<Finding>,
-}
-
-/// Reads and checks the configuration.
-fn configuration(path: &Path) -> Result<Read, StartError> {
-    understood(&sources(path)?)
+    /// Names the files that say so.
+    seen: Vec<u8>,
 }
 
 fn sources(path: &Path) -> Result<Sources, StartError> {
@@ -156,6 +153,7 @@ fn understood(sources: &Sources) -> Result<Read, StartError> {
         Some(config) => Ok(Read {
             config,
             findings: outcome.findings,
+            seen: load::digest(sources),
         }),
         None => Err(StartError::Config(outcome.findings)),
     }
@@ -184,7 +182,11 @@ fn worded(finding: &Finding) -> String {
 /// Runs the daemon until SIGTERM or SIGINT; one that came before it ran counts. `ready` is called when the socket answers.
 fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
     supervisor::harden();
-    let Read { config, findings } = configuration(&plan.config)?;
+    let Read {
+        config,
+        findings,
+        seen,
+    } = understood(&sources(&plan.config)?)?;
     say(&findings);
     let path = match plan.socket.clone().or_else(|| config.server.socket.clone()) {
         Some(path) => path,
@@ -213,6 +215,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     let upstream = upstream::start(upstream::Setup {
         config,
         findings,
+        seen,
         config_path: plan.config.clone(),
         registry: registry.clone(),
         clock: clock.clone(),

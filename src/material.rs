@@ -4,8 +4,12 @@
 //! keeps what it has and reads again. Nothing is repaired, guessed or left out: material that is named and cannot be
 //! used is an error (trap 30).
 
+pub mod certificate;
+mod cost;
+mod encrypted;
 mod pem;
 mod reading;
+mod store;
 
 #[cfg(test)]
 mod tests;
@@ -17,11 +21,14 @@ use rustls::RootCertStore;
 use rustls::sign::SigningKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use zeroize::Zeroizing;
+
 use crate::core::profile::{
     Assertion, AssertionSource, ClientAuth, IdentitySource, Method, OAuth2, Profile, TrustSource,
 };
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
+use certificate::{Certificate, Names};
 use reading::{Reader, Sheets};
 
 /// Where the daemon runs, as far as material depends on it.
@@ -85,9 +92,9 @@ impl Material {
     /// When the client certificate (or the assertion's certificate) expires, whichever comes first.
     #[must_use]
     pub fn certificate_not_after(&self) -> Option<WallTime> {
-        let identity = self.identity.as_ref().map(|identity| identity.not_after);
+        let identity = self.identity.as_ref().map(|it| it.facts.not_after);
         let assertion = match &self.assertion {
-            Some(AssertionMaterial::Key(key)) => key.not_after,
+            Some(AssertionMaterial::Key(key)) => key.facts.as_ref().map(|it| it.not_after),
             _ => None,
         };
         identity.into_iter().chain(assertion).min()
@@ -101,10 +108,31 @@ pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     /// Signs handshakes.
     pub key: Arc<dyn SigningKey>,
-    /// End of the own certificate's validity.
-    pub not_after: WallTime,
+    /// About the own certificate.
+    pub facts: Certificate,
     /// Names chain and key.
     pub digest: Digest,
+}
+
+impl Identity {
+    /// Of a chain that is not empty, if it belongs to the key.
+    fn new(
+        names: &Names<'_>,
+        chain: Vec<CertificateDer<'static>>,
+        der: &PrivateKey,
+        key: Arc<dyn SigningKey>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Identity> {
+        let facts = certificate::matching(names, &chain[0], &*key, reader)?;
+        let mut pieces: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
+        pieces.push(der.secret_der());
+        Some(Identity {
+            digest: reading::digest(&pieces),
+            chain,
+            key,
+            facts,
+        })
+    }
 }
 
 /// Whom to believe.
@@ -116,6 +144,30 @@ pub enum Trust {
     Roots(Arc<RootCertStore>, Digest),
 }
 
+impl Trust {
+    /// In all of these, which come from `place`.
+    fn new(
+        role: &str,
+        place: &str,
+        certificates: Vec<CertificateDer<'static>>,
+        reader: &mut Reader<'_>,
+    ) -> Option<Trust> {
+        let pieces: Vec<&[u8]> = certificates.iter().map(AsRef::as_ref).collect();
+        let digest = reading::digest(&pieces);
+        let mut roots = RootCertStore::empty();
+        for (index, certificate) in certificates.into_iter().enumerate() {
+            if roots.add(certificate).is_err() {
+                reader.problem(format!(
+                    "{role}: certificate {} in {place} cannot be used as a root: take it out or write the file anew",
+                    index + 1,
+                ));
+                return None;
+            }
+        }
+        Some(Trust::Roots(Arc::new(roots), digest))
+    }
+}
+
 /// What client assertions are made of.
 #[derive(Clone, Debug)]
 pub enum AssertionMaterial {
@@ -125,22 +177,29 @@ pub enum AssertionMaterial {
     Ready(Secret),
 }
 
+/// A private key in DER, wiped when dropped.
+pub type PrivateKey = Zeroizing<PrivateKeyDer<'static>>;
+
+/// What is said of a key that is read well and has a kind or size that nothing here signs with.
+const UNUSABLE_KEY: &str =
+    "holds a key that cannot be used: RSA from 2048 bits, P-256, P-384, P-521 and Ed25519 can";
+
 /// A key to sign assertions with.
 pub struct AssertionKey {
     /// PKCS#8, PKCS#1 or SEC1.
-    pub key: PrivateKeyDer<'static>,
+    pub key: PrivateKey,
     /// For the thumbprints.
     pub certificate: Option<CertificateDer<'static>>,
-    /// End of the certificate's validity.
-    pub not_after: Option<WallTime>,
+    /// About that certificate.
+    pub facts: Option<Certificate>,
 }
 
 impl Clone for AssertionKey {
     fn clone(&self) -> AssertionKey {
         AssertionKey {
-            key: self.key.clone_key(),
+            key: Zeroizing::new(self.key.clone_key()),
             certificate: self.certificate.clone(),
-            not_after: self.not_after,
+            facts: self.facts.clone(),
         }
     }
 }
@@ -201,7 +260,7 @@ fn read_oauth2(oauth: &OAuth2, reader: &mut Reader<'_>, material: &mut Parts) {
         ClientAuth::Tls | ClientAuth::SelfSignedTls => {
             if oauth.idp.identity.is_none() {
                 reader.problem(format!(
-                    "client_auth = \"{}\" needs tls.certificate and tls.key",
+                    "client_auth = \"{}\" needs tls.certificate and tls.key, or tls.keystore",
                     oauth.client_auth.as_str()
                 ));
             }
@@ -215,18 +274,12 @@ fn read_oauth2(oauth: &OAuth2, reader: &mut Reader<'_>, material: &mut Parts) {
             key,
             key_password,
         }) => pem::identity(certificate, key, key_password.as_ref(), reader),
-        Some(IdentitySource::Store(store)) => {
-            unsupported_keystore(&store.path, reader);
-            None
-        }
+        Some(IdentitySource::Store(store)) => store::identity(store, reader),
     };
     material.trust = match &oauth.idp.trust {
         TrustSource::System => Some(Trust::System),
         TrustSource::Pem(path) => pem::trust(path, reader),
-        TrustSource::Store(store) => {
-            unsupported_keystore(&store.path, reader);
-            None
-        }
+        TrustSource::Store(store) => store::trust(store, reader),
     };
 }
 
@@ -234,7 +287,7 @@ fn read_assertion(assertion: &Assertion, reader: &mut Reader<'_>) -> Option<Asse
     match &assertion.source {
         None => {
             reader.problem(
-                "client_auth = \"private_key_jwt\" needs assertion.key or assertion.file".into(),
+                "client_auth = \"private_key_jwt\" needs assertion.key, assertion.keystore or assertion.file".into(),
             );
             None
         }
@@ -248,16 +301,7 @@ fn read_assertion(assertion: &Assertion, reader: &mut Reader<'_>) -> Option<Asse
         }) => pem::assertion_key(key, key_password.as_ref(), certificate.as_deref(), reader)
             .map(AssertionMaterial::Key),
         Some(AssertionSource::Store(store)) => {
-            unsupported_keystore(&store.path, reader);
-            None
+            store::assertion_key(store, reader).map(AssertionMaterial::Key)
         }
     }
-}
-
-fn unsupported_keystore(path: &std::path::Path, reader: &mut Reader<'_>) {
-    reader.problem(format!(
-        "{}: PKCS#12 and JKS keystores are not supported by this version: convert it to PEM files (openssl pkcs12, \
-         keytool -importkeystore) and name them as certificate and key, or as ca",
-        path.display()
-    ));
 }

@@ -39,6 +39,8 @@ pub struct Setup {
     pub config: Config,
     /// What has been said about it.
     pub findings: Vec<Finding>,
+    /// Names the files that it was read from.
+    pub seen: Vec<u8>,
     pub config_path: PathBuf,
     pub registry: Current,
     pub clock: Clock,
@@ -111,8 +113,8 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
     // What was said last of the configuration, so that it is not said at every look.
     let mut said: Vec<String> = setup.findings.iter().map(worded).collect();
     let mut waiting: Vec<Waiting> = Vec::new();
-    // Names the files as they were when they were understood last; nothing yet.
-    let mut seen = Vec::new();
+    // Names the files as they were when they were understood last.
+    let mut seen = setup.seen;
     // Why what they say is not in force.
     let mut refused = Vec::new();
     loop {

@@ -199,12 +199,14 @@ impl Locator {
         severity: Severity,
         message: &str,
     ) -> Option<Finding> {
-        let section = self.gathered.profiles.get(profile)?.section.as_ref()?;
-        let (outer, inner) = key.split_once('.').unwrap_or((key, ""));
-        let spot = match section.table(outer) {
-            Some(table) => table.spot_of(inner),
-            None => section.spot_of(outer),
-        };
+        let mut section = self.gathered.profiles.get(profile)?.section.as_ref()?;
+        let mut name = key;
+        while let Some((outer, inner)) = name.split_once('.')
+            && let Some(table) = section.table(outer)
+        {
+            (section, name) = (table, inner);
+        }
+        let spot = section.spot_of(name.split('.').next().unwrap_or(name));
         self.report.forget();
         match severity {
             Severity::Error => self.report.error(&spot, message),

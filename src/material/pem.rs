@@ -2,19 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::SigningKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
 
-use super::reading::{LONGEST_BUNDLE, LONGEST_SECRET, Reader, digest};
-use super::{AssertionKey, Identity, Trust};
+use super::certificate::{Names, matching};
+use super::encrypted::{self, Protection};
+use super::reading::{LONGEST_BUNDLE, LONGEST_SECRET, Reader};
+use super::store::Kind;
+use super::{AssertionKey, Identity, PrivateKey, Trust, UNUSABLE_KEY};
 use crate::core::profile::SecretRef;
-use crate::core::time::WallTime;
 
 /// Client certificate with chain, and its key.
 pub(super) fn identity(
@@ -27,22 +27,12 @@ pub(super) fn identity(
     let chain = chain("tls.certificate", certificate, LONGEST_SECRET, reader);
     let read = private_key("tls.key", key, key_password, reader);
     let (chain, (der, signer)) = (chain?, read?);
-    let not_after = matching(
-        "tls.certificate",
-        certificate,
-        key,
-        &chain[0],
-        &*signer,
-        reader,
-    )?;
-    let mut pieces: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
-    pieces.push(der.secret_der());
-    Some(Identity {
-        digest: digest(&pieces),
-        chain,
-        key: signer,
-        not_after,
-    })
+    let names = Names {
+        role: "tls.certificate",
+        place: &certificate.display().to_string(),
+        key: &key.display().to_string(),
+    };
+    Identity::new(&names, chain, &der, signer, reader)
 }
 
 /// A key for assertions, with the certificate for its thumbprints.
@@ -59,39 +49,30 @@ pub(super) fn assertion_key(
         )
     });
     let (der, signer) = private_key("assertion.key", key, key_password, reader)?;
-    let (certificate, not_after) = match chain {
+    let (certificate, facts) = match chain {
         None => (None, None),
         Some((path, chain)) => {
             let own = chain?.swap_remove(0);
-            let role = "assertion.certificate";
-            let not_after = matching(role, path, key, &own, &*signer, reader)?;
-            (Some(own), Some(not_after))
+            let names = Names {
+                role: "assertion.certificate",
+                place: &path.display().to_string(),
+                key: &key.display().to_string(),
+            };
+            let facts = matching(&names, &own, &*signer, reader)?;
+            (Some(own), Some(facts))
         }
     };
     Some(AssertionKey {
         key: der,
         certificate,
-        not_after,
+        facts,
     })
 }
 
 /// Roots instead of the system's.
 pub(super) fn trust(path: &Path, reader: &mut Reader<'_>) -> Option<Trust> {
     let certificates = chain("tls.ca", path, LONGEST_BUNDLE, reader)?;
-    let pieces: Vec<&[u8]> = certificates.iter().map(AsRef::as_ref).collect();
-    let digest = digest(&pieces);
-    let mut roots = RootCertStore::empty();
-    for (index, certificate) in certificates.into_iter().enumerate() {
-        if roots.add(certificate).is_err() {
-            reader.problem(format!(
-                "tls.ca: certificate {} in {} cannot be used as a root: take it out or write the file anew",
-                index + 1,
-                path.display()
-            ));
-            return None;
-        }
-    }
-    Some(Trust::Roots(Arc::new(roots), digest))
+    Trust::new("tls.ca", &path.display().to_string(), certificates, reader)
 }
 
 /// At least one certificate.
@@ -106,8 +87,8 @@ fn chain(
     // The parser's own error may quote the file, which could be a key by mistake.
     let why = match read {
         Ok(chain) if !chain.is_empty() => return Some(chain),
-        Ok(_) if looks_like_store(&bytes) => {
-            "looks like a PKCS#12 or JKS keystore, which this version does not support: convert it to PEM"
+        Ok(_) if Kind::of(&bytes).is_store() => {
+            "is a keystore and no PEM: name it as keystore or truststore = { path = …, password = … } instead"
         }
         Ok(_) => "has no PEM certificate (-----BEGIN CERTIFICATE-----) in it: write one into it",
         Err(_) => "is not whole PEM, perhaps written only in part: write it anew",
@@ -122,84 +103,45 @@ fn private_key(
     path: &Path,
     password: Option<&SecretRef>,
     reader: &mut Reader<'_>,
-) -> Option<(PrivateKeyDer<'static>, Arc<dyn SigningKey>)> {
+) -> Option<(PrivateKey, Arc<dyn SigningKey>)> {
+    let named = password.is_some();
+    // Both are read before either is judged: all problems at once.
+    let password = password.map(|password| reader.secret(&format!("{role}_password"), password));
     let bytes = reader.file(role, path, LONGEST_SECRET, true)?;
-    let has = |label: &[u8]| bytes.windows(label.len()).any(|window| window == label);
-    let why = if has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED") {
-        "is encrypted, and encrypted keys are not supported by this version: decrypt it (openssl pkey) and protect \
-         the file by its mode, or hand it over as a systemd credential"
-    } else if password.is_some() {
-        "is not encrypted, but key_password is set, and encrypted keys are not supported by this version: remove \
-         key_password"
-    } else {
-        match PrivateKeyDer::from_pem_slice(&bytes) {
-            Ok(der) => match any_supported_type(&der) {
-                Ok(signer) => return Some((der, signer)),
-                Err(_) => {
-                    "holds a key that cannot be used: RSA from 2048 bits, P-256, P-384, P-521 and Ed25519 can"
-                }
-            },
-            Err(rustls_pki_types::pem::Error::NoItemsFound) => {
+    let read = match (encrypted::protection(&bytes), password) {
+        (Protection::Headers, _) => Err(
+            "is encrypted the old way (Proc-Type: 4,ENCRYPTED), which protects badly and is not read: write it anew \
+             (openssl pkcs8 -topk8 -v2 aes-256-cbc)",
+        ),
+        (Protection::Pkcs8, None) => {
+            let message = format!(
+                "{role}: {} is encrypted: set {role}_password to where its password is, a file for instance",
+                path.display()
+            );
+            reader.problem(message);
+            return None;
+        }
+        (Protection::Pkcs8, Some(password)) => encrypted::decrypt(&bytes, &password?),
+        (Protection::None, _) if named => {
+            Err("is not encrypted, but key_password is set: remove key_password, or encrypt the key")
+        }
+        (Protection::None, _) => PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+            rustls_pki_types::pem::Error::NoItemsFound if Kind::of(&bytes).is_store() => {
+                "is a keystore and no PEM: name it as keystore = { path = …, password = … }, without certificate and key"
+            }
+            rustls_pki_types::pem::Error::NoItemsFound => {
                 "has no PEM private key (PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY) in it: write one into it"
             }
-            Err(_) => "is not whole PEM, perhaps written only in part: write it anew",
-        }
+            _ => "is not whole PEM, perhaps written only in part: write it anew",
+        }),
+    };
+    let why = match read.map(Zeroizing::new) {
+        Ok(der) => match any_supported_type(&der) {
+            Ok(signer) => return Some((der, signer)),
+            Err(_) => UNUSABLE_KEY,
+        },
+        Err(why) => why,
     };
     reader.problem(format!("{role}: {} {why}", path.display()));
     None
-}
-
-/// End of the certificate's validity, if it is valid now and belongs to the key.
-fn matching(
-    role: &str,
-    path: &Path,
-    key: &Path,
-    certificate: &CertificateDer<'_>,
-    signer: &dyn SigningKey,
-    reader: &mut Reader<'_>,
-) -> Option<WallTime> {
-    let shown = path.display();
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-        reader.problem(format!(
-            "{role}: the first certificate in {shown} cannot be read: write the file anew"
-        ));
-        return None;
-    };
-    let public = signer.public_key();
-    if public.as_deref() != Some(parsed.tbs_certificate.subject_pki.raw) {
-        reader.problem(format!(
-            "{role}: the first certificate in {shown} does not belong to the key in {}: put both from the same \
-             issuance in place, own certificate first",
-            key.display()
-        ));
-        return None;
-    }
-    let validity = parsed.validity();
-    let not_before = wall(validity.not_before.timestamp());
-    let not_after = wall(validity.not_after.timestamp());
-    if reader.now < not_before {
-        reader.problem(format!(
-            "{role}: the certificate in {shown} is not valid before {}: check the clock of this machine, or wait",
-            validity.not_before
-        ));
-        return None;
-    }
-    if reader.now > not_after {
-        reader.problem(format!(
-            "{role}: the certificate in {shown} has expired on {}: put a new one in place",
-            validity.not_after
-        ));
-        return None;
-    }
-    Some(not_after)
-}
-
-/// Before 1970 is 1970.
-fn wall(seconds: i64) -> WallTime {
-    WallTime(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-}
-
-/// A DER sequence or the magic number of JKS.
-fn looks_like_store(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x30, 0x82]) || bytes.starts_with(&[0xfe, 0xed, 0xfe, 0xed])
 }

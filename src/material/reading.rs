@@ -22,6 +22,9 @@ pub(super) const LONGEST_SECRET: u64 = 64 * 1024;
 /// Longest trust bundle, in bytes; the bundles of Linux distributions have about 250 KB.
 pub(super) const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
 
+/// Longest keystore or truststore, in bytes; the one that comes with Java has about 200 KB.
+pub(super) const LONGEST_STORE: u64 = 512 * 1024;
+
 /// What the files of one look had in them: profiles that share a file share one reading of it, and all see the same content,
 /// whatever happens to the file meanwhile.
 #[derive(Clone, Default)]
@@ -79,6 +82,11 @@ impl Reader<'_> {
 
     pub(super) fn problem(&mut self, message: String) {
         self.problems.push(message);
+    }
+
+    /// What is allowed but unwise.
+    pub(super) fn warning(&mut self, message: String) {
+        self.warnings.push(message);
     }
 
     /// A secret from wherever it is; `role` is its name in the configuration.

@@ -1,3 +1,6 @@
+mod damage;
+mod stores;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,7 +12,7 @@ use url::Url;
 
 use super::*;
 use crate::core::profile::{
-    Endpoint, GrantType, Http, Idp, Keystore, ProfileName, Refresh, Request, SecretRef,
+    Endpoint, GrantType, Http, Idp, ProfileName, Refresh, Request, SecretRef,
 };
 
 const MARKER: &str = "MarkerSecret-0123456789";
@@ -376,41 +379,10 @@ fn a_trust_bundle_is_read_whole() {
 }
 
 #[test]
-fn trap_30_what_is_not_supported_or_missing_says_so() {
+fn trap_30_what_is_missing_says_so() {
     let folder = Folder::new();
     let key = KeyPair::generate().unwrap();
     let certificate = folder.certificate("cert.pem", &key, 2020, 2030);
-    let encrypted = folder.write(
-        "key.pem",
-        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
-    );
-    let message = only(of(&oauth2(
-        ClientAuth::Tls,
-        pair(&certificate, &encrypted),
-        TrustSource::System,
-    )));
-    assert!(
-        message.contains("not supported by this version"),
-        "{message}"
-    );
-    let store = || Keystore {
-        path: "/x.p12".into(),
-        password: None,
-        alias: None,
-        key_password: None,
-    };
-    let problems = of(&oauth2(
-        ClientAuth::Tls,
-        Some(IdentitySource::Store(store())),
-        TrustSource::Store(store()),
-    ))
-    .unwrap_err();
-    assert_eq!(problems.len(), 2);
-    assert!(
-        problems
-            .iter()
-            .all(|message| message.contains("not supported by this version"))
-    );
     assert!(
         only(of(&oauth2(ClientAuth::Tls, None, TrustSource::System)))
             .contains("needs tls.certificate")
@@ -426,7 +398,7 @@ fn trap_30_what_is_not_supported_or_missing_says_so() {
         })
     };
     let missing = oauth2(assertion(None), None, TrustSource::System);
-    assert!(only(of(&missing)).contains("needs assertion.key"));
+    assert!(only(of(&missing)).contains("needs assertion.key, assertion.keystore"));
     // A key where the certificate should be: its content is not quoted.
     let swapped = folder.write("swapped.pem", key.serialize_pem());
     let message = only(of(&oauth2(

@@ -83,8 +83,13 @@ pub fn is_root() -> bool {
 
 /// Whether a program of this machine can be run.
 pub fn has(program: &str) -> bool {
+    let asked = match program {
+        "openssl" => "version",
+        "keytool" => "-help",
+        _ => "--version",
+    };
     let there = Command::new(program)
-        .arg("--version")
+        .arg(asked)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()

@@ -12,6 +12,7 @@ mod harness;
 mod health;
 mod hostile;
 mod http;
+mod keystores;
 mod lifecycle;
 mod limits;
 mod metrics;

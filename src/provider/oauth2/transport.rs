@@ -147,15 +147,25 @@ fn explain_tls(error: &rustls::Error, at: &str, way: &Way) -> Failure {
             CertificateError::Revoked => {
                 certificate("it has been revoked; ask the identity provider's operator")
             }
+            // The verifier's own error is known by its name alone: its type is another crate's.
+            CertificateError::Other(error)
+                if format!("{error:?}").contains("CaUsedAsEndEntity") =>
+            {
+                certificate(
+                    "it is a CA's certificate (CA:TRUE), and a CA may not be a server at once; let the CA sign a \
+                     certificate for the server, or make the self-signed one anew without CA (openssl req -x509 \
+                     -addext basicConstraints=critical,CA:FALSE), and name the signer as tls.ca",
+                )
+            }
             _ => certificate(
                 "it does not pass the check (wrong purpose or form); ask the identity provider's operator",
             ),
         },
         rustls::Error::AlertReceived(alert) if refuses_us(*alert, way.with_certificate) => {
             let cure = if way.with_certificate {
-                "check that tls.certificate is valid, complete with its chain, and known to the identity provider"
+                "check that tls.certificate (or the one in tls.keystore) is valid, complete with its chain, and known to the identity provider"
             } else {
-                "it wants one: set tls.certificate and tls.key"
+                "it wants one: set tls.certificate and tls.key, or tls.keystore"
             };
             Failure::permanent(format!(
                 "{at} refused our client certificate in the TLS handshake ({alert:?}): {cure}"

@@ -61,12 +61,12 @@ pub(in crate::core::config) static TLS: Table = Table {
         key(
             "key",
             Kind::Path,
-            "The certificate's PEM key: PKCS#8, PKCS#1 or SEC1.",
+            "The certificate's PEM key: PKCS#8 (encrypted with `key_password`), PKCS#1 or SEC1.",
         ),
         key(
             "key_password",
             Kind::Secret,
-            "Password of an encrypted PKCS#8 key.",
+            "Password of an encrypted PKCS#8 key (PBES2). An error for a key that is not encrypted.",
         ),
         key(
             "keystore",
@@ -84,7 +84,7 @@ pub(in crate::core::config) static ASSERTION: Table = Table {
         key(
             "key_password",
             Kind::Secret,
-            "Password of an encrypted PKCS#8 key.",
+            "Password of an encrypted PKCS#8 key (PBES2). An error for a key that is not encrypted.",
         ),
         key(
             "certificate",
@@ -140,12 +140,22 @@ const ALGORITHMS: &[&str] = &[
 
 pub(in crate::core::config) static KEYSTORE: Table = Table {
     title: "keystore",
-    doc: "`tls.keystore`, `tls.truststore` or `assertion.keystore`: PKCS#12 or JKS, told by content.",
+    doc: "`tls.keystore`, `tls.truststore` or `assertion.keystore`: PKCS#12 or JKS, told by content, up to 512 KiB. Of a truststore, the certificates that Java would trust are trusted, and all certificates of a PKCS#12 file without keys.",
     keys: &[
         key("path", Kind::Path, "The file.").must(),
-        key("password", Kind::Secret, "Password of the store."),
-        key("alias", Kind::Text(values::plain), "The entry to use.")
-            .or_as_told("the only one with a key"),
-        key("key_password", Kind::Secret, "Password of the entry.").or_as_told("the store's"),
+        key("password", Kind::Secret, "Password of the store.")
+            .or_as_told("the empty one of PKCS#12; JKS is read without its seal"),
+        key(
+            "alias",
+            Kind::Text(values::plain),
+            "The entry with the key to use; not for a truststore.",
+        )
+        .or_as_told("the only one with a key"),
+        key(
+            "key_password",
+            Kind::Secret,
+            "JKS: password of the entry; not for a truststore. In PKCS#12 the store's opens all.",
+        )
+        .or_as_told("the store's"),
     ],
 };

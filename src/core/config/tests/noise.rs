@@ -73,7 +73,7 @@ proptest! {
         let mut text = EXAMPLE.to_owned();
         for reference in [
             "{ file = \"/etc/tokend/secrets/orders\" }", "{ credential = \"billing-key-password\" }",
-            "{ file = \"client.p12.password\" }", "{ file = \"reports.password\" }", "{ file = \"trust.password\" }",
+            "{ file = \"client.jks.password\" }", "{ file = \"reports.password\" }", "{ file = \"trust.password\" }",
             "{ file = \"mail.key.password\" }", "{ file = \"legacy.password\" }", "{ env = \"FIXED_TOKEN\" }",
         ] {
             assert!(text.contains(reference), "{reference}");

@@ -268,3 +268,41 @@ fn nothing_is_resumed_with_a_certificate_and_http_1_1_is_all_that_is_offered() {
     assert!(!without.client_auth_cert_resolver.has_certs());
     assert_eq!(with.alpn_protocols, [b"http/1.1"]);
 }
+
+#[tokio::test]
+async fn a_self_signed_server_must_not_be_a_ca_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for (is_ca, expected) in [
+        (
+            IsCa::Ca(BasicConstraints::Unconstrained),
+            Some("basicConstraints=critical,CA:FALSE"),
+        ),
+        (IsCa::ExplicitNoCa, None),
+    ] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
+        params.is_ca = is_ca;
+        let certificate = params.self_signed(&key).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from(certificate.der().to_vec())],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let server = Server::tls(TlsAcceptor::from(Arc::new(config)), |_| good_token()).await;
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, certificate.pem()).unwrap();
+        let outcome = fetch(at(&server, ClientAuth::None, TrustSource::Pem(ca))).await;
+        match expected {
+            Some(expected) => {
+                let message = transient(outcome);
+                assert!(message.contains(expected), "{message}");
+            }
+            None => drop(outcome.unwrap()),
+        }
+    }
+}

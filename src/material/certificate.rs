@@ -1,0 +1,94 @@
+//! What a certificate says of itself, and whether it belongs to a key.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::sign::SigningKey;
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::reading::Reader;
+use crate::core::time::WallTime;
+
+/// Facts about the own certificate of a chain, for people and for `status`. Nothing of it is secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its subject, for instance `O=Example, CN=billing`; what no terminal should see is replaced.
+    pub subject: String,
+    /// `x5t#S256`: base64url of the SHA-256 of the whole certificate (RFC 8705 §3.1).
+    pub thumbprint: String,
+    /// From then on it is valid.
+    pub not_before: WallTime,
+    /// Until then, that second included.
+    pub not_after: WallTime,
+}
+
+/// A certificate and the key that is to match it, in the words of the messages about them.
+pub(super) struct Names<'a> {
+    /// Key of the configuration that names the certificate.
+    pub(super) role: &'a str,
+    /// Where the certificate is.
+    pub(super) place: &'a str,
+    /// Where the key is.
+    pub(super) key: &'a str,
+}
+
+/// The facts, if the certificate is valid now and belongs to the key.
+pub(super) fn matching(
+    names: &Names<'_>,
+    certificate: &CertificateDer<'_>,
+    signer: &dyn SigningKey,
+    reader: &mut Reader<'_>,
+) -> Option<Certificate> {
+    let Names { role, place, key } = names;
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        reader.problem(format!(
+            "{role}: the first certificate in {place} cannot be read: write the file anew"
+        ));
+        return None;
+    };
+    if !belongs(&parsed, signer) {
+        reader.problem(format!(
+            "{role}: the first certificate in {place} does not belong to the key in {key}: put both from the same \
+             issuance in place, own certificate first"
+        ));
+        return None;
+    }
+    let validity = parsed.validity();
+    let not_before = wall(validity.not_before.timestamp());
+    let not_after = wall(validity.not_after.timestamp());
+    if reader.now < not_before {
+        reader.problem(format!(
+            "{role}: the certificate in {place} is not valid before {}: check the clock of this machine, or wait",
+            validity.not_before
+        ));
+        return None;
+    }
+    if reader.now > not_after {
+        reader.problem(format!(
+            "{role}: the certificate in {place} has expired on {}: put a new one in place",
+            validity.not_after
+        ));
+        return None;
+    }
+    let subject = parsed.subject().to_string();
+    Some(Certificate {
+        subject: subject.replace(char::is_control, "\u{fffd}"),
+        thumbprint: URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, certificate)),
+        not_before,
+        not_after,
+    })
+}
+
+/// Whether the certificate is about this key.
+pub(super) fn belongs(certificate: &X509Certificate<'_>, signer: &dyn SigningKey) -> bool {
+    let public = signer.public_key();
+    public.as_deref() == Some(certificate.tbs_certificate.subject_pki.raw)
+}
+
+/// Before 1970 is 1970.
+fn wall(seconds: i64) -> WallTime {
+    WallTime(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}

@@ -1,0 +1,144 @@
+//! What a password-protected structure asks for before it can be opened, read off its DER without opening it.
+//!
+//! Whoever writes a store says how much work its password costs. A store that asks for hours would hold up every reload,
+//! so it is refused by what it says of itself. What lies inside of encrypted parts cannot be seen from here; the size of
+//! the file and the library's own limit per derivation (a million rounds) bound that.
+
+/// Most rounds of key derivation in one file, all its derivations together. OpenSSL writes 2048 to 600 000 per
+/// derivation and keytool 10 000, with one or two derivations per entry and two more per file; five million take a few
+/// seconds.
+const MOST_ROUNDS: u64 = 5_000_000;
+
+/// Most memory that scrypt may take, in blocks of 128 bytes: 64 MiB. OpenSSL's default takes 16 MiB.
+const MOST_BLOCKS: u64 = 1 << 19;
+
+/// Deeper than any store is nested.
+const DEEPEST: usize = 24;
+
+/// Why it is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It ends before it should, goes on after it should end, or is no DER at all.
+    Torn,
+    /// BER with parts of indefinite length, which BouncyCastle writes.
+    Indefinite,
+    /// More work than [`MOST_ROUNDS`] or [`MOST_BLOCKS`].
+    TooMuch,
+}
+
+/// Whether these bytes are one whole DER value that asks for a bearable amount of work.
+pub(super) fn check(bytes: &[u8]) -> Result<(), Refusal> {
+    let (_, rest) = next(bytes)?;
+    if !rest.is_empty() {
+        return Err(Refusal::Torn);
+    }
+    let mut rounds = 0;
+    walk(bytes, 0, &mut rounds)
+}
+
+/// One value.
+pub(super) struct Value<'a> {
+    /// Class, form and number; the numbers that matter have one byte.
+    pub(super) tag: u8,
+    pub(super) content: &'a [u8],
+}
+
+/// The first value and what follows it.
+pub(super) fn next(bytes: &[u8]) -> Result<(Value<'_>, &[u8]), Refusal> {
+    let [tag, first, rest @ ..] = bytes else {
+        return Err(Refusal::Torn);
+    };
+    let (length, rest) = match first {
+        0x00..=0x7f => (usize::from(*first), rest),
+        0x80 => return Err(Refusal::Indefinite),
+        0x81..=0x84 => {
+            let (length, rest) = rest
+                .split_at_checked(usize::from(first & 0x7f))
+                .ok_or(Refusal::Torn)?;
+            let length = length
+                .iter()
+                .fold(0, |sum, byte| (sum << 8) | usize::from(*byte));
+            (length, rest)
+        }
+        _ => return Err(Refusal::Torn),
+    };
+    let (content, rest) = rest.split_at_checked(length).ok_or(Refusal::Torn)?;
+    Ok((Value { tag: *tag, content }, rest))
+}
+
+const INTEGER: u8 = 0x02;
+const OCTET_STRING: u8 = 0x04;
+const CONSTRUCTED: u8 = 0x20;
+const SEQUENCE: u8 = 0x30;
+
+/// Adds up the rounds. Every derivation has the same form, a salt with numbers behind it: PBKDF2-params (RFC 8018
+/// §A.2), PBEParameter (§A.1), MacData (RFC 7292 §4) and scrypt-params (RFC 7914 §7).
+fn walk(mut bytes: &[u8], depth: usize, rounds: &mut u64) -> Result<(), Refusal> {
+    if depth > DEEPEST {
+        return Err(Refusal::Torn);
+    }
+    let mut salted = false;
+    let mut numbers = [None; 3];
+    while !bytes.is_empty() {
+        let (value, rest) = next(bytes)?;
+        bytes = rest;
+        match value.tag {
+            INTEGER if salted => {
+                if let Some(free) = numbers.iter_mut().find(|number| number.is_none()) {
+                    *free = Some(unsigned(value.content));
+                }
+                continue;
+            }
+            OCTET_STRING => {
+                *rounds = rounds.saturating_add(derivation(numbers)?);
+                numbers = [None; 3];
+                salted = true;
+                // Most parts of a PKCS#12 file lie in strings of bytes; those that are no DER are salts and secrets.
+                if value.content.first() == Some(&SEQUENCE) {
+                    let mut inside = 0;
+                    match walk(value.content, depth + 1, &mut inside) {
+                        Ok(()) => *rounds = rounds.saturating_add(inside),
+                        Err(Refusal::TooMuch) => return Err(Refusal::TooMuch),
+                        Err(Refusal::Torn | Refusal::Indefinite) => {}
+                    }
+                }
+            }
+            tag => {
+                salted = false;
+                if tag & CONSTRUCTED != 0 {
+                    walk(value.content, depth + 1, rounds)?;
+                }
+            }
+        }
+    }
+    *rounds = rounds.saturating_add(derivation(numbers)?);
+    match *rounds > MOST_ROUNDS {
+        true => Err(Refusal::TooMuch),
+        false => Ok(()),
+    }
+}
+
+/// The rounds of one derivation: its count, or the three factors of scrypt.
+fn derivation(numbers: [Option<u64>; 3]) -> Result<u64, Refusal> {
+    match numbers {
+        [Some(cost), Some(block), Some(parallel)] => {
+            let blocks = cost.saturating_mul(block);
+            match blocks > MOST_BLOCKS {
+                true => Err(Refusal::TooMuch),
+                false => Ok(blocks.saturating_mul(parallel)),
+            }
+        }
+        [count, ..] => Ok(count.unwrap_or(0)),
+    }
+}
+
+/// Too large and negative ones are as absurd as the largest.
+fn unsigned(content: &[u8]) -> u64 {
+    let negative = content.first().is_some_and(|byte| byte & 0x80 != 0);
+    if negative || content.len() > 8 {
+        return u64::MAX;
+    }
+    content
+        .iter()
+        .fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+}

@@ -1,0 +1,406 @@
+//! Keystores: PKCS#12 and JKS, told by what is in the file and not by its name.
+//!
+//! Copies of keys that the PKCS#12 library makes while it opens a file are not wiped, since it does not do so; what is
+//! kept of them here is.
+
+mod jks;
+mod pkcs12;
+
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::SigningKey;
+use rustls_pki_types::CertificateDer;
+
+use super::certificate::{Names, matching};
+use super::cost::{self, Refusal};
+use super::reading::{LONGEST_STORE, Reader};
+use super::{AssertionKey, Identity, PrivateKey, Trust, UNUSABLE_KEY};
+use crate::core::profile::Keystore;
+use crate::core::secret::Secret;
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// RFC 7292
+    Pkcs12,
+    /// Java's own format until Java 8, and its successor in Java Cryptography Extension.
+    Jks,
+    Jceks,
+    /// Has a PEM label in it.
+    Pem,
+    Empty,
+    /// None of these.
+    Other,
+}
+
+impl Kind {
+    pub(super) fn of(bytes: &[u8]) -> Kind {
+        match bytes {
+            [] => Kind::Empty,
+            [0xfe, 0xed, 0xfe, 0xed, ..] => Kind::Jks,
+            [0xce, 0xce, 0xce, 0xce, ..] => Kind::Jceks,
+            // BER of indefinite length, too: a PFX is a sequence that begins with the number 3 (RFC 7292 §4).
+            [0x30, 0x80, 0x02, 0x01, 0x03, ..]
+            | [0x30, 0x81, _, 0x02, 0x01, 0x03, ..]
+            | [0x30, 0x82, _, _, 0x02, 0x01, 0x03, ..]
+            | [0x30, 0x83, _, _, _, 0x02, 0x01, 0x03, ..] => Kind::Pkcs12,
+            _ if bytes.windows(11).any(|window| window == b"-----BEGIN ") => Kind::Pem,
+            _ => Kind::Other,
+        }
+    }
+
+    pub(super) fn is_store(self) -> bool {
+        matches!(self, Kind::Pkcs12 | Kind::Jks | Kind::Jceks)
+    }
+}
+
+/// What is in a store.
+#[derive(Default)]
+struct Contents {
+    entries: Vec<Entry>,
+    /// Certificates that are entries of their own, and meant to be trusted.
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+/// A private key with its chain.
+struct Entry {
+    /// Empty if it has none.
+    alias: String,
+    key: Key,
+    /// Own certificate first; may be empty.
+    chain: Vec<CertificateDer<'static>>,
+}
+
+enum Key {
+    Open(PrivateKey),
+    /// JKS: each entry has a password of its own.
+    Sealed(Vec<u8>),
+}
+
+/// Why a store cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closed {
+    Torn,
+    Indefinite,
+    TooMuch,
+    /// The password does not fit, or the file is damaged: nobody can tell.
+    Password,
+    /// The store's password fits, an entry's is another one.
+    EntryPassword,
+    /// Encrypted in a way that is not supported.
+    Unsupported,
+}
+
+impl From<Refusal> for Closed {
+    fn from(refusal: Refusal) -> Closed {
+        match refusal {
+            Refusal::Torn => Closed::Torn,
+            Refusal::Indefinite => Closed::Indefinite,
+            Refusal::TooMuch => Closed::TooMuch,
+        }
+    }
+}
+
+/// Client certificate with chain and key: `tls.keystore`.
+pub(super) fn identity(store: &Keystore, reader: &mut Reader<'_>) -> Option<Identity> {
+    let (entry, der, signer) = own(store, "tls.keystore", reader)?;
+    let place = entry.place(store);
+    if entry.chain.is_empty() {
+        reader.problem(format!(
+            "tls.keystore: {place} has a key without a certificate: put the certificate in, or name another entry as \
+             tls.keystore.alias"
+        ));
+        return None;
+    }
+    let names = Names {
+        role: "tls.keystore",
+        place: &place,
+        key: "the same entry",
+    };
+    Identity::new(&names, entry.chain, &der, signer, reader)
+}
+
+/// A key for assertions: `assertion.keystore`. Its certificate is used if there is one.
+pub(super) fn assertion_key(store: &Keystore, reader: &mut Reader<'_>) -> Option<AssertionKey> {
+    let (mut entry, key, signer) = own(store, "assertion.keystore", reader)?;
+    let names = Names {
+        role: "assertion.keystore",
+        place: &entry.place(store),
+        key: "the same entry",
+    };
+    let facts = match entry.chain.first() {
+        None => None,
+        Some(own) => Some(matching(&names, own, &*signer, reader)?),
+    };
+    Some(AssertionKey {
+        key,
+        certificate: facts.is_some().then(|| entry.chain.swap_remove(0)),
+        facts,
+    })
+}
+
+/// Roots instead of the system's: `tls.truststore`. What Java would trust, and all certificates of a PKCS#12 file that
+/// has no keys: OpenSSL cannot mark certificates as trusted.
+pub(super) fn trust(store: &Keystore, reader: &mut Reader<'_>) -> Option<Trust> {
+    const ROLE: &str = "tls.truststore";
+    if store.alias.is_some() || store.key_password.is_some() {
+        let which = if store.alias.is_some() {
+            "alias"
+        } else {
+            "key_password"
+        };
+        reader.problem(format!(
+            "{ROLE}.{which}: every certificate of a truststore is trusted, and keys in it are not read: remove {which}"
+        ));
+    }
+    let (contents, _) = open(store, ROLE, reader)?;
+    let shown = store.path.display();
+    match (contents.trusted.is_empty(), contents.entries.is_empty()) {
+        (false, true) => {}
+        (false, false) => reader.warning(format!(
+            "{ROLE}: {shown} holds a private key too, which nobody needs in order to trust: keep certificates alone \
+             in a truststore"
+        )),
+        (true, false) => {
+            reader.problem(format!(
+                "{ROLE}: {shown} has no certificate that is trusted, only private keys with theirs: put the CA's \
+                 certificate in (keytool -importcert -trustcacerts)"
+            ));
+            return None;
+        }
+        (true, true) => {
+            reader.problem(format!(
+                "{ROLE}: {shown} is a store with nothing in it: put the CA's certificate in (keytool -importcert \
+                 -trustcacerts)"
+            ));
+            return None;
+        }
+    }
+    Trust::new(ROLE, &shown.to_string(), contents.trusted, reader)
+}
+
+impl Entry {
+    fn place(&self, store: &Keystore) -> String {
+        let shown = store.path.display();
+        match self.alias.as_str() {
+            "" => shown.to_string(),
+            alias => format!("{shown} ({alias:?})"),
+        }
+    }
+}
+
+/// The entry that is meant, its key as it is and ready to sign.
+fn own(
+    store: &Keystore,
+    role: &str,
+    reader: &mut Reader<'_>,
+) -> Option<(Entry, PrivateKey, Arc<dyn SigningKey>)> {
+    let key_password = store
+        .key_password
+        .as_ref()
+        .map(|source| reader.secret(&format!("{role}.key_password"), source));
+    let (contents, password) = open(store, role, reader)?;
+    let key_password = match key_password {
+        None => password,
+        Some(read) => Some(read?),
+    };
+    let mut entry = match choose(contents, store, role) {
+        Ok(entry) => entry,
+        Err(message) => {
+            reader.problem(message);
+            return None;
+        }
+    };
+    let place = entry.place(store);
+    let der = match std::mem::replace(&mut entry.key, Key::Sealed(Vec::new())) {
+        Key::Open(der) => der,
+        Key::Sealed(sealed) => {
+            let Some(key_password) = key_password else {
+                reader.problem(format!(
+                    "{role}: {place} needs a password: set {role}.password to where it is, a file for instance"
+                ));
+                return None;
+            };
+            let Some(der) = jks::unseal(&sealed, &key_password) else {
+                let why = match &store.key_password {
+                    Some(_) => format!(
+                        "{role}.key_password: does not open {place}: put the password of this entry in place"
+                    ),
+                    None => format!(
+                        "{role}: the store's password does not open {place}: set {role}.key_password to the password \
+                         of this entry"
+                    ),
+                };
+                reader.problem(why);
+                return None;
+            };
+            der
+        }
+    };
+    match any_supported_type(&der) {
+        Ok(signer) => Some((entry, der, signer)),
+        Err(_) => {
+            reader.problem(format!("{role}: {place} {UNUSABLE_KEY}"));
+            None
+        }
+    }
+}
+
+/// The only entry with a key, or the one of that name.
+fn choose(contents: Contents, store: &Keystore, role: &str) -> Result<Entry, String> {
+    let shown = store.path.display();
+    if contents.entries.is_empty() {
+        return Err(match contents.trusted.is_empty() {
+            true => {
+                format!("{role}: {shown} is a store with nothing in it: put certificate and key in")
+            }
+            false => format!(
+                "{role}: {shown} has certificates but no private key: export it with the key (openssl pkcs12 -export \
+                 -inkey …, keytool -importkeystore)"
+            ),
+        });
+    }
+    let names: Vec<String> = contents.entries.iter().map(Entry::shown_alias).collect();
+    let names = names.join(", ");
+    let mut entries = contents.entries;
+    let Some(alias) = &store.alias else {
+        return match entries.pop() {
+            Some(entry) if entries.is_empty() => Ok(entry),
+            _ => Err(format!(
+                "{role}.alias: {shown} has several private keys: set {role}.alias to one of {names}"
+            )),
+        };
+    };
+    // Java keeps aliases in small letters, whatever was typed.
+    let same: [fn(&str, &str) -> bool; 2] = [
+        |one, other| one == other,
+        |one, other| one.to_lowercase() == other.to_lowercase(),
+    ];
+    for same in same {
+        let fits = |entry: &Entry| same(&entry.alias, alias);
+        match entries.iter().filter(|entry| fits(entry)).count() {
+            0 => {}
+            1 => {
+                let at = entries.iter().position(fits).unwrap_or(0);
+                return Ok(entries.swap_remove(at));
+            }
+            _ => {
+                return Err(format!(
+                    "{role}.alias: {shown} has several private keys called {alias:?}: give each a name of its own"
+                ));
+            }
+        }
+    }
+    Err(format!(
+        "{role}.alias: {shown} has no private key called {alias:?}: it has {names}"
+    ))
+}
+
+impl Entry {
+    fn shown_alias(&self) -> String {
+        match self.alias.as_str() {
+            "" => "one without a name".into(),
+            alias => format!("{alias:?}"),
+        }
+    }
+}
+
+/// All of a store, and its password.
+fn open(
+    store: &Keystore,
+    role: &str,
+    reader: &mut Reader<'_>,
+) -> Option<(Contents, Option<Secret>)> {
+    let password = store
+        .password
+        .as_ref()
+        .map(|source| reader.secret(&format!("{role}.password"), source));
+    let bytes = reader.file(role, &store.path, LONGEST_STORE, true)?;
+    let password = match password {
+        None => None,
+        Some(read) => Some(read?),
+    };
+    let opened = match Kind::of(&bytes) {
+        Kind::Pkcs12 => cost::check(&bytes)
+            .map_err(Closed::from)
+            .and_then(|()| pkcs12::read(&bytes, password.as_ref()))
+            .map_err(|closed| why_pkcs12(closed, role, password.is_some())),
+        Kind::Jks => jks::read(&bytes, password.as_ref())
+            .map_err(|closed| why_jks(closed).to_owned()),
+        Kind::Jceks => Err(
+            "is a JCEKS keystore, which is not read: convert it (keytool -importkeystore -deststoretype pkcs12)".into(),
+        ),
+        Kind::Pem => Err(pem_instead(role).into()),
+        Kind::Empty => Err("is empty: write the store into it, or wait until whoever does has done so".into()),
+        Kind::Other => Err(
+            "is neither PKCS#12 nor JKS: check the path, or write the store anew (openssl pkcs12 -export, keytool)".into(),
+        ),
+    };
+    match opened {
+        Ok(contents) => Some((contents, password)),
+        Err(why) => {
+            reader.problem(format!("{role}: {} {why}", store.path.display()));
+            None
+        }
+    }
+}
+
+fn pem_instead(role: &str) -> &'static str {
+    match role {
+        "tls.truststore" => "is PEM and no keystore: name it as tls.ca",
+        "assertion.keystore" => "is PEM and no keystore: name it as assertion.key",
+        _ => "is PEM and no keystore: name it as tls.certificate, and its key as tls.key",
+    }
+}
+
+fn why_pkcs12(closed: Closed, role: &str, has_password: bool) -> String {
+    match closed {
+        Closed::Torn => {
+            "is not a whole PKCS#12 file, perhaps written only in part: write it anew".into()
+        }
+        Closed::Indefinite => {
+            "is BER with parts of indefinite length, as BouncyCastle writes it, which is not read: write it anew \
+             (openssl pkcs12 -in … -nodes | openssl pkcs12 -export)"
+                .into()
+        }
+        Closed::TooMuch => {
+            "asks for more rounds of key derivation than anybody can want (over a million at once or five million in \
+             all): write it anew"
+                .into()
+        }
+        Closed::Password if has_password => format!(
+            "cannot be opened with {role}.password: put the right password in place, or write the file anew if it is \
+             damaged"
+        ),
+        Closed::Password => {
+            format!("has a password: set {role}.password to where it is, a file for instance")
+        }
+        Closed::EntryPassword => {
+            "has an entry with another password than the store, which in PKCS#12 is not read: write it anew with one \
+             password for both"
+                .into()
+        }
+        Closed::Unsupported => {
+            "is protected in a way that is not supported: write it anew with AES-256 and a MAC of SHA-256 (openssl \
+             pkcs12 -export -certpbe AES-256-CBC -keypbe AES-256-CBC -macalg sha256, or keytool -importkeystore)"
+                .into()
+        }
+    }
+}
+
+fn why_jks(closed: Closed) -> &'static str {
+    match closed {
+        Closed::Password | Closed::EntryPassword => {
+            "cannot be opened with its password: put the right password in place, or write the file anew if it is \
+             damaged"
+        }
+        Closed::Unsupported => {
+            "is a JKS keystore with something in it that is no X.509 certificate or key: convert it (keytool \
+             -importkeystore -deststoretype pkcs12)"
+        }
+        Closed::Torn | Closed::Indefinite | Closed::TooMuch => {
+            "is not a whole JKS keystore, perhaps written only in part: write it anew"
+        }
+    }
+}
