@@ -17,6 +17,8 @@ results=$WORK/results
 declare -A children=()
 summed=
 
+# What a suite has to end in its own way.
+before_cleaning() { :; }
 # shellcheck disable=SC2329  # the trap calls it
 clean() {
   local status=$? name
@@ -25,6 +27,7 @@ clean() {
     say "FAIL run: ended before its time"
     summary || true
   fi
+  before_cleaning
   for name in "${!children[@]}"; do
     end "$name" || true
   done

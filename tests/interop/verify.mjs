@@ -4,23 +4,8 @@
 //   One line per profile: its client and the thumbprint of the certificate that the token is bound to, or a dash; what is wrong
 //   with a token ends the program with 1. Needs TOKEND_SOCKET, and NODE_EXTRA_CA_CERTS for an issuer with a CA of its own.
 
-import { request } from 'node:http';
 import { createRemoteJWKSet, jwtVerify } from 'jose';
-
-/** The daemon's answer. */
-export const ask = (profile) => new Promise((done, failed) => {
-  const options = { socketPath: process.env.TOKEND_SOCKET, path: `/v1/profiles/${profile}/token`, headers: { host: 'tokend' } };
-  request(options, (answer) => {
-    const parts = [];
-    answer.on('data', (part) => parts.push(part));
-    answer.on('end', () => {
-      const body = Buffer.concat(parts).toString();
-      if (answer.statusCode === 200) done(JSON.parse(body));
-      else failed(new Error(`${profile}: HTTP ${answer.statusCode}: ${body}`));
-    });
-    answer.on('error', failed);
-  }).on('error', failed).end();
-});
+import { ask } from './ask.mjs';
 
 async function verify(issuer, profiles) {
   const metadata = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();

@@ -76,7 +76,7 @@ mtls_start() {
   cd "$MTLS"
   mtls_material
   cp "$here/mtls/idp.mjs" "$cache/node/mtls-idp.mjs"
-  cp "$here/verify.mjs" "$cache/node/verify.mjs"
+
   start mtls-idp node "$cache/node/mtls-idp.mjs" "$MTLS"
   until_there "$MTLS/mtls-idp.json" mtls-idp
   ISSUER=$(node -p "JSON.parse(require('node:fs').readFileSync('mtls-idp.json')).issuer")
