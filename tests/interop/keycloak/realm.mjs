@@ -45,8 +45,8 @@ console.log(JSON.stringify({
   realm: 'tokend',
   enabled: true,
   sslRequired: 'all',
-  // Renewed after a fifth of it: see tokend.toml.
-  accessTokenLifespan: 120,
+  // Renewed much earlier: see tokend.toml.
+  accessTokenLifespan: 300,
   clients: clients.map((client) => ({
     protocol: 'openid-connect',
     publicClient: false,
