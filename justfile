@@ -3,7 +3,7 @@
 _list:
     @just --list --unsorted
 
-# What CI runs, without the interop tests
+# What CI runs, without the tests against other people's software
 check:
     .ci/run fmt clippy test doc deny
 
@@ -40,6 +40,10 @@ doc:
 # Other people's clients and a certified identity provider; arguments: which clients
 interop *CLIENTS:
     tests/interop/run {{CLIENTS}}
+
+# A real Keycloak: every way in, rotation, and its restart under callers
+keycloak:
+    tests/interop/keycloak/run
 
 # Measures tokend against bare servers, in ratios
 bench *ARGS:

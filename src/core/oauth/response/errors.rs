@@ -89,11 +89,19 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
                 .iter()
                 .find(|(known, ..)| code.as_deref() == Some(*known));
             let (kind, cure) = match known {
-                Some(("invalid_client", kind, _)) => (*kind, client_cure(asked.client_auth)),
-                Some((_, kind, cure)) => (*kind, *cure),
+                Some(("invalid_client", kind, _)) => {
+                    (*kind, client_cure(asked.client_auth).to_owned())
+                }
+                // RFC 6749 §5.2 has 401 for clients that are not who they say. Keycloak answers so to a wrong secret, and to
+                // a client without a service account.
+                Some(("unauthorized_client", kind, grant)) if status == 401 => (
+                    *kind,
+                    format!("{}; or {grant}", client_cure(asked.client_auth)),
+                ),
+                Some((_, kind, cure)) => (*kind, (*cure).to_owned()),
                 None => (
                     FailureKind::Permanent,
-                    "the identity provider refuses the request: look the code up in its documentation or log",
+                    "the identity provider refuses the request: look the code up in its documentation or log".into(),
                 ),
             };
             let message = format!("{said}: {cure}");

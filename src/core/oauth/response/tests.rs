@@ -403,6 +403,20 @@ fn statuses_without_a_code() {
 }
 
 #[test]
+fn a_client_that_is_unauthorized_with_401_may_have_a_wrong_secret() {
+    let refused = |status| {
+        let body = br#"{"error":"unauthorized_client"}"#;
+        ask(&answer(status, body)).unwrap_err().message
+    };
+    let message = refused(401);
+    assert!(
+        message.contains("client_secret") && message.contains("service account"),
+        "{message}"
+    );
+    assert!(!refused(400).contains("client_secret"));
+}
+
+#[test]
 fn retry_after_is_kept_with_any_error() {
     for (text, expected) in [
         ("17", Some(17)),
