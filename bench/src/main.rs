@@ -51,6 +51,7 @@ const MEASUREMENTS: &[Measurement] = &[
     ("callers", profiles::first_callers),
     ("lookup", profiles::lookup),
     ("renewals", profiles::renewals),
+    ("fleet", profiles::fleet),
 ];
 
 fn main() {
@@ -87,7 +88,11 @@ fn main() {
     for (name, measure) in MEASUREMENTS {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             println!("\n## {name}");
-            use_cores(if *name == "renewals" { &all } else { &one });
+            use_cores(if ["renewals", "fleet"].contains(name) {
+                &all
+            } else {
+                &one
+            });
             measure(&plan);
         }
     }

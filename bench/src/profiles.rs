@@ -1,6 +1,6 @@
 //! Many profiles, and many callers of one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Plan;
 use crate::client::Grpc;
@@ -98,5 +98,41 @@ pub fn renewals(plan: &Plan) {
         &p99[0],
         &p99[1],
         "≤ 1.5",
+    );
+}
+
+/// Life of the tokens in this measurement, in seconds: a fifth of five minutes, so that renewals come five times as often.
+const SCALED: u64 = 60;
+
+pub fn fleet(plan: &Plan) {
+    const PROFILES: usize = 10_000;
+    let mut issuer = Issuer::start(SCALED);
+    let config = (0..PROFILES).fold(Config::new(Some(&issuer)), |config, n| {
+        config.oauth2(&format!("profile-{n}"), true)
+    });
+    let begin = Instant::now();
+    let server = Server::tokend(&plan.tokend, config.text());
+    println!(
+        "{PROFILES} profiles of one issuer ready after {:.1} s, {} token requests",
+        begin.elapsed().as_secs_f64(),
+        issuer.count()
+    );
+    // Until the first renewals are behind, which come in the bulk in which all started.
+    std::thread::sleep(Duration::from_secs(SCALED));
+    let (cpu, asked, begin) = (server.cpu(), issuer.count(), Instant::now());
+    std::thread::sleep(Duration::from_secs(2 * SCALED));
+    let seconds = begin.elapsed().as_secs_f64();
+    let requests = (issuer.count() - asked) as f64 / seconds;
+    let share = (server.cpu() - cpu) / 1e9 / seconds;
+    let slower = SCALED as f64 / 300.0;
+    println!(
+        "tokens of {SCALED} s: {requests:.0} requests a second, {:.1} % of one core, {:.0} µs of it for each renewal",
+        100.0 * share,
+        1e6 * share / requests
+    );
+    println!(
+        "tokens of 5 minutes, from that: {:.0} requests a second, {:.1} % of one core",
+        requests * slower,
+        100.0 * share * slower
     );
 }
