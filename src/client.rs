@@ -15,7 +15,9 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use self::answer::{Credential, LastError, ProfileState, Refusal, Reload, Reloaded, Status};
+pub use self::answer::{
+    Certificate, Credential, LastError, ProfileState, Refusal, Reload, Reloaded, Status,
+};
 
 use crate::clock::Clock;
 use crate::core::time::BootTime;

@@ -23,12 +23,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use zeroize::Zeroizing;
 
+use crate::core::certificate::Certificate;
 use crate::core::profile::{
     Assertion, AssertionSource, ClientAuth, IdentitySource, Method, OAuth2, Profile, TrustSource,
 };
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
-use certificate::{Certificate, Names};
+use certificate::Names;
 use reading::{Reader, Sheets};
 
 /// Where the daemon runs, as far as material depends on it.
@@ -89,15 +90,15 @@ pub struct Material {
 }
 
 impl Material {
-    /// When the client certificate (or the assertion's certificate) expires, whichever comes first.
+    /// The own certificates: towards the server, and of assertions.
     #[must_use]
-    pub fn certificate_not_after(&self) -> Option<WallTime> {
-        let identity = self.identity.as_ref().map(|it| it.facts.not_after);
+    pub fn certificates(&self) -> Vec<Certificate> {
+        let identity = self.identity.as_ref().map(|it| &it.facts);
         let assertion = match &self.assertion {
-            Some(AssertionMaterial::Key(key)) => key.facts.as_ref().map(|it| it.not_after),
+            Some(AssertionMaterial::Key(key)) => key.facts.as_ref(),
             _ => None,
         };
-        identity.into_iter().chain(assertion).min()
+        identity.into_iter().chain(assertion).cloned().collect()
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::broker::Seat;
+use crate::core::certificate::Certificate;
 use crate::core::policy::{Access, Caller};
 use crate::core::profile::{ProfileName, Request};
 use reload::Reloaded;
@@ -52,6 +53,28 @@ pub struct Entry {
     pub warnings: Vec<String>,
     /// Whether its files say what is served, and if not, why.
     pub reloaded: Reloaded,
+    /// Its own certificates.
+    pub certificates: Vec<(Whereabouts, Certificate)>,
+}
+
+/// Where a certificate is; two of them differ while what is new is being tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Presented to the identity provider.
+    InUse,
+    /// In the files.
+    OnDisk,
+}
+
+impl Whereabouts {
+    /// As in answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Whereabouts::InUse => "in_use",
+            Whereabouts::OnDisk => "on_disk",
+        }
+    }
 }
 
 impl Entry {

@@ -16,6 +16,7 @@ use self::trial::Trial;
 use crate::broker::{Broker, Seat, Spec, Upstream};
 use crate::caller::{Remembered, SystemDirectory};
 use crate::clock::Clock;
+use crate::core::certificate::Certificate;
 use crate::core::lifecycle::State;
 use crate::core::policy::Access;
 use crate::core::profile::{AccessRule, Config, Invalid, Method, Profile, ProfileName, Request};
@@ -261,6 +262,7 @@ impl Assembly {
     ) -> Result<Prepared, Invalid> {
         let digest = material.digest;
         let warnings = material.warnings.clone();
+        let certificates = material.certificates();
         let is = |version: &Version| {
             version.digest == digest && version.profile.same_credential(&profile)
         };
@@ -274,6 +276,7 @@ impl Assembly {
             profile,
             digest,
             warnings,
+            certificates,
             known,
         })
     }
@@ -285,6 +288,7 @@ impl Assembly {
             profile,
             digest,
             warnings,
+            certificates,
             known,
         } = prepared;
         let same_identity = member
@@ -300,6 +304,7 @@ impl Assembly {
             digest,
             seat,
             warnings,
+            certificates,
             in_force,
         };
         let Some(mut member) = member else {
@@ -428,8 +433,17 @@ impl Assembly {
             .map(|staged| self.access(&staged.version.profile.access).0);
         let reloaded = member.reloaded();
         let pending = (!reloaded.outcome.in_force()).then(|| reloaded.told());
+        let certificates = member.certificates();
+        let now = self.now();
+        let mut ending: Vec<String> = certificates
+            .iter()
+            .filter_map(|(_, certificate)| certificate.warning(now))
+            .collect();
+        // The same certificate is in both places as a rule.
+        ending.dedup();
         let warnings = pending
             .into_iter()
+            .chain(ending)
             .chain(profile.warnings.iter().cloned())
             .chain(member.live.warnings.iter().cloned())
             .chain(unknown)
@@ -448,6 +462,7 @@ impl Assembly {
             standing: Standing::Seated(member.live.seat.clone()),
             warnings,
             reloaded,
+            certificates,
         }
     }
 
@@ -464,6 +479,7 @@ impl Assembly {
             standing: Standing::Invalid(reloaded.why.clone()),
             warnings,
             reloaded,
+            certificates: Vec::new(),
         })
     }
 
@@ -486,6 +502,7 @@ struct Prepared {
     profile: Arc<Profile>,
     digest: Digest,
     warnings: Vec<String>,
+    certificates: Vec<Certificate>,
     known: Known,
 }
 

@@ -111,7 +111,10 @@ fn check_profile(profile: &Arc<Profile>) -> Checked {
             return checked;
         }
     };
-    let warnings = material.warnings.iter().cloned();
+    let now = clock.now().wall;
+    let ending = material.certificates().into_iter();
+    let ending = ending.filter_map(|certificate| certificate.warning(now));
+    let warnings = material.warnings.iter().cloned().chain(ending);
     checked
         .said
         .extend(warnings.map(|warning| (Severity::Warning, warning)));

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::complaint::human;
 use super::{StatusArgs, complaint, exit, print};
 use crate::client::text::escaped;
-use crate::client::{Client, ClientError, ProfileState, Refusal, Status};
+use crate::client::{Certificate, Client, ClientError, ProfileState, Refusal, Status};
 
 /// Between two pictures of `--watch`.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -119,7 +119,7 @@ fn render(status: &Status, now: SystemTime) -> String {
         false => table(&status.profiles),
     };
     for profile in &status.profiles {
-        notes.push_str(&troubles(profile, now));
+        notes.push_str(&notes_on(profile, now));
     }
     if !notes.is_empty() {
         text.push('\n');
@@ -188,9 +188,35 @@ fn duration(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
-/// One line for each thing that is wrong with a profile.
-fn troubles(profile: &ProfileState, now: SystemTime) -> String {
-    let mut lines = Vec::new();
+/// How long each certificate in use lasts, and what is on disk where that is another.
+fn certificates(profile: &ProfileState, now: SystemTime) -> Vec<String> {
+    let until = |certificate: &Certificate| {
+        let end = humantime::parse_rfc3339(&certificate.not_after).ok();
+        match end.and_then(|end| end.duration_since(now).ok()) {
+            Some(left) => format!("until {}, {}", certificate.not_after, human(left)),
+            None => format!("until {}, which has passed", certificate.not_after),
+        }
+    };
+    let of = |place: &'static str| {
+        let all = profile.certificates.iter();
+        all.filter(move |certificate| certificate.place == place)
+    };
+    of("in_use")
+        .map(|used| {
+            let mut line = format!("{} {}: in use {}", used.role, used.subject, until(used));
+            match of("on_disk").find(|other| other.role == used.role) {
+                None => line.push_str("; what is on disk cannot be used"),
+                Some(other) if other.thumbprint == used.thumbprint => {}
+                Some(other) => line.push_str(&format!("; on disk {}", until(other))),
+            }
+            line
+        })
+        .collect()
+}
+
+/// One line for each certificate of a profile, and for each thing that is wrong with it.
+fn notes_on(profile: &ProfileState, now: SystemTime) -> String {
+    let mut lines = certificates(profile, now);
     if let Some(error) = &profile.last_error {
         let mut line = error.message.clone();
         let mut facts = Vec::new();

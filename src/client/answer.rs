@@ -97,6 +97,24 @@ pub struct ProfileState {
     pub clock_skew: Option<f64>,
     /// Whether its files say what is served.
     pub reload: Reloaded,
+    /// Its own certificates: those in use, then those on disk.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate of a profile; the fields are those of `ProfileCertificate`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Certificate {
+    /// Key of the configuration that names it.
+    pub role: String,
+    /// in_use or on_disk.
+    pub place: String,
+    /// For people.
+    pub subject: String,
+    /// `x5t#S256`
+    pub thumbprint: String,
+    /// RFC 3339.
+    pub not_after: String,
 }
 
 /// What became of a reload; the fields are those of `ReloadResponse`.

@@ -10,25 +10,13 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::reading::Reader;
+use crate::core::certificate::Certificate;
 use crate::core::time::WallTime;
-
-/// Facts about the own certificate of a chain, for people and for `status`. Nothing of it is secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
-    /// Its subject, for instance `O=Example, CN=billing`; what no terminal should see is replaced.
-    pub subject: String,
-    /// `x5t#S256`: base64url of the SHA-256 of the whole certificate (RFC 8705 §3.1).
-    pub thumbprint: String,
-    /// From then on it is valid.
-    pub not_before: WallTime,
-    /// Until then, that second included.
-    pub not_after: WallTime,
-}
 
 /// A certificate and the key that is to match it, in the words of the messages about them.
 pub(super) struct Names<'a> {
     /// Key of the configuration that names the certificate.
-    pub(super) role: &'a str,
+    pub(super) role: &'static str,
     /// Where the certificate is.
     pub(super) place: &'a str,
     /// Where the key is.
@@ -75,6 +63,7 @@ pub(super) fn matching(
     }
     let subject = parsed.subject().to_string();
     Some(Certificate {
+        role,
         subject: subject.replace(char::is_control, "\u{fffd}"),
         thumbprint: URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, certificate)),
         not_before,

@@ -252,8 +252,8 @@ fn a_pair_is_read_in_every_key_format() {
         .unwrap();
         // 2030-01-01
         assert_eq!(
-            material.certificate_not_after(),
-            Some(WallTime(Duration::from_secs(1_893_456_000)))
+            material.certificates()[0].not_after,
+            WallTime(Duration::from_secs(1_893_456_000))
         );
         let shown = format!("{material:?}");
         assert!(

@@ -77,6 +77,7 @@ pub fn render(desk: &Desk) -> String {
     answered(&mut page, &desk.answered);
     profiles(&mut page, &entries, now);
     reloads(&mut page, &entries);
+    certificates(&mut page, &entries);
     page.text
 }
 
@@ -205,6 +206,24 @@ fn reloads(page: &mut Page, entries: &[&Arc<Entry>]) {
             &[("profile", entry.name.as_str())],
             entry.reloaded.since.0.as_secs(),
         );
+    }
+}
+
+fn certificates(page: &mut Page, entries: &[&Arc<Entry>]) {
+    let mut end = page.family(
+        "tokend_certificate_expiry_timestamp_seconds",
+        Gauge,
+        "End of the own certificates' validity, in seconds since 1970; in use, and on disk as far as that can be used.",
+    );
+    for entry in entries {
+        for (place, certificate) in &entry.certificates {
+            let labels = [
+                ("profile", entry.name.as_str()),
+                ("role", certificate.role),
+                ("place", place.as_str()),
+            ];
+            end.line(&labels, certificate.not_after.0.as_secs());
+        }
     }
 }
 

@@ -10,7 +10,10 @@ use super::wire;
 use crate::core::failure::FailureKind;
 use crate::core::profile::ProfileName;
 use crate::core::time::Stamp;
-use crate::proto::{GetStatusResponse, ProfileError, ProfileReload, ProfileStatus, ReloadResponse};
+use crate::proto::{
+    GetStatusResponse, ProfileCertificate, ProfileError, ProfileReload, ProfileStatus,
+    ReloadResponse,
+};
 use crate::registry::reload::{Reloaded, Report};
 use crate::registry::{Entry, Registry, Standing};
 
@@ -45,6 +48,18 @@ fn profile(entry: &Entry, now: Stamp) -> ProfileStatus {
         issuer: entry.issuer.clone().unwrap_or_default(),
         warnings: entry.warnings.clone(),
         reload: Some(reloaded(&entry.name, &entry.reloaded)),
+        certificates: entry
+            .certificates
+            .iter()
+            .map(|(place, certificate)| ProfileCertificate {
+                role: certificate.role.to_owned(),
+                place: place.as_str().to_owned(),
+                subject: certificate.subject.clone(),
+                thumbprint: certificate.thumbprint.clone(),
+                not_before: Some(wire::timestamp(certificate.not_before)),
+                not_after: Some(wire::timestamp(certificate.not_after)),
+            })
+            .collect(),
         ..ProfileStatus::default()
     };
     let seat = match &entry.standing {
@@ -130,6 +145,20 @@ pub fn reload_json(report: &Report) -> Value {
     })
 }
 
+fn certificates_json(entry: &Entry) -> Value {
+    let lines = entry.certificates.iter().map(|(place, certificate)| {
+        json!({
+            "role": certificate.role,
+            "place": place.as_str(),
+            "subject": certificate.subject,
+            "thumbprint": certificate.thumbprint,
+            "not_before": wire::rfc3339(certificate.not_before),
+            "not_after": wire::rfc3339(certificate.not_after),
+        })
+    });
+    Value::Array(lines.collect())
+}
+
 fn reloaded_json(reloaded: &Reloaded) -> Value {
     json!({
         "outcome": reloaded.outcome.as_str(),
@@ -151,6 +180,7 @@ pub fn json(desk: &Desk, registry: &Registry, entries: &[&Arc<Entry>], admin: bo
             .map(|(status, entry)| {
                 let mut line = profile_json(status);
                 line["reload"] = reloaded_json(&entry.reloaded);
+                line["certificates"] = certificates_json(entry);
                 line
             })
             .collect::<Vec<_>>(),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::trial::Trial;
 use crate::broker::Seat;
+use crate::core::certificate::Certificate;
 use crate::core::failure::FailureKind;
 use crate::core::profile::Profile;
 use crate::core::time::WallTime;
 use crate::material::Digest;
+use crate::registry::Whereabouts;
 use crate::registry::reload::{Outcome, Reloaded};
 
 /// A profile that is served.
@@ -33,6 +35,8 @@ pub struct Version {
     pub seat: Arc<Seat>,
     /// What its files gave reason to say.
     pub warnings: Vec<String>,
+    /// The own certificates among its files.
+    pub certificates: Vec<Certificate>,
     pub in_force: InForce,
 }
 
@@ -61,6 +65,21 @@ impl Member {
             kept: None,
             differs_since: None,
         }
+    }
+
+    /// The certificates that are in use, and those that are on disk; the same where nothing else is there. Of files that
+    /// cannot be used nobody knows.
+    pub fn certificates(&self) -> Vec<(Whereabouts, Certificate)> {
+        let on_disk = match (&self.staged, &self.kept) {
+            (Some(staged), _) => staged.version.certificates.as_slice(),
+            (None, None) => self.live.certificates.as_slice(),
+            (None, Some(_)) => &[],
+        };
+        let in_use = self.live.certificates.iter();
+        in_use
+            .map(|one| (Whereabouts::InUse, one.clone()))
+            .chain(on_disk.iter().map(|one| (Whereabouts::OnDisk, one.clone())))
+            .collect()
     }
 
     /// Whether nothing is being tried for the first time, nor has delivered and is about to be promoted.

@@ -220,8 +220,8 @@ fn both_kinds_of_store_give_the_chain_in_order_and_its_facts() {
         // The name says nothing.
         let material = identity_of(store(folder.write("store.pem", &bytes))).unwrap();
         assert_eq!(
-            material.certificate_not_after(),
-            Some(WallTime(Duration::from_secs(1_893_456_000)))
+            material.certificates()[0].not_after,
+            WallTime(Duration::from_secs(1_893_456_000))
         );
         let identity = material.identity.unwrap();
         let chain: Vec<&[u8]> = identity.chain.iter().map(AsRef::as_ref).collect();

@@ -1,0 +1,141 @@
+//! What is said of a certificate, and when it is time to say that it ends.
+
+use std::time::Duration;
+
+use super::time::WallTime;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Days before the end at which a warning is worth its while: time to order one, to hurry, and to drop everything else.
+const DAYS: [u32; 3] = [30, 7, 1];
+
+/// A certificate that lives for less than three times the first of [`DAYS`] is replaced by a machine, which does so when about
+/// a third of the lifetime is left: past that, the machine has failed.
+const SHARE: u32 = 3;
+
+/// Facts about the own certificate of a chain, for people and for `status`. Nothing of it is secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Key of the configuration that names it, for instance `tls.certificate`.
+    pub role: &'static str,
+    /// Its subject, for instance `O=Example, CN=billing`; what no terminal should see is replaced.
+    pub subject: String,
+    /// `x5t#S256`: base64url of the SHA-256 of the whole certificate (RFC 8705 §3.1).
+    pub thumbprint: String,
+    /// From then on it is valid.
+    pub not_before: WallTime,
+    /// Until then, that second included.
+    pub not_after: WallTime,
+}
+
+impl Certificate {
+    /// That it has ended or ends soon; None while there is time. The words change only when a threshold is passed, so that
+    /// whoever logs what is new says each of them once.
+    #[must_use]
+    pub fn warning(&self, now: WallTime) -> Option<String> {
+        let Certificate { role, subject, .. } = self;
+        let end = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + self.not_after.0);
+        if now > self.not_after {
+            return Some(format!(
+                "{role}: the certificate of {subject} has expired on {end}: put a new one in place"
+            ));
+        }
+        let left = self.not_after.since(now);
+        let third = self.not_after.since(self.not_before) / SHARE;
+        let days = DAYS
+            .into_iter()
+            .filter(|days| DAY * *days <= third && left < DAY * *days)
+            .min();
+        let soon = match days {
+            Some(1) => "within a day".to_owned(),
+            Some(days) => format!("in less than {days} days"),
+            None if third < DAY * DAYS[0] && left < third => {
+                "in less than a third of its lifetime, so what replaces it is late".to_owned()
+            }
+            None => return None,
+        };
+        Some(format!(
+            "{role}: the certificate of {subject} expires on {end}, {soon}: put a new one in place"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a certificate of so many hours when so many are left.
+    fn said(lifetime: u64, left: u64) -> Option<String> {
+        let hours = |n: u64| Duration::from_secs(n * 3600);
+        let start = WallTime(hours(500_000));
+        let certificate = Certificate {
+            role: "tls.certificate",
+            subject: "CN=it".into(),
+            thumbprint: String::new(),
+            not_before: start,
+            not_after: start.plus(hours(lifetime)),
+        };
+        certificate.warning(start.plus(hours(lifetime - left)))
+    }
+
+    #[test]
+    fn a_long_one_is_mentioned_30_and_7_days_and_a_day_before_its_end() {
+        let year = 365 * 24;
+        for (left, soon) in [
+            (31 * 24, None),
+            (29 * 24, Some("in less than 30 days")),
+            (8 * 24, Some("in less than 30 days")),
+            (6 * 24, Some("in less than 7 days")),
+            (23, Some("within a day")),
+        ] {
+            let text = said(year, left);
+            assert_eq!(text.is_some(), soon.is_some(), "{left}: {text:?}");
+            if let (Some(text), Some(soon)) = (text, soon) {
+                assert!(text.contains(soon), "{left}: {text}");
+                assert!(
+                    text.starts_with("tls.certificate: ") && text.contains("CN=it"),
+                    "{text}"
+                );
+            }
+        }
+        assert_eq!(said(year, 29 * 24), said(year, 8 * 24), "said once");
+    }
+
+    #[test]
+    fn a_short_one_at_a_third_of_its_lifetime() {
+        let third = Some("a third of its lifetime");
+        for (lifetime, left, soon) in [
+            (1, 1, None),
+            (24, 9, None),
+            (24, 7, third),
+            // 60 days: not before 20 are left.
+            (60 * 24, 21 * 24, None),
+            (60 * 24, 19 * 24, third),
+            (60 * 24, 6 * 24, Some("in less than 7 days")),
+        ] {
+            let text = said(lifetime, left);
+            assert_eq!(
+                text.is_some(),
+                soon.is_some(),
+                "{lifetime}, {left}: {text:?}"
+            );
+            assert!(text.unwrap_or_default().contains(soon.unwrap_or_default()));
+        }
+    }
+
+    #[test]
+    fn one_that_has_ended_is_told_from_one_that_will() {
+        let certificate = Certificate {
+            role: "tls.keystore",
+            subject: "CN=it".into(),
+            thumbprint: String::new(),
+            not_before: WallTime(Duration::ZERO),
+            not_after: WallTime(Duration::from_secs(10)),
+        };
+        let text = certificate.warning(WallTime(Duration::from_secs(11)));
+        assert!(
+            text.expect("said")
+                .contains("has expired on 1970-01-01T00:00:10Z")
+        );
+    }
+}
