@@ -25,6 +25,10 @@ const SETTLE_LONGEST: Duration = Duration::from_secs(1);
 /// Symbolic links on the way to one file. Linux itself gives up after 40.
 const LINKS_LONGEST: usize = 40;
 
+/// Said where the system gives no events.
+pub const DEAF: &str = "no file events: changes are found by reading the files every ten seconds; for inotify, raise \
+                        fs.inotify.max_user_watches or user.max_inotify_watches";
+
 /// Watches what it is told to.
 pub struct Files {
     stirred: Arc<Notify>,
@@ -92,11 +96,17 @@ impl Files {
             Err(error) => {
                 self.watcher = None;
                 if !self.complained {
-                    warn!(%error, "no file events: changes are found by reading every minute; for inotify, raise fs.inotify.max_user_watches");
+                    warn!(%error, "{DEAF}");
                     self.complained = true;
                 }
             }
         }
+    }
+
+    /// Whether the system gives events for what was to be watched. Where the file system itself sends none, nobody can tell.
+    #[must_use]
+    pub fn hears(&self) -> bool {
+        self.watcher.is_some()
     }
 
     /// Comes when something may have changed and has come to rest.

@@ -18,7 +18,7 @@ use crate::core::config::Finding;
 use crate::core::credential::Fingerprinter;
 use crate::core::profile::files::paths;
 use crate::core::profile::{Config, ProfileName, Server};
-use crate::files::{Files, Interest};
+use crate::files::{self, Files, Interest};
 use crate::provider;
 use crate::registry::Current;
 use crate::registry::reload::Order;
@@ -29,6 +29,9 @@ const POLL: Duration = Duration::from_secs(60);
 
 // Without events a rotation is in force within 65 s: the rest is for reading, and for the trial of what was read.
 const _: () = assert!(POLL.as_secs() + 5 <= 65);
+
+/// The same where the system says that it gives no events at all.
+const POLL_DEAF: Duration = Duration::from_secs(10);
 
 /// After something could not be used, its files are read again this soon, then twice as late each time up to [`POLL`]: a
 /// rotation may be under way.
@@ -103,9 +106,8 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
     let mut config = setup.config;
     let mut interest = interest_in(&setup.config_path, &config, &assembly);
     files.follow(&interest);
-    let mut complete = take_over(&mut assembly, &config, &started_with, &setup.unreachable)
-        .await
-        .0;
+    let about = about_the_daemon(&started_with, &config, &setup.unreachable, &files);
+    let mut complete = take_over(&mut assembly, &config, about).await.0;
     if tell_ready.send(broker).is_err() {
         return;
     }
@@ -118,6 +120,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
     // Why what they say is not in force.
     let mut refused = Vec::new();
     loop {
+        let poll = if files.hears() { POLL } else { POLL_DEAF };
         let by_time = tokio::select! {
             asked = setup.reloads.recv() => match asked {
                 Some(order) => {
@@ -133,7 +136,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
                 None => return,
             },
             () = files.changed() => false,
-            () = tokio::time::sleep(if complete { POLL } else { pause }) => true,
+            () = tokio::time::sleep(if complete { poll } else { pause.min(poll) }) => true,
             _ = setup.stop.wait_for(|stop| *stop) => return,
             ended = &mut actor => {
                 error!(?ended, "the broker has ended");
@@ -176,8 +179,8 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
             }
         }
         // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
-        let (all, removed) =
-            take_over(&mut assembly, &config, &started_with, &setup.unreachable).await;
+        let about = about_the_daemon(&started_with, &config, &setup.unreachable, &files);
+        let (all, removed) = take_over(&mut assembly, &config, about).await;
         complete = all && refused.is_empty();
         assembly.refuse(refused.clone());
         waiting.retain_mut(|waiting| waiting.tell(&assembly, &removed));
@@ -246,10 +249,9 @@ fn refuse(error: &StartError, said: &mut Vec<String>) -> Vec<String> {
 async fn take_over(
     assembly: &mut Assembly,
     config: &Config,
-    started_with: &Server,
-    unreachable: &watch::Receiver<Option<String>>,
+    warnings: Vec<String>,
 ) -> (bool, Vec<ProfileName>) {
-    let (config, started_with) = (config.clone(), started_with.clone());
+    let config = config.clone();
     let (surroundings, clock) = (assembly.surroundings.clone(), assembly.clock.clone());
     let read = tokio::task::spawn_blocking(move || {
         let gathered = assembly::gather(&config, &surroundings, &clock);
@@ -258,8 +260,6 @@ async fn take_over(
     .await;
     match read {
         Ok((config, gathered)) => {
-            let mut warnings = not_before_a_restart(&started_with, &config.server);
-            warnings.extend(unreachable.borrow().clone());
             let looked = assembly.apply(&config, gathered, warnings).await;
             debug!(?looked, "profiles");
             // Reading a configuration takes several times the memory that what is kept of it does.
@@ -272,6 +272,19 @@ async fn take_over(
             (false, Vec::new())
         }
     }
+}
+
+/// What an operator should know of the daemon itself.
+fn about_the_daemon(
+    started_with: &Server,
+    config: &Config,
+    unreachable: &watch::Receiver<Option<String>>,
+    files: &Files,
+) -> Vec<String> {
+    let mut warnings = not_before_a_restart(started_with, &config.server);
+    warnings.extend(unreachable.borrow().clone());
+    warnings.extend((!files.hears()).then(|| files::DEAF.to_owned()));
+    warnings
 }
 
 /// What was changed and is looked at only once.

@@ -276,9 +276,14 @@ impl Daemon {
 
     /// In a folder that has its configuration.
     pub fn start_in(place: Place) -> Daemon {
+        let command = place.tokend(&["serve"]);
+        Daemon::start_by(place, command)
+    }
+
+    /// By a command that ends in being `tokend serve`.
+    pub fn start_by(place: Place, mut command: Command) -> Daemon {
         let started = Instant::now();
-        let mut child = place
-            .tokend(&["serve"])
+        let mut child = command
             .env("TOKEND_LOG", "trace")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -112,7 +112,8 @@ fn a_429_is_obeyed_to_the_second() {
     );
 }
 
-/// Broken by `material_changed` that keeps `earliest`: the repaired secret would wait for the probe, minutes away.
+/// Broken by a `told_to_wait` of every failure and not only of a `Retry-After`: the repaired secret would wait for the probe,
+/// minutes away.
 #[test]
 fn trap_14_a_repaired_secret_re_arms_a_refused_profile_at_once() {
     let (issuer, place, config) = short_lived(300);

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use crate::harness::ask::{self, Who};
+use crate::harness::ask::Who;
 use crate::harness::idp;
 use crate::harness::{Daemon, PATIENCE, eventually, is_root};
 
@@ -38,11 +38,7 @@ fn page(text: &str) -> Vec<String> {
 }
 
 fn scrape(daemon: &Daemon) -> Vec<String> {
-    let request = b"GET /metrics HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\n\r\n";
-    let answer = ask::exchange(&daemon.socket(), None, request).expect("an answer");
-    let text = String::from_utf8(answer).expect("text");
-    daemon.place.secrets.assert_none_in(&text, "metrics");
-    page(&text)
+    page(&daemon.page("/metrics"))
 }
 
 fn has(lines: &[String], line: &str) -> bool {

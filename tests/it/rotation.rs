@@ -336,3 +336,193 @@ fn a_changed_file_is_no_reason_to_disregard_a_retry_after() {
     }
     assert_eq!(issuer.count("/token"), 1);
 }
+
+/// Of the profile `it`: thumbprint and end of the certificate there.
+fn certificate(daemon: &Daemon, place: &str) -> Option<(String, String)> {
+    let status = daemon.get("/v1/status").body;
+    let all = status["profiles"][0]["certificates"]
+        .as_array()
+        .expect("certificates");
+    let found = all.iter().find(|one| one["place"] == place)?;
+    assert_eq!(found["role"], "tls.certificate");
+    assert_eq!(found["subject"], "CN=it");
+    let text = |key: &str| found[key].as_str().expect("text").to_owned();
+    Some((text("thumbprint"), text("not_after")))
+}
+
+fn metric(daemon: &Daemon, place: &str) -> String {
+    let line = format!(
+        "tokend_certificate_expiry_timestamp_seconds{{profile=\"it\",role=\"tls.certificate\",place=\"{place}\"}} "
+    );
+    let page = daemon.page("/metrics");
+    let found = page.lines().find_map(|one| one.strip_prefix(&line));
+    found.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn certificates_in_use_and_on_disk_are_shown_and_their_end_is_announced() {
+    let (issuer, authority, daemon, first) = bound();
+    confirmation(&daemon);
+    let shown = certificate(&daemon, "in_use").expect("in use");
+    assert_eq!(shown.0, first.thumbprint);
+    assert_eq!(certificate(&daemon, "on_disk"), Some(shown.clone()));
+    assert!(
+        !warnings(&daemon).contains("expires on"),
+        "{}",
+        warnings(&daemon)
+    );
+    let end = humantime::parse_rfc3339(&shown.1).expect("a time");
+    let end = end
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    assert_eq!(metric(&daemon, "in_use"), end.as_secs().to_string());
+
+    // One that is almost over: the greater part of its life is behind it.
+    let late = authority
+        .client(
+            "it",
+            &ClientOptions {
+                not_before: -3600,
+                lifetime: std::time::Duration::from_secs(600),
+                ..ClientOptions::default()
+            },
+        )
+        .expect("certificate");
+    write_pair(&daemon.place, "tls/..1", &late);
+    eventually(PATIENCE, || {
+        (certificate(&daemon, "in_use")?.0 == late.thumbprint).then_some(())
+    });
+    let said = warnings(&daemon);
+    assert!(
+        said.contains("tls.certificate: the certificate of CN=it expires on "),
+        "{said}"
+    );
+    assert_eq!(said.matches("expires on").count(), 1, "{said}");
+    let ran = daemon.place.run(&["check"]);
+    assert!(ran.out.contains("a third of its lifetime"), "{}", ran.out);
+
+    // While the identity provider is down, what is on disk is not what is in use.
+    idp::down(&issuer);
+    let next = authority
+        .client("it", &ClientOptions::default())
+        .expect("certificate");
+    write_pair(&daemon.place, "tls/..1", &next);
+    eventually(PATIENCE, || {
+        (certificate(&daemon, "on_disk")?.0 == next.thumbprint).then_some(())
+    });
+    assert_eq!(
+        certificate(&daemon, "in_use").expect("in use").0,
+        late.thumbprint
+    );
+    assert_ne!(metric(&daemon, "in_use"), metric(&daemon, "on_disk"));
+    let ran = daemon.place.run(&["status"]);
+    assert!(ran.out.contains("; on disk until "), "{}", ran.out);
+}
+
+/// Broken by a look at modification times, or by one that takes only a later one for a change.
+#[test]
+fn trap_5_a_file_that_is_older_than_the_one_before_is_taken_over() {
+    let place = Place::new();
+    place.secret("password", "first-password");
+    let daemon = place.serve(BASIC);
+    let age = |name: &str, seconds: i64| {
+        let time = rustix::fs::Timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        let path = daemon.place.path(name);
+        rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty())
+            .expect("aged");
+    };
+    let mut before = daemon.grpc().token("a").expect("served").credential;
+    // Restored from an archive, and then another one of the same age and length.
+    for (text, time) in [
+        ("older-password", 1_000_000_000),
+        ("other-password", 1_000_000_000),
+    ] {
+        daemon.place.secret("password.new", text);
+        age("password.new", time);
+        fs::rename(
+            daemon.place.path("password.new"),
+            daemon.place.path("password"),
+        )
+        .expect("renamed");
+        before = eventually(PATIENCE, || {
+            let now = daemon
+                .grpc()
+                .token("a")
+                .expect("served all the time")
+                .credential;
+            (now.fingerprint != before.fingerprint).then_some(now)
+        });
+    }
+}
+
+const BASIC: &str =
+    "[profiles.a]\nmethod = \"basic\"\nusername = \"u\"\npassword = { file = \"password\" }\n";
+
+/// Broken by a look that is not repeated when it found something that cannot be used.
+#[test]
+fn trap_7_a_file_that_is_missing_for_a_while_is_read_when_it_is_back() {
+    let (_issuer, authority, daemon, first) = bound();
+    assert_eq!(confirmation(&daemon), first.thumbprint);
+    let next = authority
+        .client("it", &ClientOptions::default())
+        .expect("certificate");
+    fs::remove_dir_all(daemon.place.path("tls")).expect("removed");
+    eventually(PATIENCE, || {
+        warnings(&daemon).contains("last good state").then_some(())
+    });
+    assert_eq!(confirmation(&daemon), first.thumbprint);
+    write_pair(&daemon.place, "tls", &next);
+    eventually(PATIENCE, || {
+        (confirmation(&daemon) == next.thumbprint).then_some(())
+    });
+}
+
+/// Broken by a daemon that relies on events, or that looks as seldom without them as with them.
+#[test]
+fn trap_8_where_there_are_no_events_changes_are_found_all_the_same() {
+    let place = Place::new();
+    place.secret("password", "first-password");
+    place.write("tokend.toml", BASIC);
+    // A user namespace of its own, in which nobody may watch anything.
+    let deaf = |command: &str| {
+        let mut unshare = std::process::Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "sh", "-c"]);
+        unshare.arg(format!(
+            "echo 0 >/proc/sys/user/max_inotify_watches && {command}"
+        ));
+        unshare
+    };
+    if !deaf("true").status().is_ok_and(|status| status.success()) {
+        crate::harness::skip("needs unshare (util-linux) and user namespaces");
+        return;
+    }
+    let serve = place.tokend(&["serve"]);
+    let mut command = deaf("exec \"$0\" serve");
+    command.arg(serve.get_program());
+    for (name, value) in serve.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let daemon = Daemon::start_by(place, command);
+    let first = daemon.grpc().token("a").expect("served").credential;
+    let said = daemon.get("/v1/status").body["warnings"].to_string();
+    assert!(said.contains("no file events"), "{said}");
+    daemon.place.secret("password", "second-password");
+    eventually(PATIENCE, || {
+        let now = daemon
+            .grpc()
+            .token("a")
+            .expect("served all the time")
+            .credential;
+        (now.fingerprint != first.fingerprint).then_some(())
+    });
+}

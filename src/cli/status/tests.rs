@@ -56,6 +56,38 @@ or\\u{9b}ders: warning: slow\\nserver
 }
 
 #[test]
+fn certificates_say_how_long_they_last_and_what_is_on_disk() {
+    let fake = Fake::new(|_, _| {
+        json(
+            200,
+            r#"{"version":"0.1.0","pid":7,"profiles":[
+ {"name":"a","method":"oauth2","state":"fresh","available":true,"certificates":[
+  {"role":"tls.certificate","place":"in_use","subject":"CN=a","thumbprint":"x","not_after":"2030-01-02T00:00:00.000Z"},
+  {"role":"assertion.certificate","place":"in_use","subject":"CN=b","thumbprint":"y","not_after":"2030-01-01T00:00:00.000Z"},
+  {"role":"tls.certificate","place":"on_disk","subject":"CN=a","thumbprint":"z","not_after":"2030-02-01T00:00:00.000Z"},
+  {"role":"assertion.certificate","place":"on_disk","subject":"CN=b","thumbprint":"y","not_after":"2030-01-01T00:00:00.000Z"}]},
+ {"name":"b","method":"oauth2","state":"fresh","available":true,"certificates":[
+  {"role":"tls.keystore","place":"in_use","subject":"CN=c","thumbprint":"x","not_after":"2029-01-02T00:00:00.000Z"}]}]}"#,
+        )
+    });
+    let shown = to(&fake)
+        .unwrap()
+        .status(None, Duration::from_secs(20))
+        .unwrap();
+    let now = humantime::parse_rfc3339("2030-01-01T00:00:00Z").unwrap();
+    let text = render(&shown, now);
+    let notes: Vec<&str> = text.lines().skip(4).collect();
+    assert_eq!(
+        notes,
+        [
+            "a: tls.certificate CN=a: in use until 2030-01-02T00:00:00.000Z, 1d; on disk until 2030-02-01T00:00:00.000Z, 31d",
+            "a: assertion.certificate CN=b: in use until 2030-01-01T00:00:00.000Z, 0s",
+            "b: tls.keystore CN=c: in use until 2029-01-02T00:00:00.000Z, which has passed; what is on disk cannot be used",
+        ]
+    );
+}
+
+#[test]
 fn it_succeeds_however_bad_the_state_is() {
     let fake = Fake::new(|_, _| json(200, TWO));
     let (code, out, err) = status(&[], &fake);

@@ -310,6 +310,15 @@ impl Daemon {
         answer
     }
 
+    /// What is there, as text.
+    pub fn page(&self, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\n\r\n");
+        let answer = exchange(&self.socket(), None, request.as_bytes()).expect("an answer");
+        let text = String::from_utf8(answer).expect("text");
+        self.place.secrets.assert_none_in(&text, "a page");
+        text
+    }
+
     /// The credential over HTTP.
     pub fn http_token(&self, profile: &str) -> Answer {
         self.get(&format!("/v1/profiles/{profile}/token"))
