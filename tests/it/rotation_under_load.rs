@@ -9,7 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject as _;
 use tokend::dev::certificates::{Authority, ClientOptions, KeyKind, Pair};
 use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
 use tokend::dev::issuer::{Issuer, Settings, Tls};
@@ -43,25 +47,31 @@ enum Way {
     Halves,
     KeyFirst,
     CertificateFirst,
+    /// A key that is encrypted with another password.
+    WrongPassword,
     /// An expired certificate.
     Expired,
     /// A certificate that the identity provider has for another client.
     Rejected,
 }
 
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 8] = [
     Way::Rename,
     Way::Swap,
     Way::Halves,
     Way::KeyFirst,
     Way::CertificateFirst,
+    Way::WrongPassword,
     Way::Expired,
     Way::Rejected,
 ];
 
+/// Of the keys.
+const PASSWORD: &str = "the-password-of-the-keys";
+
 impl Way {
     fn is_good(self) -> bool {
-        !matches!(self, Way::Expired | Way::Rejected)
+        !matches!(self, Way::WrongPassword | Way::Expired | Way::Rejected)
     }
 }
 
@@ -99,7 +109,8 @@ impl Stage {
         let place = Place::new();
         place.write("ca.pem", authority.certificate_pem());
         place.write("tls/..0/tls.crt", &first.certificate_pem);
-        place.write("tls/..0/tls.key", first.key_pem.expose());
+        place.write("tls/..0/tls.key", &encrypted(&first, PASSWORD));
+        place.secret("password", PASSWORD);
         symlink("..0", place.path("tls/..data")).expect("linked");
         for name in ["tls.crt", "tls.key"] {
             symlink(format!("..data/{name}"), place.path(&format!("tls/{name}"))).expect("linked");
@@ -119,7 +130,7 @@ impl Stage {
         Stage::new(lifetime, |url| {
             format!(
                 "[profiles.it]\nmethod = \"oauth2\"\nissuer = \"{url}\"\nclient_id = \"it\"\nclient_auth = \"tls_client_auth\"\n\
-                 tls = {{ ca = \"ca.pem\", certificate = \"tls/tls.crt\", key = \"tls/tls.key\" }}\n"
+                 tls = {{ ca = \"ca.pem\", certificate = \"tls/tls.crt\", key = \"tls/tls.key\", key_password = {{ file = \"password\" }} }}\n"
             )
         })
     }
@@ -144,10 +155,14 @@ impl Stage {
     fn rotate(&mut self, way: Way, pair: &Pair) {
         // Long enough for the half of it to be found and looked at: file events come to rest after 200 ms.
         let half_way = || std::thread::sleep(Duration::from_millis(60));
-        let (certificate, key) = (pair.certificate_pem.as_str(), pair.key_pem.expose());
+        let password = match way {
+            Way::WrongPassword => "another",
+            _ => PASSWORD,
+        };
+        let (certificate, key) = (pair.certificate_pem.as_str(), &encrypted(pair, password));
         let place = &self.daemon.place;
         match way {
-            Way::Rename | Way::Expired => {
+            Way::Rename | Way::Expired | Way::WrongPassword => {
                 for (name, text) in [("tls.crt", certificate), ("tls.key", key)] {
                     place.write(&format!("tls/..data/.{name}"), text);
                     let data = |name: &str| place.path(&format!("tls/..data/{name}"));
@@ -182,6 +197,25 @@ impl Stage {
             }
         }
     }
+}
+
+/// The key as encrypted PKCS#8 in PEM, with no more rounds than it takes to be that.
+fn encrypted(pair: &Pair, password: &str) -> String {
+    use pkcs8::der::Encode;
+    use pkcs8::der::asn1::OctetStringRef;
+    use pkcs8::pkcs5::pbes2::Parameters;
+
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pair.key_pem.expose().as_bytes()).expect("PKCS#8");
+    let parameters = Parameters::generate_pbkdf2_sha256_aes256cbc(10, &[1; 16], [2; 16]);
+    let parameters = parameters.expect("sound");
+    let hidden = parameters.encrypt(password, key.secret_pkcs8_der());
+    let hidden = hidden.expect("encrypted");
+    let info = pkcs8::EncryptedPrivateKeyInfoRef {
+        encryption_algorithm: parameters.into(),
+        encrypted_data: OctetStringRef::new(&hidden).expect("short"),
+    };
+    let body = STANDARD.encode(info.to_der().expect("encoded"));
+    format!("-----BEGIN ENCRYPTED PRIVATE KEY-----\n{body}\n-----END ENCRYPTED PRIVATE KEY-----\n")
 }
 
 /// Waits for an answer that is bound to this certificate; how long it took.
@@ -480,7 +514,7 @@ fn a_thousand_profiles_that_share_a_certificate_rotate_within_the_budget() {
     let mut stage = Stage::new(Duration::from_secs(300), |url| {
         let mut config = format!(
             "[idp.it]\nissuer = \"{url}\"\nmax_in_flight = {AT_ONCE}\nmax_per_second = 1000\n\
-             tls = {{ ca = \"ca.pem\", certificate = \"tls/tls.crt\", key = \"tls/tls.key\" }}\n"
+             tls = {{ ca = \"ca.pem\", certificate = \"tls/tls.crt\", key = \"tls/tls.key\", key_password = {{ file = \"password\" }} }}\n"
         );
         for number in 0..PROFILES {
             config += &format!(
