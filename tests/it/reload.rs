@@ -385,3 +385,47 @@ fn a_sleeping_profile_is_not_replaced_by_what_is_rejected() {
     daemon.grpc().token("it").expect("the last good secret");
     drop(issuer);
 }
+
+#[test]
+fn grpc_says_the_same_and_takes_renamed_profiles_for_what_they_are() {
+    use tokend::proto::ReloadRequest;
+    use tokend::proto::admin_service_client::AdminServiceClient;
+
+    let (_issuer, place, config) = three();
+    let daemon = place.serve(&config);
+    served(&daemon);
+    let renamed = config.replace("[profiles.one]", "[profiles.uno]");
+    daemon.place.write("tokend.toml", &renamed);
+    let mut client = AdminServiceClient::new(daemon.grpc().channel);
+    let request = ReloadRequest {
+        wait: Some(prost_types::Duration {
+            seconds: 10,
+            nanos: 0,
+        }),
+    };
+    let answer = crate::harness::block(client.reload(request))
+        .expect("reloaded")
+        .into_inner();
+    assert!(answer.complete);
+    assert_eq!(answer.config_generation, 2);
+    let names: Vec<&str> = answer
+        .profiles
+        .iter()
+        .map(|one| one.profile.as_str())
+        .collect();
+    assert!(names.contains(&"uno"), "{names:?}");
+    assert!(answer.profiles.iter().all(|one| one.since.is_some()));
+    assert_eq!(
+        daemon.grpc().token("one").err().expect("gone").code,
+        "NOT_FOUND"
+    );
+    eventually(PATIENCE, || daemon.grpc().token("uno").ok());
+    let negative = ReloadRequest {
+        wait: Some(prost_types::Duration {
+            seconds: -1,
+            nanos: 0,
+        }),
+    };
+    let refused = crate::harness::block(client.reload(negative)).expect_err("refused");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+}
