@@ -1,6 +1,7 @@
 //! From a configuration to what is served: reads the material of every profile, keeps what has not changed, and swaps the
 //! registry whole. Starting is a reload from nothing.
 
+mod entry;
 mod member;
 mod trial;
 
@@ -19,12 +20,12 @@ use crate::clock::Clock;
 use crate::core::certificate::Certificate;
 use crate::core::lifecycle::State;
 use crate::core::policy::Access;
-use crate::core::profile::{AccessRule, Config, Invalid, Method, Profile, ProfileName, Request};
+use crate::core::profile::{Config, Invalid, Method, Profile, ProfileName};
 use crate::core::time::WallTime;
 use crate::material::{self, Digest, Material, Surroundings};
 use crate::provider;
 use crate::registry::reload::{Outcome, Reloaded, Report};
-use crate::registry::{Current, Entry, Registry, Standing};
+use crate::registry::{Current, Entry, Registry};
 
 /// An attempt may need two requests, discovery and token; its deadline covers both with a little to spare.
 const ATTEMPT_SLACK: Duration = Duration::from_secs(1);
@@ -405,86 +406,6 @@ impl Assembly {
             upstream,
             told_to_wait: None,
         })
-    }
-
-    /// Logs what is new of a profile.
-    fn say(&mut self, entry: &Entry) {
-        let mut lines = entry.warnings.clone();
-        if let Standing::Invalid(why) = &entry.standing {
-            lines.insert(0, format!("the profile cannot be used: {why}"));
-        }
-        let before = self.said.remove(&entry.name).unwrap_or_default();
-        for line in lines.iter().filter(|line| !before.contains(line)) {
-            warn!(profile = %entry.name, "{line}");
-        }
-        if lines.is_empty() && !before.is_empty() {
-            info!(profile = %entry.name, "nothing is wrong with the profile any more");
-        }
-        self.said.insert(entry.name.clone(), lines);
-    }
-
-    fn entry(&self, member: &Member) -> Entry {
-        let profile = &member.live.profile;
-        let (access, unknown) = self.access(&profile.access);
-        // Until the new definition is in force, nobody gets more than both permit.
-        let also = member
-            .staged
-            .as_ref()
-            .map(|staged| self.access(&staged.version.profile.access).0);
-        let reloaded = member.reloaded();
-        let pending = (!reloaded.outcome.in_force()).then(|| reloaded.told());
-        let certificates = member.certificates();
-        let now = self.now();
-        let mut ending: Vec<String> = certificates
-            .iter()
-            .filter_map(|(_, certificate)| certificate.warning(now))
-            .collect();
-        // The same certificate is in both places as a rule.
-        ending.dedup();
-        let warnings = pending
-            .into_iter()
-            .chain(ending)
-            .chain(profile.warnings.iter().cloned())
-            .chain(member.live.warnings.iter().cloned())
-            .chain(unknown)
-            .collect();
-        Entry {
-            name: profile.name.clone(),
-            method: profile.method.as_str().to_owned(),
-            target: profile.target.clone(),
-            issuer: match &profile.method {
-                Method::OAuth2(oauth2) => Some(oauth2.idp.endpoint.as_str().to_owned()),
-                _ => None,
-            },
-            access,
-            also,
-            request: profile.request.clone(),
-            standing: Standing::Seated(member.live.seat.clone()),
-            warnings,
-            reloaded,
-            certificates,
-        }
-    }
-
-    fn invalid(&self, name: &ProfileName, invalid: &Invalid, reloaded: Reloaded) -> Arc<Entry> {
-        let (access, warnings) = self.access(&invalid.access);
-        Arc::new(Entry {
-            name: name.clone(),
-            method: invalid.method.clone(),
-            target: None,
-            issuer: None,
-            access,
-            also: None,
-            request: Request::default(),
-            standing: Standing::Invalid(reloaded.why.clone()),
-            warnings,
-            reloaded,
-            certificates: Vec::new(),
-        })
-    }
-
-    fn access(&self, rules: &[AccessRule]) -> (Access, Vec<String>) {
-        Access::resolve(rules, self.daemon_uid, &self.directory)
     }
 }
 

@@ -1,0 +1,99 @@
+//! What a request sees of a profile, made of what is known of it here; and what is logged of that.
+
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::Assembly;
+use super::member::Member;
+use crate::core::policy::Access;
+use crate::core::profile::{AccessRule, Invalid, Method, ProfileName, Request};
+use crate::registry::reload::Reloaded;
+use crate::registry::{Entry, Standing};
+
+impl Assembly {
+    /// Logs what is new of a profile.
+    pub(super) fn say(&mut self, entry: &Entry) {
+        let mut lines = entry.warnings.clone();
+        if let Standing::Invalid(why) = &entry.standing {
+            lines.insert(0, format!("the profile cannot be used: {why}"));
+        }
+        let before = self.said.remove(&entry.name).unwrap_or_default();
+        for line in lines.iter().filter(|line| !before.contains(line)) {
+            warn!(profile = %entry.name, "{line}");
+        }
+        if lines.is_empty() && !before.is_empty() {
+            info!(profile = %entry.name, "nothing is wrong with the profile any more");
+        }
+        self.said.insert(entry.name.clone(), lines);
+    }
+
+    pub(super) fn entry(&self, member: &Member) -> Entry {
+        let profile = &member.live.profile;
+        let (access, unknown) = self.access(&profile.access);
+        // Until the new definition is in force, nobody gets more than both permit.
+        let also = member
+            .staged
+            .as_ref()
+            .map(|staged| self.access(&staged.version.profile.access).0);
+        let reloaded = member.reloaded();
+        let pending = (!reloaded.outcome.in_force()).then(|| reloaded.told());
+        let certificates = member.certificates();
+        let now = self.now();
+        let mut ending: Vec<String> = certificates
+            .iter()
+            .filter_map(|(_, certificate)| certificate.warning(now))
+            .collect();
+        // The same certificate is in both places as a rule.
+        ending.dedup();
+        let warnings = pending
+            .into_iter()
+            .chain(ending)
+            .chain(profile.warnings.iter().cloned())
+            .chain(member.live.warnings.iter().cloned())
+            .chain(unknown)
+            .collect();
+        Entry {
+            name: profile.name.clone(),
+            method: profile.method.as_str().to_owned(),
+            target: profile.target.clone(),
+            issuer: match &profile.method {
+                Method::OAuth2(oauth2) => Some(oauth2.idp.endpoint.as_str().to_owned()),
+                _ => None,
+            },
+            access,
+            also,
+            request: profile.request.clone(),
+            standing: Standing::Seated(member.live.seat.clone()),
+            warnings,
+            reloaded,
+            certificates,
+        }
+    }
+
+    pub(super) fn invalid(
+        &self,
+        name: &ProfileName,
+        invalid: &Invalid,
+        reloaded: Reloaded,
+    ) -> Arc<Entry> {
+        let (access, warnings) = self.access(&invalid.access);
+        Arc::new(Entry {
+            name: name.clone(),
+            method: invalid.method.clone(),
+            target: None,
+            issuer: None,
+            access,
+            also: None,
+            request: Request::default(),
+            standing: Standing::Invalid(reloaded.why.clone()),
+            warnings,
+            reloaded,
+            certificates: Vec::new(),
+        })
+    }
+
+    fn access(&self, rules: &[AccessRule]) -> (Access, Vec<String>) {
+        Access::resolve(rules, self.daemon_uid, &self.directory)
+    }
+}
