@@ -89,7 +89,8 @@ fn connections_of_one_user_are_limited_and_come_back() {
             held.push(stream);
             None
         } else {
-            Some(())
+            // The connection that saw the daemon come up may not have been counted out yet.
+            (held.len() >= 3).then_some(())
         }
     });
     assert_eq!(held.len(), 3);
