@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
     ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
@@ -10,7 +11,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use jsonwebtoken::{EncodingKey, Header};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustls_pki_types::PrivateKeyDer;
 use zeroize::Zeroizing;
 
@@ -24,10 +25,19 @@ use crate::provider::Random;
 
 /// Key and header of a client's assertions.
 pub(super) struct Signer {
-    key: EncodingKey,
+    key: Key,
     header: Header,
+    algorithm: &'static str,
     audience: Option<String>,
     lifetime: Duration,
+}
+
+/// What signs.
+enum Key {
+    /// By jsonwebtoken.
+    Common(EncodingKey),
+    /// ES512, which jsonwebtoken does not know.
+    P521(Box<EcdsaKeyPair>),
 }
 
 impl Signer {
@@ -38,7 +48,7 @@ impl Signer {
     ) -> Result<Signer, Failure> {
         let (kind, key) = encoding_key(&material.key).ok_or_else(|| {
             Failure::permanent(
-                "assertion.key cannot be used to sign: use RSA from 2048 bits, P-256, P-384 or Ed25519",
+                "assertion.key cannot be used to sign: use RSA from 2048 bits, P-256, P-384, P-521 or Ed25519",
             )
         })?;
         let mut signer = Signer::new(assertion, kind, key)?;
@@ -58,18 +68,20 @@ impl Signer {
 
     /// client_secret_jwt.
     pub(super) fn with_secret(assertion: &Assertion, secret: &Secret) -> Result<Signer, Failure> {
-        let key = EncodingKey::from_secret(secret.expose().as_bytes());
+        let key = Key::Common(EncodingKey::from_secret(secret.expose().as_bytes()));
         Signer::new(assertion, KeyKind::Hmac, key)
     }
 
-    fn new(assertion: &Assertion, kind: KeyKind, key: EncodingKey) -> Result<Signer, Failure> {
+    fn new(assertion: &Assertion, kind: KeyKind, key: Key) -> Result<Signer, Failure> {
         let algorithm =
             algorithm(assertion.algorithm.as_deref(), kind).map_err(Failure::permanent)?;
-        let mut header = Header::new(algorithm);
+        // Another stands there for the one that jsonwebtoken has no name for.
+        let mut header = Header::new(algorithm.parse().unwrap_or(Algorithm::ES384));
         header.kid = assertion.kid.clone();
         Ok(Signer {
             key,
             header,
+            algorithm,
             audience: assertion.audience.clone(),
             lifetime: assertion.lifetime,
         })
@@ -94,19 +106,34 @@ impl Signer {
             now,
             URL_SAFE_NO_PAD.encode(jti),
         );
-        jsonwebtoken::encode(&self.header, &claims, &self.key)
-            .map(Secret::new)
-            .map_err(|_| {
-                Failure::permanent(format!(
-                    "the assertion could not be signed with {:?}: check assertion.key and assertion.algorithm",
-                    self.header.alg
-                ))
-            })
+        let signed = match &self.key {
+            Key::Common(key) => jsonwebtoken::encode(&self.header, &claims, key).ok(),
+            Key::P521(key) => es512(&self.header, &claims, key),
+        };
+        signed.map(Secret::new).ok_or_else(|| {
+            Failure::permanent(format!(
+                "the assertion could not be signed with {}: check assertion.key and assertion.algorithm",
+                self.algorithm
+            ))
+        })
     }
 }
 
-/// The key as jsonwebtoken wants it: RSA as PKCS#1, curves as PKCS#8.
-fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, EncodingKey)> {
+/// A compact JWS (RFC 7515 §3.1) with ES512 (RFC 7518 §3.4).
+fn es512(header: &Header, claims: &Claims, key: &EcdsaKeyPair) -> Option<String> {
+    let mut header = serde_json::to_value(header).ok()?;
+    header["alg"] = "ES512".into();
+    let part = |value: Vec<u8>| URL_SAFE_NO_PAD.encode(value);
+    let header = part(serde_json::to_vec(&header).ok()?);
+    let mut jws = header + "." + &part(serde_json::to_vec(claims).ok()?);
+    let signature = key.sign(&SystemRandom::new(), jws.as_bytes()).ok()?;
+    jws.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature.as_ref(), &mut jws);
+    Some(jws)
+}
+
+/// The key as its signer wants it: for jsonwebtoken RSA as PKCS#1, curves as PKCS#8.
+fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, Key)> {
     let bytes = der.secret_der();
     let rsa = match der {
         PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(bytes).is_ok(),
@@ -133,7 +160,7 @@ fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, EncodingKey)> {
             pem.push_str(piece);
         }
         let key = EncodingKey::from_rsa_pem(pem.as_bytes()).ok()?;
-        return Some((KeyKind::Rsa, key));
+        return Some((KeyKind::Rsa, Key::Common(key)));
     }
     let curves: [(&'static EcdsaSigningAlgorithm, KeyKind); 3] = [
         (&ECDSA_P256_SHA256_FIXED_SIGNING, KeyKind::P256),
@@ -142,10 +169,17 @@ fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, EncodingKey)> {
     ];
     for (curve, kind) in curves {
         if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, bytes) {
+            if kind == KeyKind::P521 {
+                return Some((kind, Key::P521(Box::new(pair))));
+            }
             let pkcs8 = pair.to_pkcs8v1().ok()?;
-            return Some((kind, EncodingKey::from_ec_der(pkcs8.as_ref())));
+            let key = EncodingKey::from_ec_der(pkcs8.as_ref());
+            return Some((kind, Key::Common(key)));
         }
     }
     Ed25519KeyPair::from_pkcs8(bytes).ok()?;
-    Some((KeyKind::Ed25519, EncodingKey::from_ed_der(bytes)))
+    Some((
+        KeyKind::Ed25519,
+        Key::Common(EncodingKey::from_ed_der(bytes)),
+    ))
 }

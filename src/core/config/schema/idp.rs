@@ -134,8 +134,8 @@ pub(in crate::core::config) static ASSERTION: Table = Table {
 };
 
 const ALGORITHMS: &[&str] = &[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA", "HS256",
-    "HS384", "HS512",
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+    "HS256", "HS384", "HS512",
 ];
 
 pub(in crate::core::config) static KEYSTORE: Table = Table {
