@@ -9,7 +9,7 @@ here=$(dirname "$0")
 export TOKEND_SOCKET=$MTLS/tokend.sock NODE_EXTRA_CA_CERTS=$MTLS/ca.pem
 cd "$MTLS" || exit
 
-SIGNED=(rs256 rs384 rs512 ps256 ps384 ps512 es256 es384 eddsa hs256 hs384 hs512)
+SIGNED=(rs256 rs384 rs512 ps256 ps384 ps512 es256 es384 es512 eddsa hs256 hs384 hs512)
 
 verified() { node "$VERIFY" "$ISSUER" "$@"; }
 # bound PROFILE CERTIFICATE: its token verifies, and is bound to that certificate

@@ -4,7 +4,7 @@
 # Who signs assertions: profile and client, algorithm, kind of key.
 SIGNERS=(
   "rs256 RS256 rsa" "rs384 RS384 rsa" "rs512 RS512 rsa" "ps256 PS256 rsa" "ps384 PS384 rsa" "ps512 PS512 rsa"
-  "es256 ES256 ec" "es384 ES384 p384" "eddsa EdDSA ed25519"
+  "es256 ES256 ec" "es384 ES384 p384" "es512 ES512 p521" "eddsa EdDSA ed25519"
 )
 HMACS=(hs256 hs384 hs512)
 
