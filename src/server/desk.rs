@@ -182,7 +182,18 @@ impl Desk {
         reported.map_err(|why| Denial::of(profile, why))
     }
 
-    /// The slot to watch; watching wakes a sleeping profile.
+    /// The slot to watch, for somebody who has not watched it so far.
+    pub async fn first_slot(
+        &self,
+        caller: &Caller,
+        wanted: &WatchTokenRequest,
+    ) -> Result<Arc<Slot>, Denial> {
+        self.seat(caller, &wanted.profile)?;
+        self.admit(caller)?;
+        self.slot(caller, wanted).await
+    }
+
+    /// The slot to watch; watching wakes a sleeping profile. That another has taken its place is nothing that the caller did.
     pub async fn slot(
         &self,
         caller: &Caller,
@@ -193,7 +204,6 @@ impl Desk {
         for _ in 0..SUCCESSORS {
             let (entry, seat) = self.seat(caller, profile)?;
             let variant = variant(&entry, &wanted.scopes, &wanted.audience)?;
-            self.admit(caller)?;
             slot = self.broker.slot(&seat, variant).await;
             if !matches!(slot, Err(NoAnswer::Gone)) {
                 break;

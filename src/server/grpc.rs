@@ -95,7 +95,7 @@ impl CredentialService for Credentials {
         request: Request<WatchTokenRequest>,
     ) -> Result<Response<Self::WatchTokenStream>, Status> {
         let wanted = request.into_inner();
-        let slot = self.desk.slot(&self.caller, &wanted).await?;
+        let slot = self.desk.first_slot(&self.caller, &wanted).await?;
         let watcher = Watcher {
             desk: self.desk.clone(),
             caller: self.caller.clone(),

@@ -232,3 +232,48 @@ fn a_message_that_cannot_be_read_is_the_callers_mistake() {
         );
     }
 }
+
+/// Broken by `Desk::slot` that counts: whoever watches paid for every rotation, and was cut off by a quick one.
+#[test]
+fn a_rotation_is_not_counted_as_requests_of_those_who_watch() {
+    use tokend::proto::WatchTokenRequest;
+    use tokend::proto::credential_service_client::CredentialServiceClient;
+    use tokend::proto::watch_token_response::Event;
+
+    let place = Place::new();
+    place.secret("password", "the-first-password");
+    let daemon = place.serve(
+        "[server.limits]\nrequests_per_second = 5\n\
+         [profiles.a]\nmethod = \"basic\"\nusername = \"u\"\npassword = { file = \"password\" }\n",
+    );
+    let mut streams: Vec<_> = (0..5)
+        .map(|_| {
+            let mut client = CredentialServiceClient::new(daemon.grpc().channel);
+            let request = WatchTokenRequest {
+                profile: "a".into(),
+                ..WatchTokenRequest::default()
+            };
+            block(client.watch_token(request))
+                .expect("watching")
+                .into_inner()
+        })
+        .collect();
+    let mut next = || -> Vec<u64> {
+        let next = streams.iter_mut().map(|stream| {
+            match block(stream.message())
+                .expect("not cut off")
+                .expect("more")
+                .event
+            {
+                Some(Event::Credential(credential)) => credential.generation,
+                other => panic!("{other:?}"),
+            }
+        });
+        next.collect()
+    };
+    assert_eq!(next(), [1; 5]);
+    for (generation, password) in [(2, "the-second-password"), (3, "the-third-password")] {
+        daemon.place.secret("password", password);
+        assert_eq!(next(), [generation; 5]);
+    }
+}
