@@ -397,4 +397,16 @@ mod tests {
         symlink("a", folder.path().join("b")).expect("linked");
         Trail::default().walk(&folder.path().join("a"));
     }
+
+    /// Broken by a look at the paths alone: when the queue has overflowed, nobody knows what has changed.
+    #[test]
+    fn trap_8_an_overflow_of_the_queue_is_a_reason_to_look() {
+        let relevant = Relevant {
+            names: BTreeSet::new(),
+            within: BTreeSet::new(),
+        };
+        let event = notify::Event::new(EventKind::Other).add_path("/elsewhere".into());
+        assert!(!relevant.concerns(&event));
+        assert!(relevant.concerns(&event.set_flag(notify::event::Flag::Rescan)));
+    }
 }
