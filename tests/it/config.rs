@@ -7,7 +7,7 @@ use tokend::dev::faults::{Fault, Times};
 use tokend::dev::issuer::client::Client;
 
 use crate::harness::idp::{self, LAZY, SECRET};
-use crate::harness::{Place, is_root, run};
+use crate::harness::{PATIENCE, Place, eventually, is_root, run};
 
 /// Six mistakes in six profiles.
 const SIX: &str = r#"
@@ -270,6 +270,9 @@ fn trap_2_a_missing_secret_costs_its_profile_alone() {
     let ready = daemon.get("/readyz");
     assert_eq!(ready.status, 503);
     assert_eq!(ready.body["profiles"][0]["name"], "seven");
+    eventually(PATIENCE, || {
+        daemon.log().contains("does not exist").then_some(())
+    });
     assert_helps(&daemon.log(), "seven", &path, "does not exist", "create it");
     let check = daemon.place.run(&["check"]);
     assert_eq!(check.code, Some(1));
@@ -322,7 +325,7 @@ fn a_broken_file_in_profiles_d_fails_alone() {
     assert!(grpc.token("good").is_ok());
     assert!(grpc.token("bad").is_err());
     let spot = format!("{}:2:", daemon.place.path("profiles.d/bad.toml").display());
-    assert!(daemon.log().contains(&spot), "{spot}");
+    eventually(PATIENCE, || daemon.log().contains(&spot).then_some(()));
     let check = daemon.place.run(&["check"]);
     assert_eq!(check.code, Some(1), "{}", check.out);
     assert!(check.out.contains(&spot), "{}", check.out);

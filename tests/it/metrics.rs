@@ -153,5 +153,6 @@ fn a_port_that_is_taken_costs_nobody_a_credential() {
         "[server]\nmetrics_listen = \"127.0.0.1:{port}\"\n[profiles.a]\nmethod = \"none\"\n"
     ));
     daemon.grpc().token("a").expect("served");
-    assert!(daemon.log().contains("metrics_listen: cannot listen"));
+    let said = "metrics_listen: cannot listen";
+    eventually(PATIENCE, || daemon.log().contains(said).then_some(()));
 }

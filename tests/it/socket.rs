@@ -154,7 +154,8 @@ fn a_socket_that_somebody_removed_is_made_again() {
     assert_eq!(mode(), was);
     assert!(daemon.grpc().token("p").is_ok());
     assert!(before.token("p").is_ok(), "an open connection lives on");
-    assert!(daemon.log().contains("somebody had removed the socket"));
+    let said = "somebody had removed the socket";
+    eventually(PATIENCE, || daemon.log().contains(said).then_some(()));
 }
 
 /// Somebody else's is left alone, and said aloud and in the status. Broken by `look` that takes everything for missing.
