@@ -21,3 +21,4 @@ mod rotation;
 mod rotation_under_load;
 mod serving;
 mod socket;
+mod unheard;

@@ -327,26 +327,6 @@ fn other_access_rules_hold_at_once_and_count_as_a_change() {
 }
 
 #[test]
-fn sighup_reloads_too() {
-    let place = Place::new();
-    place.secret("password", "first-password");
-    let daemon = place.serve(
-        "[profiles.a]\nmethod = \"basic\"\nusername = \"u\"\npassword = { file = \"password\" }\n",
-    );
-    let first = daemon.grpc().token("a").expect("served").credential;
-    daemon.place.secret("password", "second-password");
-    daemon.signal(rustix::process::Signal::HUP);
-    eventually(PATIENCE, || {
-        let now = daemon
-            .grpc()
-            .token("a")
-            .expect("served all the time")
-            .credential;
-        (now.fingerprint != first.fingerprint).then_some(())
-    });
-}
-
-#[test]
 fn variants_in_use_are_there_before_the_old_ones_go() {
     let issuer = idp::issuer(vec![Client::with_secret("it", SECRET)]);
     let place = Place::new();

@@ -5,8 +5,8 @@ use std::os::unix::fs::symlink;
 
 use tokend::clock::Clock;
 use tokend::dev::certificates::{Authority, ClientOptions, Pair};
-use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend::dev::issuer::{Issuer, Settings, Tls};
+use tokend::dev::issuer::client::Client;
+use tokend::dev::issuer::{Issuer, Settings};
 
 use crate::harness::ask::Who;
 use crate::harness::idp::{self, SECRET};
@@ -24,20 +24,7 @@ fn bound() -> (Issuer, Authority, Daemon, Pair) {
     let first = authority
         .client("it", &ClientOptions::default())
         .expect("certificate");
-    let issuer = idp::with(Settings {
-        tls: Some(Tls {
-            server: authority.server(&["localhost"]).expect("certificate"),
-            client_roots: vec![authority.certificate_pem().to_owned()],
-        }),
-        clients: vec![Client {
-            bound_tokens: true,
-            ..Client::new(
-                "it",
-                ClientCredential::Certificate(CertificateMatch::CommonName("it".into())),
-            )
-        }],
-        ..Settings::default()
-    });
+    let issuer = idp::binding(&authority, Settings::default().token_lifetime);
     let place = Place::new();
     place.write("ca.pem", authority.certificate_pem());
     write_pair(&place, "tls/..1", &first);
@@ -482,102 +469,4 @@ fn trap_7_a_file_that_is_missing_for_a_while_is_read_when_it_is_back() {
     eventually(PATIENCE, || {
         (confirmation(&daemon) == next.thumbprint).then_some(())
     });
-}
-
-/// Broken by a daemon that relies on events, or that looks as seldom without them as with them.
-#[test]
-fn trap_8_where_there_are_no_events_changes_are_found_all_the_same() {
-    let place = Place::new();
-    place.secret("password", "first-password");
-    place.write("tokend.toml", BASIC);
-    if !crate::harness::has("unshare") {
-        return;
-    }
-    // A user namespace of its own, in which nobody may watch anything.
-    let deaf = |command: &str| {
-        let mut unshare = std::process::Command::new("unshare");
-        unshare.args(["--user", "--map-root-user", "sh", "-c"]);
-        unshare.arg(format!(
-            "echo 0 >/proc/sys/user/max_inotify_watches && {command}"
-        ));
-        unshare
-    };
-    if !deaf("true").status().is_ok_and(|status| status.success()) {
-        crate::harness::say_skipped("this kernel lets nobody have user namespaces");
-        return;
-    }
-    let command = serving(&place, deaf("exec \"$0\" serve"), &[]);
-    let daemon = Daemon::start_by(place, command);
-    let first = daemon.grpc().token("a").expect("served").credential;
-    let said = daemon.get("/v1/status").body["warnings"].to_string();
-    assert!(said.contains("no file events"), "{said}");
-    daemon.place.secret("password", "second-password");
-    eventually(PATIENCE, || {
-        let now = daemon
-            .grpc()
-            .token("a")
-            .expect("served all the time")
-            .credential;
-        (now.fingerprint != first.fingerprint).then_some(())
-    });
-}
-
-/// `tokend serve` through a shell in a namespace: the program is its `$0`.
-fn serving(
-    place: &Place,
-    mut shell: std::process::Command,
-    more: &[&std::path::Path],
-) -> std::process::Command {
-    let serve = place.tokend(&["serve"]);
-    shell.arg(serve.get_program()).args(more);
-    for (name, value) in serve.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell
-}
-
-/// A file that is mounted over another one: what is written to it elsewhere causes no event here, and nothing says so.
-/// Broken by a poll that is missing or late.
-#[test]
-fn trap_8_a_change_behind_a_bind_mount_is_found_within_65_seconds() {
-    let place = Place::new();
-    place.secret("password", "what-is-mounted-over");
-    place.secret("elsewhere/password", "first-password");
-    place.write("tokend.toml", BASIC);
-    if !crate::harness::has("unshare") {
-        return;
-    }
-    let mounted = |command: &str| {
-        let mut unshare = std::process::Command::new("unshare");
-        unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
-        unshare.arg(format!("mount --bind \"$1\" \"$2\" && {command}"));
-        unshare
-    };
-    let (from, to) = (place.path("elsewhere/password"), place.path("password"));
-    if !mounted("true")
-        .arg("sh")
-        .args([&from, &to])
-        .status()
-        .is_ok_and(|status| status.success())
-    {
-        crate::harness::say_skipped("this kernel lets nobody mount in a user namespace");
-        return;
-    }
-    let command = serving(&place, mounted("exec \"$0\" serve"), &[&from, &to]);
-    let daemon = Daemon::start_by(place, command);
-    let first = daemon.grpc().token("a").expect("served").credential;
-    daemon.place.secret("elsewhere/password", "second-password");
-    let since = std::time::Instant::now();
-    eventually(std::time::Duration::from_secs(65), || {
-        let now = daemon
-            .grpc()
-            .token("a")
-            .expect("served all the time")
-            .credential;
-        (now.fingerprint != first.fingerprint).then_some(())
-    });
-    println!("found after {:.1?}", since.elapsed());
 }

@@ -15,8 +15,7 @@ use prost::Message as _;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokend::dev::certificates::{Authority, ClientOptions, KeyKind, Pair};
-use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend::dev::issuer::{Issuer, Settings, Tls};
+use tokend::dev::issuer::Issuer;
 use tokend::proto::credential_service_client::CredentialServiceClient;
 use tokend::proto::watch_token_response::Event;
 use tokend::proto::{self, GetTokenRequest, WatchTokenRequest};
@@ -91,21 +90,7 @@ impl Stage {
         let first = authority
             .client("it", &ClientOptions::default())
             .expect("certificate");
-        let issuer = idp::with(Settings {
-            tls: Some(Tls {
-                server: authority.server(&["localhost"]).expect("certificate"),
-                client_roots: vec![authority.certificate_pem().to_owned()],
-            }),
-            token_lifetime: lifetime,
-            clients: vec![Client {
-                bound_tokens: true,
-                ..Client::new(
-                    "it",
-                    ClientCredential::Certificate(CertificateMatch::CommonName("it".into())),
-                )
-            }],
-            ..Settings::default()
-        });
+        let issuer = idp::binding(&authority, lifetime);
         let place = Place::new();
         place.write("ca.pem", authority.certificate_pem());
         place.write("tls/..0/tls.crt", &first.certificate_pem);

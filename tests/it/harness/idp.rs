@@ -1,6 +1,7 @@
 //! The embedded issuer as an identity provider of the tests, and the configuration that goes with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -8,8 +9,9 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::Value;
-use tokend::dev::issuer::client::Client;
-use tokend::dev::issuer::{Issuer, Settings};
+use tokend::dev::certificates::Authority;
+use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend::dev::issuer::{Issuer, Settings, Tls};
 
 use super::{Place, block, runtime};
 
@@ -23,6 +25,25 @@ pub fn issuer(clients: Vec<Client>) -> Issuer {
 
 pub fn with(settings: Settings) -> Issuer {
     block(Issuer::start(settings)).expect("issuer")
+}
+
+/// An issuer on TLS that binds the tokens of `it` to its certificate, which `authority` has issued.
+pub fn binding(authority: &Authority, token_lifetime: Duration) -> Issuer {
+    with(Settings {
+        tls: Some(Tls {
+            server: authority.server(&["localhost"]).expect("certificate"),
+            client_roots: vec![authority.certificate_pem().to_owned()],
+        }),
+        token_lifetime,
+        clients: vec![Client {
+            bound_tokens: true,
+            ..Client::new(
+                "it",
+                ClientCredential::Certificate(CertificateMatch::CommonName("it".into())),
+            )
+        }],
+        ..Settings::default()
+    })
 }
 
 /// Goes down; its port is refused.

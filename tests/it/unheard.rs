@@ -1,0 +1,122 @@
+//! Changes of which no file event tells: found by looking, and at once when somebody says so.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Daemon, PATIENCE, Place, eventually, has, say_skipped};
+
+const BASIC: &str =
+    "[profiles.a]\nmethod = \"basic\"\nusername = \"u\"\npassword = { file = \"password\" }\n";
+
+/// A daemon with `BASIC` in a user namespace of its own, in which root has run `before` with these paths; None where the
+/// kernel does not allow that.
+fn inside(place: Place, namespaces: &[&str], before: &str, paths: &[&Path]) -> Option<Daemon> {
+    if !has("unshare") {
+        return None;
+    }
+    place.write("tokend.toml", BASIC);
+    let serve = place.tokend(&["serve"]);
+    let shell = |command: &str| {
+        let mut shell = Command::new("unshare");
+        shell.args(["--user", "--map-root-user"]).args(namespaces);
+        shell.args(["sh", "-c", &format!("{before} && {command}")]);
+        // The program is its `$0`.
+        shell.arg(serve.get_program()).args(paths);
+        shell
+    };
+    if !shell("true").status().is_ok_and(|status| status.success()) {
+        say_skipped(&format!(
+            "this kernel lets nobody do this in a user namespace: {before}"
+        ));
+        return None;
+    }
+    let mut command = shell("exec \"$0\" serve");
+    for (name, value) in serve.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    Some(Daemon::start_by(place, command))
+}
+
+/// A file that is mounted over another one: what is written to it elsewhere causes no event here, and nothing says so.
+fn behind_a_mount() -> Option<Daemon> {
+    let place = Place::new();
+    place.secret("password", "what-is-mounted-over");
+    place.secret("elsewhere/password", "first-password");
+    let (from, to) = (place.path("elsewhere/password"), place.path("password"));
+    inside(
+        place,
+        &["--mount"],
+        "mount --bind \"$1\" \"$2\"",
+        &[&from, &to],
+    )
+}
+
+/// Writes another password to `file`, does `then`, and waits until it is served; how long that took.
+fn until_served(daemon: &Daemon, file: &str, within: Duration, then: impl FnOnce()) -> Duration {
+    let fingerprint = || {
+        let token = daemon.grpc().token("a").expect("served all the time");
+        token.credential.fingerprint
+    };
+    let before = fingerprint();
+    daemon.place.secret(file, "second-password");
+    let since = Instant::now();
+    then();
+    eventually(within, || (fingerprint() != before).then_some(()));
+    since.elapsed()
+}
+
+/// Broken by a daemon that relies on events, or that looks as seldom without them as with them.
+#[test]
+fn trap_8_where_there_are_no_events_changes_are_found_all_the_same() {
+    let place = Place::new();
+    place.secret("password", "first-password");
+    let nobody_watches = "echo 0 >/proc/sys/user/max_inotify_watches";
+    let Some(daemon) = inside(place, &[], nobody_watches, &[]) else {
+        return;
+    };
+    let said = daemon.get("/v1/status").body["warnings"].to_string();
+    assert!(said.contains("no file events"), "{said}");
+    until_served(&daemon, "password", PATIENCE, || {});
+}
+
+/// Broken by a poll that is missing or late.
+#[test]
+fn trap_8_a_change_behind_a_bind_mount_is_found_within_65_seconds() {
+    let Some(daemon) = behind_a_mount() else {
+        return;
+    };
+    let took = until_served(
+        &daemon,
+        "elsewhere/password",
+        Duration::from_secs(65),
+        || {},
+    );
+    println!("found after {took:.1?}");
+}
+
+/// Long before the daemon would look by itself. Broken by a SIGHUP that is not listened to.
+#[test]
+fn sighup_reloads_at_once() {
+    let Some(daemon) = behind_a_mount() else {
+        return;
+    };
+    until_served(&daemon, "elsewhere/password", PATIENCE, || {
+        daemon.signal(rustix::process::Signal::HUP);
+    });
+}
+
+/// The same. Broken by a reload that answers without looking.
+#[test]
+fn a_reload_takes_over_what_nobody_has_noticed() {
+    let Some(daemon) = behind_a_mount() else {
+        return;
+    };
+    until_served(&daemon, "elsewhere/password", PATIENCE, || {
+        let ran = daemon.place.run(&["reload"]);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(0), "a: changed\n"));
+    });
+}
