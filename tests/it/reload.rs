@@ -220,6 +220,14 @@ fn profiles_of_a_file_that_cannot_be_read_keep_their_last_good_state() {
         daemon.grpc().token("b").err().expect("gone").code,
         "NOT_FOUND"
     );
+    // Nor does what no longer names a profile, being no text at all, take them away.
+    fs::write(daemon.place.path("profiles.d/a.toml"), [0xff, 0xfe]).expect("written");
+    let (code, report) = reload(&daemon);
+    assert_eq!(code, Some(1));
+    assert_eq!(outcomes(&report), ["a=kept", "c=served", "main=served"]);
+    let why = of(&report, "a")["message"].as_str().expect("why");
+    assert!(why.contains("not UTF-8"), "{why}");
+    daemon.grpc().token("a").expect("kept");
     // A file that is gone takes its profiles with it.
     fs::remove_file(daemon.place.path("profiles.d/a.toml")).expect("removed");
     let (code, report) = reload(&daemon);
