@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UnixListener};
@@ -22,6 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use self::doorplate::Doorplate;
+use crate::audit::Audit;
+use crate::caller::Callers;
 use crate::cli::paths::{default_config, default_socket};
 use crate::cli::{Command, LogFormat, ServeArgs, exit};
 use crate::clock::Clock;
@@ -30,13 +33,16 @@ use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
 use crate::registry::Registry;
 use crate::registry::reload::Order;
-use crate::server::{self, Answered, Desk, Pace};
+use crate::server::{self, Answered, Desk, Pace, Places};
 use crate::socket::bind::{BindError, bind};
 use crate::supervisor;
 use crate::telemetry::{self, Format};
 
 /// Callers of `Reload` that may queue up while the files are being read.
 const RELOADS: usize = 64;
+
+/// What has been counted of grants is written when the daemon ends, within this time. A disk that hangs is not waited for.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
 
 /// Runs a command that is not a mere client's.
 #[must_use]
@@ -49,6 +55,7 @@ pub fn run(command: Command) -> ExitCode {
         | Command::Wait(_)
         | Command::Watch(_)
         | Command::Status(_)
+        | Command::Explain(_)
         | Command::Reload(_) => exit::USAGE,
     };
     ExitCode::from(code)
@@ -201,6 +208,8 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         .expect("it was bound a moment ago and nobody took it");
 
     let clock = Clock::system();
+    let callers = Callers::new();
+    let audit = Audit::start(clock.clone(), &config.audit)?;
     let nobody = Access::resolve(&[], daemon_uid(), &crate::caller::SystemDirectory).0;
     let registry = Arc::new(ArcSwap::from_pointee(Registry::new(0, nobody, Vec::new())));
     let (reload, reloads) = mpsc::channel(RELOADS);
@@ -221,6 +230,8 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         clock: clock.clone(),
         reloads,
         unreachable: reachable,
+        no_units: callers.no_units().map(str::to_owned),
+        audit: audit.clone(),
         stop: resting,
     })?;
 
@@ -236,7 +247,11 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
             broker,
             started: clock.now(),
             clock,
+            callers,
             pace: Pace::new(limits.requests_per_second),
+            places: Places::new(limits.connections, limits.connections_per_user),
+            limits,
+            audit: audit.clone(),
             answered: Answered::default(),
             reload: reload.clone(),
             stopping: stopped.clone(),
@@ -254,7 +269,9 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
                 ),
             }
         }
-        let serving = server::run(listener, listeners, desk, &limits, stopped);
+        let serving = server::run(listener, listeners, desk, stopped);
+        let counting = audit.clone();
+        tokio::spawn(async move { counting.flush_for_ever().await });
         tokio::pin!(serving);
         info!(socket = %path.display(), pid = std::process::id(), "ready");
         supervisor::ready();
@@ -275,7 +292,10 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
                         stop.send_replace(true);
                     }
                     // Those that are queued will see this change too. What becomes of it is in the log and in the status.
-                    Heard::Reload => drop(reload.try_send(Order::new().0)),
+                    Heard::Reload => {
+                        audit.reopen();
+                        drop(reload.try_send(Order::new().0));
+                    }
                 },
                 // The files are read again for its sake, since what there is to say stands in what is in force.
                 _ = look.tick(), if !*stop.borrow() => if doorplate.look() {
@@ -286,6 +306,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
             }
         }
     });
+    runtime.block_on(audit.finish(LAST_RECORDS));
     runtime.shutdown_background();
     rest.send_replace(true);
     drop(doorplate);

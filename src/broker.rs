@@ -174,6 +174,12 @@ impl Seat {
         self.variants.load().keys().cloned().collect()
     }
 
+    /// Has everybody who watches look again whether that is still permitted.
+    pub fn stir(&self) {
+        self.own.stir();
+        self.variants.load().values().for_each(|slot| slot.stir());
+    }
+
     /// The slot of a variant, if it is alive.
     #[must_use]
     pub fn slot(&self, variant: &Variant) -> Option<Arc<Slot>> {

@@ -1,33 +1,39 @@
-//! Who is asking: the kernel's answer about the other end of a connection, read once when it is accepted.
+//! Who is asking: the kernel's answer about the other end of a connection, read once when it is accepted; and its systemd
+//! unit, found out when something asks for it for the first time.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+mod directory;
+mod units;
+
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use nix::errno::Errno;
-use nix::unistd::{Group, User};
 use tokio::net::UnixStream;
 
-use crate::core::policy::{Caller, Directory, Unanswered};
+pub use self::directory::{Remembered, SystemDirectory, groups_of};
+use self::units::Units;
+use crate::core::policy::{Caller, Unit};
 
 /// The id that the kernel puts in place of one that has no number here (another user namespace). Nobody can be told
 /// from it, so nobody with it is served.
 const OVERFLOW_DEFAULT: u32 = 65534;
 
 /// Reads callers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Callers {
     overflow_uid: u32,
     overflow_gid: u32,
+    units: Arc<Units>,
 }
 
 impl Callers {
-    /// Reads the kernel's overflow ids, once.
+    /// Reads the kernel's overflow ids, and looks what it tells about the unit of a caller, once.
     #[must_use]
     pub fn new() -> Callers {
         Callers {
             overflow_uid: overflow_id("/proc/sys/kernel/overflowuid"),
             overflow_gid: overflow_id("/proc/sys/kernel/overflowgid"),
+            units: Arc::new(Units::of_this_machine()),
         }
     }
 
@@ -35,7 +41,7 @@ impl Callers {
     ///
     /// # Errors
     /// When the kernel does not say, or says an overflow id: such a connection is closed.
-    pub fn of(self, stream: &UnixStream) -> io::Result<Caller> {
+    pub fn of(&self, stream: &UnixStream) -> io::Result<Peer> {
         let credentials = stream.peer_cred()?;
         let (uid, gid) = (credentials.uid(), credentials.gid());
         if uid == self.overflow_uid || gid == self.overflow_gid {
@@ -46,12 +52,27 @@ impl Callers {
                 ),
             ));
         }
-        Ok(Caller {
-            uid,
-            gid,
-            groups: crate::sys::peer_groups(stream)?,
-            pid: credentials.pid(),
+        let mut groups = crate::sys::peer_groups(stream)?;
+        // Many groups of another user namespace look like this one.
+        groups.retain(|group| *group != self.overflow_gid);
+        Ok(Peer {
+            caller: Caller {
+                uid,
+                gid,
+                groups,
+                pid: credentials.pid(),
+            },
+            // Taken now, while whoever connected is there as a rule; a kernel that has none gives no unit either.
+            process: Mutex::new(crate::sys::peer_process(stream).ok()),
+            unit: OnceLock::new(),
+            units: self.units.clone(),
         })
+    }
+
+    /// Why rules that name a unit match nobody on this machine; None: they work.
+    #[must_use]
+    pub fn no_units(&self) -> Option<&str> {
+        self.units.trouble()
     }
 }
 
@@ -68,84 +89,50 @@ fn overflow_id(path: &str) -> u32 {
         .unwrap_or(OVERFLOW_DEFAULT)
 }
 
-/// The system's users and groups.
-#[derive(Clone, Copy, Debug)]
-pub struct SystemDirectory;
-
-impl Directory for SystemDirectory {
-    fn user(&self, name: &str) -> Result<Option<u32>, Unanswered> {
-        answer(User::from_name(name).map(|found| found.map(|user| user.uid.as_raw())))
-    }
-
-    fn group(&self, name: &str) -> Result<Option<u32>, Unanswered> {
-        answer(Group::from_name(name).map(|found| found.map(|group| group.gid.as_raw())))
-    }
-}
-
-fn answer(found: Result<Option<u32>, Errno>) -> Result<Option<u32>, Unanswered> {
-    match found {
-        Ok(id) => Ok(id),
-        // getpwnam(3): another way of saying that there is none.
-        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
-        Err(error) => Err(Unanswered {
-            why: error.desc().to_owned(),
-            last: None,
-        }),
-    }
-}
-
-/// A directory that is remembered: while it does not answer, names keep the numbers that they had.
+/// The other end of one connection.
 #[derive(Debug)]
-pub struct Remembered<D> {
-    directory: D,
-    users: RefCell<BTreeMap<String, u32>>,
-    groups: RefCell<BTreeMap<String, u32>>,
+pub struct Peer {
+    /// Its ids.
+    pub caller: Caller,
+    /// The process that connected, until its unit has been found out. The number of a process is used again; this is not.
+    process: Mutex<Option<OwnedFd>>,
+    unit: OnceLock<Option<Arc<str>>>,
+    units: Arc<Units>,
 }
 
-impl<D> Remembered<D> {
-    /// Knows nothing yet.
+impl Peer {
+    /// The systemd unit as far as it has been found out.
     #[must_use]
-    pub fn new(directory: D) -> Remembered<D> {
-        Remembered {
-            directory,
-            users: RefCell::default(),
-            groups: RefCell::default(),
+    pub fn unit(&self) -> Unit<'_> {
+        match self.unit.get() {
+            None => Unit::NotAsked,
+            Some(None) => Unit::Unknown,
+            Some(Some(unit)) => Unit::Known(unit),
         }
-    }
-}
-
-impl<D: Directory> Directory for Remembered<D> {
-    fn user(&self, name: &str) -> Result<Option<u32>, Unanswered> {
-        remember(&self.users, name, self.directory.user(name))
     }
 
-    fn group(&self, name: &str) -> Result<Option<u32>, Unanswered> {
-        remember(&self.groups, name, self.directory.group(name))
+    /// Finds the unit out, once for the connection. May read many folders, so not on a thread that serves; see
+    /// [`Peer::find_unit`].
+    pub fn look_for_unit(&self) {
+        self.unit.get_or_init(|| {
+            let process = self.take_process()?;
+            self.units.of(&process, self.caller.pid)
+        });
     }
-}
 
-fn remember(
-    known: &RefCell<BTreeMap<String, u32>>,
-    name: &str,
-    found: Result<Option<u32>, Unanswered>,
-) -> Result<Option<u32>, Unanswered> {
-    let mut known = known.borrow_mut();
-    match &found {
-        Ok(Some(id)) => {
-            known.insert(name.to_owned(), *id);
-        }
-        // Gone for certain: whoever gets the number next is somebody else.
-        Ok(None) => {
-            known.remove(name);
-        }
-        Err(unanswered) => {
-            return Err(Unanswered {
-                why: unanswered.why.clone(),
-                last: known.get(name).copied(),
-            });
+    /// Finds the unit out, once for the connection.
+    pub async fn find_unit(self: &Arc<Self>) {
+        if self.unit.get().is_none() {
+            let peer = self.clone();
+            // It cannot be cancelled; were it to panic, the unit stays unknown, which matches no rule.
+            let _ = tokio::task::spawn_blocking(move || peer.look_for_unit()).await;
         }
     }
-    found
+
+    fn take_process(&self) -> Option<OwnedFd> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.take()
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +142,7 @@ mod tests {
     #[tokio::test]
     async fn the_kernel_names_this_process() {
         let (here, _there) = UnixStream::pair().expect("pair");
-        let caller = Callers::new().of(&here).expect("known");
+        let caller = Callers::new().of(&here).expect("known").caller;
         assert_eq!(caller.uid, rustix::process::geteuid().as_raw());
         assert_eq!(caller.gid, rustix::process::getegid().as_raw());
         assert_eq!(caller.pid, Some(std::process::id().cast_signed()));
@@ -176,50 +163,8 @@ mod tests {
         let callers = Callers {
             overflow_uid: rustix::process::geteuid().as_raw(),
             overflow_gid: OVERFLOW_DEFAULT,
+            ..Callers::new()
         };
         assert!(callers.of(&here).is_err());
-    }
-
-    /// Answers what was put in.
-    struct Book(RefCell<Result<Option<u32>, Unanswered>>);
-
-    impl Directory for Book {
-        fn user(&self, _: &str) -> Result<Option<u32>, Unanswered> {
-            self.0.borrow().clone()
-        }
-
-        fn group(&self, _: &str) -> Result<Option<u32>, Unanswered> {
-            self.0.borrow().clone()
-        }
-    }
-
-    #[test]
-    fn a_name_keeps_its_number_while_the_database_does_not_answer_and_loses_it_when_it_is_gone() {
-        let down = |last| {
-            Err(Unanswered {
-                why: "down".into(),
-                last,
-            })
-        };
-        let directory = Remembered::new(Book(RefCell::new(down(None))));
-        let says = |answer| *directory.directory.0.borrow_mut() = answer;
-        assert_eq!(directory.user("a"), down(None));
-        says(Ok(Some(7)));
-        assert_eq!(directory.user("a"), Ok(Some(7)));
-        says(down(None));
-        assert_eq!(directory.user("a"), down(Some(7)));
-        assert_eq!(directory.user("b"), down(None));
-        assert_eq!(directory.group("a"), down(None), "a user is no group");
-        says(Ok(None));
-        assert_eq!(directory.user("a"), Ok(None));
-        says(down(None));
-        assert_eq!(directory.user("a"), down(None));
-    }
-
-    #[test]
-    fn an_error_of_the_database_is_not_the_absence_of_a_user() {
-        assert_eq!(answer(Ok(Some(7))), Ok(Some(7)));
-        assert_eq!(answer(Err(Errno::ENOENT)), Ok(None));
-        assert!(answer(Err(Errno::ECONNREFUSED)).is_err());
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod complaint;
 pub mod exit;
+pub mod explain;
 pub mod paths;
 pub mod reload;
 pub mod status;
@@ -56,6 +57,9 @@ pub enum Command {
     /// Show the state of every profile that you may see
     #[command(after_help = EXIT_CODES)]
     Status(StatusArgs),
+    /// Tell which rule lets a caller have a profile's credential, or why none does, and why that is or is not fresh
+    #[command(after_help = EXIT_CODES)]
+    Explain(ExplainArgs),
     /// Have the daemon read its configuration, secrets and certificates again, now, and print what became of it
     #[command(after_help = EXIT_CODES)]
     Reload(ReloadArgs),
@@ -210,6 +214,29 @@ pub struct StatusArgs {
     pub daemon: SocketArgs,
 }
 
+/// `tokend explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Name of the profile
+    #[arg(value_parser = name)]
+    pub profile: String,
+    /// For this user, by name or number, instead of yourself (admins)
+    #[arg(long, value_name = "USER")]
+    pub as_user: Option<String>,
+    /// For a caller in this systemd unit (admins)
+    #[arg(long, value_name = "UNIT")]
+    pub as_unit: Option<String>,
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Give up after this time
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
+    pub timeout: Duration,
+    /// Which daemon to talk to
+    #[command(flatten)]
+    pub daemon: SocketArgs,
+}
+
 /// `tokend reload`
 #[derive(Debug, Args)]
 pub struct ReloadArgs {
@@ -246,6 +273,7 @@ pub fn run_client(command: &Command) -> Option<ExitCode> {
         Command::Wait(args) => wait::run(args, client(&args.daemon), err),
         Command::Watch(args) => watch::run(args, client(&args.daemon), out, err),
         Command::Status(args) => status::run(args, client(&args.daemon), out, err),
+        Command::Explain(args) => explain::run(args, client(&args.daemon), out, err),
         Command::Reload(args) => reload::run(args, client(&args.daemon), out, err),
         Command::Serve(_) | Command::Dev(_) | Command::Check(_) => return None,
     };

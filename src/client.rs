@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::answer::{
-    Certificate, Credential, LastError, ProfileState, Refusal, Reload, Reloaded, Status,
+    Certificate, Credential, Explanation, LastError, Limit, ProfileState, Records, Refusal, Reload,
+    Reloaded, Rule, Status, Who,
 };
 
 use crate::clock::Clock;
@@ -139,6 +140,28 @@ impl Client {
     pub fn profiles(&self, timeout: Duration) -> Result<Vec<String>, ClientError> {
         let body = self.ask("GET", "/v1/profiles", timeout)?;
         answer::profiles(&body).map_err(|problem| self.nonsense(problem))
+    }
+
+    /// Why the caller, or another one that is supposed, may or may not have the credential of a profile.
+    pub fn explain(
+        &self,
+        profile: &str,
+        as_user: Option<&str>,
+        as_unit: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Explanation, ClientError> {
+        let supposed = [("as_user", as_user), ("as_unit", as_unit)];
+        let parameters: Vec<String> = supposed
+            .iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", encoded((*value)?))))
+            .collect();
+        let target = format!(
+            "/v1/profiles/{}/explain?{}",
+            encoded(profile),
+            parameters.join("&")
+        );
+        let body = self.ask("GET", &target, timeout)?;
+        answer::explanation(body).map_err(|problem| self.nonsense(problem))
     }
 
     /// Has everything read again; waits at most so long for what is being tried then, and a little longer for the answer.

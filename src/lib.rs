@@ -6,6 +6,7 @@
 )]
 
 pub mod app;
+pub mod audit;
 pub mod broker;
 pub mod caller;
 pub mod cli;

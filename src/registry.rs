@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::broker::Seat;
 use crate::core::certificate::Certificate;
-use crate::core::policy::{Access, Caller};
+use crate::core::policy::{Access, Caller, Decision, Unit};
 use crate::core::profile::{ProfileName, Request};
 use reload::Reloaded;
 
@@ -27,7 +27,19 @@ pub struct Registry {
     pub refused: Vec<String>,
     /// What an operator should know of the daemon itself.
     pub warnings: Vec<String>,
+    /// Whether a rule of any profile depends on callers' units.
+    asks_for_units: bool,
     entries: HashMap<ProfileName, Arc<Entry>>,
+}
+
+/// Why a profile is not for a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// It is not there, or nothing permits.
+    Denied,
+    /// That depends on the caller's unit, or looks as if it did: a name that nobody has is not to be told from one that a rule
+    /// with a unit keeps, not even by how long it takes.
+    NeedsUnit,
 }
 
 /// One profile, as the server sees it.
@@ -78,19 +90,28 @@ impl Whereabouts {
 }
 
 impl Entry {
-    fn permits(&self, caller: &Caller) -> bool {
-        self.access.decide(caller).permits()
-            && self
-                .also
-                .as_ref()
-                .is_none_or(|also| also.decide(caller).permits())
+    /// Whether a caller may use it. Where two definitions have to permit, the one that is in force names the rule.
+    #[must_use]
+    pub fn decide(&self, caller: &Caller, unit: Unit<'_>) -> Decision {
+        let decision = self.access.decide(caller, unit);
+        match &self.also {
+            Some(also) if decision != Decision::Denied => match also.decide(caller, unit) {
+                no @ (Decision::Denied | Decision::NeedsUnit) => no,
+                Decision::Entry(_) | Decision::Default => decision,
+            },
+            _ => decision,
+        }
+    }
+
+    /// Whether everybody may do the same with both.
+    #[must_use]
+    pub fn permits_the_same_as(&self, other: &Entry) -> bool {
+        self.access == other.access && self.also == other.also && self.request == other.request
     }
 
     fn serves_the_same_as(&self, other: &Entry) -> bool {
         self.standing == other.standing
-            && self.access == other.access
-            && self.also == other.also
-            && self.request == other.request
+            && self.permits_the_same_as(other)
             && self.target == other.target
     }
 }
@@ -113,6 +134,10 @@ impl Registry {
             admins,
             refused: Vec::new(),
             warnings: Vec::new(),
+            asks_for_units: entries.iter().any(|entry| {
+                entry.access.asks_for_units()
+                    || entry.also.as_ref().is_some_and(Access::asks_for_units)
+            }),
             entries: entries
                 .into_iter()
                 .map(|entry| (entry.name.clone(), entry))
@@ -128,20 +153,52 @@ impl Registry {
             admins: self.admins.clone(),
             refused,
             warnings: self.warnings.clone(),
+            asks_for_units: self.asks_for_units,
             entries: self.entries.clone(),
         }
     }
 
-    /// The profile of this name, if this caller may use it. One that is not there and one that is not permitted look alike.
+    /// The profile of this name and what permits it. One that is not there and one that is not permitted look alike.
+    ///
+    /// # Errors
+    /// [`Hidden`]
+    #[inline]
+    pub fn permitted(
+        &self,
+        name: &str,
+        caller: &Caller,
+        unit: Unit<'_>,
+    ) -> Result<(&Arc<Entry>, Decision), Hidden> {
+        let found = self.entries.get(name);
+        if let Some(entry) = found {
+            let decision = entry.decide(caller, unit);
+            if decision.permits() {
+                return Ok((entry, decision));
+            }
+        }
+        Err(if self.needs(unit) {
+            Hidden::NeedsUnit
+        } else {
+            Hidden::Denied
+        })
+    }
+
+    /// The profile of this name, whoever asks.
     #[must_use]
-    pub fn permitted(&self, name: &str, caller: &Caller) -> Option<&Arc<Entry>> {
-        self.entries.get(name).filter(|entry| entry.permits(caller))
+    pub fn get(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.entries.get(name)
+    }
+
+    /// Whether what callers may see can depend on a unit that has not been looked for.
+    #[must_use]
+    pub fn needs(&self, unit: Unit<'_>) -> bool {
+        self.asks_for_units && unit == Unit::NotAsked
     }
 
     /// The profiles that this caller may use, by name.
     #[must_use]
-    pub fn visible(&self, caller: &Caller) -> Vec<&Arc<Entry>> {
-        self.sorted(|entry| entry.permits(caller))
+    pub fn visible(&self, caller: &Caller, unit: Unit<'_>) -> Vec<&Arc<Entry>> {
+        self.sorted(|entry| entry.decide(caller, unit).permits())
     }
 
     /// Whether everybody gets the same from both; what there is to say does not count.

@@ -5,7 +5,9 @@ mod body;
 mod connection;
 mod desk;
 mod error;
+mod explain;
 mod grpc;
+mod guest;
 mod health;
 mod http;
 mod languages;
@@ -24,8 +26,8 @@ use tokio::sync::{mpsc, watch};
 pub use self::desk::Desk;
 pub use self::metrics::Answered;
 pub use self::pace::Pace;
+pub use self::places::Places;
 pub use self::wire::encode;
-use crate::core::profile::Limits;
 
 /// Serves `listener`, or the newest of `listeners` that has come since, until `shutdown` says true; then lets what is in
 /// flight finish for a bounded time.
@@ -33,8 +35,7 @@ pub async fn run(
     listener: UnixListener,
     listeners: mpsc::Receiver<UnixListener>,
     desk: Arc<Desk>,
-    limits: &Limits,
     shutdown: watch::Receiver<bool>,
 ) {
-    connection::accept(listener, listeners, &desk, limits, shutdown).await;
+    connection::accept(listener, listeners, &desk, shutdown).await;
 }

@@ -3,7 +3,9 @@
 #![allow(unsafe_code, reason = "see the argument at each place")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// NGROUPS_MAX of Linux: more groups than this no process has.
 const GROUPS_MAX: usize = 65536;
@@ -42,6 +44,59 @@ pub fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
         }
         groups.resize(count, 0);
     }
+}
+
+/// The process that called `connect`, held so that its number cannot become another's: SO_PEERPIDFD.
+///
+/// # Errors
+/// What `getsockopt` says; ENOPROTOOPT before Linux 6.5, and other errors for a process that is gone.
+pub fn peer_process(socket: &impl AsFd) -> io::Result<OwnedFd> {
+    let mut process: libc::c_int = -1;
+    let mut length = size_of_val(&process) as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed for the call; the kernel writes at most `length` bytes, which is the size of
+    // `process`, into it, and the size that it wrote into `length`.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut process).cast(),
+            &raw mut length,
+        )
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if process < 0 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // SAFETY: the kernel made this descriptor (close-on-exec) for this call, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(process) })
+}
+
+/// Id of the cgroup that a process is in: PIDFD_GET_INFO. None: the kernel does not say.
+///
+/// # Errors
+/// What `ioctl` says; ENOTTY before Linux 6.13, ESRCH for a process that is gone.
+pub fn cgroup_id(process: &OwnedFd) -> io::Result<Option<u64>> {
+    // SAFETY: it consists of integers, for which zero is a value.
+    let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
+    info.mask = u64::from(libc::PIDFD_INFO_CGROUPID);
+    // SAFETY: the descriptor is borrowed for the call, and the kernel writes at most the size of `info`, which is part of the
+    // request's number, into it. Of a descriptor that is no pidfd it knows no such request.
+    let outcome = unsafe { libc::ioctl(process.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let says = info.mask & u64::from(libc::PIDFD_INFO_CGROUPID) != 0;
+    Ok(says.then_some(info.cgroupid).filter(|id| *id != 0))
+}
+
+/// Whether the process that a pidfd holds has not ended. What cannot be looked at has.
+pub fn is_alive(process: &OwnedFd) -> bool {
+    // Readable once it has ended (pidfd_open(2)).
+    let mut ended = [PollFd::new(process, PollFlags::IN)];
+    matches!(poll(&mut ended, Some(&Timespec::default())), Ok(0))
 }
 
 /// Gives memory that is free back to the system, which glibc's allocator by itself does only at the end of its heaps. Takes

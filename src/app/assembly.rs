@@ -25,7 +25,7 @@ use crate::core::time::WallTime;
 use crate::material::{self, Digest, Material, Surroundings};
 use crate::provider;
 use crate::registry::reload::{Outcome, Reloaded, Report};
-use crate::registry::{Current, Entry, Registry};
+use crate::registry::{Current, Entry, Registry, Standing};
 
 /// An attempt may need two requests, discovery and token; its deadline covers both with a little to spare.
 const ATTEMPT_SLACK: Duration = Duration::from_secs(1);
@@ -41,6 +41,8 @@ pub struct Assembly {
     pub shared: provider::Shared,
     pub surroundings: Surroundings,
     pub daemon_uid: u32,
+    /// Why rules that name a unit match nobody here, if so.
+    pub no_units: Option<String>,
     /// Looked at with every configuration; an outage of it must not lock anybody out.
     directory: Remembered<SystemDirectory>,
     members: BTreeMap<ProfileName, Member>,
@@ -86,6 +88,7 @@ impl Assembly {
             shared,
             surroundings,
             daemon_uid,
+            no_units: None,
             directory: Remembered::new(SystemDirectory),
             members: BTreeMap::new(),
             invalid: BTreeMap::new(),
@@ -156,8 +159,7 @@ impl Assembly {
         for entry in &entries {
             self.say(entry);
         }
-        let (admins, unknown) =
-            Access::resolve(&config.server.admins, self.daemon_uid, &self.directory);
+        let (admins, unknown) = self.access(&config.server.admins);
         warnings.extend(
             unknown
                 .into_iter()
@@ -252,7 +254,17 @@ impl Assembly {
                 profiles, "configuration in force"
             );
         }
-        self.registry.store(Arc::new(registry));
+        let registry = Arc::new(registry);
+        self.registry.store(registry.clone());
+        // Streams that are open are held to rules that have changed, at once.
+        for entry in registry.all() {
+            let before = before.get(entry.name.as_str());
+            if before.is_some_and(|before| !entry.permits_the_same_as(before))
+                && let Standing::Seated(seat) = &entry.standing
+            {
+                seat.stir();
+            }
+        }
     }
 
     fn prepare(

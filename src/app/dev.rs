@@ -25,6 +25,9 @@ const SECRET_CLIENT: &str = "tokend-dev";
 const CERTIFICATE_CLIENT: &str = "tokend-dev-mtls";
 const ASSERTION_CLIENT: &str = "tokend-dev-jwt";
 
+/// Who was given what.
+const AUDIT: &str = "audit.jsonl";
+
 pub fn run(args: &DevArgs) -> u8 {
     if let Err(why) = telemetry::start(Format::Text) {
         eprintln!("tokend: {why}");
@@ -97,6 +100,7 @@ impl Dev {
         folder.write("mtls.key", certificate.key_pem.expose())?;
         folder.write("jwt.key", assertion.key_pem.expose())?;
         folder.write("tokend.toml", &configuration(&issuer.url))?;
+        folder.write(AUDIT, "")?;
         Ok(Dev { folder, issuer })
     }
 
@@ -127,6 +131,7 @@ tokend dev is ready. Profiles: none, basic, oidc, mtls, jwt. Ctrl-C ends it and 
   folder   {folder}
   socket   {socket}
   issuer   {issuer}
+  audit    {folder}/{AUDIT}
 
 Lines to paste into another terminal:
 
@@ -164,6 +169,10 @@ fn quoted(text: &str) -> String {
 fn configuration(issuer: &str) -> String {
     format!(
         r#"# Made by `tokend dev`: one profile per way in.
+
+[audit]
+sink = "file"
+path = "{AUDIT}"
 
 [idp.dev]
 issuer = "{issuer}"

@@ -12,6 +12,7 @@ use tracing::{debug, error, warn};
 
 use super::assembly::{self, Assembly};
 use super::{Read, StartError, daemon_uid, load, say, sources, understood, worded};
+use crate::audit::Audit;
 use crate::broker::{Broker, Tools};
 use crate::clock::Clock;
 use crate::core::config::Finding;
@@ -51,6 +52,9 @@ pub struct Setup {
     pub reloads: mpsc::Receiver<Order>,
     /// Why callers do not get to the socket.
     pub unreachable: watch::Receiver<Option<String>>,
+    /// Why rules that name a unit match nobody here.
+    pub no_units: Option<String>,
+    pub audit: Arc<Audit>,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -102,6 +106,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         daemon_uid(),
         files.stirrer(),
     );
+    assembly.no_units = setup.no_units;
     let started_with = setup.config.server.clone();
     let mut config = setup.config;
     let mut interest = interest_in(&setup.config_path, &config, &assembly);
@@ -159,6 +164,9 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
                 if lines != said {
                     say(&read.findings);
                     said = lines;
+                }
+                if read.config.audit != config.audit {
+                    setup.audit.configure(&read.config.audit).await;
                 }
                 config = read.config;
                 let now = interest_in(&setup.config_path, &config, &assembly);

@@ -133,6 +133,11 @@ impl Slot {
         self.changed.subscribe()
     }
 
+    /// Wakes those who watch, although nothing has changed here.
+    pub(super) fn stir(&self) {
+        self.changed.send_modify(|_| {});
+    }
+
     /// A caller was answered from memory.
     pub fn note_asked(&self, now: Stamp) {
         let millis = u64::try_from(now.boot.0.as_millis()).unwrap_or(u64::MAX);

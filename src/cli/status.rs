@@ -121,9 +121,33 @@ fn render(status: &Status, now: SystemTime) -> String {
     for profile in &status.profiles {
         notes.push_str(&notes_on(profile, now));
     }
+    notes.push_str(&taken(status));
     if !notes.is_empty() {
         text.push('\n');
         text.push_str(&notes);
+    }
+    text
+}
+
+/// What of the limits is taken, and what becomes of records; administrators are told.
+fn taken(status: &Status) -> String {
+    let mut text = String::new();
+    for limit in &status.limits {
+        let reached = limit.refused.filter(|times| *times > 0);
+        let used = limit.used.map(|used| format!("{used} of {}", limit.limit));
+        let line = match (used, reached) {
+            (None, None) => continue,
+            (Some(used), None) => used,
+            (Some(used), Some(times)) => format!("{used}, reached {times} times"),
+            (None, Some(times)) => format!("{}, reached {times} times", limit.limit),
+        };
+        text.push_str(&format!("{}: {}\n", escaped(&limit.name), escaped(&line)));
+    }
+    if let Some(audit) = &status.audit {
+        text.push_str(&format!(
+            "audit records: {} written, {} lost\n",
+            audit.written, audit.lost
+        ));
     }
     text
 }

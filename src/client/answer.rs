@@ -71,8 +71,80 @@ pub struct Status {
     pub refused: Vec<String>,
     /// What an operator should know of the daemon itself; for administrators.
     pub warnings: Vec<String>,
+    /// What callers may take of the daemon; for administrators.
+    pub limits: Vec<Limit>,
+    /// What becomes of audit records; for administrators.
+    pub audit: Option<Records>,
     /// The whole answer as one line of JSON.
     pub json: String,
+}
+
+/// A limit; the fields are those of `LimitStatus`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Limit {
+    /// As in the configuration.
+    pub name: String,
+    /// As in the configuration.
+    pub limit: String,
+    /// How much of it is taken, where that is a number.
+    pub used: Option<u64>,
+    /// How often it was reached, where that is counted.
+    pub refused: Option<u64>,
+}
+
+/// What becomes of audit records; the fields are those of `AuditStatus`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Records {
+    /// Written since the daemon was started.
+    pub written: u64,
+    /// Grants and denials without a record.
+    pub lost: u64,
+}
+
+/// Why a caller may or may not; the fields are those of `ExplainResponse`.
+#[derive(Debug, Deserialize)]
+pub struct Explanation {
+    /// Whether the caller may have the credential.
+    pub permitted: bool,
+    /// access[N], default or none.
+    pub decided_by: String,
+    /// In their order.
+    pub rules: Vec<Rule>,
+    /// Who it is explained for.
+    pub caller: Who,
+    /// State of the profile.
+    pub profile: ProfileState,
+    /// Sentences for people.
+    pub explanation: Vec<String>,
+    /// The whole answer as one line of JSON.
+    #[serde(skip)]
+    pub json: String,
+}
+
+/// An access rule and whether it holds.
+#[derive(Debug, Deserialize)]
+pub struct Rule {
+    /// As in the configuration.
+    pub rule: String,
+    /// Whether it holds for the caller.
+    pub holds: bool,
+    /// Why not.
+    pub why_not: String,
+}
+
+/// Who a caller is taken for.
+#[derive(Debug, Deserialize)]
+pub struct Who {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its supplementary groups.
+    pub groups: Vec<u32>,
+    /// Its systemd unit; empty: none is known.
+    pub unit: String,
 }
 
 /// State of one profile; the fields are those of `ProfileStatus`.
@@ -189,6 +261,9 @@ struct StatusWire {
     refused: Vec<String>,
     #[serde(default)]
     warnings: Vec<String>,
+    #[serde(default)]
+    limits: Vec<Limit>,
+    audit: Option<Records>,
 }
 
 #[derive(Deserialize)]
@@ -245,6 +320,8 @@ pub(super) fn status(body: Body) -> Result<Status, String> {
         profiles: wire.profiles,
         refused: wire.refused,
         warnings: wire.warnings,
+        limits: wire.limits,
+        audit: wire.audit,
         json: one_line(&body)?,
     })
 }
@@ -254,6 +331,13 @@ pub(super) fn reload(body: Body) -> Result<Reload, String> {
     let mut reload: Reload = object(&body)?;
     reload.json = one_line(&body)?;
     Ok(reload)
+}
+
+/// Why somebody may or may not, or what is wrong with the answer.
+pub(super) fn explanation(body: Body) -> Result<Explanation, String> {
+    let mut explanation: Explanation = object(&body)?;
+    explanation.json = one_line(&body)?;
+    Ok(explanation)
 }
 
 /// The names, or what is wrong with them.

@@ -1,9 +1,13 @@
 //! May this caller have this profile's credential? Default deny; every key of an entry must hold, any entry suffices, and
 //! what is not known about a caller never matches.
 
+pub mod unit;
+
+use std::fmt;
+
 use super::profile::{AccessRule, Principal};
 
-/// Who is asking, as the kernel says.
+/// Who is asking, as the kernel says. An id that stands for one of another user namespace is never among these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Effective user when it connected.
@@ -14,6 +18,17 @@ pub struct Caller {
     pub groups: Vec<u32>,
     /// Process that connected; for records only, never for decisions, since numbers are used again.
     pub pid: Option<i32>,
+}
+
+/// What is known of the caller's systemd unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit<'a> {
+    /// Nothing has asked for it so far.
+    NotAsked,
+    /// It is in none, or in which cannot be known.
+    Unknown,
+    /// It is in this one.
+    Known(&'a str),
 }
 
 /// Access rules of one profile with names turned into numbers.
@@ -27,7 +42,9 @@ pub struct Access {
 struct Entry {
     user: Option<Id>,
     group: Option<Id>,
-    unit: bool,
+    unit: Option<Box<str>>,
+    /// As it was written.
+    rule: AccessRule,
 }
 
 /// A number, or a name that nobody has: it matches no one.
@@ -46,13 +63,26 @@ pub enum Decision {
     Default,
     /// Nothing permits.
     Denied,
+    /// Nothing permits whatever the caller's unit, but some entry might if that were known.
+    NeedsUnit,
 }
 
 impl Decision {
     /// Whether the caller may.
     #[must_use]
     pub fn permits(self) -> bool {
-        self != Decision::Denied
+        matches!(self, Decision::Entry(_) | Decision::Default)
+    }
+}
+
+/// As in the configuration: `access[0]`.
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Decision::Entry(index) => write!(f, "access[{index}]"),
+            Decision::Default => f.write_str("default"),
+            Decision::Denied | Decision::NeedsUnit => f.write_str("none"),
+        }
     }
 }
 
@@ -117,14 +147,10 @@ impl Access {
             .map(|rule| Entry {
                 user: resolve(&rule.user, "user", &|name| directory.user(name)),
                 group: resolve(&rule.group, "group", &|name| directory.group(name)),
-                unit: rule.unit.is_some(),
+                unit: rule.unit.as_deref().map(Box::from),
+                rule: rule.clone(),
             })
             .collect();
-        if let Some(unit) = rules.iter().find_map(|rule| rule.unit.as_ref()) {
-            unknown.push(format!(
-                "access names the unit {unit:?}, and this version does not know callers' units: the entry matches no one"
-            ));
-        }
         (
             Access {
                 daemon: daemon_uid,
@@ -134,41 +160,106 @@ impl Access {
         )
     }
 
-    /// Decides.
+    /// Decides. Entries that do not ask for the unit go first, so that most callers' is never looked up.
     #[must_use]
-    pub fn decide(&self, caller: &Caller) -> Decision {
+    pub fn decide(&self, caller: &Caller, unit: Unit<'_>) -> Decision {
         if self.entries.is_empty() {
-            return if caller.uid == 0 || caller.uid == self.daemon {
+            return if self.is_own(caller) {
                 Decision::Default
             } else {
                 Decision::Denied
             };
         }
-        self.entries
-            .iter()
-            .position(|entry| entry.matches(caller))
-            .map_or(Decision::Denied, Decision::Entry)
+        self.named(caller, unit)
     }
 
-    /// Whether the caller is an administrator: root, the daemon's own user, or whom an entry names.
+    /// The same for administrators: root and the daemon's own user are, besides whom an entry names.
     #[must_use]
-    pub fn administers(&self, caller: &Caller) -> bool {
-        caller.uid == 0
-            || caller.uid == self.daemon
-            || self.entries.iter().any(|entry| entry.matches(caller))
+    pub fn administers(&self, caller: &Caller, unit: Unit<'_>) -> Decision {
+        if self.is_own(caller) {
+            return Decision::Default;
+        }
+        self.named(caller, unit)
+    }
+
+    fn is_own(&self, caller: &Caller) -> bool {
+        caller.uid == 0 || caller.uid == self.daemon
+    }
+
+    fn named(&self, caller: &Caller, unit: Unit<'_>) -> Decision {
+        let mut matching = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.ids_match(caller));
+        if let Some((index, _)) = matching.clone().find(|(_, entry)| entry.unit.is_none()) {
+            return Decision::Entry(index);
+        }
+        match unit {
+            Unit::NotAsked if matching.next().is_some() => Decision::NeedsUnit,
+            Unit::NotAsked | Unit::Unknown => Decision::Denied,
+            Unit::Known(unit) => matching
+                .find(|(_, entry)| entry.unit_matches(unit))
+                .map_or(Decision::Denied, |(index, _)| Decision::Entry(index)),
+        }
+    }
+
+    /// Whether anything here depends on a caller's unit.
+    #[must_use]
+    pub fn asks_for_units(&self) -> bool {
+        self.entries.iter().any(|entry| entry.unit.is_some())
+    }
+
+    /// Every entry as it was written, and why it does not hold for this caller, if it does not.
+    #[must_use]
+    pub fn explain(&self, caller: &Caller, unit: Unit<'_>) -> Vec<(String, Option<String>)> {
+        let entries = self.entries.iter();
+        entries
+            .map(|entry| (entry.rule.to_string(), entry.why_not(caller, unit)))
+            .collect()
     }
 }
 
 impl Entry {
-    fn matches(&self, caller: &Caller) -> bool {
-        // The caller's unit is not known, and what is not known never matches.
-        !self.unit
-            && (self.user.is_some() || self.group.is_some())
+    /// Whether user and group hold.
+    fn ids_match(&self, caller: &Caller) -> bool {
+        // Parsing lets no empty entry through; were one here, it would match everybody.
+        (self.user.is_some() || self.group.is_some() || self.unit.is_some())
             && self.user.is_none_or(|user| user == Id::Known(caller.uid))
-            && self.group.is_none_or(|group| match group {
-                Id::Known(gid) => caller.gid == gid || caller.groups.contains(&gid),
-                Id::Nobody => false,
-            })
+            && self.group.is_none_or(|group| has_group(caller, group))
+    }
+
+    fn unit_matches(&self, unit: &str) -> bool {
+        self.unit
+            .as_deref()
+            .is_none_or(|pattern| unit::is_meant(pattern, unit))
+    }
+
+    fn why_not(&self, caller: &Caller, unit: Unit<'_>) -> Option<String> {
+        let nobody = |id: Option<Id>| id == Some(Id::Nobody);
+        if nobody(self.user) || nobody(self.group) {
+            return Some("it names somebody whom this host does not know".into());
+        }
+        if self.user.is_some_and(|user| user != Id::Known(caller.uid)) {
+            return Some(format!("the user is {}", caller.uid));
+        }
+        if self.group.is_some_and(|group| !has_group(caller, group)) {
+            return Some("the user is not in the group".into());
+        }
+        match (&self.unit, unit) {
+            (Some(_), Unit::NotAsked | Unit::Unknown) => Some("the unit is not known".into()),
+            (Some(_), Unit::Known(unit)) if !self.unit_matches(unit) => {
+                Some(format!("the unit is {unit}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn has_group(caller: &Caller, group: Id) -> bool {
+    match group {
+        Id::Known(gid) => caller.gid == gid || caller.groups.contains(&gid),
+        Id::Nobody => false,
     }
 }
 
@@ -205,7 +296,11 @@ mod tests {
     }
 
     fn decide(rules: &[AccessRule], caller: &Caller) -> Decision {
-        Access::resolve(rules, 990, &Book).0.decide(caller)
+        decide_in(rules, caller, Unit::Unknown)
+    }
+
+    fn decide_in(rules: &[AccessRule], caller: &Caller, unit: Unit<'_>) -> Decision {
+        Access::resolve(rules, 990, &Book).0.decide(caller, unit)
     }
 
     #[test]
@@ -248,7 +343,10 @@ mod tests {
             Decision::Denied
         );
         let (access, unknown) = Access::resolve(&[rule(Some("ghost"), None, None)], 990, &Book);
-        assert_eq!(access.decide(&caller(1000, 0, &[])), Decision::Denied);
+        assert_eq!(
+            access.decide(&caller(1000, 0, &[]), Unit::Unknown),
+            Decision::Denied
+        );
         assert_eq!(unknown.len(), 1);
         assert_eq!(
             decide(&[rule(None, None, None)], &caller(0, 0, &[])),
@@ -257,12 +355,97 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_is_asked_for_only_where_it_decides() {
+        let rules = [
+            rule(Some("worker"), None, Some("orders@*.service")),
+            rule(None, Some("ops"), None),
+        ];
+        let (worker, ops) = (caller(1000, 1, &[]), caller(1000, 50, &[]));
+        let decide = |caller, unit| decide_in(&rules, caller, unit);
+        assert_eq!(decide(&worker, Unit::NotAsked), Decision::NeedsUnit);
+        assert_eq!(decide(&worker, Unit::Unknown), Decision::Denied);
+        let right = Unit::Known("orders@1.service");
+        assert_eq!(decide(&worker, right), Decision::Entry(0));
+        let wrong = Unit::Known("orders.service");
+        assert_eq!(decide(&worker, wrong), Decision::Denied);
+        // The same entry whether or not the unit has become known meanwhile.
+        assert_eq!(decide(&ops, Unit::NotAsked), Decision::Entry(1));
+        assert_eq!(decide(&ops, right), Decision::Entry(1));
+        // Nothing that the unit could change.
+        let stranger = caller(7, 7, &[]);
+        assert_eq!(decide(&stranger, Unit::NotAsked), Decision::Denied);
+        assert_eq!(decide(&stranger, right), Decision::Denied);
+        assert!(!Decision::NeedsUnit.permits());
+        let any = [rule(None, None, Some("*"))];
+        assert_eq!(
+            decide_in(&any, &stranger, Unit::Unknown),
+            Decision::Denied,
+            "in no unit is not in any"
+        );
+    }
+
+    #[test]
+    fn each_entry_says_why_it_does_not_hold() {
+        let rules = [
+            rule(Some("ghost"), None, None),
+            rule(Some("worker"), Some("ops"), None),
+            rule(Some("worker"), None, Some("a.service")),
+            rule(None, None, Some("b.service")),
+        ];
+        let (access, _) = Access::resolve(&rules, 990, &Book);
+        let why = |caller: &Caller, unit| -> Vec<Option<String>> {
+            let lines = access.explain(caller, unit).into_iter();
+            lines.map(|(_, why)| why).collect()
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let unknown = text("it names somebody whom this host does not know");
+        assert_eq!(
+            why(&caller(1000, 1, &[]), Unit::Known("b.service")),
+            [
+                unknown.clone(),
+                text("the user is not in the group"),
+                text("the unit is b.service"),
+                None
+            ]
+        );
+        assert_eq!(
+            why(&caller(7, 50, &[]), Unit::Unknown),
+            [
+                unknown,
+                text("the user is 7"),
+                text("the user is 7"),
+                text("the unit is not known")
+            ]
+        );
+        assert_eq!(
+            access.explain(&caller(7, 7, &[]), Unit::Unknown)[2].0,
+            "{ user = \"worker\", unit = \"a.service\" }"
+        );
+    }
+
+    #[test]
     fn administrators_are_root_the_daemon_and_whom_the_rules_name() {
         let (admins, _) = Access::resolve(&[rule(Some("worker"), None, None)], 990, &Book);
-        assert!(admins.administers(&caller(0, 0, &[])));
-        assert!(admins.administers(&caller(990, 0, &[])));
-        assert!(admins.administers(&caller(1000, 0, &[])));
-        assert!(!admins.administers(&caller(1001, 0, &[])));
+        assert!(
+            admins
+                .administers(&caller(0, 0, &[]), Unit::Unknown)
+                .permits()
+        );
+        assert!(
+            admins
+                .administers(&caller(990, 0, &[]), Unit::Unknown)
+                .permits()
+        );
+        assert!(
+            admins
+                .administers(&caller(1000, 0, &[]), Unit::Unknown)
+                .permits()
+        );
+        assert!(
+            !admins
+                .administers(&caller(1001, 0, &[]), Unit::Unknown)
+                .permits()
+        );
     }
 
     /// Does not answer, and remembers one user.
@@ -287,8 +470,14 @@ mod tests {
             rule(Some("new"), None, None),
         ];
         let (access, said) = Access::resolve(&rules, 990, &Down);
-        assert_eq!(access.decide(&caller(1000, 1, &[])), Decision::Entry(0));
-        assert_eq!(access.decide(&caller(1001, 1, &[])), Decision::Denied);
+        assert_eq!(
+            access.decide(&caller(1000, 1, &[]), Unit::Unknown),
+            Decision::Entry(0)
+        );
+        assert_eq!(
+            access.decide(&caller(1001, 1, &[]), Unit::Unknown),
+            Decision::Denied
+        );
         assert!(
             said[0].contains("1000 still counts") && said[1].contains("matches no one"),
             "{said:?}"

@@ -174,6 +174,26 @@ pub struct AccessRule {
     pub unit: Option<String>,
 }
 
+/// As it would be written in the file.
+impl fmt::Display for AccessRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let principal = |key: &str, principal: &Option<Principal>| {
+            principal.as_ref().map(|principal| match principal {
+                Principal::Name(name) => format!("{key} = {name:?}"),
+                Principal::Id(id) => format!("{key} = {id}"),
+            })
+        };
+        let unit = self.unit.as_ref().map(|unit| format!("unit = {unit:?}"));
+        let keys = [
+            principal("user", &self.user),
+            principal("group", &self.group),
+            unit,
+        ];
+        let keys: Vec<String> = keys.into_iter().flatten().collect();
+        write!(f, "{{ {} }}", keys.join(", "))
+    }
+}
+
 /// A profile that can be used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {

@@ -5,6 +5,7 @@
 //! for telling, and as a witness that the boot clock stood still (a paused or restored virtual machine).
 //! Nothing here reads a clock: `crate::clock` is the only reader.
 
+use std::fmt;
 use std::time::Duration;
 
 /// A moment on the boot clock: time since the machine started, suspend included.
@@ -49,6 +50,18 @@ impl WallTime {
     #[must_use]
     pub fn since(self, earlier: WallTime) -> Duration {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// 9999-12-31T23:59:59Z, the last second of google.protobuf.Timestamp and of RFC 3339.
+pub const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
+
+/// RFC 3339 with milliseconds.
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.0.min(END_OF_TIME);
+        let at = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
+        humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + at).fmt(f)
     }
 }
 

@@ -16,9 +16,9 @@ use tracing::{debug, warn};
 use super::activity::Activity;
 use super::desk::Desk;
 use super::grpc::told_to_stop;
+use super::guest::Guest;
 use super::languages::{Languages, Visit};
 use super::places::Places;
-use crate::caller::Callers;
 use crate::core::profile::Limits;
 use crate::socket::authority::RepairAuthority;
 
@@ -45,14 +45,13 @@ pub async fn accept(
     mut listener: UnixListener,
     mut listeners: mpsc::Receiver<UnixListener>,
     desk: &Arc<Desk>,
-    limits: &Limits,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let callers = Callers::new();
+    let limits = &desk.limits;
     let (close, closing) = watch::channel(false);
     let languages = Arc::new(Languages::new(desk, limits, closing));
     let builder = builder(limits);
-    let places = Places::new(limits.connections, limits.connections_per_user);
+    let places = desk.places.clone();
     let tidying = tokio::spawn(tidy_up(places.clone()));
     let mut was_full = false;
     // Each connection holds one end; the other hears when all are gone.
@@ -73,27 +72,30 @@ pub async fn accept(
             }
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
-        let caller = match callers.of(&stream) {
-            Ok(caller) => Arc::new(caller),
+        let guest = match desk.callers.of(&stream) {
+            Ok(peer) => Arc::new(Guest::new(peer)),
             Err(error) => {
                 warn!(%error, "the kernel does not say who is asking: the connection is closed");
                 continue;
             }
         };
-        let place = match places.take(caller.uid) {
+        let place = match places.take(guest.uid()) {
             Ok(place) => place,
             Err(full) => {
                 // Said once, until there is room again: whoever causes it does so often.
                 if !was_full {
-                    warn!(pid = caller.pid, "a connection is closed: {full}");
+                    warn!(
+                        pid = guest.peer.caller.pid,
+                        "a connection is closed: {full}"
+                    );
                 }
                 was_full = true;
                 continue;
             }
         };
         was_full = false;
-        let activity = Arc::new(Activity::default());
-        let visit = Arc::new(Visit::new(&languages, caller, activity.clone()));
+        let activity = guest.activity.clone();
+        let visit = Arc::new(Visit::new(&languages, guest));
         let service = service_fn(move |request| {
             let visit = visit.clone();
             async move { Ok::<_, Infallible>(visit.answer(request).await) }

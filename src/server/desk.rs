@@ -6,16 +6,21 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::error::{Denial, shortened};
+use super::guest::Guest;
 use super::metrics::Answered;
 use super::pace::Pace;
+use super::places::Places;
+use crate::audit::{Action, Audit, Given, Recorded, Unrecorded};
 use crate::broker::{Answer, Broker, NoAnswer, Reported, Seat, Slot};
+use crate::caller::Callers;
 use crate::clock::Clock;
 use crate::core::credential::{Fingerprint, Variant};
-use crate::core::policy::Caller;
+use crate::core::policy::Decision;
+use crate::core::profile::Limits;
 use crate::core::time::Stamp;
 use crate::proto::WatchTokenRequest;
 use crate::registry::reload::{Order, Report};
-use crate::registry::{Current, Entry, Standing};
+use crate::registry::{Current, Entry, Hidden, Standing};
 
 /// Times that a profile may be replaced under a request before that gives up. A reload takes longer than a look-up, so one
 /// is usual and more are not.
@@ -34,8 +39,16 @@ pub struct Desk {
     pub clock: Clock,
     /// When the daemon started.
     pub started: Stamp,
+    /// Tells who connects.
+    pub callers: Callers,
     /// How often one user may ask for what is not in memory.
     pub pace: Pace,
+    /// How many may be connected.
+    pub places: Arc<Places>,
+    /// The limits that the daemon was started with.
+    pub limits: Limits,
+    /// Records who is given what.
+    pub audit: Arc<Audit>,
     /// How requests for a credential ended.
     pub answered: Answered,
     /// Where everything can be asked to be read again.
@@ -60,19 +73,93 @@ pub struct Ask {
 }
 
 impl Desk {
-    /// The profile, if this caller may use it and it works.
-    pub fn seat(&self, caller: &Caller, profile: &str) -> Result<(Arc<Entry>, Arc<Seat>), Denial> {
+    /// The profile, if this caller may use it, and what permits it.
+    pub async fn permitted(&self, guest: &Guest, profile: &str) -> Option<(Arc<Entry>, Decision)> {
+        let look = || {
+            let registry = self.registry.load();
+            let (caller, unit) = (&guest.peer.caller, guest.peer.unit());
+            registry
+                .permitted(profile, caller, unit)
+                .map(|(entry, decision)| (entry.clone(), decision))
+        };
+        match look() {
+            Err(Hidden::NeedsUnit) => {
+                guest.peer.find_unit().await;
+                look().ok()
+            }
+            outcome => outcome.ok(),
+        }
+    }
+
+    /// The profiles that this caller may use, by name.
+    pub async fn visible(&self, guest: &Guest) -> Vec<Arc<Entry>> {
+        if self.registry.load().needs(guest.peer.unit()) {
+            guest.peer.find_unit().await;
+        }
+        let registry = self.registry.load();
+        let visible = registry.visible(&guest.peer.caller, guest.peer.unit());
+        visible.into_iter().cloned().collect()
+    }
+
+    /// Whether the caller is an administrator.
+    pub async fn is_admin(&self, guest: &Guest) -> bool {
+        let look = || {
+            let registry = self.registry.load();
+            registry
+                .admins
+                .administers(&guest.peer.caller, guest.peer.unit())
+        };
+        match look() {
+            Decision::NeedsUnit => {
+                guest.peer.find_unit().await;
+                look().permits()
+            }
+            decision => decision.permits(),
+        }
+    }
+
+    /// Refuses whoever is no administrator.
+    pub async fn for_admins(&self, guest: &Guest, action: Action) -> Result<(), Denial> {
+        if self.is_admin(guest).await {
+            return Ok(());
+        }
+        self.audit.denied(&guest.peer, action, "", Decision::Denied);
+        Err(Denial::not_admin())
+    }
+
+    /// The profile, if this caller may use it; for somebody who wants something of it.
+    pub async fn entry(
+        &self,
+        guest: &Guest,
+        profile: &str,
+        action: Action,
+    ) -> Result<(Arc<Entry>, Decision), Denial> {
         if profile.is_empty() {
             return Err(Denial::bad_request(
                 "the request names no profile: set `profile`",
             ));
         }
-        let registry = self.registry.load();
-        let entry = registry
-            .permitted(profile, caller)
-            .ok_or_else(|| Denial::not_found(profile))?;
+        let found = self.permitted(guest, profile).await;
+        found.ok_or_else(|| {
+            self.audit
+                .denied(&guest.peer, action, profile, Decision::Denied);
+            Denial::not_found(profile)
+        })
+    }
+
+    /// The profile, if this caller may use it and it works.
+    async fn seat(
+        &self,
+        guest: &Guest,
+        profile: &str,
+        action: Action,
+    ) -> Result<(Arc<Entry>, Arc<Seat>, Decision), Denial> {
+        let (entry, decision) = self.entry(guest, profile, action).await?;
         match &entry.standing {
-            Standing::Seated(seat) => Ok((entry.clone(), seat.clone())),
+            Standing::Seated(seat) => {
+                let seat = seat.clone();
+                Ok((entry, seat, decision))
+            }
             Standing::Invalid(why) => Err(Denial::invalid(profile, why)),
         }
     }
@@ -80,10 +167,10 @@ impl Desk {
     /// A credential of the profile, and the moment at which it was judged.
     pub async fn token(
         &self,
-        caller: &Caller,
+        guest: &Guest,
         ask: Ask,
     ) -> Result<(Arc<Answer>, Arc<Entry>, Stamp), Denial> {
-        let outcome = self.find(caller, ask).await;
+        let outcome = self.find(guest, ask).await;
         if let Err(denial) = &outcome {
             self.answered.refused(denial.reason());
         }
@@ -92,19 +179,22 @@ impl Desk {
 
     async fn find(
         &self,
-        caller: &Caller,
+        guest: &Guest,
         ask: Ask,
     ) -> Result<(Arc<Answer>, Arc<Entry>, Stamp), Denial> {
         for _ in 0..SUCCESSORS {
-            let (entry, seat) = self.seat(caller, &ask.profile)?;
-            let variant = variant(&entry, &ask.scopes, &ask.audience)?;
+            let action = Action::GetToken;
+            let (entry, seat, decision) = self.seat(guest, &ask.profile, action).await?;
+            let variant = self.variant(guest, &entry, &ask.scopes, &ask.audience, action)?;
             let now = self.clock.now();
             if let Some(answer) = from_memory(&seat, &variant, ask.min_ttl, now) {
+                let given = given(&entry, &variant, &answer, decision, action);
+                let now = self.record(guest, given, now).await?;
                 self.answered.from_memory();
                 return Ok((answer, entry, now));
             }
-            self.admit(caller)?;
-            let asked = self.broker.ask(&seat, variant, ask.min_ttl);
+            self.admit(guest)?;
+            let asked = self.broker.ask(&seat, variant.clone(), ask.min_ttl);
             let answer = match ask.deadline {
                 Some(deadline) => tokio::time::timeout(deadline, asked)
                     .await
@@ -116,8 +206,11 @@ impl Desk {
                 Err(NoAnswer::Gone) => continue,
                 answer => answer.map_err(|why| Denial::of(&ask.profile, why))?,
             };
+            // Whether it is for this caller may have changed while it was waited for.
+            let (entry, decision) = self.entry(guest, &ask.profile, action).await?;
+            let given = given(&entry, &variant, &answer, decision, action);
             // It was right when it was sent. Time may have passed on the way here.
-            let now = self.clock.now();
+            let now = self.record(guest, given, self.clock.now()).await?;
             if !answer.credential.lives(now, Duration::ZERO) {
                 return Err(Denial::too_late(&ask.profile));
             }
@@ -127,12 +220,31 @@ impl Desk {
         Err(Denial::of(&ask.profile, NoAnswer::Gone))
     }
 
-    /// Has everything read again, and waits at most so long for what is being tried.
-    pub async fn reload(&self, caller: &Caller, wait: Duration) -> Result<Arc<Report>, Denial> {
-        if !self.registry.load().admins.administers(caller) {
-            return Err(Denial::not_admin());
+    /// Records that a credential is about to be handed out, which is judged again if that has taken time. When it was judged.
+    pub async fn record(
+        &self,
+        guest: &Guest,
+        given: Given<'_>,
+        now: Stamp,
+    ) -> Result<Stamp, Denial> {
+        match self.audit.granted(&guest.ledger, &guest.peer, given).await {
+            Ok(Recorded::Counted) => Ok(now),
+            Ok(Recorded::Written) => {
+                let now = self.clock.now();
+                if given.credential.lives(now, Duration::ZERO) {
+                    Ok(now)
+                } else {
+                    Err(Denial::too_late(given.profile.as_str()))
+                }
+            }
+            Err(Unrecorded) => Err(Denial::unrecorded(given.profile.as_str())),
         }
-        self.admit(caller)?;
+    }
+
+    /// Has everything read again, and waits at most so long for what is being tried.
+    pub async fn reload(&self, guest: &Guest, wait: Duration) -> Result<Arc<Report>, Denial> {
+        self.for_admins(guest, Action::Reload).await?;
+        self.admit(guest)?;
         let (order, mut reports) = Order::new();
         let mut stopping = self.stopping.clone();
         let settled = async {
@@ -152,28 +264,28 @@ impl Desk {
     }
 
     /// Counts a request that the broker has to deal with.
-    fn admit(&self, caller: &Caller) -> Result<(), Denial> {
+    fn admit(&self, guest: &Guest) -> Result<(), Denial> {
         self.pace
-            .admit(caller.uid, self.clock.now().boot)
+            .admit(guest.uid(), self.clock.now().boot)
             .map_err(Denial::too_fast)
     }
 
     /// Takes note that an API refused a credential.
     pub async fn report(
         &self,
-        caller: &Caller,
+        guest: &Guest,
         profile: &str,
         fingerprint: &str,
     ) -> Result<Reported, Denial> {
         let mut reported = Err(NoAnswer::Gone);
         for _ in 0..SUCCESSORS {
-            let (_, seat) = self.seat(caller, profile)?;
+            let (_, seat, _) = self.seat(guest, profile, Action::ReportRejected).await?;
             let fingerprint = Fingerprint::parse(fingerprint).ok_or_else(|| {
                 Denial::bad_request(
                     "`fingerprint` is not one of tokend's: send the field of the credential as it is",
                 )
             })?;
-            self.admit(caller)?;
+            self.admit(guest)?;
             reported = self.broker.report(&seat, fingerprint).await;
             if !matches!(reported, Err(NoAnswer::Gone)) {
                 break;
@@ -185,31 +297,74 @@ impl Desk {
     /// The slot to watch, for somebody who has not watched it so far.
     pub async fn first_slot(
         &self,
-        caller: &Caller,
+        guest: &Guest,
         wanted: &WatchTokenRequest,
     ) -> Result<Arc<Slot>, Denial> {
-        self.seat(caller, &wanted.profile)?;
-        self.admit(caller)?;
-        self.slot(caller, wanted).await
+        self.seat(guest, &wanted.profile, Action::WatchToken)
+            .await?;
+        self.admit(guest)?;
+        self.slot(guest, wanted).await
     }
 
     /// The slot to watch; watching wakes a sleeping profile. That another has taken its place is nothing that the caller did.
     pub async fn slot(
         &self,
-        caller: &Caller,
+        guest: &Guest,
         wanted: &WatchTokenRequest,
     ) -> Result<Arc<Slot>, Denial> {
-        let profile = wanted.profile.as_str();
         let mut slot = Err(NoAnswer::Gone);
         for _ in 0..SUCCESSORS {
-            let (entry, seat) = self.seat(caller, profile)?;
-            let variant = variant(&entry, &wanted.scopes, &wanted.audience)?;
+            let (_, seat, variant, _) = self.watched(guest, wanted).await?;
             slot = self.broker.slot(&seat, variant).await;
             if !matches!(slot, Err(NoAnswer::Gone)) {
                 break;
             }
         }
-        slot.map_err(|why| Denial::of(profile, why))
+        slot.map_err(|why| Denial::of(&wanted.profile, why))
+    }
+
+    /// What somebody watches, as long as it is for this caller.
+    pub async fn watched(
+        &self,
+        guest: &Guest,
+        wanted: &WatchTokenRequest,
+    ) -> Result<(Arc<Entry>, Arc<Seat>, Variant, Decision), Denial> {
+        let action = Action::WatchToken;
+        let (entry, seat, decision) = self.seat(guest, &wanted.profile, action).await?;
+        let variant = self.variant(guest, &entry, &wanted.scopes, &wanted.audience, action)?;
+        Ok((entry, seat, variant, decision))
+    }
+
+    /// What the caller names beyond the default, as far as the profile allows it.
+    fn variant(
+        &self,
+        guest: &Guest,
+        entry: &Entry,
+        scopes: &[String],
+        audience: &str,
+        action: Action,
+    ) -> Result<Variant, Denial> {
+        variant(entry, scopes, audience).inspect_err(|_| {
+            self.audit
+                .denied(&guest.peer, action, entry.name.as_str(), Decision::Denied);
+        })
+    }
+}
+
+/// What is about to be handed out.
+pub fn given<'a>(
+    entry: &'a Entry,
+    variant: &'a Variant,
+    answer: &'a Answer,
+    decision: Decision,
+    action: Action,
+) -> Given<'a> {
+    Given {
+        profile: &entry.name,
+        variant,
+        credential: &answer.credential,
+        decision,
+        action,
     }
 }
 

@@ -47,7 +47,7 @@ impl Denial {
             Code::NotFound,
             "PROFILE_NOT_FOUND",
             format!(
-                "no profile {shown:?} for this caller: it is not in tokend's configuration, or its `access` does not name this user or group"
+                "no profile {shown:?} for this caller: it is not in tokend's configuration, or its `access` does not name this user, group or unit"
             ),
         )
     }
@@ -115,6 +115,16 @@ impl Denial {
             "this user asks too often (server.limits.requests_per_second)".into(),
         )
         .after(Some(after))
+    }
+
+    /// The grant cannot be recorded, and `audit.on_failure` is `deny`.
+    pub fn unrecorded(profile: &str) -> Denial {
+        Denial::new(
+            Code::Unavailable,
+            "AUDIT_UNAVAILABLE",
+            format!("profile {profile}: the audit record of this grant cannot be written, and audit.on_failure = \"deny\" lets none go without; an administrator sees why in `tokend status`"),
+        )
+        .after(Some(Duration::from_secs(1)))
     }
 
     /// A reload has not come to an end.

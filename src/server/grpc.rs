@@ -10,20 +10,21 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::activity::{Activity, Busy};
-use super::desk::{Ask, Desk};
+use super::activity::Busy;
+use super::desk::{Ask, Desk, given};
 use super::error::Denial;
+use super::guest::Guest;
 use super::{status, wire};
+use crate::audit::Action;
 use crate::broker::{Slot, View};
 use crate::core::credential::Fingerprint;
-use crate::core::policy::Caller;
 use crate::proto::admin_service_server::AdminService;
 use crate::proto::credential_service_server::CredentialService;
 use crate::proto::{
-    Credential, GetStatusRequest, GetStatusResponse, GetTokenRequest, GetTokenResponse,
-    ListProfilesRequest, ListProfilesResponse, ProfileSummary, ReloadRequest, ReloadResponse,
-    ReportRejectedRequest, ReportRejectedResponse, Unavailable, WatchTokenRequest,
-    WatchTokenResponse, watch_token_response,
+    Credential, ExplainRequest, ExplainResponse, GetStatusRequest, GetStatusResponse,
+    GetTokenRequest, GetTokenResponse, ListProfilesRequest, ListProfilesResponse, ProfileSummary,
+    ReloadRequest, ReloadResponse, ReportRejectedRequest, ReportRejectedResponse, Unavailable,
+    WatchTokenRequest, WatchTokenResponse, watch_token_response,
 };
 use crate::registry::Entry;
 
@@ -37,28 +38,19 @@ pub const RELOAD_WAIT: Duration = Duration::from_secs(30);
 /// `CredentialService` for one connection.
 pub struct Credentials {
     pub desk: Arc<Desk>,
-    pub caller: Arc<Caller>,
-    pub activity: Arc<Activity>,
+    pub guest: Arc<Guest>,
 }
 
 /// `AdminService`.
 pub struct Admin(pub Arc<Desk>);
 
 /// Who is asking; put there when the connection was accepted.
-pub fn caller<T>(request: &Request<T>) -> Result<Arc<Caller>, Status> {
+pub fn guest<T>(request: &Request<T>) -> Result<Arc<Guest>, Status> {
     request
         .extensions()
-        .get::<Arc<Caller>>()
+        .get::<Arc<Guest>>()
         .cloned()
         .ok_or_else(|| Status::internal("the connection has no caller"))
-}
-
-/// Keeps the connection from counting as silent while a stream is open.
-pub fn busy<T>(request: &Request<T>) -> Option<Busy> {
-    request
-        .extensions()
-        .get::<Arc<Activity>>()
-        .map(Activity::stream)
 }
 
 #[tonic::async_trait]
@@ -81,7 +73,7 @@ impl CredentialService for Credentials {
             audience,
             deadline,
         };
-        let (answer, _, now) = self.desk.token(&self.caller, ask).await?;
+        let (answer, _, now) = self.desk.token(&self.guest, ask).await?;
         Ok(Response::new(GetTokenResponse {
             credential: answer.encoded.clone(),
             expires_in: answer.credential.ttl(now).map(wire::duration),
@@ -95,16 +87,16 @@ impl CredentialService for Credentials {
         request: Request<WatchTokenRequest>,
     ) -> Result<Response<Self::WatchTokenStream>, Status> {
         let wanted = request.into_inner();
-        let slot = self.desk.first_slot(&self.caller, &wanted).await?;
+        let slot = self.desk.first_slot(&self.guest, &wanted).await?;
         let watcher = Watcher {
             desk: self.desk.clone(),
-            caller: self.caller.clone(),
+            guest: self.guest.clone(),
             wanted,
             views: slot.watch(),
             slot,
             stopping: self.desk.stopping.clone(),
             told: Told::Nothing,
-            _busy: self.activity.stream(),
+            _busy: self.guest.activity.stream(),
         };
         Ok(Response::new(Watching(Some(Box::pin(watcher.next())))))
     }
@@ -116,7 +108,7 @@ impl CredentialService for Credentials {
         let request = request.into_inner();
         let reported = self
             .desk
-            .report(&self.caller, &request.profile, &request.fingerprint)
+            .report(&self.guest, &request.profile, &request.fingerprint)
             .await?;
         Ok(Response::new(ReportRejectedResponse {
             replaced: reported.replaced,
@@ -128,13 +120,10 @@ impl CredentialService for Credentials {
         &self,
         _request: Request<ListProfilesRequest>,
     ) -> Result<Response<ListProfilesResponse>, Status> {
+        let visible = self.desk.visible(&self.guest).await;
         let now = self.desk.clock.now();
-        let profiles = self
-            .desk
-            .registry
-            .load()
-            .visible(&self.caller)
-            .into_iter()
+        let profiles = visible
+            .iter()
             .map(|entry| ProfileSummary {
                 name: entry.name.to_string(),
                 method: entry.method.clone(),
@@ -152,11 +141,9 @@ impl AdminService for Admin {
         &self,
         request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
-        let caller = caller(&request)?;
+        let guest = guest(&request)?;
+        self.0.for_admins(&guest, Action::GetStatus).await?;
         let registry = self.0.registry.load();
-        if !registry.admins.administers(&caller) {
-            return Err(Denial::not_admin().into());
-        }
         let wanted = request.into_inner().profile;
         let entries: Vec<&Arc<Entry>> = registry
             .all()
@@ -173,13 +160,23 @@ impl AdminService for Admin {
         &self,
         request: Request<ReloadRequest>,
     ) -> Result<Response<ReloadResponse>, Status> {
-        let caller = caller(&request)?;
+        let guest = guest(&request)?;
         let wait = match request.into_inner().wait {
             None => RELOAD_WAIT,
             wait => duration_of("wait", wait)?,
         };
-        let report = self.0.reload(&caller, wait).await?;
+        let report = self.0.reload(&guest, wait).await?;
         Ok(Response::new(status::reload(&report)))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        let guest = guest(&request)?;
+        self.0.for_admins(&guest, Action::Explain).await?;
+        let (answer, _) = self.0.explain(&guest, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 }
 
@@ -240,7 +237,7 @@ impl Stream for Watching {
 /// What a stream knows.
 struct Watcher {
     desk: Arc<Desk>,
-    caller: Arc<Caller>,
+    guest: Arc<Guest>,
     wanted: WatchTokenRequest,
     slot: Arc<Slot>,
     views: watch::Receiver<Arc<View>>,
@@ -256,14 +253,16 @@ impl Watcher {
         loop {
             let now = self.desk.clock.now();
             self.slot.note_asked(now);
-            let registry = self.desk.registry.load_full();
-            let permitted = registry.permitted(profile, &self.caller).is_some();
-            drop(registry);
+            let (entry, variant, decision) =
+                match self.desk.watched(&self.guest, &self.wanted).await {
+                    Ok((entry, _, variant, decision)) => (entry, variant, decision),
+                    Err(denial) => return (Err(denial.into()), None),
+                };
             let view = self.views.borrow_and_update().clone();
-            if view.closed && permitted {
+            if view.closed {
                 // Another definition or other material has taken the profile's place: go on with that, or with what has taken
                 // its place meanwhile.
-                match self.desk.slot(&self.caller, &self.wanted).await {
+                match self.desk.slot(&self.guest, &self.wanted).await {
                     Ok(successor) => {
                         self.views = successor.watch();
                         self.slot = successor;
@@ -272,16 +271,20 @@ impl Watcher {
                     Err(denial) => return (Err(denial.into()), None),
                 }
             }
-            if !permitted {
-                return (Err(Denial::not_found(profile).into()), None);
-            }
             let event = match (view.servable(now, Duration::ZERO), &view.refusal) {
                 (Some(answer), _) => {
                     let told = Told::Credential(answer.credential.fingerprint, answer.stale);
-                    (self.told != told).then(|| {
+                    if self.told == told {
+                        None
+                    } else {
+                        let action = Action::WatchToken;
+                        let given = given(&entry, &variant, answer, decision, action);
+                        if let Err(denial) = self.desk.record(&self.guest, given, now).await {
+                            return (Err(denial.into()), None);
+                        }
                         self.told = told;
-                        credential_event(&answer.encoded)
-                    })
+                        Some(credential_event(&answer.encoded))
+                    }
                 }
                 (None, Some(refusal)) => {
                     let denial = Denial::refused(profile, refusal);

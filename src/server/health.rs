@@ -14,9 +14,11 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::desk::Desk;
 use super::error::Denial;
-use super::grpc::{busy, caller, told_to_stop};
+use super::grpc::{guest, told_to_stop};
+use super::guest::Guest;
 use super::status;
-use crate::core::policy::Caller;
+use crate::audit::Action;
+use crate::core::policy::Decision;
 
 /// How often a watched profile is looked at. Health is for supervisors; they poll in seconds.
 const WATCH_PULSE: Duration = Duration::from_secs(1);
@@ -29,13 +31,12 @@ const OURS: [&str; 3] = ["", "tokend.v1.CredentialService", "tokend.v1.AdminServ
 pub struct HealthDesk(pub Arc<Desk>);
 
 impl HealthDesk {
-    fn status(&self, service: &str, caller: &Caller) -> Option<ServingStatus> {
+    async fn status(&self, service: &str, guest: &Guest) -> Option<ServingStatus> {
         if OURS.contains(&service) {
             return Some(ServingStatus::Serving);
         }
-        let registry = self.0.registry.load();
-        let entry = registry.permitted(service, caller)?;
-        Some(if status::available(entry, self.0.clock.now()) {
+        let (entry, _) = self.0.permitted(guest, service).await?;
+        Some(if status::available(&entry, self.0.clock.now()) {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
@@ -49,12 +50,16 @@ impl Health for HealthDesk {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let caller = caller(&request)?;
+        let guest = guest(&request)?;
         let service = request.into_inner().service;
-        let status = self
-            .status(&service, &caller)
-            .ok_or_else(|| Denial::not_found(&service))?;
-        Ok(Response::new(answer(status)))
+        match self.status(&service, &guest).await {
+            Some(status) => Ok(Response::new(answer(status))),
+            None => {
+                let audit = &self.0.audit;
+                audit.denied(&guest.peer, Action::Health, &service, Decision::Denied);
+                Err(Denial::not_found(&service).into())
+            }
+        }
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -63,8 +68,8 @@ impl Health for HealthDesk {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let caller = caller(&request)?;
-        let busy = busy(&request);
+        let guest = guest(&request)?;
+        let busy = guest.activity.stream();
         let service = request.into_inner().service;
         let desk = self.clone();
         let (events, stream) = mpsc::channel(1);
@@ -75,7 +80,8 @@ impl Health for HealthDesk {
             loop {
                 // The protocol wants an unknown service to be told as such, and the stream to stay open.
                 let status = desk
-                    .status(&service, &caller)
+                    .status(&service, &guest)
+                    .await
                     .unwrap_or(ServingStatus::ServiceUnknown);
                 if told != Some(status) {
                     told = Some(status);

@@ -16,11 +16,13 @@ use serde_json::{Value, json};
 use super::desk::{Ask, Desk};
 use super::error::{Denial, shortened};
 use super::grpc::RELOAD_WAIT;
-use super::{status, wire};
-use crate::core::policy::Caller;
+use super::guest::Guest;
+use super::{explain, status, wire};
+use crate::audit::Action;
+use crate::proto::ExplainRequest;
 use crate::registry::{Entry, Standing};
 
-type Who = Extension<Arc<Caller>>;
+type Who = Extension<Arc<Guest>>;
 type Place = State<Arc<Desk>>;
 
 /// Names under which this server may be addressed. Others mean a browser that was led here by a name of somebody else's.
@@ -35,6 +37,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .route("/v1/profiles", get(profiles))
         .route("/v1/profiles/{name}/token", get(token))
         .route("/v1/profiles/{name}/rejected", post(rejected))
+        .route("/v1/profiles/{name}/explain", get(why))
         .route("/v1/status", get(state))
         .route("/v1/reload", post(reload))
         .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
@@ -121,25 +124,25 @@ pub fn token_of(path: &str) -> Option<&str> {
 /// `GET /v1/profiles/NAME/token` without a router in between: most requests are this one.
 pub async fn token_at_once(
     desk: &Desk,
-    caller: &Caller,
+    guest: &Guest,
     profile: &str,
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Response {
     guarded(headers, uri, async || {
-        credential(desk, caller, profile.to_owned(), uri.query()).await
+        credential(desk, guest, profile.to_owned(), uri.query()).await
     })
     .await
 }
 
 async fn token(
     State(desk): Place,
-    Extension(caller): Who,
+    Extension(guest): Who,
     path: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let profile = named(path);
-    credential(&desk, &caller, profile, query.as_deref()).await
+    credential(&desk, &guest, profile, query.as_deref()).await
 }
 
 /// The name in the path; one that is not even text is nobody's.
@@ -147,14 +150,9 @@ fn named(path: Result<Path<String>, PathRejection>) -> String {
     path.map_or_else(|_| "\u{fffd}".to_owned(), |Path(name)| name)
 }
 
-async fn credential(
-    desk: &Desk,
-    caller: &Caller,
-    profile: String,
-    query: Option<&str>,
-) -> Response {
+async fn credential(desk: &Desk, guest: &Guest, profile: String, query: Option<&str>) -> Response {
     let answer = async {
-        let (answer, entry, now) = desk.token(caller, ask(profile, query)?).await?;
+        let (answer, entry, now) = desk.token(guest, ask(profile, query)?).await?;
         let body = wire::json(&answer, entry.target.as_deref(), now);
         let kind = HeaderValue::from_static("application/json");
         Ok::<_, Denial>(([(header::CONTENT_TYPE, kind)], body).into_response())
@@ -200,7 +198,7 @@ struct Rejection {
 
 async fn rejected(
     State(desk): Place,
-    Extension(caller): Who,
+    Extension(guest): Who,
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<Rejection>, JsonRejection>,
 ) -> Result<Json<Value>, Denial> {
@@ -209,9 +207,7 @@ async fn rejected(
             "the body must be {\"fingerprint\": \"…\"} with Content-Type: application/json",
         )
     })?;
-    let reported = desk
-        .report(&caller, &named(path), &body.fingerprint)
-        .await?;
+    let reported = desk.report(&guest, &named(path), &body.fingerprint).await?;
     let mut answer = json!({ "replaced": reported.replaced });
     if !reported.replaced {
         answer["retry_after"] = json!(reported.retry_after.as_secs_f64());
@@ -219,13 +215,11 @@ async fn rejected(
     Ok(Json(answer))
 }
 
-async fn profiles(State(desk): Place, Extension(caller): Who) -> Json<Value> {
+async fn profiles(State(desk): Place, Extension(guest): Who) -> Json<Value> {
+    let visible = desk.visible(&guest).await;
     let now = desk.clock.now();
-    let profiles: Vec<Value> = desk
-        .registry
-        .load()
-        .visible(&caller)
-        .into_iter()
+    let profiles: Vec<Value> = visible
+        .iter()
         .map(|entry| {
             json!({
                 "name": entry.name.as_str(),
@@ -240,19 +234,20 @@ async fn profiles(State(desk): Place, Extension(caller): Who) -> Json<Value> {
 
 async fn state(
     State(desk): Place,
-    Extension(caller): Who,
+    Extension(guest): Who,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Denial> {
-    let registry = desk.registry.load();
     let wanted = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .find(|(key, _)| key == "profile")
         .map(|(_, value)| value.into_owned());
     // Administrators see every profile, others those that they may use.
-    let admin = registry.admins.administers(&caller);
+    let admin = desk.is_admin(&guest).await;
+    let visible = desk.visible(&guest).await;
+    let registry = desk.registry.load();
     let mut entries: Vec<&Arc<Entry>> = if admin {
         registry.all()
     } else {
-        registry.visible(&caller)
+        visible.iter().collect()
     };
     if let Some(wanted) = &wanted {
         entries.retain(|entry| entry.name.as_str() == wanted);
@@ -266,7 +261,7 @@ async fn state(
 /// `wait`: how long to wait for what is being tried at identity providers.
 async fn reload(
     State(desk): Place,
-    Extension(caller): Who,
+    Extension(guest): Who,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Denial> {
     let mut wait = RELOAD_WAIT;
@@ -276,8 +271,30 @@ async fn reload(
             other => return Err(unknown_parameter(other, "wait")),
         }
     }
-    let report = desk.reload(&caller, wait).await?;
+    let report = desk.reload(&guest, wait).await?;
     Ok(Json(status::reload_json(&report)))
+}
+
+/// `as_user` and `as_unit`: for whom it is explained, for administrators.
+async fn why(
+    State(desk): Place,
+    Extension(guest): Who,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Denial> {
+    let mut wanted = ExplainRequest {
+        profile: named(path),
+        ..ExplainRequest::default()
+    };
+    for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match key.as_ref() {
+            "as_user" => wanted.as_user = value.into_owned(),
+            "as_unit" => wanted.as_unit = value.into_owned(),
+            other => return Err(unknown_parameter(other, "as_user and as_unit")),
+        }
+    }
+    let (answer, entry) = desk.explain(&guest, wanted).await?;
+    Ok(Json(explain::json(&answer, &entry)))
 }
 
 fn unknown_parameter(name: &str, known: &str) -> Denial {
@@ -287,13 +304,11 @@ fn unknown_parameter(name: &str, known: &str) -> Denial {
     ))
 }
 
-async fn ready(State(desk): Place, Extension(caller): Who) -> Response {
+async fn ready(State(desk): Place, Extension(guest): Who) -> Response {
+    let visible = desk.visible(&guest).await;
     let now = desk.clock.now();
-    let missing: Vec<Value> = desk
-        .registry
-        .load()
-        .visible(&caller)
-        .into_iter()
+    let missing: Vec<Value> = visible
+        .iter()
         .filter(|entry| !status::available(entry, now))
         .map(|entry| {
             let (state, message) = match &entry.standing {
@@ -322,10 +337,8 @@ async fn ready(State(desk): Place, Extension(caller): Who) -> Response {
         .into_response()
 }
 
-async fn metrics(State(desk): Place, Extension(caller): Who) -> Result<Response, Denial> {
-    if !desk.registry.load().admins.administers(&caller) {
-        return Err(Denial::not_admin());
-    }
+async fn metrics(State(desk): Place, Extension(guest): Who) -> Result<Response, Denial> {
+    desk.for_admins(&guest, Action::Metrics).await?;
     let kind = HeaderValue::from_static(super::metrics::CONTENT_TYPE);
     Ok((
         [(header::CONTENT_TYPE, kind)],
@@ -335,7 +348,7 @@ async fn metrics(State(desk): Place, Extension(caller): Who) -> Result<Response,
 }
 
 async fn nowhere() -> Response {
-    let why = "no such path: see GET /v1/profiles/NAME/token, /v1/profiles, /v1/status, /healthz, /readyz, /metrics";
+    let why = "no such path: see GET /v1/profiles/NAME/token, /v1/profiles/NAME/explain, /v1/profiles, /v1/status, /healthz, /readyz, /metrics";
     error(StatusCode::NOT_FOUND, "NOT_FOUND", "PATH_NOT_FOUND", why)
 }
 

@@ -12,14 +12,13 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 
-use super::activity::Activity;
 use super::body::Impatient;
 use super::desk::Desk;
 use super::error::Denial;
 use super::grpc::{Admin, Credentials, told_to_stop};
+use super::guest::Guest;
 use super::health::HealthDesk;
 use super::http;
-use crate::core::policy::Caller;
 use crate::core::profile::Limits;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
@@ -80,24 +79,21 @@ impl Languages {
 /// One caller's connection.
 pub struct Visit {
     languages: Arc<Languages>,
-    caller: Arc<Caller>,
-    activity: Arc<Activity>,
+    guest: Arc<Guest>,
     /// Called without a router in between, which is a tenth of what an answer from memory costs.
     credentials: CredentialServiceServer<Credentials>,
 }
 
 impl Visit {
     /// A connection of this caller.
-    pub fn new(languages: &Arc<Languages>, caller: Arc<Caller>, activity: Arc<Activity>) -> Visit {
+    pub fn new(languages: &Arc<Languages>, guest: Arc<Guest>) -> Visit {
         let credentials = Credentials {
             desk: languages.desk.clone(),
-            caller: caller.clone(),
-            activity: activity.clone(),
+            guest: guest.clone(),
         };
         Visit {
             languages: languages.clone(),
-            caller,
-            activity,
+            guest,
             credentials: CredentialServiceServer::new(credentials)
                 .max_decoding_message_size(languages.message_size),
         }
@@ -105,7 +101,7 @@ impl Visit {
 
     /// Answers one request, at the latest when the daemon can wait no longer.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let _busy = self.activity.request();
+        let _busy = self.guest.activity.request();
         let is_grpc = request.version() == Version::HTTP_2
             && request
                 .headers()
@@ -144,12 +140,11 @@ impl Visit {
             && let Some(profile) = http::token_of(request.uri().path())
         {
             let (headers, uri) = (request.headers(), request.uri());
-            return http::token_at_once(&self.languages.desk, &self.caller, profile, headers, uri)
+            return http::token_at_once(&self.languages.desk, &self.guest, profile, headers, uri)
                 .await
                 .map(Body::new);
         }
-        request.extensions_mut().insert(self.caller.clone());
-        request.extensions_mut().insert(self.activity.clone());
+        request.extensions_mut().insert(self.guest.clone());
         // Reflection is a conversation with pauses.
         let (router, patience) = if is_grpc {
             (&self.languages.grpc, self.languages.later)

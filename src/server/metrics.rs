@@ -75,6 +75,7 @@ pub fn render(desk: &Desk) -> String {
     )
     .line(&[], u8::from(!registry.refused.is_empty()));
     answered(&mut page, &desk.answered);
+    taken(&mut page, desk);
     profiles(&mut page, &entries, now);
     reloads(&mut page, &entries);
     certificates(&mut page, &entries);
@@ -97,6 +98,39 @@ fn answered(page: &mut Page, answered: &Answered) {
     for (reason, count) in refused.iter() {
         requests.line(&[("result", &reason.to_ascii_lowercase())], count);
     }
+}
+
+fn taken(page: &mut Page, desk: &Desk) {
+    let room = desk.places.room();
+    page.family("tokend_connections", Gauge, "Connections that are open.")
+        .line(&[], room.in_all);
+    let mut refused = page.family(
+        "tokend_limit_refused_total",
+        Counter,
+        "How often a limit of [server.limits] was reached.",
+    );
+    for (limit, count) in [
+        ("connections", room.refused_in_all),
+        ("connections_per_user", room.refused_users),
+        ("requests_per_second", desk.pace.refused()),
+    ] {
+        refused.line(&[("limit", limit)], count);
+    }
+    let counts = desk.audit.counts();
+    let mut records = page.family(
+        "tokend_audit_records_total",
+        Counter,
+        "Audit records that were written, and grants and denials that are without one.",
+    );
+    for (result, count) in [("written", &counts.written), ("lost", &counts.lost)] {
+        records.line(&[("result", result)], count.load(Ordering::Relaxed));
+    }
+    page.family(
+        "tokend_audit_failing",
+        Gauge,
+        "1 while audit records cannot be written.",
+    )
+    .line(&[], u8::from(desk.audit.trouble().is_some()));
 }
 
 fn profiles(page: &mut Page, entries: &[&Arc<Entry>], now: Stamp) {

@@ -1,6 +1,7 @@
 //! How often one user may ask for what is not in memory: a token bucket per uid that holds a second's worth.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ const REMEMBERED: usize = 1024;
 #[derive(Debug)]
 pub struct Pace {
     per_second: f64,
+    refused: AtomicU64,
     buckets: Mutex<HashMap<u32, Bucket>>,
 }
 
@@ -27,8 +29,14 @@ impl Pace {
     pub fn new(per_second: u32) -> Pace {
         Pace {
             per_second: f64::from(per_second.max(1)),
+            refused: AtomicU64::new(0),
             buckets: Mutex::default(),
         }
+    }
+
+    /// Requests that came too fast.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Takes one out of the user's bucket, or says when there will be one.
@@ -46,6 +54,7 @@ impl Pace {
         bucket.level = (bucket.level + gained).min(self.per_second);
         bucket.filled = now;
         if bucket.level < 1.0 {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Duration::from_secs_f64(
                 (1.0 - bucket.level) / self.per_second,
             ));

@@ -23,6 +23,21 @@ struct Taken {
     by: HashMap<u32, u32>,
     /// The most at a time since the last time that many had left.
     most: u32,
+    refused_in_all: u64,
+    refused_users: u64,
+}
+
+/// How much room is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Connections that are open.
+    pub in_all: u32,
+    /// Those of the user who has most.
+    pub of_one_user: u32,
+    /// Connections that were closed since all places were taken.
+    pub refused_in_all: u64,
+    /// Connections that were closed since their user had as many as one may have.
+    pub refused_users: u64,
 }
 
 /// Why there is no room.
@@ -65,14 +80,28 @@ impl Places {
         self.many_left.notified().await;
     }
 
+    /// How much room is taken now.
+    pub fn room(&self) -> Room {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        Room {
+            in_all: taken.in_all,
+            of_one_user: taken.by.values().copied().max().unwrap_or(0),
+            refused_in_all: taken.refused_in_all,
+            refused_users: taken.refused_users,
+        }
+    }
+
     /// A place for a connection of this user.
     pub fn take(self: &Arc<Self>, uid: u32) -> Result<Place, Full> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.in_all >= self.in_all {
+            taken.refused_in_all += 1;
             return Err(Full::InAll(self.in_all));
         }
+        let taken = &mut *taken;
         let by = taken.by.entry(uid).or_default();
         if *by >= self.per_user {
+            taken.refused_users += 1;
             return Err(Full::User {
                 uid,
                 limit: self.per_user,
@@ -124,6 +153,13 @@ mod tests {
         );
         let _other = places.take(2).expect("room");
         assert_eq!(places.take(3).expect_err("full"), Full::InAll(3));
+        let room = Room {
+            in_all: 3,
+            of_one_user: 2,
+            refused_in_all: 1,
+            refused_users: 1,
+        };
+        assert_eq!(places.room(), room);
         drop(first);
         places.take(1).expect("room again");
     }

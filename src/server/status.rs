@@ -1,6 +1,7 @@
 //! Status of the daemon and its profiles, for people and for monitoring.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,8 +12,8 @@ use crate::core::failure::FailureKind;
 use crate::core::profile::ProfileName;
 use crate::core::time::Stamp;
 use crate::proto::{
-    GetStatusResponse, ProfileCertificate, ProfileError, ProfileReload, ProfileStatus,
-    ReloadResponse,
+    AuditStatus, GetStatusResponse, LimitStatus, ProfileCertificate, ProfileError, ProfileReload,
+    ProfileStatus, ReloadResponse,
 };
 use crate::registry::reload::{Reloaded, Report};
 use crate::registry::{Entry, Registry, Standing};
@@ -35,11 +36,78 @@ pub fn of(desk: &Desk, registry: &Registry, entries: &[&Arc<Entry>]) -> GetStatu
         config_generation: registry.generation,
         profiles: entries.iter().map(|entry| profile(entry, now)).collect(),
         refused: registry.refused.clone(),
-        warnings: registry.warnings.clone(),
+        warnings: registry
+            .warnings
+            .iter()
+            .cloned()
+            .chain(desk.audit.trouble())
+            .collect(),
+        limits: limits(desk),
+        audit: Some(audit(desk)),
     }
 }
 
-fn profile(entry: &Entry, now: Stamp) -> ProfileStatus {
+/// What callers may take, in the order of the reference.
+fn limits(desk: &Desk) -> Vec<LimitStatus> {
+    let (limits, room) = (&desk.limits, desk.places.room());
+    let line = |name: &str, limit: String, used: Option<u32>, refused| LimitStatus {
+        name: name.to_owned(),
+        limit,
+        used: used.map(u64::from),
+        refused,
+    };
+    let number = |name, limit: u32, used, refused| line(name, limit.to_string(), used, refused);
+    let time = |name, limit| {
+        line(
+            name,
+            humantime::format_duration(limit).to_string(),
+            None,
+            None,
+        )
+    };
+    vec![
+        number(
+            "connections",
+            limits.connections,
+            Some(room.in_all),
+            Some(room.refused_in_all),
+        ),
+        number(
+            "connections_per_user",
+            limits.connections_per_user,
+            Some(room.of_one_user),
+            Some(room.refused_users),
+        ),
+        number(
+            "streams_per_connection",
+            limits.streams_per_connection,
+            None,
+            None,
+        ),
+        number(
+            "requests_per_second",
+            limits.requests_per_second,
+            None,
+            Some(desk.pace.refused()),
+        ),
+        number("message_size", limits.message_size, None, None),
+        number("header_size", limits.header_size, None, None),
+        time("handshake_timeout", limits.handshake_timeout),
+        time("idle_timeout", limits.idle_timeout),
+    ]
+}
+
+fn audit(desk: &Desk) -> AuditStatus {
+    let counts = desk.audit.counts();
+    AuditStatus {
+        written: counts.written.load(Ordering::Relaxed),
+        lost: counts.lost.load(Ordering::Relaxed),
+        trouble: desk.audit.trouble().unwrap_or_default(),
+    }
+}
+
+/// The state of one.
+pub fn profile(entry: &Entry, now: Stamp) -> ProfileStatus {
     let mut status = ProfileStatus {
         name: entry.name.to_string(),
         method: entry.method.clone(),
@@ -152,8 +220,8 @@ fn certificates_json(entry: &Entry) -> Value {
             "place": place.as_str(),
             "subject": certificate.subject,
             "thumbprint": certificate.thumbprint,
-            "not_before": wire::rfc3339(certificate.not_before),
-            "not_after": wire::rfc3339(certificate.not_after),
+            "not_before": certificate.not_before.to_string(),
+            "not_after": certificate.not_after.to_string(),
         })
     });
     Value::Array(lines.collect())
@@ -163,7 +231,7 @@ fn reloaded_json(reloaded: &Reloaded) -> Value {
     json!({
         "outcome": reloaded.outcome.as_str(),
         "message": reloaded.why,
-        "since": wire::rfc3339(reloaded.since),
+        "since": reloaded.since.to_string(),
     })
 }
 
@@ -174,25 +242,38 @@ pub fn json(desk: &Desk, registry: &Registry, entries: &[&Arc<Entry>], admin: bo
     let mut body = json!({
         "version": status.version,
         "pid": status.pid,
-        "started_at": wire::rfc3339(desk.started.wall),
+        "started_at": desk.started.wall.to_string(),
         "config_generation": status.config_generation,
         "profiles": profiles
-            .map(|(status, entry)| {
-                let mut line = profile_json(status);
-                line["reload"] = reloaded_json(&entry.reloaded);
-                line["certificates"] = certificates_json(entry);
-                line
-            })
+            .map(|(status, entry)| profile_json(status, entry))
             .collect::<Vec<_>>(),
     });
     if admin {
         body["refused"] = json!(status.refused);
         body["warnings"] = json!(status.warnings);
+        body["limits"] = status.limits.iter().map(limit_json).collect();
+        let audit = status.audit.unwrap_or_default();
+        body["audit"] = json!({
+            "written": audit.written,
+            "lost": audit.lost,
+            "trouble": audit.trouble,
+        });
     }
     body
 }
 
-fn profile_json(profile: &ProfileStatus) -> Value {
+fn limit_json(limit: &LimitStatus) -> Value {
+    let mut line = json!({ "name": limit.name, "limit": limit.limit });
+    for (name, number) in [("used", limit.used), ("refused", limit.refused)] {
+        if let Some(number) = number {
+            line[name] = json!(number);
+        }
+    }
+    line
+}
+
+/// One of them as JSON.
+pub fn profile_json(profile: &ProfileStatus, entry: &Entry) -> Value {
     let mut body = json!({
         "name": profile.name,
         "method": profile.method,
@@ -203,6 +284,8 @@ fn profile_json(profile: &ProfileStatus) -> Value {
         "generation": profile.generation,
         "fingerprint": profile.fingerprint,
         "warnings": profile.warnings,
+        "reload": reloaded_json(&entry.reloaded),
+        "certificates": certificates_json(entry),
     });
     let seconds = |time: &prost_types::Duration| {
         json!(time.seconds as f64 + f64::from(time.nanos / 1_000_000) / 1000.0)
@@ -221,9 +304,9 @@ fn profile_json(profile: &ProfileStatus) -> Value {
             "reason": error.reason,
             "message": error.message,
             "oauth_error": error.oauth_error,
-            "since": error.since.as_ref().map(|at| wire::rfc3339(crate::core::time::WallTime(
+            "since": error.since.as_ref().map(|at| crate::core::time::WallTime(
                 Duration::new(at.seconds.cast_unsigned(), at.nanos.cast_unsigned()),
-            ))),
+            ).to_string()),
             "failures": error.failures,
         });
     }

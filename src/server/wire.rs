@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::broker::Answer;
 use crate::core::credential::{Credential, Fingerprint, Scheme};
-use crate::core::time::{Stamp, WallTime};
+use crate::core::time::{END_OF_TIME, Stamp, WallTime};
 use crate::proto;
 
 /// Encodes a credential as `tokend.v1.Credential`: done once, when it is published.
@@ -37,7 +37,7 @@ pub fn encode(credential: &Credential, stale: bool, target: Option<&str>, now: S
 pub fn json(answer: &Answer, target: Option<&str>, now: Stamp) -> Vec<u8> {
     let credential = &answer.credential;
     let token = credential.token.expose();
-    let moment = |at| Shown(Rfc3339(now.wall_of(at)));
+    let moment = |at| Shown(now.wall_of(at));
     let rest = Rest {
         token_type: credential.scheme.as_str(),
         expires_at: credential.expires.map(moment),
@@ -91,9 +91,9 @@ fn is_plain(byte: u8) -> bool {
 struct Rest<'a> {
     token_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Shown<Rfc3339>>,
+    expires_at: Option<Shown<WallTime>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    refresh_at: Option<Shown<Rfc3339>>,
+    refresh_at: Option<Shown<WallTime>>,
     scopes: &'a [String],
     stale: bool,
     fingerprint: Shown<Fingerprint>,
@@ -152,23 +152,11 @@ pub fn duration(length: Duration) -> prost_types::Duration {
     }
 }
 
-/// A wall-clock time as RFC 3339 with milliseconds.
-pub fn rfc3339(at: WallTime) -> String {
-    Rfc3339(at).to_string()
+/// A length of time for people, in whole seconds.
+pub fn text(length: &prost_types::Duration) -> String {
+    let seconds = u64::try_from(length.seconds).unwrap_or(0);
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
-
-struct Rfc3339(WallTime);
-
-impl fmt::Display for Rfc3339 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = self.0.0.min(END_OF_TIME);
-        let at = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
-        humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + at).fmt(f)
-    }
-}
-
-/// 9999-12-31T23:59:59Z, the last second of google.protobuf.Timestamp and of RFC 3339.
-const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
 
 #[cfg(test)]
 mod tests {
@@ -210,10 +198,13 @@ mod tests {
         assert_eq!(inside.expires_at.expect("expires").seconds, 1_700_000_100);
         assert!(inside.stale);
         assert_eq!(
-            rfc3339(now.wall_of(BootTime(Duration::from_secs(150)))),
+            now.wall_of(BootTime(Duration::from_secs(150))).to_string(),
             "2023-11-14T22:15:00.000Z"
         );
-        assert_eq!(rfc3339(WallTime(Duration::MAX)), "9999-12-31T23:59:59.000Z");
+        assert_eq!(
+            WallTime(Duration::MAX).to_string(),
+            "9999-12-31T23:59:59.000Z"
+        );
     }
 
     #[test]

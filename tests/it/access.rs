@@ -45,7 +45,7 @@ method = "static"
 token = { file = "token" }
 access = [{ user = 65002 }, { group = 65010 }]
 
-[profiles.unit]
+[profiles.by-unit]
 method = "static"
 token = { file = "token" }
 access = [{ user = 65001, unit = "orders@*.service" }]
@@ -67,7 +67,7 @@ access = [{ user = 65001 }]
 "#;
 
 const ALL: [&str; 9] = [
-    "private", "worker", "ops", "both", "either", "unit", "named", "overflow", "broken",
+    "private", "worker", "ops", "both", "either", "by-unit", "named", "overflow", "broken",
 ];
 
 fn daemon() -> Daemon {

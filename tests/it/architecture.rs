@@ -17,10 +17,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("socket", &[]),
     ("sys", &[]),
     ("caller", &["core", "sys"]),
+    ("audit", &["core", "caller", "clock"]),
     (
         "server",
         &[
-            "core", "clock", "broker", "registry", "socket", "caller", "proto", "sys",
+            "core", "clock", "audit", "broker", "registry", "socket", "caller", "proto", "sys",
         ],
     ),
     ("files", &[]),

@@ -240,8 +240,20 @@ impl Place {
 
     /// Starts `tokend serve` and waits until it answers.
     pub fn serve(self, config: &str) -> Daemon {
-        self.write("tokend.toml", config);
+        self.write("tokend.toml", &audited(config));
         Daemon::start_in(self)
+    }
+}
+
+/// The audit file of daemons whose configuration says nothing else: most machines of tests have no journal.
+pub const AUDIT: &str = "audit.jsonl";
+
+/// A configuration with [`AUDIT`], if it says nothing of audit.
+pub fn audited(config: &str) -> String {
+    if config.contains("[audit]") {
+        config.to_owned()
+    } else {
+        format!("{config}\n[audit]\nsink = \"file\"\npath = \"{AUDIT}\"\n")
     }
 }
 
@@ -347,10 +359,13 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let log = self.log.rest();
+        // A test may have given the record another place, or none.
+        let audit = fs::read_to_string(self.place.path(AUDIT)).unwrap_or_default();
         if std::thread::panicking() {
             eprintln!("--- log of the daemon\n{log}---");
         } else {
             self.place.secrets.assert_none_in(&log, "the log");
+            self.place.secrets.assert_none_in(&audit, "the audit file");
             assert!(!log.contains("panicked at"), "{log}");
         }
     }

@@ -25,7 +25,10 @@ fn mode_and_group_are_as_configured() {
         assert_eq!(daemon.stop(), Some(0));
         assert!(!exists(&daemon.socket()), "removed at SIGTERM");
         let left = fs::read_dir(daemon.place.path("")).expect("folder").count();
-        assert_eq!(left, 1, "nothing but the configuration is left");
+        assert_eq!(
+            left, 2,
+            "nothing but the configuration and the record is left"
+        );
     }
 }
 

@@ -93,7 +93,16 @@ impl Assembly {
         })
     }
 
-    fn access(&self, rules: &[AccessRule]) -> (Access, Vec<String>) {
-        Access::resolve(rules, self.daemon_uid, &self.directory)
+    /// Rules with names turned into numbers, and what there is to say about them.
+    pub(super) fn access(&self, rules: &[AccessRule]) -> (Access, Vec<String>) {
+        let (access, mut said) = Access::resolve(rules, self.daemon_uid, &self.directory);
+        if access.asks_for_units()
+            && let Some(why) = &self.no_units
+        {
+            said.push(format!(
+                "access names a systemd unit, and callers' units cannot be known here: {why}; such an entry matches no one"
+            ));
+        }
+        (access, said)
     }
 }

@@ -69,17 +69,6 @@ pub(super) fn audit(report: &mut Report, found: Option<&Section>) -> Audit {
             .if_whole();
     }
     let deny_on_failure = section.text("on_failure").as_deref() == Some("deny");
-    if deny_on_failure {
-        report
-            .error(
-                &section.spot_of("on_failure"),
-                "this version writes no audit records, so none can be a condition of a grant",
-            )
-            .help("on_failure = \"continue\", or no [audit] at all")
-            .if_whole();
-    } else if found.is_some() {
-        report.warning(&section.spot, "this version writes no audit records");
-    }
     Audit {
         sink,
         deny_on_failure,

@@ -2,6 +2,8 @@
 
 use url::Url;
 
+use crate::core::policy::unit::KINDS;
+
 /// Why a value will not do: the rest of a sentence that begins with the key, and what to do about it.
 #[derive(Debug)]
 pub(super) struct Wrong {
@@ -134,6 +136,12 @@ pub(super) fn unit(text: &str) -> Result<(), Wrong> {
         return Wrong::new(
             "must be the name of a systemd unit",
             "for instance \"orders@*.service\"",
+        );
+    }
+    if !text.ends_with(['*', '?']) && !KINDS.iter().any(|kind| text.ends_with(kind)) {
+        return Wrong::new(
+            "means no unit that a process can be in",
+            "the whole name with its kind, for instance \"orders.service\"; a slice only holds units",
         );
     }
     Ok(())

@@ -1,0 +1,280 @@
+//! The thread that writes, and what is known of how it goes.
+
+use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info};
+
+use super::record::{Draft, Record};
+use super::sink::Sink;
+use super::{BATCH, Counts, lock};
+use crate::clock::Clock;
+use crate::core::profile;
+
+/// What the thread is told.
+pub enum Command {
+    /// Write these; who waits is told how many were, and sees to the others.
+    Write(Vec<Draft>, Option<oneshot::Sender<usize>>),
+    Reopen,
+    Configure(profile::Audit),
+    /// Nothing comes after this.
+    Finish(oneshot::Sender<()>),
+}
+
+/// How it goes, in one byte, which is looked at with each grant.
+#[derive(Debug)]
+pub struct Condition {
+    flags: AtomicU8,
+    why: Mutex<Option<String>>,
+    counts: Counts,
+}
+
+/// `on_failure = "deny"`
+const DENY: u8 = 1;
+/// The last record was not written.
+const FAILS: u8 = 2;
+/// It takes so long that nobody waits for it.
+const HANGS: u8 = 4;
+
+impl Condition {
+    pub fn new(deny: bool) -> Condition {
+        Condition {
+            flags: AtomicU8::new(if deny { DENY } else { 0 }),
+            why: Mutex::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub fn set_deny(&self, deny: bool) {
+        self.set(DENY, deny);
+    }
+
+    /// Whether no grant may go without its record.
+    pub fn denies(&self) -> bool {
+        self.has(DENY)
+    }
+
+    /// Whether none may go on the word that it will be recorded.
+    pub fn denies_now(&self) -> bool {
+        let flags = self.flags.load(Ordering::Relaxed);
+        flags & DENY != 0 && flags & (FAILS | HANGS) != 0
+    }
+
+    pub fn hangs(&self) -> bool {
+        self.has(HANGS)
+    }
+
+    /// Somebody has waited in vain.
+    pub fn hang(&self, patience: Duration) {
+        if !self.has(HANGS) {
+            self.fail(format!(
+                "no record was written within {} s",
+                patience.as_secs()
+            ));
+        }
+        self.set(HANGS, true);
+    }
+
+    /// Grants or denials will not be recorded, since too many wait for it.
+    pub fn overflowed(&self, lost: u64) {
+        self.counts.lost.fetch_add(lost, Ordering::Relaxed);
+        if !self.has(FAILS) {
+            self.fail("too many records wait to be written".to_owned());
+        }
+    }
+
+    /// The thread is gone, which a panic in it alone can do.
+    pub fn gone(&self) {
+        self.fail("the thread that writes them has ended".to_owned());
+        self.set(HANGS, true);
+    }
+
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.why).as_ref().map(|why| {
+            let then = match self.denies() {
+                true => "nobody is given a credential until they can (audit.on_failure = \"deny\")",
+                false => "credentials are handed out without (audit.on_failure = \"continue\")",
+            };
+            format!("[audit] records are not written: {why}; {then}")
+        })
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag != 0
+    }
+
+    fn set(&self, flag: u8, on: bool) {
+        if on {
+            self.flags.fetch_or(flag, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Ordering::Relaxed);
+        }
+    }
+
+    /// Said when it begins, and when the reason is another.
+    fn fail(&self, why: String) {
+        let new = {
+            let mut known = lock(&self.why);
+            let new = known.as_ref() != Some(&why);
+            *known = Some(why);
+            new
+        };
+        self.set(FAILS, true);
+        if new && let Some(trouble) = self.trouble() {
+            error!("{trouble}");
+        }
+    }
+
+    fn works(&self) {
+        if self.flags.load(Ordering::Relaxed) & (FAILS | HANGS) == 0 {
+            return;
+        }
+        self.set(FAILS | HANGS, false);
+        *lock(&self.why) = None;
+        info!("[audit] records are written again");
+    }
+}
+
+/// Starts the thread.
+pub fn start(
+    clock: Clock,
+    settings: profile::Audit,
+    condition: Arc<Condition>,
+    inbox: mpsc::Receiver<Command>,
+) -> io::Result<()> {
+    let writer = Writer {
+        clock,
+        sink: Sink::new(&settings.sink),
+        settings,
+        condition,
+        seq: 0,
+        told: 0,
+    };
+    std::thread::Builder::new()
+        .name("audit".into())
+        .spawn(move || writer.run(inbox))?;
+    Ok(())
+}
+
+struct Writer {
+    clock: Clock,
+    settings: profile::Audit,
+    sink: Sink,
+    condition: Arc<Condition>,
+    /// Of the last record that was written.
+    seq: u64,
+    /// What was lost when that was last told.
+    told: u64,
+}
+
+impl Writer {
+    fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let version = json!(env!("CARGO_PKG_VERSION"));
+        let daemon = json!(std::process::id());
+        self.own("start", vec![("version", version), ("daemon", daemon)]);
+        let mut commands = Vec::with_capacity(BATCH);
+        while inbox.blocking_recv_many(&mut commands, BATCH) > 0 {
+            let mut batches = Vec::new();
+            for command in commands.drain(..) {
+                match command {
+                    Command::Write(drafts, waiting) => batches.push((drafts, waiting)),
+                    other => {
+                        // In the order in which they came.
+                        self.write(std::mem::take(&mut batches));
+                        if let Command::Finish(done) = other {
+                            self.own("stop", Vec::new());
+                            let _ = done.send(());
+                            return;
+                        }
+                        self.obey(other);
+                    }
+                }
+            }
+            self.write(batches);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Configure(settings) if settings.sink != self.settings.sink => {
+                self.own("stop", Vec::new());
+                self.sink = Sink::new(&settings.sink);
+                self.settings = settings;
+                self.own("start", Vec::new());
+            }
+            Command::Configure(settings) => self.settings = settings,
+            Command::Reopen => self.sink.reopen(),
+            Command::Write(..) | Command::Finish(_) => {}
+        }
+    }
+
+    fn write(&mut self, batches: Vec<(Vec<Draft>, Option<oneshot::Sender<usize>>)>) {
+        let mut records = Vec::new();
+        let mut waiting = Vec::new();
+        for (drafts, who) in batches {
+            waiting.push((drafts.len(), who));
+            for draft in drafts {
+                let seq = self.seq + 1 + records.len() as u64;
+                records.push(draft.finished(seq));
+            }
+        }
+        if records.is_empty() {
+            return;
+        }
+        let mut done = self.put(&records);
+        for (count, who) in waiting {
+            let mine = count.min(done);
+            done -= mine;
+            match who {
+                // Who has gone away need not be told.
+                Some(who) => drop(who.send(mine)),
+                None => {
+                    let lost = (count - mine) as u64;
+                    self.condition
+                        .counts()
+                        .lost
+                        .fetch_add(lost, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// A record about the records.
+    fn own(&mut self, event: &str, more: Vec<(&'static str, serde_json::Value)>) {
+        let record = Record::own(self.clock.now().wall, self.seq + 1, event, more);
+        self.put(&[record]);
+    }
+
+    /// Writes them, and says how many. What was lost before is told as soon as anything can be.
+    fn put(&mut self, records: &[Record]) -> usize {
+        let (done, outcome) = self.sink.write(records);
+        let counts = self.condition.counts();
+        counts.written.fetch_add(done as u64, Ordering::Relaxed);
+        let lost = counts.lost.load(Ordering::Relaxed);
+        // Numbers of what was not written are used by what comes next: none is missing that was not taken away.
+        self.seq += done as u64;
+        match outcome {
+            Err(why) => {
+                self.condition.set(HANGS, false);
+                self.condition.fail(why.to_string());
+            }
+            Ok(()) => {
+                self.condition.works();
+                if lost > self.told {
+                    let records = json!(lost - self.told);
+                    self.told = lost;
+                    self.own("lost", vec![("records", records)]);
+                }
+            }
+        }
+        done
+    }
+}

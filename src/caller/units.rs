@@ -1,0 +1,229 @@
+//! From the process that connected to its systemd unit: pidfd → cgroup → unit, and alive after that was read.
+//!
+//! A process is held by the kernel's own reference to it, never by its number alone: numbers are used again, and whoever gets
+//! one next would be taken for the one before. Where anything is missing the answer is None, which matches no rule.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::core::policy::unit;
+use crate::sys;
+
+/// Cgroups whose unit is remembered. A host has hundreds of units; a unit that makes cgroups without end must not fill the
+/// memory.
+const REMEMBERED: usize = 4096;
+
+/// Cgroups that are looked at for one that is not known, where /proc does not say where it is. Those of a host with thousands
+/// of containers; a unit that makes more than these makes itself unknown.
+const LOOKED_AT: usize = 65_536;
+
+/// Finds units.
+#[derive(Debug)]
+pub struct Units {
+    how: How,
+    /// Units of cgroups, by the id of the cgroup, which the kernel does not use again.
+    known: Mutex<HashMap<u64, Option<Arc<str>>>>,
+}
+
+/// What the kernel offers.
+#[derive(Debug)]
+enum How {
+    /// PIDFD_GET_INFO tells the cgroup's id (Linux 6.13). The folder is where its hierarchy is mounted.
+    Id(PathBuf),
+    /// /proc/PID/cgroup of the process that a pidfd holds (Linux 6.5).
+    Proc,
+    /// Nothing that could be trusted, and why.
+    Not(String),
+}
+
+impl Units {
+    /// Tries what this machine offers.
+    pub fn of_this_machine() -> Units {
+        Units::by(how())
+    }
+
+    fn by(how: How) -> Units {
+        Units {
+            how,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Why no unit is ever found; None: they are.
+    pub fn trouble(&self) -> Option<&str> {
+        match &self.how {
+            How::Id(_) | How::Proc => None,
+            How::Not(why) => Some(why),
+        }
+    }
+
+    /// The unit of a process; `pid` is the number that it had when it connected.
+    pub fn of(&self, process: &OwnedFd, pid: Option<i32>) -> Option<Arc<str>> {
+        let unit = match &self.how {
+            How::Id(root) => self.by_id(root, sys::cgroup_id(process).ok()??, pid),
+            How::Proc => unit::of_cgroup(&cgroup_by_number(pid)?).map(Arc::from),
+            How::Not(_) => None,
+        };
+        // Whatever was read by number was this process' own only if it has the number still.
+        unit.filter(|_| sys::is_alive(process))
+    }
+
+    fn by_id(&self, root: &Path, id: u64, pid: Option<i32>) -> Option<Arc<str>> {
+        if let Some(unit) = self.known().get(&id) {
+            return unit.clone();
+        }
+        let is_it = |path: &str| {
+            fs::metadata(root.join(path.trim_start_matches('/'))).is_ok_and(|it| it.ino() == id)
+        };
+        let path = cgroup_by_number(pid)
+            .filter(|path| is_it(path))
+            .or_else(|| search(root, id))?;
+        let unit: Option<Arc<str>> = unit::of_cgroup(&path).map(Arc::from);
+        let mut known = self.known();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(id, unit.clone());
+        unit
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Option<Arc<str>>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What /proc says of whatever process has the number now.
+fn cgroup_by_number(pid: Option<i32>) -> Option<String> {
+    // 0 stands for a process of another pid namespace.
+    let pid = pid.filter(|pid| *pid > 0)?;
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    unit::cgroup_of(&text).map(str::to_owned)
+}
+
+/// The path below `root` of the folder with this inode, level by level: units are near the top.
+fn search(root: &Path, id: u64) -> Option<String> {
+    let mut level = vec![String::new()];
+    let mut left = LOOKED_AT;
+    while !level.is_empty() {
+        let mut next = Vec::new();
+        for folder in &level {
+            // One that is gone meanwhile holds nobody.
+            let Ok(entries) = fs::read_dir(root.join(folder)) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    continue;
+                }
+                left = left.checked_sub(1)?;
+                let name = entry.file_name().into_string().ok()?;
+                let path = if folder.is_empty() {
+                    name
+                } else {
+                    format!("{folder}/{name}")
+                };
+                if entry.ino() == id {
+                    return Some(path);
+                }
+                next.push(path);
+            }
+        }
+        level = next;
+    }
+    None
+}
+
+fn how() -> How {
+    let Some(root) = mounted(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    else {
+        return How::Not("no cgroup2 hierarchy is mounted here".into());
+    };
+    let asked =
+        std::os::unix::net::UnixStream::pair().and_then(|(here, _there)| sys::peer_process(&here));
+    let process = match asked {
+        Ok(process) => process,
+        Err(error) => {
+            return How::Not(format!(
+                "this kernel does not hold on to the process of a caller (SO_PEERPIDFD: {error}); Linux 6.5 and later do"
+            ));
+        }
+    };
+    if let Ok(Some(_)) = sys::cgroup_id(&process) {
+        return How::Id(root);
+    }
+    match fs::read_to_string("/proc/self/cgroup") {
+        Ok(text) if unit::cgroup_of(&text).is_some() => How::Proc,
+        _ => How::Not(
+            "the cgroup of a caller cannot be read (PIDFD_GET_INFO needs Linux 6.13, /proc/PID/cgroup a mounted /proc)"
+                .into(),
+        ),
+    }
+}
+
+/// Where the cgroup2 hierarchy is, in the text of /proc/self/mountinfo.
+fn mounted(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ")
+            .then(|| place.split(' ').nth(4))?
+            .map(PathBuf::from)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hierarchy_is_found_among_the_mounts() {
+        let text = "24 1 0:21 / /proc rw - proc proc rw\n\
+                    36 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n";
+        assert_eq!(mounted(text), Some("/sys/fs/cgroup".into()));
+        assert_eq!(
+            mounted("24 1 0:21 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"),
+            None
+        );
+        assert_eq!(mounted("nonsense\n"), None);
+    }
+
+    #[test]
+    fn a_cgroup_is_found_by_its_inode() {
+        let root = tempfile::tempdir().expect("folder");
+        let deep = root.path().join("a.slice/b.service/c");
+        fs::create_dir_all(&deep).expect("folders");
+        fs::create_dir(root.path().join("d.slice")).expect("folder");
+        let id = |path: &Path| fs::metadata(path).expect("there").ino();
+        assert_eq!(
+            search(root.path(), id(&deep)).as_deref(),
+            Some("a.slice/b.service/c")
+        );
+        assert_eq!(search(root.path(), id(root.path())), None);
+    }
+
+    /// Broken by `of` without `is_alive`: the number of a process that has ended belongs to another, or will.
+    #[test]
+    fn trap_21_what_was_read_of_a_process_that_has_ended_is_not_believed() {
+        let pair = std::os::unix::net::UnixStream::pair().expect("pair");
+        let Ok(process) = sys::peer_process(&pair.0) else {
+            return;
+        };
+        assert!(sys::is_alive(&process), "this one");
+        let mut child = std::process::Command::new("true").spawn().expect("started");
+        let pid = rustix::process::Pid::from_child(&child);
+        let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .expect("it is there until it is waited for");
+        let ended_of = |how| Units::by(how).of(&ended, Some(std::process::id().cast_signed()));
+        // Ended, not yet waited for: its number is still its own, but it does not ask any more.
+        while sys::is_alive(&ended) {
+            std::thread::yield_now();
+        }
+        assert_eq!(ended_of(How::Proc), None);
+        child.wait().expect("waited");
+        assert_eq!(ended_of(How::Proc), None);
+        assert!(sys::cgroup_id(&ended).is_err() || !sys::is_alive(&ended));
+    }
+}

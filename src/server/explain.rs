@@ -1,0 +1,207 @@
+//! Why a caller may or may not have a profile's credential, why that is or is not fresh, and what happens next.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::desk::Desk;
+use super::error::Denial;
+use super::guest::Guest;
+use super::{status, wire};
+use crate::audit::Action;
+use crate::caller::groups_of;
+use crate::core::policy::{Caller, Unit};
+use crate::proto::{
+    ExplainRequest, ExplainResponse, ExplainedCaller, ExplainedRule, ProfileStatus,
+};
+use crate::registry::Entry;
+
+impl Desk {
+    /// Explains. Administrators may ask about everybody and everything, others about themselves and what they may use.
+    pub async fn explain(
+        &self,
+        guest: &Guest,
+        wanted: ExplainRequest,
+    ) -> Result<(ExplainResponse, Arc<Entry>), Denial> {
+        let for_another = !wanted.as_user.is_empty() || !wanted.as_unit.is_empty();
+        let entry = if self.is_admin(guest).await {
+            let found = self.registry.load().get(&wanted.profile).cloned();
+            found.ok_or_else(|| Denial::not_found(&wanted.profile))?
+        } else if for_another {
+            return Err(self
+                .for_admins(guest, Action::Explain)
+                .await
+                .err()
+                .unwrap_or_else(Denial::not_admin));
+        } else {
+            let found = self.entry(guest, &wanted.profile, Action::Explain).await;
+            found?.0
+        };
+        let supposed = if wanted.as_user.is_empty() {
+            None
+        } else {
+            Some(supposed(wanted.as_user).await?)
+        };
+        // It costs nothing that anybody would notice, and an explanation without it explains little.
+        guest.peer.find_unit().await;
+        let caller = supposed.as_ref().unwrap_or(&guest.peer.caller);
+        let unit = match (wanted.as_unit.as_str(), &supposed) {
+            ("", None) => guest.peer.unit(),
+            // Somebody else's unit is whatever one supposes, and nothing was supposed.
+            ("", Some(_)) => Unit::Unknown,
+            (unit, _) => Unit::Known(unit),
+        };
+        Ok((explained(&entry, caller, unit, self), entry))
+    }
+}
+
+async fn supposed(user: String) -> Result<Caller, Denial> {
+    // The database may be somewhere else.
+    let name = user.clone();
+    let found = tokio::task::spawn_blocking(move || groups_of(&name)).await;
+    match found {
+        Ok(Ok(Some(caller))) => Ok(caller),
+        Ok(Ok(None)) => Err(Denial::bad_request(format!(
+            "this host does not know the user {:?}",
+            super::error::shortened(&user)
+        ))),
+        Ok(Err(why)) => Err(Denial::bad_request(format!(
+            "the user cannot be looked up now: {why}"
+        ))),
+        Err(_) => Err(Denial::stopping()),
+    }
+}
+
+fn explained(entry: &Entry, caller: &Caller, unit: Unit<'_>, desk: &Desk) -> ExplainResponse {
+    let decision = entry.decide(caller, unit);
+    let rules = entry.access.explain(caller, unit).into_iter();
+    let profile = status::profile(entry, desk.clock.now());
+    let mut explanation = sentences(&profile);
+    if let Some(also) = &entry.also
+        && also.decide(caller, unit) != entry.access.decide(caller, unit)
+    {
+        let rules = also.explain(caller, unit).into_iter();
+        let rules: Vec<String> = rules.map(|(rule, _)| rule).collect();
+        explanation.push(format!(
+            "Another definition is being tried, whose access rules have to permit as well until it is in force: {}.",
+            rules.join(", ")
+        ));
+    }
+    ExplainResponse {
+        permitted: decision.permits(),
+        decided_by: decision.to_string(),
+        rules: rules
+            .map(|(rule, why_not)| ExplainedRule {
+                rule,
+                holds: why_not.is_none(),
+                why_not: why_not.unwrap_or_default(),
+            })
+            .collect(),
+        caller: Some(ExplainedCaller {
+            uid: caller.uid,
+            gid: caller.gid,
+            groups: caller.groups.clone(),
+            unit: match unit {
+                Unit::Known(unit) => unit.to_owned(),
+                Unit::Unknown | Unit::NotAsked => String::new(),
+            },
+        }),
+        profile: Some(profile),
+        explanation,
+    }
+}
+
+/// Why the credential is as it is, and what comes.
+fn sentences(profile: &ProfileStatus) -> Vec<String> {
+    let left = profile.expires_in.as_ref().map(wire::text);
+    let life = match &left {
+        Some(left) => format!("expires in {left}"),
+        None => "does not expire".to_owned(),
+    };
+    let mut said = vec![match profile.state.as_str() {
+        "fresh" => format!("There is a credential, and it {life}."),
+        "stale" => format!("There is a credential that {life}, but the last attempt to renew it failed."),
+        "fetching" => "There is no credential yet: the first attempt to get one has not ended.".to_owned(),
+        "backoff" => "There is no credential: the last attempt to get one failed.".to_owned(),
+        "rejected" => "The identity provider rejects what it is shown: trying again does not help, a changed secret, certificate or configuration does.".to_owned(),
+        "asleep" => "Nobody has asked for a while, so none is kept; the next who asks gets a new one.".to_owned(),
+        "invalid" => "The profile or one of its files cannot be used.".to_owned(),
+        other => format!("The state is {other}."),
+    }];
+    if let Some(error) = &profile.last_error {
+        said.push(format!(
+            "{}: {}.",
+            error.reason,
+            error.message.trim_end_matches('.')
+        ));
+    }
+    if let Some(next) = &profile.next_attempt_in {
+        let next = wire::text(next);
+        said.push(match profile.state.as_str() {
+            "fresh" => format!("It is renewed in {next}."),
+            _ => format!("The next attempt is made in {next}."),
+        });
+    }
+    said
+}
+
+/// The same as JSON.
+pub fn json(answer: &ExplainResponse, entry: &Entry) -> Value {
+    let caller = answer.caller.clone().unwrap_or_default();
+    json!({
+        "permitted": answer.permitted,
+        "decided_by": answer.decided_by,
+        "rules": answer.rules.iter().map(|rule| json!({
+            "rule": rule.rule,
+            "holds": rule.holds,
+            "why_not": rule.why_not,
+        })).collect::<Vec<_>>(),
+        "caller": {
+            "uid": caller.uid,
+            "gid": caller.gid,
+            "groups": caller.groups,
+            "unit": caller.unit,
+        },
+        "profile": answer.profile.as_ref().map(|profile| status::profile_json(profile, entry)),
+        "explanation": answer.explanation,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_explained_and_what_comes_is_told() {
+        let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let told = |state: &str, expires_in, next_attempt_in| {
+            sentences(&ProfileStatus {
+                state: state.into(),
+                expires_in,
+                next_attempt_in,
+                ..ProfileStatus::default()
+            })
+        };
+        assert_eq!(
+            told("fresh", seconds(61), seconds(30)),
+            [
+                "There is a credential, and it expires in 1m 1s.",
+                "It is renewed in 30s."
+            ]
+        );
+        assert_eq!(
+            told("fresh", None, None),
+            ["There is a credential, and it does not expire."]
+        );
+        assert_eq!(
+            told("backoff", None, seconds(2))[1],
+            "The next attempt is made in 2s."
+        );
+        for state in ["stale", "fetching", "rejected", "asleep", "invalid"] {
+            assert!(
+                !told(state, None, None)[0].starts_with("The state is"),
+                "{state}"
+            );
+        }
+    }
+}

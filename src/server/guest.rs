@@ -1,0 +1,34 @@
+//! Whoever is at the other end of a connection: who it is, what it has been given, and whether it still does something.
+
+use std::sync::Arc;
+
+use super::activity::Activity;
+use crate::audit::Ledger;
+use crate::caller::Peer;
+
+/// Of one connection.
+#[derive(Debug)]
+pub struct Guest {
+    /// The kernel's word.
+    pub peer: Arc<Peer>,
+    /// What it has been given.
+    pub ledger: Ledger,
+    /// Whether it is silent.
+    pub activity: Arc<Activity>,
+}
+
+impl Guest {
+    /// Has been given nothing yet.
+    pub fn new(peer: Peer) -> Guest {
+        Guest {
+            peer: Arc::new(peer),
+            ledger: Ledger::default(),
+            activity: Arc::new(Activity::default()),
+        }
+    }
+
+    /// Its user.
+    pub fn uid(&self) -> u32 {
+        self.peer.caller.uid
+    }
+}
