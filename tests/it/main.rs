@@ -4,6 +4,7 @@
 
 mod access;
 mod architecture;
+mod audit;
 mod commands;
 mod config;
 mod dev;
@@ -22,3 +23,4 @@ mod rotation_under_load;
 mod serving;
 mod socket;
 mod unheard;
+mod units;

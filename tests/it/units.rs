@@ -1,0 +1,273 @@
+//! Access by systemd unit, with cgroups made here in place of a service manager's: the kernel's word is the same. What
+//! systemd itself adds is in tests/systemd.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::ask::{Who, exchange};
+use crate::harness::{AUDIT, Daemon, PATIENCE, Place, Ran, eventually, is_root, run, say_skipped};
+
+const CONFIG: &str = r#"
+[server]
+socket_mode = "0666"
+
+[profiles.unit]
+method = "static"
+token = { file = "token" }
+access = [{ unit = "orders@*.service" }]
+
+[profiles.both]
+method = "static"
+token = { file = "token" }
+access = [{ user = 65001, unit = "orders@*.service" }]
+
+[profiles.root]
+method = "static"
+token = { file = "token" }
+"#;
+
+const WORKER: u32 = 65001;
+
+/// A part of the cgroup2 hierarchy that is ours while this lives.
+struct Cgroups {
+    top: PathBuf,
+}
+
+impl Cgroups {
+    /// None where the machine has none that can be written to.
+    fn new(name: &str) -> Option<Cgroups> {
+        if !is_root() {
+            return None;
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
+        let root = mounts.lines().find_map(|line| {
+            let (place, kind) = line.split_once(" - ")?;
+            kind.starts_with("cgroup2 ")
+                .then(|| place.split(' ').nth(4))?
+        });
+        let top = Path::new(root.unwrap_or("/nowhere"))
+            .join(format!("tk{}{name}.slice", std::process::id()));
+        match fs::create_dir(&top) {
+            Ok(()) => Some(Cgroups { top }),
+            Err(error) => {
+                say_skipped(&format!("{}: {error}", top.display()));
+                None
+            }
+        }
+    }
+
+    fn make(&self, path: &str) -> PathBuf {
+        let path = self.top.join(path);
+        fs::create_dir_all(&path).expect("a cgroup");
+        path
+    }
+
+    /// `tokend` in this cgroup.
+    fn run(&self, daemon: &Daemon, cgroup: &str, user: Option<u32>, arguments: &[&str]) -> Ran {
+        let procs = self.make(cgroup).join("cgroup.procs");
+        let inner = daemon.place.tokend_as(user, arguments);
+        let mut outer = Command::new("sh");
+        // The user is changed after the cgroup, which is root's.
+        outer
+            .args(["-c", "echo $$ > \"$1\" && shift && exec \"$@\"", "sh"])
+            .arg(&procs);
+        if let Some(user) = user {
+            let user = user.to_string();
+            outer.args([
+                "setpriv",
+                "--reuid",
+                &user,
+                "--regid",
+                &user,
+                "--clear-groups",
+            ]);
+        }
+        outer.arg(inner.get_program()).args(inner.get_args());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => outer.env(name, value),
+                None => outer.env_remove(name),
+            };
+        }
+        run(&mut outer)
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let mut folders = vec![self.top.clone()];
+        let mut at = 0;
+        while at < folders.len() {
+            let inner = fs::read_dir(&folders[at]).into_iter().flatten().flatten();
+            let inner = inner.map(|entry| entry.path()).filter(|path| path.is_dir());
+            let inner: Vec<PathBuf> = inner.collect();
+            folders.extend(inner);
+            at += 1;
+        }
+        for folder in folders.iter().rev() {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+fn daemon() -> Daemon {
+    let place = Place::new();
+    place.open();
+    place.secret("token", "the-token-of-units");
+    place.serve(CONFIG)
+}
+
+#[test]
+fn the_unit_is_the_one_that_the_service_manager_gave() {
+    let Some(cgroups) = Cgroups::new("a") else {
+        return;
+    };
+    let daemon = daemon();
+    let code = |cgroup: &str, user, profile| {
+        let ran = cgroups.run(&daemon, cgroup, user, &["token", profile]);
+        ran.code.unwrap_or_else(|| panic!("{ran:?}"))
+    };
+    for (cgroup, user, profile, expected) in [
+        ("orders@1.service", None, "unit", 0),
+        ("inner.slice/orders@2.service", None, "unit", 0),
+        ("orders@1.service/payload", None, "unit", 0),
+        ("orders.service", None, "unit", 3),
+        ("orders@1.scope", None, "unit", 3),
+        // A unit cannot name itself: what is below it is its own making.
+        ("evil.service/orders@1.service", None, "unit", 3),
+        ("evil.service/x.slice/orders@1.service", None, "unit", 3),
+        ("plain", None, "unit", 3),
+        ("plain/orders@1.service", None, "unit", 3),
+        // All keys of an entry must hold.
+        ("orders@1.service", Some(WORKER), "both", 0),
+        ("orders@1.service", None, "both", 3),
+        ("orders.service", Some(WORKER), "both", 3),
+        ("orders.service", None, "root", 0),
+    ] {
+        assert_eq!(
+            code(cgroup, user, profile),
+            expected,
+            "{cgroup} {user:?} {profile}"
+        );
+    }
+    let text = fs::read_to_string(daemon.place.path(AUDIT)).expect("there");
+    let units: BTreeSet<String> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .filter(|record| record["event"] == "grant")
+        .filter_map(|record| record["unit"].as_str().map(str::to_owned))
+        .collect();
+    // Known in the record where no rule asked for it, too.
+    assert_eq!(
+        units.into_iter().collect::<Vec<_>>(),
+        ["orders.service", "orders@1.service", "orders@2.service"]
+    );
+}
+
+#[test]
+fn lists_health_and_readiness_know_the_unit_too() {
+    let Some(cgroups) = Cgroups::new("b") else {
+        return;
+    };
+    let daemon = daemon();
+    let seen = |cgroup: &str| -> serde_json::Value {
+        let ran = cgroups.run(&daemon, cgroup, Some(WORKER), &["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+        let profiles = status["profiles"].as_array().expect("a list").iter();
+        profiles.map(|profile| profile["name"].clone()).collect()
+    };
+    assert_eq!(seen("orders@1.service"), json!(["both", "unit"]));
+    assert_eq!(seen("orders.service"), json!([]));
+}
+
+#[test]
+fn explain_tells_which_rule_decides_and_would_decide() {
+    let Some(cgroups) = Cgroups::new("c") else {
+        return;
+    };
+    let daemon = daemon();
+    let ran = cgroups.run(&daemon, "orders@1.service", None, &["explain", "unit"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.out.contains("permitted by access[0]"), "{}", ran.out);
+    assert!(ran.out.contains("unit orders@1.service"), "{}", ran.out);
+    let explain = |arguments: &[&str]| {
+        let ran = daemon.place.run(&[&["explain"], arguments].concat());
+        (ran.code, ran.out + &ran.err)
+    };
+    let (code, text) = explain(&["unit"]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("denied: no rule holds"), "{text}");
+    assert!(text.contains("{ unit = \"orders@*.service\" }: does not hold: the unit is not known"));
+    let (code, text) = explain(&["unit", "--as-unit", "orders@7.service"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = explain(&["unit", "--as-unit", "other.service"]);
+    assert_eq!(code, Some(3));
+    assert!(text.contains("the unit is other.service"), "{text}");
+    let (code, text) = explain(&["both", "--as-unit", "orders@7.service"]);
+    assert_eq!(code, Some(3));
+    assert!(text.contains("the user is 0"), "{text}");
+    let (code, text) = explain(&["root", "--as-user", "root"]);
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = explain(&["root", "--as-user", "no-such-user"]);
+    assert_eq!(code, Some(2), "{text}");
+}
+
+/// Trap 20. Broken by a descriptor of the caller's process that is not closed with its connection.
+#[test]
+fn trap_20_callers_that_die_leave_no_descriptor() {
+    let daemon = daemon();
+    let open = || {
+        fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+            .expect("readable")
+            .count()
+    };
+    assert_eq!(daemon.http_token("root").status, 200);
+    let before = open();
+    for n in 0..400 {
+        let stream = std::os::unix::net::UnixStream::connect(daemon.socket()).expect("connected");
+        if n % 2 == 0 {
+            let request = b"GET /v1/profiles/unit/token HTTP/1.1\r\nHost: tokend\r\n\r\n";
+            std::io::Write::write_all(&mut &stream, request).expect("written");
+        }
+        drop(stream);
+    }
+    assert_eq!(daemon.http_token("root").status, 200);
+    eventually(PATIENCE, || (open() <= before + 1).then_some(()));
+}
+
+/// Broken by a registry that looks for the unit only where a rule of that very profile depends on it: the first answer about
+/// a profile that is there took the time of the look-up, and the one about a name that nobody has did not.
+#[test]
+fn denied_and_unknown_take_the_same_time() {
+    if !is_root() {
+        return;
+    }
+    let daemon = daemon();
+    let who = Who::user(65003);
+    let mut took: [Vec<Duration>; 2] = [Vec::new(), Vec::new()];
+    for round in 0..300 {
+        for name in [round % 2, 1 - round % 2] {
+            let profile = ["unit", "null"][name];
+            let request = format!(
+                "GET /v1/profiles/{profile}/token HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\n\r\n"
+            );
+            let start = Instant::now();
+            let answer = exchange(&daemon.socket(), Some(&who), request.as_bytes());
+            took[name].push(start.elapsed());
+            assert!(answer.expect("an answer").starts_with(b"HTTP/1.1 404 "));
+        }
+    }
+    let median = |times: &mut Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64()
+    };
+    let [there, not_there] = &mut took;
+    let ratio = median(there) / median(not_there);
+    eprintln!("denied takes {ratio:.3} times what unknown takes");
+    assert!((0.8..1.25).contains(&ratio), "{ratio}");
+}
