@@ -112,17 +112,22 @@ impl Line {
         if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
             let now = u64::try_from(audit.now().0.as_millis()).unwrap_or(u64::MAX);
             self.since.store(now, Ordering::Relaxed);
-            lock(&audit.counted).push(self.clone());
+            self.clone().owe(audit, 0);
         }
     }
 
-    /// It could not be written so often. It is tried again, unless too much is owed already.
+    /// It is to be written, so often more than is counted. While nothing can be written, only so much is remembered.
     pub(super) fn owe(self: Arc<Self>, audit: &Audit, count: u64) {
+        let before = self.count.fetch_add(count, Ordering::Relaxed);
+        if count > 0 && before > 0 {
+            // Given again meanwhile, so it is in the list.
+            return;
+        }
         let mut counted = lock(&audit.counted);
-        if counted.len() >= OWED {
+        if counted.len() >= OWED && audit.condition.fails() {
             drop(counted);
-            audit.condition.overflowed(count);
-        } else if self.count.fetch_add(count, Ordering::Relaxed) == 0 {
+            audit.condition.overflowed(self.take());
+        } else {
             counted.push(self);
         }
     }

@@ -64,6 +64,11 @@ impl Condition {
         flags & DENY != 0 && flags & (FAILS | HANGS) != 0
     }
 
+    /// Whether nothing can be written now.
+    pub fn fails(&self) -> bool {
+        self.has(FAILS)
+    }
+
     pub fn hangs(&self) -> bool {
         self.has(HANGS)
     }

@@ -204,6 +204,81 @@ mod tests {
         assert_eq!(search(root.path(), id(root.path())), None);
     }
 
+    /// A process in a cgroup of its own, in the kernel's own hierarchy.
+    struct Cgroup {
+        folder: PathBuf,
+        child: std::process::Child,
+    }
+
+    impl Cgroup {
+        /// None, said aloud, where nobody may make one.
+        fn new(name: &str) -> Option<Cgroup> {
+            let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
+            let folder = mounted(&mounts)
+                .unwrap_or("/nowhere".into())
+                .join(format!("tku{}.slice", std::process::id()))
+                .join(name);
+            if let Err(error) = fs::create_dir_all(&folder) {
+                eprintln!("SKIP: {}: {error}", folder.display());
+                return None;
+            }
+            let child = std::process::Command::new("sleep")
+                .arg("60")
+                .spawn()
+                .expect("started");
+            fs::write(folder.join("cgroup.procs"), child.id().to_string()).expect("moved");
+            Some(Cgroup { folder, child })
+        }
+
+        fn process(&self) -> OwnedFd {
+            let pid = rustix::process::Pid::from_child(&self.child);
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("pidfd")
+        }
+    }
+
+    impl Drop for Cgroup {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let _ = fs::remove_dir(&self.folder);
+            let _ = self.folder.parent().map(fs::remove_dir);
+        }
+    }
+
+    /// Every way that a kernel offers leads to the same unit: by id with /proc and without, by /proc alone.
+    #[test]
+    fn every_way_finds_the_same_unit() {
+        let Some(cgroup) = Cgroup::new("orders@1.service") else {
+            return;
+        };
+        let pid = Some(cgroup.child.id().cast_signed());
+        let root = || mounted(&fs::read_to_string("/proc/self/mountinfo").expect("readable"));
+        let by_id = || Units::by(How::Id(root().expect("it is there")));
+        let process = cgroup.process();
+        let asked = [
+            (by_id(), pid),
+            // Hidden, or of another pid namespace: searched for.
+            (by_id(), None),
+            // Somebody else's number does not lead astray: the folder has another id.
+            (by_id(), Some(std::process::id().cast_signed())),
+            (Units::by(How::Proc), pid),
+        ];
+        for (units, pid) in asked {
+            if matches!(units.how, How::Id(_)) && sys::cgroup_id(&process).is_err() {
+                eprintln!("SKIP: this kernel has no PIDFD_GET_INFO");
+                continue;
+            }
+            let found = units.of(&process, pid);
+            assert_eq!(found.as_deref(), Some("orders@1.service"), "{units:?}");
+            // Remembered, or found again.
+            let again = units.of(&process, pid);
+            assert_eq!(again.as_deref(), Some("orders@1.service"), "{units:?}");
+        }
+        let no = Units::by(How::Not("so".into()));
+        assert_eq!(no.of(&process, pid), None);
+        assert_eq!(no.trouble(), Some("so"));
+    }
+
     /// Broken by `of` without `is_alive`: the number of a process that has ended belongs to another, or will.
     #[test]
     fn trap_21_what_was_read_of_a_process_that_has_ended_is_not_believed() {

@@ -255,6 +255,10 @@ fn a_stream_brings_the_current_credential_and_each_replacement_before_it_expires
     assert_eq!(end.code(), tonic::Code::NotFound);
 }
 
+/// Less than the time after which a stream looks by itself.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// Broken by a registry that is swapped without `Seat::stir`: the stream would end only when it looks by itself.
 #[test]
 fn a_rule_that_no_longer_permits_ends_streams_and_calls_of_open_connections() {
     let (_issuer, place, config) = short_lived(300);
@@ -267,17 +271,53 @@ fn a_rule_that_no_longer_permits_ends_streams_and_calls_of_open_connections() {
     next(&mut stream).expect("permitted");
     daemon.place.write("tokend.toml", &permit(us + 1));
     let refusal = eventually(PATIENCE, || grpc.token("it").err());
+    let changed = Instant::now();
     assert_eq!(refusal.code, "NOT_FOUND");
     assert_eq!(
         next(&mut stream).expect_err("ended").code(),
         tonic::Code::NotFound
     );
+    assert!(changed.elapsed() < AT_ONCE, "{:?}", changed.elapsed());
     daemon.place.write("tokend.toml", &permit(us));
     let again = eventually(PATIENCE, || grpc.token("it").ok());
     assert_eq!(
         again.credential.fingerprint, first.credential.fingerprint,
         "a rule costs no request"
     );
+}
+
+/// Broken by a stream that looks only whether the profile is permitted: scopes and audiences are part of the rule.
+#[test]
+fn a_scope_that_is_no_longer_allowed_ends_its_streams_and_no_others() {
+    let (_issuer, place, config) = short_lived(300);
+    let allow = |scopes: &str| config.clone() + &format!("request = {{ scopes = [{scopes}] }}\n");
+    let daemon = place.serve(&allow("\"read\", \"write\""));
+    let mut client = CredentialServiceClient::new(daemon.grpc().channel);
+    let mut watch = |scopes: &[&str]| {
+        let request = WatchTokenRequest {
+            profile: "it".into(),
+            scopes: scopes.iter().map(ToString::to_string).collect(),
+            ..WatchTokenRequest::default()
+        };
+        let mut stream = block(client.watch_token(request))
+            .expect("watching")
+            .into_inner();
+        next(&mut stream).expect("permitted");
+        stream
+    };
+    let (mut own, mut read, mut write) = (watch(&[]), watch(&["read"]), watch(&["write"]));
+    daemon.place.write("tokend.toml", &allow("\"read\""));
+    assert_eq!(daemon.place.run(&["reload"]).code, Some(0));
+    let changed = Instant::now();
+    assert_eq!(
+        next(&mut write).expect_err("ended").code(),
+        tonic::Code::InvalidArgument
+    );
+    assert!(changed.elapsed() < AT_ONCE, "{:?}", changed.elapsed());
+    for stream in [&mut own, &mut read] {
+        let more = block(async { tokio::time::timeout(AT_ONCE, stream.message()).await });
+        assert!(more.is_err(), "{more:?}");
+    }
 }
 
 fn report(daemon: &Daemon, fingerprint: &str) -> serde_json::Value {

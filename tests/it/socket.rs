@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 
 use rustix::process::Signal;
 
-use crate::harness::{Daemon, PATIENCE, Place, eventually, exists, run};
+use crate::harness::{Daemon, PATIENCE, Place, eventually, exists, is_root, run};
 
 const CONFIG: &str = "[profiles.p]\nmethod = \"none\"\n";
 
@@ -28,6 +28,33 @@ fn mode_and_group_are_as_configured() {
         assert_eq!(
             left, 2,
             "nothing but the configuration and the record is left"
+        );
+    }
+}
+
+/// Trap 22: a setting of the socket counts for itself, whatever else is set.
+#[test]
+fn trap_22_each_setting_of_the_socket_counts_alone() {
+    if !is_root() {
+        return;
+    }
+    let own = rustix::process::getegid().as_raw();
+    for (settings, mode, group) in [
+        ("", 0o660, own),
+        ("socket_mode = \"0600\"\n", 0o600, own),
+        ("socket_group = 65010\n", 0o660, 65010),
+        (
+            "socket_group = 65010\nsocket_mode = \"0666\"\n",
+            0o666,
+            65010,
+        ),
+    ] {
+        let daemon = Daemon::start(&format!("[server]\n{settings}{CONFIG}"));
+        let found = fs::symlink_metadata(daemon.socket()).expect("there");
+        assert_eq!(
+            (found.mode() & 0o7777, found.gid()),
+            (mode, group),
+            "{settings:?}"
         );
     }
 }
