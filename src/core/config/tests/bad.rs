@@ -249,3 +249,59 @@ fn columns_count_characters_and_windows_line_ends_do_not_matter() {
         Some("access = [{ user = \"äöü\", usr = …")
     );
 }
+
+/// Trap 24. Broken by a reader that skips what it does not know in any one of the tables.
+#[test]
+fn trap_24_an_unknown_key_is_an_error_in_every_table() {
+    let profile = |more: &str| {
+        format!(
+            "[profiles.a]\nmethod = \"oauth2\"\ntoken_url = \"https://x/\"\nclient_id = \"a\"\n{more}\n"
+        )
+    };
+    let public = |more: &str| profile(&format!("client_auth = \"none\"\n{more}"));
+    for (text, known) in [
+        ("sevrer = 1\n".to_owned(), "server"),
+        ("[server]\nscoket = \"s\"\n".to_owned(), "socket"),
+        (
+            "[server.limits]\nconections = 9\n".to_owned(),
+            "connections",
+        ),
+        ("[server]\nadmins = [{ usr = 7 }]\n".to_owned(), "user"),
+        ("[audit]\nsnik = \"file\"\n".to_owned(), "sink"),
+        (
+            "[idp.x]\nissuer = \"https://x/\"\nisuer = 1\n".to_owned(),
+            "issuer",
+        ),
+        (public("acces = []"), "access"),
+        (
+            public("access = [{ user = 7, untit = \"a.service\" }]"),
+            "unit",
+        ),
+        (public("http = { timeuot = \"1s\" }"), "timeout"),
+        (public("tls = { certifcate = \"c\" }"), "certificate"),
+        (
+            public("tls = { keystore = { path = \"k\", pasword = \"p\" } }"),
+            "password",
+        ),
+        (public("refresh = { eagr = true }"), "eager"),
+        (public("request = { scope = [] }"), "scopes"),
+        (
+            profile(
+                "client_auth = \"private_key_jwt\"\nassertion = { key = \"k\", algoritm = \"RS256\" }",
+            ),
+            "algorithm",
+        ),
+        (profile("client_secret = { fil = \"s\" }"), "file"),
+    ] {
+        let outcome = one(&text);
+        let said: Vec<String> = errors(&outcome)
+            .iter()
+            .map(|error| format!("{} / {}", error.message, error.help))
+            .collect();
+        assert!(
+            said.iter()
+                .any(|said| said.contains("unknown key") && said.contains(known)),
+            "{text}\n{said:?}"
+        );
+    }
+}
