@@ -216,7 +216,7 @@ mod tests {
             let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
             let folder = mounted(&mounts)
                 .unwrap_or("/nowhere".into())
-                .join(format!("tku{}.slice", std::process::id()))
+                .join(format!("tku{}-{name}.slice", std::process::id()))
                 .join(name);
             if let Err(error) = fs::create_dir_all(&folder) {
                 eprintln!("SKIP: {}: {error}", folder.display());
@@ -279,26 +279,33 @@ mod tests {
         assert_eq!(no.trouble(), Some("so"));
     }
 
-    /// Broken by `of` without `is_alive`: the number of a process that has ended belongs to another, or will.
+    /// Broken by `of` without `is_alive`: the number of a process that has ended has become another's, who is in the unit.
     #[test]
-    fn trap_21_what_was_read_of_a_process_that_has_ended_is_not_believed() {
-        let pair = std::os::unix::net::UnixStream::pair().expect("pair");
-        let Ok(process) = sys::peer_process(&pair.0) else {
+    fn trap_21_what_was_read_by_the_number_of_a_process_that_has_ended_is_not_believed() {
+        let Some(cgroup) = Cgroup::new("orders@2.service") else {
             return;
         };
-        assert!(sys::is_alive(&process), "this one");
+        let now_has_the_number = Some(cgroup.child.id().cast_signed());
         let mut child = std::process::Command::new("true").spawn().expect("started");
         let pid = rustix::process::Pid::from_child(&child);
         let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
             .expect("it is there until it is waited for");
-        let ended_of = |how| Units::by(how).of(&ended, Some(std::process::id().cast_signed()));
-        // Ended, not yet waited for: its number is still its own, but it does not ask any more.
         while sys::is_alive(&ended) {
             std::thread::yield_now();
         }
-        assert_eq!(ended_of(How::Proc), None);
+        let by_number = Units::by(How::Proc);
+        assert_eq!(
+            by_number.of(&ended, now_has_the_number),
+            None,
+            "not waited for"
+        );
         child.wait().expect("waited");
-        assert_eq!(ended_of(How::Proc), None);
-        assert!(sys::cgroup_id(&ended).is_err() || !sys::is_alive(&ended));
+        assert_eq!(by_number.of(&ended, now_has_the_number), None);
+        assert_eq!(
+            Units::of_this_machine().of(&ended, now_has_the_number),
+            None
+        );
+        let living = by_number.of(&cgroup.process(), now_has_the_number);
+        assert_eq!(living.as_deref(), Some("orders@2.service"));
     }
 }

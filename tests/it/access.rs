@@ -97,11 +97,19 @@ fn each_caller_gets_its_own_profiles_and_sees_no_others() {
         return;
     }
     let daemon = daemon();
-    let callers: [(Option<Who>, &[&str]); 6] = [
+    let callers: [(Option<Who>, &[&str]); 7] = [
         (None, &["private", "named"]),
         (Some(Who::user(WORKER)), &["worker", "broken"]),
         (Some(Who::user(OTHER)), &["either"]),
         (Some(Who::user(65003)), &[]),
+        // A group that stands for groups of another user namespace is none, whatever a rule says.
+        (
+            Some(Who {
+                groups: vec![OVERFLOW],
+                ..Who::user(65003)
+            }),
+            &[],
+        ),
         // A supplementary group counts as the first one does.
         (
             Some(with_group(WORKER)),
