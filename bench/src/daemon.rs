@@ -32,7 +32,9 @@ impl Server {
     pub fn tokend(program: &Path, config: &str) -> Server {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path();
-        fs::write(path.join("tokend.toml"), config).expect("configuration");
+        // A machine that is measured has no journal, as a rule; a record that cannot be written is not what costs.
+        let audit = "[audit]\nsink = \"file\"\npath = \"audit.jsonl\"\n";
+        fs::write(path.join("tokend.toml"), format!("{config}\n{audit}")).expect("configuration");
         fs::write(path.join("secret"), "secret").expect("secret");
         fs::write(path.join("token"), "t".repeat(TOKEN)).expect("token");
         for file in ["secret", "token", "tokend.toml"] {
