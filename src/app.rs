@@ -6,7 +6,9 @@
 mod assembly;
 mod check;
 mod dev;
+mod door;
 mod doorplate;
+mod heartbeat;
 mod load;
 mod upstream;
 
@@ -22,10 +24,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use self::doorplate::Doorplate;
+use self::door::Door;
 use crate::audit::Audit;
 use crate::caller::Callers;
-use crate::cli::paths::{default_config, default_socket};
+use crate::cli::paths::default_config;
 use crate::cli::{Command, LogFormat, ServeArgs, exit};
 use crate::clock::Clock;
 use crate::core::config::{self, Finding, Severity, Sources};
@@ -34,7 +36,7 @@ use crate::core::profile::{Config, Principal};
 use crate::registry::Registry;
 use crate::registry::reload::Order;
 use crate::server::{self, Answered, Desk, Pace, Places};
-use crate::socket::bind::{BindError, bind};
+use crate::socket::bind::BindError;
 use crate::supervisor;
 use crate::telemetry::{self, Format};
 
@@ -195,17 +197,13 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         seen,
     } = understood(&sources(&plan.config)?)?;
     say(&findings);
-    let path = match plan.socket.clone().or_else(|| config.server.socket.clone()) {
-        Some(path) => path,
-        None => default_socket().map_err(|error| {
-            StartError::ConfigFile(format!("{error}, and the configuration names no socket"))
-        })?,
-    };
-    let group = config.server.socket_group.as_ref().map(group).transpose()?;
-    let mut bound = bind(&path, config.server.socket_mode, group)?;
-    let listener = bound
-        .take_listener()
-        .expect("it was bound a moment ago and nobody took it");
+    let inherited = supervisor::inherit()?;
+    let (new_listener, listeners) = mpsc::channel(1);
+    let Door {
+        listener,
+        path,
+        plate: mut doorplate,
+    } = door::open(plan, &config.server, inherited.listener, new_listener)?;
 
     let clock = Clock::system();
     let callers = Callers::new();
@@ -215,8 +213,6 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     let (reload, reloads) = mpsc::channel(RELOADS);
     let (stop, stopped) = watch::channel(false);
     let (unreachable, reachable) = watch::channel(None);
-    let (new_listener, listeners) = mpsc::channel(1);
-    let mut doorplate = Doorplate::new(bound, config.server.socket_mode, group, new_listener);
     // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
     let (rest, resting) = watch::channel(false);
     let limits = config.server.limits.clone();
@@ -232,6 +228,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         unreachable: reachable,
         no_units: callers.no_units().map(str::to_owned),
         audit: audit.clone(),
+        heartbeat: supervisor::watchdog().map(|limit| (path.clone(), limit)),
         stop: resting,
     })?;
 
@@ -242,11 +239,12 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     let outcome = runtime.block_on(async {
         let listener = UnixListener::from_std(listener)?;
         let broker = upstream.ready.await.map_err(|_| StartError::Upstream)?;
+        let published = registry.clone();
         let desk = Arc::new(Desk {
             registry,
             broker,
             started: clock.now(),
-            clock,
+            clock: clock.clone(),
             callers,
             pace: Pace::new(limits.requests_per_second),
             places: Places::new(limits.connections, limits.connections_per_user),
@@ -274,8 +272,10 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         tokio::spawn(async move { counting.flush_for_ever().await });
         tokio::pin!(serving);
         info!(socket = %path.display(), pid = std::process::id(), "ready");
-        supervisor::ready();
+        let mut status = server::in_one_line(&published.load(), clock.now());
+        supervisor::ready(&status);
         ready(&path);
+        let (tell_reloaded, mut reloaded) = mpsc::channel(1);
         let mut ended = upstream.ended;
         let mut look = tokio::time::interval(doorplate::LOOK);
         loop {
@@ -294,14 +294,33 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
                     // Those that are queued will see this change too. What becomes of it is in the log and in the status.
                     Heard::Reload => {
                         audit.reopen();
-                        drop(reload.try_send(Order::new().0));
+                        supervisor::reloading();
+                        let (order, mut reports) = Order::new();
+                        drop(reload.try_send(order));
+                        let done = tell_reloaded.clone();
+                        tokio::spawn(async move {
+                            let settled = reports.wait_for(|report| {
+                                report.as_ref().is_some_and(|report| report.settled)
+                            });
+                            // Given up, or nobody to tell it any more: it is over all the same.
+                            let _ = tokio::time::timeout(server::RELOAD_WAIT, settled).await;
+                            let _ = done.send(()).await;
+                        });
                     }
                 },
                 // The files are read again for its sake, since what there is to say stands in what is in force.
-                _ = look.tick(), if !*stop.borrow() => if doorplate.look() {
-                    unreachable.send_replace(doorplate.trouble().map(str::to_owned));
-                    drop(reload.try_send(Order::new().0));
-                },
+                _ = look.tick(), if !*stop.borrow() => {
+                    if let Some(plate) = &mut doorplate && plate.look() {
+                        unreachable.send_replace(plate.trouble().map(str::to_owned));
+                        drop(reload.try_send(Order::new().0));
+                    }
+                    let now = server::in_one_line(&published.load(), clock.now());
+                    if now != status {
+                        supervisor::status(&now);
+                        status = now;
+                    }
+                }
+                Some(()) = reloaded.recv(), if !*stop.borrow() => supervisor::ready(&status),
                 _ = &mut ended => return Err(StartError::Upstream),
             }
         }

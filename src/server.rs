@@ -24,9 +24,11 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 
 pub use self::desk::Desk;
+pub use self::grpc::RELOAD_WAIT;
 pub use self::metrics::Answered;
 pub use self::pace::Pace;
 pub use self::places::Places;
+pub use self::status::in_one_line;
 pub use self::wire::encode;
 
 /// Serves `listener`, or the newest of `listeners` that has come since, until `shutdown` says true; then lets what is in

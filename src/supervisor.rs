@@ -1,5 +1,12 @@
-//! What the service manager is told, and what the process gives up before it holds a secret.
+//! What the service manager is told and has handed over, and what the process gives up before it holds a secret.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
@@ -29,14 +36,77 @@ pub fn harden() {
     }
 }
 
+/// What the service manager has handed over.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// The socket that it listens on for us (`tokend.socket`).
+    pub listener: Option<UnixListener>,
+    /// Descriptors that an earlier run of this service had it keep, by name.
+    pub stored: Vec<(String, OwnedFd)>,
+}
+
+/// Takes over what the service manager has handed over. Once, at the start.
+///
+/// # Errors
+/// When it was announced in a way that makes no sense, or more than one socket is there.
+pub fn inherit() -> io::Result<Inherited> {
+    let mut inherited = Inherited::default();
+    for (descriptor, name) in sd_notify::listen_fds_with_names()? {
+        let descriptor = crate::sys::inherited(descriptor);
+        if !listens(&descriptor) {
+            inherited.stored.push((name, descriptor));
+        } else if inherited.listener.is_none() {
+            let listener = UnixListener::from(descriptor);
+            listener.set_nonblocking(true)?;
+            inherited.listener = Some(listener);
+        } else {
+            return Err(io::Error::other(format!(
+                "the service manager has handed over more than one socket, {name:?} among them: tokend.socket may name one"
+            )));
+        }
+    }
+    Ok(inherited)
+}
+
+/// Whether it is a Unix socket that is listened on.
+fn listens(descriptor: &OwnedFd) -> bool {
+    sockopt::socket_domain(descriptor) == Ok(AddressFamily::UNIX)
+        && sockopt::socket_type(descriptor) == Ok(SocketType::STREAM)
+        && sockopt::socket_acceptconn(descriptor) == Ok(true)
+}
+
 /// The socket answers.
-pub fn ready() {
-    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// What there is to say, in one line.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// The configuration is being read again; [`ready`] ends it.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "cannot tell the service manager of the reload"),
+    }
 }
 
 /// What is in flight finishes, then the process ends.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+}
+
+/// How long the service manager waits for a sign of life, if it does.
+#[must_use]
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
+}
+
+/// A sign of life.
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
 }
 
 fn tell(states: &[NotifyState<'_>]) {

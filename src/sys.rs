@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "see the argument at each place")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -72,6 +72,14 @@ pub fn peer_process(socket: &impl AsFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel made this descriptor (close-on-exec) for this call, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(process) })
+}
+
+/// Takes over a descriptor that the service manager left open for this process: once each, and only those that
+/// sd_listen_fds(3) counts.
+pub fn inherited(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: the service manager passed it to this process by number (LISTEN_FDS, LISTEN_PID), it is open, and nothing else
+    // here knows of it: `supervisor::inherit` is the only caller, and runs once.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
 /// Id of the cgroup that a process is in: PIDFD_GET_INFO. None: the kernel does not say.

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, warn};
 
 use super::assembly::{self, Assembly};
-use super::{Read, StartError, daemon_uid, load, say, sources, understood, worded};
+use super::{Read, StartError, daemon_uid, heartbeat, load, say, sources, understood, worded};
 use crate::audit::Audit;
 use crate::broker::{Broker, Tools};
 use crate::clock::Clock;
@@ -55,6 +55,8 @@ pub struct Setup {
     /// Why rules that name a unit match nobody here.
     pub no_units: Option<String>,
     pub audit: Arc<Audit>,
+    /// The socket, and how often the service manager wants to know that it answers.
+    pub heartbeat: Option<(PathBuf, Duration)>,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -95,6 +97,9 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         host_seed: host_seed(),
     });
     let mut actor = tokio::spawn(actor);
+    if let Some((socket, limit)) = setup.heartbeat.take() {
+        tokio::spawn(heartbeat::run(socket, limit));
+    }
     let mut files = Files::new();
     let surroundings = assembly::surroundings();
     let mut assembly = Assembly::new(

@@ -47,6 +47,31 @@ pub fn of(desk: &Desk, registry: &Registry, entries: &[&Arc<Entry>]) -> GetStatu
     }
 }
 
+/// How it goes, for `systemctl status`.
+pub fn in_one_line(registry: &Registry, now: Stamp) -> String {
+    /// More names than these are not read.
+    const NAMES: usize = 3;
+    let entries = registry.all();
+    let missing: Vec<&str> = entries
+        .iter()
+        .filter(|entry| !available(entry, now))
+        .map(|entry| entry.name.as_str())
+        .collect();
+    let all = entries.len();
+    let mut line = match missing.as_slice() {
+        [] => format!("serving, {all} profile{}", if all == 1 { "" } else { "s" }),
+        missing => format!("serving {} of {all} profiles; not: ", all - missing.len()),
+    };
+    line.push_str(&missing[..missing.len().min(NAMES)].join(", "));
+    if missing.len() > NAMES {
+        line.push_str(" …");
+    }
+    if !registry.refused.is_empty() {
+        line.push_str("; tokend.toml cannot be used, what was in force is kept");
+    }
+    line
+}
+
 /// What callers may take, in the order of the reference.
 fn limits(desk: &Desk) -> Vec<LimitStatus> {
     let (limits, room) = (&desk.limits, desk.places.room());

@@ -1,0 +1,62 @@
+//! The socket: adopted from the service manager, or bound here and then watched over.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+
+use super::doorplate::Doorplate;
+use super::{Plan, StartError, group};
+use crate::cli::paths::default_socket;
+use crate::core::profile::Server;
+use crate::socket::bind::bind;
+
+/// Where callers come in.
+pub struct Door {
+    pub listener: UnixListener,
+    /// The socket's name.
+    pub path: PathBuf,
+    /// Sees to the name; the service manager does for its own.
+    pub plate: Option<Doorplate>,
+}
+
+/// Opens it. A socket that the service manager holds comes before everything else: callers queue there while the daemon is
+/// being restarted.
+pub fn open(
+    plan: &Plan,
+    server: &Server,
+    adopted: Option<UnixListener>,
+    listeners: mpsc::Sender<tokio::net::UnixListener>,
+) -> Result<Door, StartError> {
+    if let Some(listener) = adopted {
+        let address = listener.local_addr()?;
+        let path = address.as_pathname().map(PathBuf::from);
+        let path = path.ok_or_else(|| {
+            io::Error::other(
+                "the socket of the service manager has no path: ListenStream= names one",
+            )
+        })?;
+        return Ok(Door {
+            listener,
+            path,
+            plate: None,
+        });
+    }
+    let path = match plan.socket.clone().or_else(|| server.socket.clone()) {
+        Some(path) => path,
+        None => default_socket().map_err(|error| {
+            StartError::ConfigFile(format!("{error}, and the configuration names no socket"))
+        })?,
+    };
+    let group = server.socket_group.as_ref().map(group).transpose()?;
+    let mut bound = bind(&path, server.socket_mode, group)?;
+    let listener = bound
+        .take_listener()
+        .expect("it was bound a moment ago and nobody took it");
+    Ok(Door {
+        listener,
+        path,
+        plate: Some(Doorplate::new(bound, server.socket_mode, group, listeners)),
+    })
+}
