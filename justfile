@@ -41,6 +41,10 @@ doc:
 interop *CLIENTS:
     tests/interop/run {{CLIENTS}}
 
+# A real systemd in namespaces, with real users and units; arguments: which tests (needs root and mmdebstrap)
+systemd *TESTS:
+    tests/systemd/run {{TESTS}}
+
 # A real Keycloak: every way in, rotation, and its restart under callers
 keycloak:
     tests/interop/keycloak/run

@@ -168,10 +168,7 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
     let socket = socket().map_err(system("make a socket for", &path))?;
     let new = bind_new(&socket, &folder, &path).map_err(system("bind", &path))?;
     let finish = || {
-        if group.is_some() {
-            std::os::unix::fs::chown(&new, None, group)
-                .map_err(system("give to its group the socket", &path))?;
-        }
+        give(&new, group).map_err(system("give to its group the socket", &path))?;
         fs::set_permissions(&new, fs::Permissions::from_mode(mode))
             .map_err(system("set the mode of", &path))?;
         rustix::net::listen(&socket, BACKLOG)
@@ -189,6 +186,16 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
         listener: Some(UnixListener::from(socket)),
         path,
     })
+}
+
+/// Asks only for what is not so already: the sandbox of the shipped unit refuses every `chown`, one that changes nothing too.
+fn give(socket: &Path, group: Option<u32>) -> io::Result<()> {
+    match group {
+        Some(group) if fs::metadata(socket)?.gid() != group => {
+            std::os::unix::fs::chown(socket, None, Some(group))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn socket() -> io::Result<OwnedFd> {
