@@ -9,6 +9,7 @@ mod dev;
 mod door;
 mod doorplate;
 mod heartbeat;
+mod keeper;
 mod load;
 mod upstream;
 
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use self::door::Door;
+use self::keeper::Left;
 use crate::audit::Audit;
 use crate::caller::Callers;
 use crate::cli::paths::default_config;
@@ -228,6 +230,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         unreachable: reachable,
         no_units: callers.no_units().map(str::to_owned),
         audit: audit.clone(),
+        left: Left::by_an_earlier_run(inherited.stored)?,
         heartbeat: supervisor::watchdog().map(|limit| (path.clone(), limit)),
         stop: resting,
     })?;
@@ -236,6 +239,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         runtime,
         mut signals,
     } = ears;
+    let mut ended = upstream.ended;
     let outcome = runtime.block_on(async {
         let listener = UnixListener::from_std(listener)?;
         let broker = upstream.ready.await.map_err(|_| StartError::Upstream)?;
@@ -276,7 +280,6 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         supervisor::ready(&status);
         ready(&path);
         let (tell_reloaded, mut reloaded) = mpsc::channel(1);
-        let mut ended = upstream.ended;
         let mut look = tokio::time::interval(doorplate::LOOK);
         loop {
             tokio::select! {
@@ -325,9 +328,13 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
             }
         }
     });
-    runtime.block_on(audit.finish(LAST_RECORDS));
-    runtime.shutdown_background();
     rest.send_replace(true);
+    runtime.block_on(async {
+        audit.finish(LAST_RECORDS).await;
+        // It has its successor's credentials kept.
+        let _ = tokio::time::timeout(LAST_RECORDS, &mut ended).await;
+    });
+    runtime.shutdown_background();
     drop(doorplate);
     info!("stopped");
     outcome

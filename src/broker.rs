@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use self::view::{Answer, Encode, Slot, View};
 use crate::clock::Clock;
-use crate::core::credential::{Fingerprint, Fingerprinter, Variant};
+use crate::core::credential::{Credential, Fingerprint, Fingerprinter, Variant};
 use crate::core::failure::FailureKind;
 use crate::core::lifecycle::{Refusal, Trouble};
 use crate::core::profile::{ProfileName, Refresh};
@@ -50,6 +50,10 @@ pub struct Spec {
     /// The identity provider has asked for this profile to wait until then (`Retry-After`), and why: a changed file is no
     /// reason not to.
     pub told_to_wait: Option<(BootTime, Trouble)>,
+    /// What is kept over a restart of the daemon: whose its credentials are, and what they are proven with.
+    pub keep: Option<([u8; 32], [u8; 32])>,
+    /// Credentials that an earlier run has left, and whether they are to be renewed at once.
+    pub left: Vec<(Variant, Credential, bool)>,
 }
 
 /// An identity provider and what it may be asked at most.
@@ -100,6 +104,7 @@ pub struct Seat {
     own: Arc<Slot>,
     variants: ArcSwap<HashMap<Variant, Arc<Slot>>>,
     attempts: Attempts,
+    keep: Option<([u8; 32], [u8; 32])>,
 }
 
 /// Attempts of a seat and its variants that have ended, since the seat was made.
@@ -140,6 +145,12 @@ impl Seat {
     #[must_use]
     pub fn own(&self) -> &Slot {
         &self.own
+    }
+
+    /// Whose its credentials are and what they are proven with, as that is kept over a restart; None: they are not.
+    #[must_use]
+    pub fn keep(&self) -> Option<([u8; 32], [u8; 32])> {
+        self.keep
     }
 
     /// What has been tried for it.
@@ -228,6 +239,8 @@ pub struct Tools {
     pub fingerprints: Fingerprinter,
     /// Encodes a credential once, when it is published.
     pub encode: Encode,
+    /// Told when something is published that is kept.
+    pub published: Arc<Notify>,
     /// Of this host; with a profile's name it gives the phase, so that a fleet spreads itself.
     pub host_seed: u64,
 }
@@ -250,6 +263,7 @@ impl Broker {
             own: Arc::new(Slot::new(spec.rules.eager)),
             variants: ArcSwap::default(),
             attempts: Attempts::default(),
+            keep: spec.keep,
         });
         self.send(Command::Seat(seat.clone(), Box::new(spec))).await;
         seat

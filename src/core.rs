@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod config;
 pub mod credential;
 pub mod failure;
+pub mod handover;
 pub mod lifecycle;
 pub mod oauth;
 pub mod policy;

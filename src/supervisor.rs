@@ -1,5 +1,7 @@
 //! What the service manager is told and has handed over, and what the process gives up before it holds a secret.
 
+pub mod store;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;

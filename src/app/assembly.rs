@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use self::member::{InForce, Member, Staged, Version};
 use self::trial::Trial;
+use super::keeper::Left;
 use crate::broker::{Broker, Seat, Spec, Upstream};
 use crate::caller::{Remembered, SystemDirectory};
 use crate::clock::Clock;
@@ -43,6 +44,8 @@ pub struct Assembly {
     pub daemon_uid: u32,
     /// Why rules that name a unit match nobody here, if so.
     pub no_units: Option<String>,
+    /// What an earlier run has left, until the first configuration has been taken over.
+    pub left: Left,
     /// Looked at with every configuration; an outage of it must not lock anybody out.
     directory: Remembered<SystemDirectory>,
     members: BTreeMap<ProfileName, Member>,
@@ -79,6 +82,7 @@ impl Assembly {
         shared: provider::Shared,
         surroundings: Surroundings,
         daemon_uid: u32,
+        left: Left,
         stir: Arc<Notify>,
     ) -> Assembly {
         Assembly {
@@ -89,6 +93,7 @@ impl Assembly {
             surroundings,
             daemon_uid,
             no_units: None,
+            left,
             directory: Remembered::new(SystemDirectory),
             members: BTreeMap::new(),
             invalid: BTreeMap::new(),
@@ -304,6 +309,10 @@ impl Assembly {
             certificates,
             known,
         } = prepared;
+        let left = match &member {
+            None => self.left.take(&profile.name),
+            Some(_) => Vec::new(),
+        };
         let same_identity = member
             .as_ref()
             .is_some_and(|member| member.live.profile.same_identity(&profile));
@@ -321,9 +330,16 @@ impl Assembly {
             in_force,
         };
         let Some(mut member) = member else {
-            let Known::Not(spec) = known else {
+            let Known::Not(mut spec) = known else {
                 unreachable!("nothing is known of a profile that is not served")
             };
+            if let Some((identity, material)) = spec.keep {
+                spec.left = left
+                    .into_iter()
+                    .filter(|kept| kept.identity == identity)
+                    .map(|kept| (kept.variant, kept.credential, kept.material != material))
+                    .collect();
+            }
             let seat = self.broker.seat(*spec).await;
             return Member::new(version(seat, in_force(Outcome::Added)));
         };
@@ -399,6 +415,7 @@ impl Assembly {
     }
 
     fn spec(&self, profile: &Profile, material: Material) -> Result<Spec, Invalid> {
+        let digest = material.digest;
         let provider = provider::build(profile, material, &self.shared)
             .map_err(|failure| invalid_because(profile, failure.message))?;
         let upstream = match &profile.method {
@@ -417,6 +434,10 @@ impl Assembly {
             provider,
             upstream,
             told_to_wait: None,
+            keep: profile
+                .identity()
+                .map(|identity| (identity, digest.bytes())),
+            left: Vec::new(),
         })
     }
 }

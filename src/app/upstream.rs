@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, error, warn};
 
 use super::assembly::{self, Assembly};
+use super::keeper::{Keeper, KeptAs, Left};
 use super::{Read, StartError, daemon_uid, heartbeat, load, say, sources, understood, worded};
 use crate::audit::Audit;
 use crate::broker::{Broker, Tools};
@@ -55,6 +55,8 @@ pub struct Setup {
     /// Why rules that name a unit match nobody here.
     pub no_units: Option<String>,
     pub audit: Arc<Audit>,
+    /// What an earlier run has left.
+    pub left: Left,
     /// The socket, and how often the service manager wants to know that it answers.
     pub heartbeat: Option<(PathBuf, Duration)>,
     pub stop: watch::Receiver<bool>,
@@ -75,24 +77,29 @@ pub fn start(setup: Setup) -> Result<Upstream, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut key = [0; 32];
-    aws_lc_rs::rand::fill(&mut key)
-        .map_err(|_| io::Error::other("the system gives no random numbers"))?;
     std::thread::Builder::new()
         .name("upstream".into())
         .spawn(move || {
             // Dropped when the thread ends, by a panic too.
             let _tell_end = tell_end;
-            runtime.block_on(run(setup, key, tell_ready));
+            runtime.block_on(run(setup, tell_ready));
             runtime.shutdown_background();
         })?;
     Ok(Upstream { ready, ended })
 }
 
-async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker>) {
+async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
+    let published = Arc::new(Notify::new());
+    let keeper = Keeper {
+        registry: setup.registry.clone(),
+        clock: setup.clock.clone(),
+        published: published.clone(),
+        left: KeptAs::from(&setup.left),
+    };
     let (broker, actor) = Broker::new(Tools {
         clock: setup.clock.clone(),
-        fingerprints: Fingerprinter::new(&key),
+        fingerprints: Fingerprinter::new(&setup.left.key),
+        published,
         encode: Arc::new(server::encode),
         host_seed: host_seed(),
     });
@@ -109,6 +116,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
         provider::Shared::new(setup.clock.clone()),
         surroundings,
         daemon_uid(),
+        setup.left,
         files.stirrer(),
     );
     assembly.no_units = setup.no_units;
@@ -118,6 +126,8 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
     files.follow(&interest);
     let about = about_the_daemon(&started_with, &config, &setup.unreachable, &files);
     let mut complete = take_over(&mut assembly, &config, about).await.0;
+    assembly.left.forget();
+    let mut keeper = tokio::spawn(keeper.run(setup.stop.clone()));
     if tell_ready.send(broker).is_err() {
         return;
     }
@@ -147,7 +157,11 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
             },
             () = files.changed() => false,
             () = tokio::time::sleep(if complete { poll } else { pause.min(poll) }) => true,
-            _ = setup.stop.wait_for(|stop| *stop) => return,
+            _ = setup.stop.wait_for(|stop| *stop) => {
+                // What was published last is kept too.
+                let _ = (&mut keeper).await;
+                return;
+            }
             ended = &mut actor => {
                 error!(?ended, "the broker has ended");
                 return;

@@ -134,9 +134,10 @@ impl Actor {
         }
     }
 
-    fn seat(&mut self, seat: Arc<Seat>, spec: Box<Spec>) {
+    fn seat(&mut self, seat: Arc<Seat>, mut spec: Box<Spec>) {
         self.join_budget(&spec);
         let id = seat.id;
+        let left = std::mem::take(&mut spec.left);
         let own = self.be_born(id, &spec, Variant::default(), seat.own.clone());
         self.profiles.insert(
             id,
@@ -147,7 +148,21 @@ impl Actor {
                 variants: HashMap::new(),
             },
         );
-        self.handle(own, Event::Tick);
+        let now = self.tools.clock.now();
+        for (variant, credential, outdated) in left {
+            if let Ok(life) = self.life_for(id, variant)
+                && let Some(life) = self.lives.get_mut(&life)
+            {
+                life.machine.inherit(now, credential, outdated);
+            }
+        }
+        let variants = self.profiles.get(&id).into_iter();
+        let variants: Vec<LifeId> = variants
+            .flat_map(|one| one.variants.values().copied())
+            .collect();
+        for life in std::iter::once(own).chain(variants) {
+            self.handle(life, Event::Tick);
+        }
     }
 
     fn succeed(&mut self, id: SeatId, generation: u64) {
@@ -416,6 +431,9 @@ impl Actor {
         if publish && let Some(member) = self.profiles.get(&life.seat) {
             let target = member.spec.target.as_deref();
             life.publish(now, target, &self.tools.encode);
+            if member.seat.keep.is_some() {
+                self.tools.published.notify_one();
+            }
         }
         let wake = life.machine.wake_at(now);
         if wake != life.wake {

@@ -116,6 +116,7 @@ fn broker(clock: &Clock) -> Broker {
     let (broker, run) = Broker::new(Tools {
         clock: clock.clone(),
         fingerprints: Fingerprinter::new(&[0; 32]),
+        published: std::sync::Arc::default(),
         encode: Arc::new(|credential, stale, _, _| {
             format!(
                 "{}{}",
@@ -143,6 +144,8 @@ fn spec(provider: Arc<dyn Provider>) -> Spec {
             deadline: Duration::from_secs(20),
         }),
         told_to_wait: None,
+        keep: None,
+        left: Vec::new(),
     }
 }
 

@@ -247,6 +247,34 @@ impl Lifecycle {
         self
     }
 
+    /// Takes over a credential that an earlier run of the daemon obtained, if it lives. `outdated`: it was proven with something
+    /// else than there is now, so that it is renewed at once; it is good until then.
+    pub fn inherit(&mut self, now: Stamp, credential: Credential, outdated: bool) {
+        if self.held.is_some() || !credential.lives(now, Duration::ZERO) {
+            return;
+        }
+        let life = credential
+            .expires
+            .map(|end| end.since(credential.obtained.boot));
+        let planned = if outdated {
+            Some(now.boot)
+        } else {
+            credential.refresh_at
+        };
+        self.generation = self.generation.max(credential.generation);
+        self.granted = life;
+        self.held = Some(Held {
+            due: planned.filter(|_| credential.expires.is_some()),
+            stated: life,
+            arrived_with: life,
+            repeats: 0,
+            rejected: false,
+            doubt_tried: false,
+            outdated: false,
+            credential: Arc::new(credential),
+        });
+    }
+
     /// Takes the place of another life, whose newest credential had this generation: ours are newer.
     pub fn succeed(&mut self, generation: u64) {
         if self.generation > generation {

@@ -1,6 +1,7 @@
 //! The configuration after validation: what a profile is, in checked types. File types never come this far.
 
 pub mod files;
+mod identity;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("files", &[]),
-    ("supervisor", &[]),
+    ("supervisor", &["sys"]),
     ("telemetry", &[]),
     ("dev", &["core", "clock"]),
     ("client", &["core", "clock", "proto"]),

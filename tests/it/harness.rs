@@ -293,7 +293,8 @@ impl Daemon {
 
     /// In a folder that has its configuration.
     pub fn start_in(place: Place) -> Daemon {
-        let command = place.tokend(&["serve"]);
+        let mut command = place.tokend(&["serve"]);
+        command.stdout(Stdio::null());
         Daemon::start_by(place, command)
     }
 
@@ -302,7 +303,6 @@ impl Daemon {
         let started = Instant::now();
         let mut child = command
             .env("TOKEND_LOG", "trace")
-            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("started");
@@ -353,8 +353,14 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
+impl Daemon {
+    /// Ends it, looks for secrets in what it left, and gives its folder to the next.
+    pub fn into_place(mut self) -> Place {
+        self.look_back();
+        std::mem::replace(&mut self.place, Place::new())
+    }
+
+    fn look_back(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -368,6 +374,12 @@ impl Drop for Daemon {
             self.place.secrets.assert_none_in(&audit, "the audit file");
             assert!(!log.contains("panicked at"), "{log}");
         }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.look_back();
     }
 }
 

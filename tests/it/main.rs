@@ -18,6 +18,7 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod reload;
+mod restart;
 mod rotation;
 mod rotation_under_load;
 mod serving;

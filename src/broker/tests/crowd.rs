@@ -246,6 +246,7 @@ async fn a_broker_that_is_gone_is_no_missing_profile() {
     let (gone, actor) = Broker::new(Tools {
         clock: clock.clone(),
         fingerprints: Fingerprinter::new(&[0; 32]),
+        published: std::sync::Arc::default(),
         encode: Arc::new(|_, _, _, _| bytes::Bytes::new()),
         host_seed: 1,
     });

@@ -1,0 +1,212 @@
+//! Warm restart: what is published is kept by the service manager, and taken back by the next run.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info, warn};
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::core::credential::Variant;
+use crate::core::handover::{Handover, Kept};
+use crate::core::profile::ProfileName;
+use crate::registry::{Current, Standing};
+use crate::supervisor::store;
+
+/// After something was published, others that are published with it are waited for so long.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Writing takes at most this share of the time: with thousands of profiles something is renewed all the time, and the
+/// credential before is good for a while.
+const SHARE: u32 = 20;
+
+/// What an earlier run has left, and under which number.
+pub struct Left {
+    /// Names credentials as that run did.
+    pub key: Zeroizing<[u8; 32]>,
+    kept: HashMap<ProfileName, Vec<Kept>>,
+    number: u64,
+    stored: Option<u64>,
+}
+
+impl Left {
+    /// Reads what is there. What cannot be used is said and forgotten.
+    pub fn by_an_earlier_run(stored: Vec<(String, OwnedFd)>) -> io::Result<Left> {
+        let boot = this_boot();
+        let mut newest = None;
+        for (name, content) in store::read(stored) {
+            let usable = content
+                .map_err(|error| error.to_string())
+                .and_then(|bytes| {
+                    let handover = Handover::decode(&bytes).map_err(|why| why.to_string())?;
+                    if handover.boot == boot {
+                        Ok(handover)
+                    } else {
+                        Err("it is of another boot".to_owned())
+                    }
+                });
+            match usable {
+                Ok(handover) => newest = Some(handover),
+                Err(why) => warn!(name, why, "what an earlier run has left cannot be used"),
+            }
+        }
+        let Some(handover) = newest else {
+            let mut key = Zeroizing::new([0; 32]);
+            aws_lc_rs::rand::fill(&mut *key)
+                .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+            return Ok(Left {
+                key,
+                kept: HashMap::new(),
+                number: 0,
+                stored: None,
+            });
+        };
+        let mut kept: HashMap<ProfileName, Vec<Kept>> = HashMap::new();
+        info!(
+            credentials = handover.kept.len(),
+            "an earlier run has left credentials"
+        );
+        for one in handover.kept {
+            kept.entry(one.profile.clone()).or_default().push(one);
+        }
+        Ok(Left {
+            key: handover.key,
+            kept,
+            number: handover.number,
+            stored: Some(handover.number),
+        })
+    }
+
+    /// What was left of a profile, once.
+    pub fn take(&mut self, profile: &ProfileName) -> Vec<Kept> {
+        self.kept.remove(profile).unwrap_or_default()
+    }
+
+    /// Forgets what nobody has taken: profiles that are no longer there.
+    pub fn forget(&mut self) {
+        self.kept = HashMap::new();
+    }
+}
+
+/// Has what is published kept, whenever it has changed.
+pub struct Keeper {
+    pub registry: Current,
+    pub clock: Clock,
+    /// Told when something is published.
+    pub published: Arc<Notify>,
+    pub left: KeptAs,
+}
+
+/// How the next handover is named, and the one before.
+pub struct KeptAs {
+    key: Zeroizing<[u8; 32]>,
+    number: u64,
+    stored: Option<u64>,
+}
+
+impl From<&Left> for KeptAs {
+    fn from(left: &Left) -> KeptAs {
+        KeptAs {
+            key: left.key.clone(),
+            number: left.number,
+            stored: left.stored,
+        }
+    }
+}
+
+impl Keeper {
+    /// Until `stop`, and then once more.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        if !store::is_there() {
+            info!(
+                "there is no descriptor store (systemd with FileDescriptorStoreMax=): credentials do not survive a restart"
+            );
+            return;
+        }
+        loop {
+            let stopping = tokio::select! {
+                () = self.published.notified() => false,
+                _ = stop.wait_for(|stop| *stop) => true,
+            };
+            if !stopping {
+                tokio::time::sleep(SETTLE).await;
+            }
+            let begin = tokio::time::Instant::now();
+            self.keep().await;
+            if stopping {
+                return;
+            }
+            let pause = begin.elapsed() * SHARE;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        }
+    }
+
+    async fn keep(&mut self) {
+        let handover = Handover {
+            key: self.left.key.clone(),
+            boot: this_boot(),
+            number: self.left.number + 1,
+            kept: self.published(),
+        };
+        let before = self.left.stored;
+        let number = handover.number;
+        let keeping =
+            tokio::task::spawn_blocking(move || store::keep(&handover.encode(), number, before));
+        match keeping.await {
+            Ok(Ok(())) => {
+                self.left.number = number;
+                self.left.stored = Some(number);
+                debug!(number, "credentials kept for the next run");
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "credentials cannot be kept for the next run; what was kept before is");
+            }
+            Err(error) => warn!(%error, "credentials cannot be kept for the next run"),
+        }
+    }
+
+    /// Every credential that lives.
+    fn published(&self) -> Vec<Kept> {
+        let now = self.clock.now();
+        let registry = self.registry.load();
+        let mut all = Vec::new();
+        for entry in registry.all() {
+            let Standing::Seated(seat) = &entry.standing else {
+                continue;
+            };
+            let Some((identity, material)) = seat.keep() else {
+                continue;
+            };
+            let variants = seat.variants().into_iter();
+            for variant in std::iter::once(Variant::default()).chain(variants) {
+                let Some(slot) = seat.slot(&variant) else {
+                    continue;
+                };
+                let view = slot.view();
+                if let Some(answer) = view.servable(now, Duration::ZERO) {
+                    all.push(Kept {
+                        profile: entry.name.clone(),
+                        variant,
+                        identity,
+                        material,
+                        credential: (*answer.credential).clone(),
+                    });
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Names the boot whose clock is running.
+fn this_boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.unwrap_or_default().trim().to_owned()
+}
