@@ -29,6 +29,13 @@ const DRAIN: Duration = Duration::from_secs(4);
 /// Who waits longer is told to ask again, and has this long to hear it; then connections are cut.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Whoever has connected a moment before a SIGTERM has this long to say what it wants, and gets it. Longer than a caller needs
+/// between its connecting and its asking, and shorter than a restart takes anyway.
+const FIRST_WORDS: Duration = Duration::from_millis(300);
+
+/// How often it is looked whether it has.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+
 /// Pause after a failed accept: out of descriptors, for instance, which passes when a connection closes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -178,7 +185,7 @@ async fn attend<C>(
                 }
                 return;
             }
-            () = told_to_stop(&mut shutdown), if !ending => {
+            () = told_to_stop_after_first_words(&mut shutdown, activity), if !ending => {
                 ending = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -195,6 +202,19 @@ async fn attend<C>(
                 silence.as_mut().reset(tokio::time::Instant::now() + patience.later);
             }
         }
+    }
+}
+
+/// Comes when the daemon is told to end, and a connection that is new has had the time to ask something: it would be closed
+/// without an answer otherwise.
+async fn told_to_stop_after_first_words(
+    shutdown: &mut watch::Receiver<bool>,
+    activity: &Activity,
+) {
+    told_to_stop(shutdown).await;
+    let patience = tokio::time::Instant::now() + FIRST_WORDS;
+    while activity.requests() == 0 && tokio::time::Instant::now() < patience {
+        tokio::time::sleep(FIRST_LOOK).await;
     }
 }
 

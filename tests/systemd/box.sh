@@ -87,7 +87,7 @@ box_start() {
   # The box writes into a tmpfs over this, so that runs share it.
   ln -s "$cache/root" "$WORK/root"
   cp "$TOKEND" "$SHARE/tokend"
-  cp -r "$ROOT/systemd" "$here"/{client.py,place.sh,tokend.toml} "$SHARE"
+  cp -r "$ROOT/systemd" "$here"/{client.py,crowd.py,idp.py,place.sh,tokend.toml} "$SHARE"
   # mktemp made the folder for root alone, and callers are not root.
   chmod 755 "$WORK" "$SHARE"
   chmod 1777 "$SHARE/mark"
