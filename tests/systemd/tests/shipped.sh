@@ -17,6 +17,10 @@ more_exposed() {
   inside sh -c "mkdir -p /run/exposed && sed '/^SystemCallFilter=/d' $unit_file >/run/exposed/tokend.service"
   exits 1 exposure 14 /run/exposed/tokend.service
 }
+less_exposed() {
+  # Offline only the file itself counts.
+  inside sh -c "mkdir -p /run/less && sed -e 's/^ProtectProc=.*/ProtectProc=invisible/' $unit_file >/run/less/tokend.service" && exposure 12 /run/less/tokend.service
+}
 # A new profile is there after a reload, in the same process.
 reloads() {
   local pid
@@ -61,6 +65,7 @@ test_shipped() {
   check "systemd-analyze security --threshold=14" exposed
   echo "        $(exposed 2>/dev/null | tail -n 1)"
   check "… which another unit does not meet" more_exposed
+  check "with the drop-in for newer kernels 1.2" less_exposed
   check "systemctl reload" reloads
   check "systemctl restart" restarts
   check "killed, it comes back" comes_back
