@@ -44,7 +44,7 @@ orderly() {
     inside systemctl reload tokend.service || return 1
   done
 }
-killed() {
+killed_again() {
   local i pid
   for ((i = 0; i < rounds; i++)); do
     pid=$(main_pid)
@@ -87,7 +87,7 @@ test_restart() {
   check "nothing else went wrong, and no token had expired" is orderly other 0
   check "there were calls" at_least orderly asked 500
   check "callers ask again" crowd killed
-  check "killed $rounds times" killed
+  check "killed $rounds times" killed_again
   check "… and hung once, which the watchdog ends" hangs
   check "… and the callers end" left killed
   echo "        $(<"$WORK/killed.said")"
