@@ -207,10 +207,7 @@ async fn attend<C>(
 
 /// Comes when the daemon is told to end, and a connection that is new has had the time to ask something: it would be closed
 /// without an answer otherwise.
-async fn told_to_stop_after_first_words(
-    shutdown: &mut watch::Receiver<bool>,
-    activity: &Activity,
-) {
+async fn told_to_stop_after_first_words(shutdown: &mut watch::Receiver<bool>, activity: &Activity) {
     told_to_stop(shutdown).await;
     let patience = tokio::time::Instant::now() + FIRST_WORDS;
     while activity.requests() == 0 && tokio::time::Instant::now() < patience {
