@@ -108,13 +108,11 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         tokio::spawn(heartbeat::run(socket, limit));
     }
     let mut files = Files::new();
-    let surroundings = assembly::surroundings();
     let mut assembly = Assembly::new(
         broker.clone(),
         setup.registry.clone(),
         setup.clock.clone(),
         provider::Shared::new(setup.clock.clone()),
-        surroundings,
         daemon_uid(),
         setup.left,
         files.stirrer(),
