@@ -6,6 +6,7 @@
 mod assembly;
 mod check;
 mod dev;
+mod doctor;
 mod doorplate;
 mod load;
 mod upstream;
@@ -45,6 +46,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Serve(args) => serve(args),
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Token(_)
         | Command::Wait(_)
         | Command::Watch(_)

@@ -19,13 +19,14 @@ use crate::core::credential::Fingerprinter;
 use crate::core::profile::files::paths;
 use crate::core::profile::{Config, ProfileName, Server};
 use crate::files::{self, Files, Interest};
+use crate::material::Surroundings;
 use crate::provider;
 use crate::registry::Current;
 use crate::registry::reload::Order;
 use crate::server;
 
 /// Files are read again this often, for file systems that send no events.
-const POLL: Duration = Duration::from_secs(60);
+pub const POLL: Duration = Duration::from_secs(60);
 
 // Without events a rotation is in force within 65 s: the rest is for reading, and for the trial of what was read.
 const _: () = assert!(POLL.as_secs() + 5 <= 65);
@@ -104,7 +105,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
     );
     let started_with = setup.config.server.clone();
     let mut config = setup.config;
-    let mut interest = interest_in(&setup.config_path, &config, &assembly);
+    let mut interest = interest_in(&setup.config_path, &config, &assembly.surroundings);
     files.follow(&interest);
     let about = about_the_daemon(&started_with, &config, &setup.unreachable, &files);
     let mut complete = take_over(&mut assembly, &config, about).await.0;
@@ -161,7 +162,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
                     said = lines;
                 }
                 config = read.config;
-                let now = interest_in(&setup.config_path, &config, &assembly);
+                let now = interest_in(&setup.config_path, &config, &assembly.surroundings);
                 if now != interest {
                     interest = now;
                     files.follow(&interest);
@@ -218,14 +219,14 @@ impl Waiting {
 }
 
 /// The files and folders that matter.
-fn interest_in(path: &Path, config: &Config, assembly: &Assembly) -> Interest {
+pub fn interest_in(path: &Path, config: &Config, surroundings: &Surroundings) -> Interest {
     let mut files = paths(config);
     files.insert(path.to_owned());
     let mut folders = BTreeSet::new();
     if let Some(folder) = path.parent() {
         folders.insert(folder.join("profiles.d"));
     }
-    folders.extend(assembly.surroundings.credentials_directory.clone());
+    folders.extend(surroundings.credentials_directory.clone());
     Interest { files, folders }
 }
 

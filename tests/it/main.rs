@@ -7,6 +7,7 @@ mod architecture;
 mod commands;
 mod config;
 mod dev;
+mod doctor;
 mod ending;
 mod harness;
 mod health;
