@@ -6,6 +6,7 @@
 mod assembly;
 mod check;
 mod dev;
+mod doctor;
 mod door;
 mod doorplate;
 mod heartbeat;
@@ -55,6 +56,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Serve(args) => serve(args),
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Token(_)
         | Command::Wait(_)
         | Command::Watch(_)

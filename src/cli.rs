@@ -45,6 +45,8 @@ pub enum Command {
     Dev(DevArgs),
     /// Validate the configuration without serving
     Check(CheckArgs),
+    /// Look for what is usually wrong, and say what to do about it
+    Doctor(DoctorArgs),
     /// Print a credential
     #[command(after_help = EXIT_CODES)]
     Token(TokenArgs),
@@ -113,6 +115,26 @@ pub struct CheckArgs {
 #[derive(Debug, Default, Args)]
 pub struct SocketArgs {
     /// The daemon's socket [default: TOKEND_SOCKET, else /run/tokend/tokend.sock, or below XDG_RUNTIME_DIR if not root]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// `tokend doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Configuration file [default: TOKEND_CONFIG, else /etc/tokend/tokend.toml, or below XDG_CONFIG_HOME if not root]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Connect to no identity provider
+    #[arg(long)]
+    pub offline: bool,
+    /// Print the findings as JSON, as `tokend check --json` does
+    #[arg(long)]
+    pub json: bool,
+    /// Give the daemon and the identity providers this time, all at once
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
+    pub timeout: Duration,
+    /// The daemon's socket [default: TOKEND_SOCKET, else what the configuration says, else as for other commands]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
@@ -275,7 +297,9 @@ pub fn run_client(command: &Command) -> Option<ExitCode> {
         Command::Status(args) => status::run(args, client(&args.daemon), out, err),
         Command::Explain(args) => explain::run(args, client(&args.daemon), out, err),
         Command::Reload(args) => reload::run(args, client(&args.daemon), out, err),
-        Command::Serve(_) | Command::Dev(_) | Command::Check(_) => return None,
+        Command::Serve(_) | Command::Dev(_) | Command::Check(_) | Command::Doctor(_) => {
+            return None;
+        }
     };
     Some(ExitCode::from(code))
 }

@@ -66,11 +66,8 @@ impl Files {
 
     /// Watches these, anew. Call it before reading them: what changes after the reading is then noticed.
     pub fn follow(&mut self, interest: &Interest) {
-        let mut trail = Trail::default();
-        for path in interest.files.iter().chain(&interest.folders) {
-            trail.walk(path);
-        }
-        let folders = trail.folders.clone();
+        let trail = Trail::of(interest);
+        let folders = trail.folders;
         let relevant = Relevant {
             names: trail.names,
             within: interest
@@ -124,6 +121,12 @@ impl Files {
     }
 }
 
+/// Every folder on the way to these, through links: what is watched.
+#[must_use]
+pub fn folders(interest: &Interest) -> BTreeSet<PathBuf> {
+    Trail::of(interest).folders
+}
+
 impl Default for Files {
     fn default() -> Self {
         Files::new()
@@ -167,6 +170,14 @@ struct Trail {
 }
 
 impl Trail {
+    fn of(interest: &Interest) -> Trail {
+        let mut trail = Trail::default();
+        for path in interest.files.iter().chain(&interest.folders) {
+            trail.walk(path);
+        }
+        trail
+    }
+
     fn walk(&mut self, path: &Path) {
         let Ok(path) = std::path::absolute(path) else {
             return;

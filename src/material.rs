@@ -153,14 +153,21 @@ pub enum Trust {
     Roots(Arc<RootCertStore>, Digest),
 }
 
+/// Certificates to believe in, and where they come from.
+struct Bundle {
+    role: &'static str,
+    place: String,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
 impl Trust {
-    /// In all of these, which come from `place`.
-    fn new(
-        role: &str,
-        place: &str,
-        certificates: Vec<CertificateDer<'static>>,
-        reader: &mut Reader<'_>,
-    ) -> Option<Trust> {
+    /// In all of these.
+    fn new(bundle: Bundle, reader: &mut Reader<'_>) -> Option<Trust> {
+        let Bundle {
+            role,
+            place,
+            certificates,
+        } = bundle;
         let pieces: Vec<&[u8]> = certificates.iter().map(AsRef::as_ref).collect();
         let digest = reading::digest(&pieces);
         let mut roots = RootCertStore::empty();
@@ -287,9 +294,38 @@ fn read_oauth2(oauth: &OAuth2, reader: &mut Reader<'_>, material: &mut Parts) {
     };
     material.trust = match &oauth.idp.trust {
         TrustSource::System => Some(Trust::System),
+        named => read_bundle(named, reader).and_then(|bundle| Trust::new(bundle, reader)),
+    };
+}
+
+/// The certificates that are named; None for the system's.
+fn read_bundle(source: &TrustSource, reader: &mut Reader<'_>) -> Option<Bundle> {
+    match source {
+        TrustSource::System => None,
         TrustSource::Pem(path) => pem::trust(path, reader),
         TrustSource::Store(store) => store::trust(store, reader),
-    };
+    }
+}
+
+/// Reads only whom to believe, whatever the rest of the material is like, and what the certificates that are named for it say
+/// of themselves.
+///
+/// # Errors
+/// As [`read`].
+pub fn trust(
+    source: &TrustSource,
+    surroundings: &Surroundings,
+    now: WallTime,
+) -> Result<(Trust, Vec<Certificate>), Vec<String>> {
+    let mut reader = Reader::new(surroundings, now);
+    let mut facts = Vec::new();
+    let trust = read_bundle(source, &mut reader).and_then(|bundle| {
+        let told = bundle.certificates.iter();
+        facts.extend(told.filter_map(|it| certificate::facts(bundle.role, it)));
+        Trust::new(bundle, &mut reader)
+    });
+    reader.finish()?;
+    Ok((trust.unwrap_or(Trust::System), facts))
 }
 
 fn read_assertion(assertion: &Assertion, reader: &mut Reader<'_>) -> Option<AssertionMaterial> {

@@ -3,7 +3,7 @@
 mod basic;
 mod fixed;
 mod none;
-mod oauth2;
+pub mod oauth2;
 
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,21 @@
 //! Trust and identity as a TLS configuration. One immutable configuration per material: a new certificate means a new
 //! configuration and a new HTTP client, never a certificate swapped below open connections (traps 36, 37).
 
+pub mod witness;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls_platform_verifier::Verifier;
 
+use self::witness::Witness;
 use crate::material::{Identity, Trust};
 
 /// Sessions kept for resumption per configuration. A configuration talks to one or two hosts; rustls' default of 256
@@ -80,6 +83,31 @@ impl Tls {
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
+    }
+}
+
+impl Tls {
+    /// The same configuration, and what notes the certificates that servers show: for whoever wants to tell about them.
+    ///
+    /// # Errors
+    /// As [`Tls::client_config`].
+    pub fn witnessed(
+        &self,
+        trust: &Trust,
+        identity: Option<&Identity>,
+    ) -> Result<(ClientConfig, Arc<Witness>), Error> {
+        let mut config = self.client_config(trust, identity)?;
+        let judge: Arc<dyn ServerCertVerifier> = match trust {
+            Trust::System => self.system.clone(),
+            Trust::Roots(roots, _) => {
+                WebPkiServerVerifier::builder_with_provider(roots.clone(), self.crypto.clone())
+                    .build()
+                    .map_err(|error| Error::General(error.to_string()))?
+            }
+        };
+        let witness = Arc::new(Witness::of(judge));
+        config.dangerous().set_certificate_verifier(witness.clone());
+        Ok((config, witness))
     }
 }
 

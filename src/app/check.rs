@@ -13,11 +13,11 @@ use super::load;
 use crate::cli::paths::default_config;
 use crate::cli::{CheckArgs, exit, print};
 use crate::clock::Clock;
-use crate::core::config::{self, Finding, Locator, Severity, findings_json};
+use crate::core::config::{self, Finding, Locator, Outcome, Severity, Sources, findings_json};
 use crate::core::credential::Variant;
 use crate::core::failure::Failure;
 use crate::core::profile::{Config, Profile};
-use crate::material;
+use crate::material::{self, Material};
 use crate::provider::{self, Provider, Shared};
 
 /// Requests of `--online` at the same time.
@@ -52,45 +52,86 @@ pub fn run(args: &CheckArgs) -> u8 {
 }
 
 fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
-    let sources = match load::sources(path) {
-        Ok(sources) => sources,
-        Err(error) => {
-            return (vec![unreadable(path, error.to_string())], None);
-        }
+    let mut examined = match examine(path) {
+        Ok(examined) => examined,
+        Err(finding) => return (vec![*finding], None),
     };
-    let outcome = config::load(&sources);
-    let mut findings = outcome.findings;
-    if let Some(config) = &outcome.config {
-        let mut checked: Vec<Checked> = config
-            .profiles
-            .values()
-            .flatten()
-            .map(check_profile)
-            .collect();
-        if online {
-            ask_providers(&mut checked);
-        }
+    if online {
+        ask_providers(&mut examined.checked);
+    }
+    let mut findings = std::mem::take(&mut examined.outcome.findings);
+    let said = examined.checked.iter().flat_map(|one| {
+        let ending = one.ending.iter().cloned();
+        let said = one.said.iter().cloned();
+        said.chain(ending.map(|message| (Severity::Warning, message)))
+            .map(move |(severity, message)| (&one.profile, severity, message))
+    });
+    findings.extend(examined.located(said));
+    (findings, examined.outcome.config)
+}
+
+/// The configuration, what is to be said of it, and of the files that its profiles name.
+pub struct Examined {
+    sources: Sources,
+    pub outcome: Outcome,
+    pub checked: Vec<Checked>,
+}
+
+impl Examined {
+    /// Whether `tokend.toml` has this table, so that somebody means what its defaults say.
+    pub fn names(&self, table: &str) -> bool {
+        toml::from_str::<toml::Table>(&self.sources.main.text)
+            .is_ok_and(|read| read.contains_key(table))
+    }
+
+    /// What was found in files that the configuration names, with its place in the configuration. What is said of material
+    /// begins with the key that names it.
+    pub fn located<'a>(
+        &self,
+        said: impl IntoIterator<Item = (&'a Arc<Profile>, Severity, String)>,
+    ) -> Vec<Finding> {
         // Most configurations have nothing that would have to be located.
         let mut locator = None;
-        for one in checked {
-            for (severity, message) in one.said {
-                // What is said of material begins with the key that names it.
+        said.into_iter()
+            .filter_map(|(profile, severity, message)| {
                 let key = message.split(':').next().unwrap_or_default();
-                findings.extend(
-                    locator
-                        .get_or_insert_with(|| Locator::new(&sources))
-                        .locate(&one.profile.name, key, severity, &message),
-                );
-            }
-        }
+                locator
+                    .get_or_insert_with(|| Locator::new(&self.sources))
+                    .locate(&profile.name, key, severity, &message)
+            })
+            .collect()
     }
-    (findings, outcome.config)
+}
+
+/// Reads everything and asks nobody.
+///
+/// # Errors
+/// When `tokend.toml` cannot be read.
+pub fn examine(path: &Path) -> Result<Examined, Box<Finding>> {
+    let sources =
+        load::sources(path).map_err(|error| Box::new(unreadable(path, error.to_string())))?;
+    let outcome = config::load(&sources);
+    let profiles = outcome.config.iter();
+    let checked = profiles
+        .flat_map(|config| config.profiles.values().flatten())
+        .map(check_profile)
+        .collect();
+    Ok(Examined {
+        sources,
+        outcome,
+        checked,
+    })
 }
 
 /// A profile and what its files gave reason to say.
-struct Checked {
-    profile: Arc<Profile>,
-    said: Vec<(Severity, String)>,
+pub struct Checked {
+    pub profile: Arc<Profile>,
+    /// Of its files, but for what is in `ending`.
+    pub said: Vec<(Severity, String)>,
+    /// Certificates that end soon.
+    pub ending: Vec<String>,
+    /// None: its files cannot be used.
+    pub material: Option<Material>,
     provider: Option<Arc<dyn Provider>>,
 }
 
@@ -99,6 +140,8 @@ fn check_profile(profile: &Arc<Profile>) -> Checked {
     let mut checked = Checked {
         profile: profile.clone(),
         said: Vec::new(),
+        ending: Vec::new(),
+        material: None,
         provider: None,
     };
     let material = match material::read(profile, &surroundings(), clock.now().wall) {
@@ -112,12 +155,13 @@ fn check_profile(profile: &Arc<Profile>) -> Checked {
         }
     };
     let now = clock.now().wall;
-    let ending = material.certificates().into_iter();
-    let ending = ending.filter_map(|certificate| certificate.warning(now));
-    let warnings = material.warnings.iter().cloned().chain(ending);
+    let certificates = material.certificates().into_iter();
+    checked.ending = certificates.filter_map(|it| it.warning(now)).collect();
+    let warnings = material.warnings.iter().cloned();
     checked
         .said
         .extend(warnings.map(|warning| (Severity::Warning, warning)));
+    checked.material = Some(material.clone());
     match provider::build(profile, material, &Shared::new(clock)) {
         Ok(provider) => checked.provider = Some(provider),
         Err(failure) => checked.said.push((Severity::Error, failure.message)),
@@ -225,6 +269,6 @@ fn told(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool
     text
 }
 
-fn plural(count: usize) -> &'static str {
+pub fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }

@@ -20,13 +20,14 @@ use crate::core::credential::Fingerprinter;
 use crate::core::profile::files::paths;
 use crate::core::profile::{Config, ProfileName, Server};
 use crate::files::{self, Files, Interest};
+use crate::material::Surroundings;
 use crate::provider;
 use crate::registry::Current;
 use crate::registry::reload::Order;
 use crate::server;
 
 /// Files are read again this often, for file systems that send no events.
-const POLL: Duration = Duration::from_secs(60);
+pub const POLL: Duration = Duration::from_secs(60);
 
 // Without events a rotation is in force within 65 s: the rest is for reading, and for the trial of what was read.
 const _: () = assert!(POLL.as_secs() + 5 <= 65);
@@ -120,7 +121,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
     assembly.no_units = setup.no_units;
     let started_with = setup.config.server.clone();
     let mut config = setup.config;
-    let mut interest = interest_in(&setup.config_path, &config, &assembly);
+    let mut interest = interest_in(&setup.config_path, &config, &assembly.surroundings);
     files.follow(&interest);
     let about = about_the_daemon(&started_with, &config, &setup.unreachable, &files);
     let mut complete = take_over(&mut assembly, &config, about).await.0;
@@ -186,7 +187,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
                     setup.audit.configure(&read.config.audit).await;
                 }
                 config = read.config;
-                let now = interest_in(&setup.config_path, &config, &assembly);
+                let now = interest_in(&setup.config_path, &config, &assembly.surroundings);
                 if now != interest {
                     interest = now;
                     files.follow(&interest);
@@ -243,14 +244,14 @@ impl Waiting {
 }
 
 /// The files and folders that matter.
-fn interest_in(path: &Path, config: &Config, assembly: &Assembly) -> Interest {
+pub fn interest_in(path: &Path, config: &Config, surroundings: &Surroundings) -> Interest {
     let mut files = paths(config);
     files.insert(path.to_owned());
     let mut folders = BTreeSet::new();
     if let Some(folder) = path.parent() {
         folders.insert(folder.join("profiles.d"));
     }
-    folders.extend(assembly.surroundings.credentials_directory.clone());
+    folders.extend(surroundings.credentials_directory.clone());
     Interest { files, folders }
 }
 

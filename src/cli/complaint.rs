@@ -30,7 +30,9 @@ pub fn error(
     }
 }
 
-fn cure(error: &ClientError, profile: Option<&str>, client: Option<&Client>) -> Option<String> {
+/// What to do about it.
+#[must_use]
+pub fn cure(error: &ClientError, profile: Option<&str>, client: Option<&Client>) -> Option<String> {
     match error {
         ClientError::Unreachable { cure, .. } => Some(cure.clone()),
         ClientError::Closed(_) => {

@@ -17,7 +17,7 @@ const REDRAW: Duration = Duration::from_secs(1);
 /// Cursor home, then clear to the end of the screen: flickers less than clearing first.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 /// Beyond this a machine's clock is worth a word: half the time that issuers usually tolerate. Seconds.
-const SKEW_WORTH_TELLING: f64 = 30.0;
+pub const SKEW_WORTH_TELLING: f64 = 30.0;
 
 /// Runs the command; `client` is Err when no socket could be named. Returns the exit status.
 pub fn run(

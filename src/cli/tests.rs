@@ -396,7 +396,7 @@ fn mistakes_on_the_command_line_are_2() {
 }
 
 #[test]
-fn every_command_is_understood_and_only_three_are_run_here() {
+fn every_command_is_understood_and_only_four_are_run_elsewhere() {
     use clap::CommandFactory;
     Cli::command().debug_assert();
     for words in [
@@ -404,6 +404,17 @@ fn every_command_is_understood_and_only_three_are_run_here() {
         &["serve", "--config", "x.toml", "--log-format", "journald"],
         &["dev", "--dir", "/tmp/x"],
         &["check", "--config", "x.toml", "--online", "--json"],
+        &[
+            "doctor",
+            "--config",
+            "x.toml",
+            "--socket",
+            "/x",
+            "--offline",
+            "--json",
+            "--timeout",
+            "5s",
+        ],
     ] {
         assert!(run_client(&parsed(words).unwrap()).is_none());
     }

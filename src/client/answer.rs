@@ -65,6 +65,12 @@ impl std::fmt::Display for Refusal {
 /// State of the daemon; the fields are those of `GetStatusResponse`.
 #[derive(Debug)]
 pub struct Status {
+    /// Of the daemon; empty if it does not say.
+    pub version: String,
+    /// Its process, as it says itself: in its own pid namespace.
+    pub pid: Option<i32>,
+    /// Whether everything is told: the caller is an administrator.
+    pub complete: bool,
     /// In the daemon's order.
     pub profiles: Vec<ProfileState>,
     /// Why the configuration on disk is not in force at all; for administrators.
@@ -157,6 +163,8 @@ pub struct ProfileState {
     pub method: String,
     /// fresh, stale, fetching, backoff, rejected, expired, asleep or invalid.
     pub state: String,
+    /// A usable credential is there now, or will be fetched on first use.
+    pub available: bool,
     /// Seconds; None: there is no credential, or it does not expire.
     pub expires_in: Option<f64>,
     /// Seconds; None: nothing is planned.
@@ -256,9 +264,14 @@ fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
 
 #[derive(Deserialize)]
 struct StatusWire {
-    profiles: Vec<ProfileState>,
     #[serde(default)]
-    refused: Vec<String>,
+    version: String,
+    #[serde(default)]
+    pid: Option<i32>,
+    profiles: Vec<ProfileState>,
+    /// Told to administrators alone.
+    #[serde(default)]
+    refused: Option<Vec<String>>,
     #[serde(default)]
     warnings: Vec<String>,
     #[serde(default)]
@@ -317,8 +330,11 @@ pub(super) fn credential(body: Body) -> Result<Credential, String> {
 pub(super) fn status(body: Body) -> Result<Status, String> {
     let wire: StatusWire = object(&body)?;
     Ok(Status {
+        version: wire.version,
+        pid: wire.pid,
+        complete: wire.refused.is_some(),
         profiles: wire.profiles,
-        refused: wire.refused,
+        refused: wire.refused.unwrap_or_default(),
         warnings: wire.warnings,
         limits: wire.limits,
         audit: wire.audit,

@@ -34,11 +34,18 @@ impl Certificate {
     #[must_use]
     pub fn warning(&self, now: WallTime) -> Option<String> {
         let Certificate { role, subject, .. } = self;
-        let end = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + self.not_after.0);
+        let ending = self.ending(now)?;
+        Some(format!(
+            "{role}: the certificate of {subject} {ending}: put a new one in place"
+        ))
+    }
+
+    /// The same of a certificate that is not ours to replace: only that it has expired, or expires soon.
+    #[must_use]
+    pub fn ending(&self, now: WallTime) -> Option<String> {
+        let end = self.end();
         if now > self.not_after {
-            return Some(format!(
-                "{role}: the certificate of {subject} has expired on {end}: put a new one in place"
-            ));
+            return Some(format!("has expired on {end}"));
         }
         let left = self.not_after.since(now);
         let third = self.not_after.since(self.not_before) / SHARE;
@@ -54,9 +61,13 @@ impl Certificate {
             }
             None => return None,
         };
-        Some(format!(
-            "{role}: the certificate of {subject} expires on {end}, {soon}: put a new one in place"
-        ))
+        Some(format!("expires on {end}, {soon}"))
+    }
+
+    /// Its last second, RFC 3339.
+    #[must_use]
+    pub fn end(&self) -> String {
+        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + self.not_after.0).to_string()
     }
 }
 

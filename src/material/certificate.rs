@@ -61,14 +61,40 @@ pub(super) fn matching(
         ));
         return None;
     }
-    let subject = parsed.subject().to_string();
-    Some(Certificate {
+    Some(told(role, &parsed, certificate))
+}
+
+/// What a certificate says of itself, whoever's it is and whether it is valid or not. None: it cannot be read.
+#[must_use]
+pub fn facts(role: &'static str, certificate: &CertificateDer<'_>) -> Option<Certificate> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(told(role, &parsed, certificate))
+}
+
+/// Who has signed it, as it says itself. None: it cannot be read.
+#[must_use]
+pub fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(printable(&parsed.issuer().to_string()))
+}
+
+fn told(
+    role: &'static str,
+    parsed: &X509Certificate<'_>,
+    certificate: &CertificateDer<'_>,
+) -> Certificate {
+    let validity = parsed.validity();
+    Certificate {
         role,
-        subject: subject.replace(char::is_control, "\u{fffd}"),
+        subject: printable(&parsed.subject().to_string()),
         thumbprint: URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, certificate)),
-        not_before,
-        not_after,
-    })
+        not_before: wall(validity.not_before.timestamp()),
+        not_after: wall(validity.not_after.timestamp()),
+    }
+}
+
+fn printable(name: &str) -> String {
+    name.replace(char::is_control, "\u{fffd}")
 }
 
 /// Whether the certificate is about this key.

@@ -13,7 +13,7 @@ use super::certificate::{Names, matching};
 use super::encrypted::{self, Protection};
 use super::reading::{LONGEST_BUNDLE, LONGEST_SECRET, Reader};
 use super::store::Kind;
-use super::{AssertionKey, Identity, PrivateKey, Trust, UNUSABLE_KEY};
+use super::{AssertionKey, Bundle, Identity, PrivateKey, UNUSABLE_KEY};
 use crate::core::profile::SecretRef;
 
 /// Client certificate with chain, and its key.
@@ -70,9 +70,12 @@ pub(super) fn assertion_key(
 }
 
 /// Roots instead of the system's.
-pub(super) fn trust(path: &Path, reader: &mut Reader<'_>) -> Option<Trust> {
-    let certificates = chain("tls.ca", path, LONGEST_BUNDLE, reader)?;
-    Trust::new("tls.ca", &path.display().to_string(), certificates, reader)
+pub(super) fn trust(path: &Path, reader: &mut Reader<'_>) -> Option<Bundle> {
+    Some(Bundle {
+        role: "tls.ca",
+        place: path.display().to_string(),
+        certificates: chain("tls.ca", path, LONGEST_BUNDLE, reader)?,
+    })
 }
 
 /// At least one certificate.

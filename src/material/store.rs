@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use super::certificate::{Names, matching};
 use super::cost::{self, Refusal};
 use super::reading::{LONGEST_STORE, Reader};
-use super::{AssertionKey, Identity, PrivateKey, Trust, UNUSABLE_KEY};
+use super::{AssertionKey, Bundle, Identity, PrivateKey, UNUSABLE_KEY};
 use crate::core::profile::Keystore;
 use crate::core::secret::Secret;
 
@@ -142,7 +142,7 @@ pub(super) fn assertion_key(store: &Keystore, reader: &mut Reader<'_>) -> Option
 
 /// Roots instead of the system's: `tls.truststore`. What Java would trust, and all certificates of a PKCS#12 file that
 /// has no keys: OpenSSL cannot mark certificates as trusted.
-pub(super) fn trust(store: &Keystore, reader: &mut Reader<'_>) -> Option<Trust> {
+pub(super) fn trust(store: &Keystore, reader: &mut Reader<'_>) -> Option<Bundle> {
     const ROLE: &str = "tls.truststore";
     if store.alias.is_some() || store.key_password.is_some() {
         let which = if store.alias.is_some() {
@@ -177,7 +177,11 @@ pub(super) fn trust(store: &Keystore, reader: &mut Reader<'_>) -> Option<Trust> 
             return None;
         }
     }
-    Trust::new(ROLE, &shown.to_string(), contents.trusted, reader)
+    Some(Bundle {
+        role: ROLE,
+        place: shown.to_string(),
+        certificates: contents.trusted,
+    })
 }
 
 impl Entry {

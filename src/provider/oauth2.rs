@@ -3,6 +3,7 @@
 
 mod discovery;
 mod lane;
+pub mod probe;
 mod sign;
 mod transport;
 mod upstream;

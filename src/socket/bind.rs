@@ -7,17 +7,19 @@
 //! replaced the stale one in the meantime, it gets its name back. Three daemons that replace one stale socket within
 //! the same microseconds can leave two that believe to have it; a file system that cannot exchange names (`EINVAL`), two.
 
+pub mod folder;
+
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, UCred};
 use rustix::process::geteuid;
 
 /// Connections that the kernel keeps for us until they are accepted. The kernel caps it at net.core.somaxconn, which is
@@ -156,7 +158,7 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
     };
     let path = std::path::absolute(path).map_err(system("resolve", path))?;
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    make_and_check(&folder)?;
+    folder::make_and_check(&folder)?;
     let length = path.as_os_str().len();
     let address = SocketAddrUnix::new(&path).map_err(|_| BindError::TooLong {
         path: path.clone(),
@@ -339,60 +341,6 @@ fn identity(path: &Path) -> io::Result<Identity> {
     Ok((found.dev(), found.ino()))
 }
 
-/// Makes the folder if only it is missing, and refuses one in which others could replace the socket.
-fn make_and_check(folder: &Path) -> Result<(), BindError> {
-    match fs::DirBuilder::new().mode(0o755).create(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(source) => {
-            return Err(BindError::System {
-                action: "make the folder",
-                path: folder.to_owned(),
-                source,
-            });
-        }
-    }
-    let found = fs::metadata(folder).map_err(|source| BindError::System {
-        action: "look at the folder",
-        path: folder.to_owned(),
-        source,
-    })?;
-    let refuse = |why: String, cure: String| {
-        Err(BindError::Folder {
-            path: folder.to_owned(),
-            why,
-            cure,
-        })
-    };
-    if !found.is_dir() {
-        return refuse("is not a folder".into(), "set another `socket`".into());
-    }
-    let us = geteuid().as_raw();
-    if found.uid() != us && found.uid() != 0 {
-        return refuse(
-            format!(
-                "belongs to uid {}, who could put another socket in place of ours",
-                found.uid()
-            ),
-            format!(
-                "run `chown {us} {}`, or set `socket` to a path in a folder of root's or the daemon's own user",
-                folder.display()
-            ),
-        );
-    }
-    let sticky = found.mode() & 0o1000 != 0;
-    if found.mode() & 0o022 != 0 && !sticky {
-        return refuse(
-            format!(
-                "can be written by others (mode {:04o}), who could put another socket in place of ours",
-                found.mode() & 0o7777
-            ),
-            format!("run `chmod go-w {}`", folder.display()),
-        );
-    }
-    Ok(())
-}
-
 /// What is at the socket's path: nothing, or a socket that nobody listens on; anything else is an error.
 fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<Identity>, BindError> {
     let found = match fs::symlink_metadata(path) {
@@ -412,9 +360,9 @@ fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<Identity>, B
     match ask(address) {
         Ok(Answer::Refused) => Ok(Some((found.dev(), found.ino()))),
         Ok(Answer::Gone) => Ok(None),
-        Ok(Answer::Served(pid)) => Err(BindError::Taken {
+        Ok(Answer::Served(listener)) => Err(BindError::Taken {
             path: path.to_owned(),
-            pid,
+            pid: listener.map(|listener| listener.pid.as_raw_nonzero().get()),
         }),
         Err(source) => Err(BindError::System {
             action: "make a socket for",
@@ -424,10 +372,19 @@ fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<Identity>, B
     }
 }
 
+/// Who listens at `path`, if somebody does and the kernel says who. Never waits.
+#[must_use]
+pub fn listener(path: &Path) -> Option<UCred> {
+    match ask(&SocketAddrUnix::new(path).ok()?) {
+        Ok(Answer::Served(listener)) => listener,
+        Ok(Answer::Refused | Answer::Gone) | Err(_) => None,
+    }
+}
+
 /// What a connection to a socket gives.
 enum Answer {
     /// Somebody has it; the process, if the kernel says.
-    Served(Option<i32>),
+    Served(Option<UCred>),
     /// Nobody listens.
     Refused,
     /// The name is not there any more.
@@ -438,11 +395,7 @@ enum Answer {
 fn ask(address: &SocketAddrUnix) -> io::Result<Answer> {
     let socket = socket()?;
     Ok(match rustix::net::connect(&socket, address) {
-        Ok(()) => Answer::Served(
-            rustix::net::sockopt::socket_peercred(&socket)
-                .ok()
-                .map(|peer| peer.pid.as_raw_nonzero().get()),
-        ),
+        Ok(()) => Answer::Served(rustix::net::sockopt::socket_peercred(&socket).ok()),
         Err(Errno::CONNREFUSED) => Answer::Refused,
         Err(Errno::NOENT) => Answer::Gone,
         // A full backlog or no permission: somebody has it.

@@ -8,6 +8,7 @@ mod audit;
 mod commands;
 mod config;
 mod dev;
+mod doctor;
 mod ending;
 mod harness;
 mod health;

@@ -151,7 +151,7 @@ fn success(
             _ => asked.scopes.to_vec(),
         },
         confirmation: facts.and_then(|facts| facts.confirmation),
-        clock_skew: date.map(|date| skew(date, asked)),
+        clock_skew: date.map(|date| skew(date, asked.asked_at, asked.now)),
     })
 }
 
@@ -244,11 +244,12 @@ fn scopes(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// How far the issuer's clock is ahead. Its answer was made between `asked_at` and `now`, within the second that
+/// How far the issuer's clock is ahead, in seconds. Its answer was made between `asked_at` and `now`, within the second that
 /// `Date` names; only what lies outside is skew.
-fn skew(date: u64, asked: &Asked<'_>) -> i64 {
-    let earliest = asked.asked_at.wall.0.as_secs();
-    let latest = asked.now.wall.0.as_secs().max(earliest);
+#[must_use]
+pub fn skew(date: u64, asked_at: Stamp, now: Stamp) -> i64 {
+    let earliest = asked_at.wall.0.as_secs();
+    let latest = now.wall.0.as_secs().max(earliest);
     let signed = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
     if date > latest {
         signed(date - latest)

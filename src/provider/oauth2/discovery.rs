@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::core::failure::Failure;
 use crate::core::oauth::date;
 use crate::core::oauth::discovery::{Document, Unfit, parse, places};
+use crate::core::oauth::response;
 use crate::core::oauth::withhold::place;
 use crate::core::secret::Secret;
 use crate::core::time::BootTime;
@@ -77,7 +78,9 @@ impl Discovery {
         }
         let secrets: Vec<&Secret> = secrets.iter().collect();
         // Both places together, so that discovery and token request stay within twice the timeout.
-        let looked = tokio::time::timeout(upstream.timeout(), self.look(upstream, clock, &secrets))
+        let mut skew = None;
+        let look = self.look(upstream, clock, &secrets, &mut skew);
+        let looked = tokio::time::timeout(upstream.timeout(), look)
             .await
             .unwrap_or_else(|_| {
                 Err(Failure::transient(format!(
@@ -130,12 +133,14 @@ impl Discovery {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// OpenID Connect's place first, then RFC 8414's if there is no document.
-    async fn look(
+    /// OpenID Connect's place first, then RFC 8414's if there is no document. `skew` becomes how far the issuer's clock is
+    /// ahead, where an answer tells.
+    pub(super) async fn look(
         &self,
         upstream: &Upstream,
         clock: &Clock,
         secrets: &[&Secret],
+        skew: &mut Option<i64>,
     ) -> Result<Document, Failure> {
         let mut looked = Vec::new();
         for url in places(&self.issuer) {
@@ -144,12 +149,17 @@ impl Discovery {
                 .client(&url)?
                 .get(url.clone())
                 .header(ACCEPT, "application/json");
+            let asked_at = clock.now();
             let answer = upstream.send(get, &at).await.map_err(|none| none.failure)?;
             let Answer {
                 status,
                 headers,
                 body,
             } = &answer;
+            let date = text(headers, DATE).and_then(date::parse);
+            if let Some(date) = date {
+                *skew = Some(response::skew(date, asked_at, clock.now()));
+            }
             match (status, body) {
                 // Some servers refuse what they do not know.
                 (400..=499, _) if !matches!(status, 408 | 429) => {
@@ -167,7 +177,6 @@ impl Discovery {
                     }
                 }
                 _ => {
-                    let date = text(headers, DATE).and_then(date::parse);
                     let wait = text(headers, RETRY_AFTER)
                         .and_then(|text| date::retry_after(text, date, clock.now().wall.0));
                     return Err(Failure::transient(format!(

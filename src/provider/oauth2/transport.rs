@@ -15,6 +15,9 @@ use zeroize::Zeroizing;
 use crate::core::failure::Failure;
 use crate::core::oauth::response::LONGEST_BODY;
 
+const UNRESOLVED: &str =
+    "its host name cannot be resolved: check the name, DNS, and whether a proxy is needed";
+
 /// What came back.
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -60,13 +63,9 @@ pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Way) -> Failure {
         return explain_tls(tls, at, way);
     }
     let why = if error.is_dns() {
-        "its host name cannot be resolved: check the name, DNS, and whether a proxy is needed"
-            .into()
+        UNRESOLVED.into()
     } else if error.is_timeout() && error.is_connect() {
-        format!(
-            "no connection within {}: check host, port, firewall and proxy, or raise http.connect_timeout",
-            humantime::format_duration(way.connect_timeout)
-        )
+        return unconnected(at, way);
     } else if error.is_timeout() {
         return too_late(at, way);
     } else if let Some(io) = find::<io::Error>(error) {
@@ -79,6 +78,28 @@ pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Way) -> Failure {
     } else {
         "the exchange broke off: it is tried again by itself".into()
     };
+    unreached(at, way, &why)
+}
+
+/// Why there is no connection, of one that was not made by the HTTP client.
+pub(super) fn explain_connection(error: &io::Error, at: &str, way: &Way) -> Failure {
+    match find::<rustls::Error>(error) {
+        Some(tls) => explain_tls(tls, at, way),
+        None => unreached(at, way, &explain_io(error)),
+    }
+}
+
+/// The name of the host, or of the proxy on the way to it, means nothing here.
+pub(super) fn unresolved(at: &str, way: &Way) -> Failure {
+    unreached(at, way, UNRESOLVED)
+}
+
+/// There was no connection in time.
+pub(super) fn unconnected(at: &str, way: &Way) -> Failure {
+    let why = format!(
+        "no connection within {}: check host, port, firewall and proxy, or raise http.connect_timeout",
+        humantime::format_duration(way.connect_timeout)
+    );
     unreached(at, way, &why)
 }
 

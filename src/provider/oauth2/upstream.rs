@@ -81,15 +81,8 @@ impl Upstreams {
                 "tls.certificate and tls.key cannot be used for TLS: use RSA, P-256, P-384 or Ed25519",
             )
         })?;
-        let upstream = Arc::new(Upstream {
-            http: http.clone(),
-            with_certificate: identity.is_some(),
-            tls: config,
-            usual: OnceLock::new(),
-            direct: OnceLock::new(),
-            discoveries: Mutex::default(),
-            lane: all.lanes.get(&key.origin),
-        });
+        let lane = all.lanes.get(&key.origin);
+        let upstream = Arc::new(Upstream::new(http, config, identity.is_some(), lane));
         all.upstreams
             .retain(|_, upstream| upstream.strong_count() > 0);
         all.upstreams.insert(key, Arc::downgrade(&upstream));
@@ -129,6 +122,24 @@ pub(super) struct NoAnswer {
 }
 
 impl Upstream {
+    /// Opens nothing yet.
+    pub(super) fn new(
+        http: &Http,
+        tls: ClientConfig,
+        with_certificate: bool,
+        lane: Arc<Lane>,
+    ) -> Upstream {
+        Upstream {
+            http: http.clone(),
+            with_certificate,
+            tls,
+            usual: OnceLock::new(),
+            direct: OnceLock::new(),
+            discoveries: Mutex::default(),
+            lane,
+        }
+    }
+
     /// The client for a URL, made at its first use.
     pub(super) fn client(&self, url: &Url) -> Result<&Client, Failure> {
         let cell = if self.goes_direct(url) {
@@ -186,7 +197,8 @@ impl Upstream {
         }
     }
 
-    fn way(&self) -> transport::Way {
+    /// In the words of failures.
+    pub(super) fn way(&self) -> transport::Way {
         transport::Way {
             connect_timeout: self.http.connect_timeout,
             timeout: self.http.timeout,
@@ -195,8 +207,13 @@ impl Upstream {
         }
     }
 
+    /// `http.proxy`
+    pub(super) fn configured_proxy(&self) -> Option<&Url> {
+        self.http.proxy.as_ref()
+    }
+
     /// The environment's proxies never see what stays on this machine; a configured one is obeyed.
-    fn goes_direct(&self, url: &Url) -> bool {
+    pub(super) fn goes_direct(&self, url: &Url) -> bool {
         self.http.proxy.is_none() && is_loopback(url)
     }
 

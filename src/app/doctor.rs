@@ -1,0 +1,171 @@
+//! `tokend doctor`: looks for what is usually wrong, and says of each finding what to do about it.
+//!
+//! Everything that is looked at is told, also when it is well: who asks a doctor wants to know what was looked at. Nothing is
+//! changed, and no token is asked for (`tokend check --online` does that). Identity providers are asked beside everything
+//! else, all at once, so that none of them delays the rest.
+
+mod callers;
+mod daemon;
+mod files;
+mod machine;
+mod people;
+mod providers;
+mod report;
+mod socket;
+mod units;
+mod watching;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use self::report::Report;
+use super::check::{self, Examined, plural};
+use crate::cli::paths::{default_config, default_socket};
+use crate::cli::{DoctorArgs, exit, print};
+use crate::clock::Clock;
+use crate::core::config::{Finding, Severity};
+
+const AREA: &str = "configuration";
+
+pub fn run(args: &DoctorArgs) -> u8 {
+    let path = match args.config.clone().map_or_else(default_config, Ok) {
+        Ok(path) => path,
+        Err(why) => {
+            eprintln!("tokend: {why}");
+            return exit::CONFIG;
+        }
+    };
+    let examined = check::examine(&path);
+    let mut report = Report::default();
+    configuration(&mut report, &path, &examined);
+    let usable = usable(&examined);
+    let report = look(args, &path, usable, report);
+
+    let text = if args.json {
+        format!("{}\n", report.json())
+    } else {
+        report.text()
+    };
+    // Whoever has read enough changes nothing of the verdict.
+    if let Err(code) = print(&mut io::stdout(), &text, &mut io::stderr()) {
+        return code;
+    }
+    match (usable, report.findings().next()) {
+        (None, _) => exit::CONFIG,
+        (Some(_), Some(_)) => exit::FINDINGS,
+        (Some(_), None) => exit::DONE,
+    }
+}
+
+fn usable(examined: &Result<Examined, Box<Finding>>) -> Option<&Examined> {
+    examined
+        .as_ref()
+        .ok()
+        .filter(|examined| examined.outcome.config.is_some())
+}
+
+/// All but the configuration itself, as far as that lets it.
+fn look(args: &DoctorArgs, path: &Path, examined: Option<&Examined>, mut report: Report) -> Report {
+    let config = examined.and_then(|examined| examined.outcome.config.as_ref());
+    let asking = (!args.offline)
+        .then(|| examined.map(providers::ways))
+        .flatten()
+        .map(|ways| {
+            let timeout = args.timeout;
+            std::thread::spawn(move || providers::look(ways, timeout))
+        });
+    match socket(args, examined) {
+        Ok(socket) => {
+            let daemon = daemon::look(&mut report, &socket, args.timeout);
+            socket::look(&mut report, config, &socket, &daemon);
+            if let Some(examined) = examined {
+                rest(&mut report, path, examined, &socket, &daemon);
+            }
+        }
+        Err(why) => report.error(
+            daemon::AREA,
+            "server.socket",
+            why,
+            "let --socket or TOKEND_SOCKET name it",
+        ),
+    }
+    match asking.map(std::thread::JoinHandle::join) {
+        Some(Ok(asked)) => report.append(asked),
+        // One that panicked must not look like one that found nothing.
+        Some(Err(panic)) => std::panic::resume_unwind(panic),
+        None if args.offline => report.well(providers::AREA, "not looked at: --offline".into()),
+        None => {}
+    }
+    report
+}
+
+fn rest(
+    report: &mut Report,
+    path: &Path,
+    examined: &Examined,
+    socket: &Path,
+    daemon: &daemon::Daemon,
+) {
+    let Some(config) = &examined.outcome.config else {
+        return;
+    };
+    callers::look(report, config, socket, daemon);
+    units::look(report, config, daemon);
+    files::look(report, path, examined, daemon);
+    files::certificates(report, examined, Clock::system().now().wall);
+    watching::look(report, path, config, daemon);
+    machine::look(report, config, examined.names("audit"), daemon);
+}
+
+/// As the daemon finds its own, but for `--socket`.
+fn socket(args: &DoctorArgs, examined: Option<&Examined>) -> Result<PathBuf, String> {
+    let configured = || {
+        examined
+            .and_then(|examined| examined.outcome.config.as_ref())
+            .and_then(|config| config.server.socket.clone())
+    };
+    let environment = || {
+        std::env::var_os("TOKEND_SOCKET")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    };
+    let named = args.socket.clone().or_else(environment).or_else(configured);
+    named
+        .map_or_else(default_socket, Ok)
+        .map_err(|error| error.to_string())
+}
+
+/// Errors one by one. Warnings are about what somebody has chosen, so that they are counted and are no finding here.
+fn configuration(report: &mut Report, path: &Path, examined: &Result<Examined, Box<Finding>>) {
+    let examined = match examined {
+        Ok(examined) => examined,
+        Err(finding) => return report.finding(AREA, (**finding).clone()),
+    };
+    let (errors, warnings): (Vec<&Finding>, Vec<&Finding>) = examined
+        .outcome
+        .findings
+        .iter()
+        .partition(|finding| finding.severity == Severity::Error);
+    for finding in &errors {
+        report.finding(AREA, (*finding).clone());
+    }
+    let Some(config) = &examined.outcome.config else {
+        return;
+    };
+    let (profiles, count) = (config.profiles.len(), warnings.len());
+    let hint = match count {
+        0 => "",
+        _ => ", which `tokend check` shows",
+    };
+    if errors.is_empty() {
+        report.well(
+            AREA,
+            format!(
+                "{}: {profiles} profile{}, {count} warning{}{hint}",
+                path.display(),
+                plural(profiles),
+                plural(count)
+            ),
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! The running daemon: whether it answers, and what it says of itself.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::people::{Who, user_name};
+use super::report::Report;
+use crate::app::check::plural;
+use crate::cli::complaint;
+use crate::client::{Client, ProfileState, Status};
+use crate::clock::Clock;
+use crate::socket::bind;
+
+pub const AREA: &str = "daemon";
+
+/// More profiles than this are counted and not named.
+const NAMED: usize = 10;
+
+/// The daemon, as far as it can be seen.
+#[derive(Debug, Default)]
+pub struct Daemon {
+    /// Its process in this pid namespace; None: none answers, or the kernel does not say.
+    pub pid: Option<i32>,
+    /// Its user: that of the process, else whose the socket or its folder is. None: nothing tells.
+    pub who: Option<Who>,
+    /// It answers.
+    pub answers: bool,
+}
+
+impl Daemon {
+    /// Its user, else this process's.
+    pub fn user(&self) -> Who {
+        self.who.clone().unwrap_or_else(Who::me)
+    }
+}
+
+/// Asks whoever listens at `socket`.
+pub fn look(report: &mut Report, socket: &Path, timeout: Duration) -> Daemon {
+    let client = Client::new(socket.to_owned(), Clock::system());
+    match client.status(None, timeout) {
+        Ok(status) => {
+            let daemon = running(socket, &status);
+            tell(report, socket, &status, &daemon);
+            daemon
+        }
+        Err(error) => {
+            let cure = complaint::cure(&error, None, None).unwrap_or_default();
+            report.error(AREA, "server.socket", error.to_string(), cure);
+            let listener = bind::listener(socket);
+            Daemon {
+                pid: listener.map(|it| it.pid.as_raw_nonzero().get()),
+                who: guess(socket),
+                answers: false,
+            }
+        }
+    }
+}
+
+fn running(socket: &Path, status: &Status) -> Daemon {
+    let listener = bind::listener(socket);
+    // A socket that was handed over by the service manager is listened on by that one.
+    let pid = listener
+        .map(|it| it.pid.as_raw_nonzero().get())
+        .filter(|pid| *pid != 1)
+        .or(status.pid);
+    let who = pid
+        .and_then(Who::of_process)
+        .or_else(|| Some(Who::of_uid(listener?.uid.as_raw())));
+    Daemon {
+        pid,
+        who,
+        answers: true,
+    }
+}
+
+/// Whose a daemon would be that is not there: whose the socket is that it left behind. Else a user's own daemon is that
+/// user's, and root sees it by the folder.
+fn guess(socket: &Path) -> Option<Who> {
+    let left = std::fs::symlink_metadata(socket).map(|found| found.uid());
+    let me = Who::me();
+    if let Ok(uid) = left {
+        return Some(Who::of_uid(uid));
+    }
+    if me.uid != 0 {
+        return Some(me);
+    }
+    let folder = socket.parent().and_then(|it| std::fs::metadata(it).ok());
+    Some(Who::of_uid(folder?.uid())).filter(|who| who.uid != 0)
+}
+
+fn tell(report: &mut Report, socket: &Path, status: &Status, daemon: &Daemon) {
+    let own = env!("CARGO_PKG_VERSION");
+    let user = daemon
+        .who
+        .as_ref()
+        .map(|who| format!(", user {}", user_name(who.uid)));
+    let pid = daemon.pid.map(|pid| format!(", pid {pid}"));
+    report.well(
+        AREA,
+        format!(
+            "{} answers: version {}{}{}, {} profile{}",
+            socket.display(),
+            status.version,
+            pid.unwrap_or_default(),
+            user.unwrap_or_default(),
+            status.profiles.len(),
+            plural(status.profiles.len()),
+        ),
+    );
+    if status.version != own {
+        report.warning(
+            AREA,
+            "",
+            format!(
+                "the daemon is version {}, and this program is {own}",
+                status.version
+            ),
+            "restart the daemon (systemctl restart tokend), or use the program that belongs to it",
+        );
+    }
+    if !status.complete {
+        report.warning(
+            AREA,
+            "server.admins",
+            "this user is no administrator: the daemon tells only of the profiles that this user may use",
+            "run it as root or as the daemon's user, or let `admins` in [server] name this user",
+        );
+    }
+    for line in &status.refused {
+        report.error(
+            AREA,
+            "",
+            format!("tokend.toml is not in force: {line}"),
+            "repair it; what was in force before is served until then",
+        );
+    }
+    for line in &status.warnings {
+        report.warning(
+            AREA,
+            "",
+            line.clone(),
+            "see the daemon's log for when it began",
+        );
+    }
+    profiles(report, &status.profiles);
+}
+
+fn profiles(report: &mut Report, all: &[ProfileState]) {
+    let unavailable: Vec<&ProfileState> = all.iter().filter(|it| !it.available).collect();
+    for profile in unavailable.iter().take(NAMED) {
+        let why = match &profile.last_error {
+            Some(error) => format!(": {}", error.message),
+            None => String::new(),
+        };
+        report.error(
+            AREA,
+            &format!("profiles.{}", profile.name),
+            format!(
+                "profile {} has no credential ({}){why}",
+                profile.name, profile.state
+            ),
+            cure(&profile.state, &profile.name),
+        );
+    }
+    if let Some(more) = unavailable
+        .len()
+        .checked_sub(NAMED)
+        .filter(|more| *more > 0)
+    {
+        report.error(
+            AREA,
+            "",
+            format!("{more} more profile{} without a credential", plural(more)),
+            "`tokend status` shows all of them",
+        );
+    }
+    for profile in all.iter().filter(|it| it.available) {
+        let path = format!("profiles.{}", profile.name);
+        let status = format!("`tokend status {}` shows since when", profile.name);
+        if let Some(error) = &profile.last_error {
+            report.warning(
+                AREA,
+                &path,
+                format!(
+                    "profile {} cannot be renewed ({}): {}",
+                    profile.name, profile.state, error.message
+                ),
+                format!("what it has is served until it expires; {status}"),
+            );
+        } else if matches!(
+            profile.reload.outcome.as_str(),
+            "staged" | "rejected" | "kept"
+        ) {
+            report.warning(
+                AREA,
+                &path,
+                format!(
+                    "profile {}: its files are not in force ({}): {}",
+                    profile.name, profile.reload.outcome, profile.reload.message
+                ),
+                format!("its last good state is served; {status}"),
+            );
+        }
+    }
+}
+
+fn cure(state: &str, name: &str) -> String {
+    match state {
+        "invalid" => "`tokend check` says where it is to be repaired".into(),
+        "rejected" => {
+            "repair its secret, certificate or scopes: it is tried again as soon as they change"
+                .into()
+        }
+        "fetching" => "ask again in a moment".into(),
+        _ => {
+            format!("it is tried again by itself; `tokend status {name}` shows since when it fails")
+        }
+    }
+}

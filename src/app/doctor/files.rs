@@ -1,0 +1,224 @@
+//! The files that profiles name: whether the daemon's user can use them and nobody else can change them, and how long the
+//! certificates in them last.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
+
+use super::daemon::Daemon;
+use super::people::{Owned, READ, Who, user_name};
+use super::report::Report;
+use crate::app::assembly::surroundings;
+use crate::app::check::{Examined, plural};
+use crate::core::certificate::Certificate;
+use crate::core::profile::{Method, TrustSource, files};
+use crate::core::time::WallTime;
+use crate::files::{Interest, folders};
+use crate::material;
+
+pub const AREA: &str = "files";
+
+/// Looks at the configuration's own file and at every file that a profile names.
+pub fn look(report: &mut Report, config: &Path, examined: &Examined, daemon: &Daemon) {
+    let daemons = daemon.user();
+    let mine = Who::me().uid == daemons.uid;
+    let said = examined.checked.iter().flat_map(|one| {
+        one.said
+            .iter()
+            .filter(|(_, message)| believable(message, mine, daemon.answers))
+            .map(move |(severity, message)| (&one.profile, *severity, message.clone()))
+    });
+    // Profiles that share a file share what is wrong with it.
+    let mut told = HashSet::new();
+    for finding in examined.located(said) {
+        if told.insert(finding.message.clone()) {
+            report.finding(AREA, finding);
+        }
+    }
+    let profiles = examined.checked.iter().map(|one| &one.profile);
+    let mut paths: BTreeSet<_> = profiles.flat_map(|profile| files::files(profile)).collect();
+    paths.insert(std::path::absolute(config).unwrap_or_else(|_| config.to_owned()));
+    let count = paths.len();
+    for path in &paths {
+        if !mine && let Some((place, found)) = daemons.stopped_by(path, READ) {
+            let user = user_name(daemons.uid);
+            report.error(
+                AREA,
+                "",
+                format!(
+                    "the daemon's user {user} cannot read {}: {} has {}",
+                    path.display(),
+                    place.display(),
+                    found.told()
+                ),
+                format!(
+                    "give {} to a group of {user} (`chgrp`) and let that group read it (`chmod g+rX`)",
+                    place.display()
+                ),
+            );
+        }
+        owner(report, path, &daemons);
+    }
+    on_the_way(report, paths, &daemons);
+    if !report.has_findings(AREA) {
+        report.well(
+            AREA,
+            format!(
+                "{count} file{}: user {} can read what it needs, and nobody else can change it",
+                plural(count),
+                user_name(daemons.uid)
+            ),
+        );
+    }
+}
+
+/// Whether it is true of the daemon too, and not only of this process: that has other rights, another environment, and none
+/// of the daemon's systemd credentials. A daemon that answers says of such files itself what is wrong with them.
+fn believable(message: &str, mine: bool, answers: bool) -> bool {
+    let of_rights = message.contains("(permission denied)");
+    let of_surroundings = message.contains("there is no $CREDENTIALS_DIRECTORY")
+        || message.contains("the environment variable ");
+    !(of_rights && !mine || of_surroundings && answers)
+}
+
+/// Who can change what the daemon believes.
+fn owner(report: &mut Report, path: &Path, daemons: &Who) {
+    let Some(found) = Owned::of(path) else {
+        return;
+    };
+    let path = path.display();
+    if found.mode & 0o002 != 0 {
+        report.error(
+            AREA,
+            "",
+            format!("everybody on this machine can change {path}"),
+            format!("run `chmod o-w {path}`, and look at what is in it"),
+        );
+    }
+    if found.uid != 0 && found.uid != daemons.uid {
+        report.warning(
+            AREA,
+            "",
+            format!(
+                "{path} belongs to user {}, who can read and change it",
+                user_name(found.uid)
+            ),
+            format!(
+                "run `chown {} {path}`, unless that user is meant to renew it",
+                user_name(daemons.uid)
+            ),
+        );
+    }
+}
+
+/// Folders in which everybody can put another file in place of one of these.
+fn on_the_way(report: &mut Report, files: BTreeSet<std::path::PathBuf>, daemons: &Who) {
+    let way = folders(&Interest {
+        files,
+        ..Interest::default()
+    });
+    for folder in way {
+        let Some(found) = Owned::of(&folder) else {
+            continue;
+        };
+        // In a sticky folder only the owner of an entry can replace it.
+        if found.mode & 0o1002 == 0o002 {
+            report.error(
+                AREA,
+                "",
+                format!(
+                    "everybody on this machine can replace files in {}, which user {} reads",
+                    folder.display(),
+                    user_name(daemons.uid)
+                ),
+                format!("run `chmod o-w {}`", folder.display()),
+            );
+        }
+    }
+}
+
+/// How long certificates last: those that the profiles show, and those that they trust instead of the system's.
+pub fn certificates(report: &mut Report, examined: &Examined, now: WallTime) {
+    const AREA: &str = "certificates";
+    let mut first: Option<(Certificate, String)> = None;
+    let mut told = HashSet::new();
+    let mut note = |report: &mut Report, certificate: Certificate, name: &str| {
+        let path = format!("profiles.{name}.{}", certificate.role);
+        if let Some(message) = certificate.warning(now)
+            && told.insert(message.clone())
+        {
+            let cure = "it is taken over by itself once it is in place";
+            if now > certificate.not_after {
+                report.error(AREA, &path, message, cure);
+            } else {
+                report.warning(AREA, &path, message, cure);
+            }
+        }
+        if first
+            .as_ref()
+            .is_none_or(|(known, _)| certificate.not_after < known.not_after)
+        {
+            first = Some((certificate, name.to_owned()));
+        }
+    };
+    let mut bundles: Vec<&TrustSource> = Vec::new();
+    for one in &examined.checked {
+        let name = one.profile.name.as_str();
+        for certificate in one.material.iter().flat_map(|it| it.certificates()) {
+            note(report, certificate, name);
+        }
+        let Method::OAuth2(oauth) = &one.profile.method else {
+            continue;
+        };
+        let trust = &oauth.idp.trust;
+        if *trust == TrustSource::System || bundles.contains(&trust) {
+            continue;
+        }
+        bundles.push(trust);
+        // That it cannot be read has been said of the profile.
+        let Ok((_, certificates)) = material::trust(trust, &surroundings(), now) else {
+            continue;
+        };
+        // A bundle is as good as its last certificate: old ones stay in it until somebody tidies up.
+        if let Some(last) = certificates.into_iter().max_by_key(|it| it.not_after) {
+            note(report, last, name);
+        }
+    }
+    if report.has_findings(AREA) {
+        return;
+    }
+    report.well(
+        AREA,
+        match first {
+            None => "the profiles name none".into(),
+            Some((next, name)) => format!(
+                "the next to end is {} of {name}, {}, on {}",
+                next.role,
+                next.subject,
+                next.end()
+            ),
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_this_process_cannot_see_is_not_held_against_the_daemon() {
+        let denied = "token: /x: cannot be read (permission denied): let the daemon's user read it";
+        let credential = "token: there is no $CREDENTIALS_DIRECTORY to find the credential";
+        let variable = "token: the environment variable X is not set: set it";
+        for (message, mine, answers, expected) in [
+            (denied, true, true, true),
+            (denied, false, true, false),
+            (credential, true, true, false),
+            (credential, true, false, true),
+            (variable, false, true, false),
+            (variable, false, false, true),
+            ("token: /x does not exist", false, true, true),
+        ] {
+            assert_eq!(believable(message, mine, answers), expected, "{message}");
+        }
+    }
+}

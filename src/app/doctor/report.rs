@@ -1,0 +1,195 @@
+//! What was looked at, a line each, and how it is told.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use crate::app::check::plural;
+use crate::client::text::escaped;
+use crate::core::config::{Finding, Severity, findings_json};
+
+/// Everything that was looked at, in the order in which it is told.
+#[derive(Debug, Default)]
+pub struct Report {
+    lines: Vec<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    /// What it is about, one word or two.
+    area: &'static str,
+    told: Told,
+}
+
+#[derive(Debug)]
+enum Told {
+    Well(String),
+    Found(Finding),
+}
+
+impl Report {
+    /// It is as it should be.
+    pub fn well(&mut self, area: &'static str, message: String) {
+        self.lines.push(Line {
+            area,
+            told: Told::Well(message),
+        });
+    }
+
+    /// A finding with its place in a file.
+    pub fn finding(&mut self, area: &'static str, finding: Finding) {
+        self.lines.push(Line {
+            area,
+            told: Told::Found(finding),
+        });
+    }
+
+    /// Something does not work; `key` of the configuration has to do with it, if any does.
+    pub fn error(
+        &mut self,
+        area: &'static str,
+        key: &str,
+        message: impl Into<String>,
+        cure: impl Into<String>,
+    ) {
+        self.finding(
+            area,
+            placeless(Severity::Error, key, message.into(), cure.into()),
+        );
+    }
+
+    /// It works, and will not for ever or not for everybody.
+    pub fn warning(
+        &mut self,
+        area: &'static str,
+        key: &str,
+        message: impl Into<String>,
+        cure: impl Into<String>,
+    ) {
+        self.finding(
+            area,
+            placeless(Severity::Warning, key, message.into(), cure.into()),
+        );
+    }
+
+    /// What somebody else has looked at.
+    pub fn append(&mut self, other: Report) {
+        self.lines.extend(other.lines);
+    }
+
+    /// What is not well.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.lines.iter().filter_map(|line| match &line.told {
+            Told::Found(finding) => Some(finding),
+            Told::Well(_) => None,
+        })
+    }
+
+    /// Whether something of this area is not well.
+    pub fn has_findings(&self, area: &str) -> bool {
+        self.lines
+            .iter()
+            .any(|line| line.area == area && matches!(line.told, Told::Found(_)))
+    }
+
+    /// `{"findings": […]}` as `tokend check --json` prints it. A finding without a place has line and column 0.
+    pub fn json(&self) -> String {
+        let findings: Vec<Finding> = self.findings().cloned().collect();
+        findings_json(&findings).to_string()
+    }
+
+    /// For people: a line for each thing that was looked at, the cure below it, and a sum.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a text cannot fail.
+        for Line { area, told } in &self.lines {
+            let (verdict, message) = match told {
+                Told::Well(message) => ("ok", message.clone()),
+                Told::Found(finding) if finding.line == 0 => {
+                    (finding.severity.as_str(), finding.message.clone())
+                }
+                Told::Found(finding) => {
+                    let path = match finding.path.as_str() {
+                        "" => String::new(),
+                        path => format!(" ({path})"),
+                    };
+                    (
+                        finding.severity.as_str(),
+                        format!("{}{path}", finding.one_line()),
+                    )
+                }
+            };
+            let _ = writeln!(text, "{verdict:<8} {area}: {}", escaped(&message));
+            if let Told::Found(Finding { help, .. }) = told
+                && !help.is_empty()
+            {
+                let _ = writeln!(text, "         help: {}", escaped(help));
+            }
+        }
+        let count = |severity| {
+            self.findings()
+                .filter(|finding| finding.severity == severity)
+                .count()
+        };
+        let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+        let _ = match (errors, warnings) {
+            (0, 0) => writeln!(text, "\nnothing found"),
+            _ => writeln!(
+                text,
+                "\n{errors} error{}, {warnings} warning{}",
+                plural(errors),
+                plural(warnings)
+            ),
+        };
+        text
+    }
+}
+
+fn placeless(severity: Severity, key: &str, message: String, help: String) -> Finding {
+    Finding {
+        severity,
+        path: key.to_owned(),
+        file: PathBuf::new(),
+        line: 0,
+        column: 0,
+        message,
+        help,
+        profile: None,
+        snippet: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_has_its_verdict_and_every_finding_its_cure() {
+        let mut report = Report::default();
+        report.well("socket", "it is there".into());
+        assert!(report.text().ends_with("\nnothing found\n"));
+        report.warning("clock", "", "45s \u{1b}[2Jahead", "set it");
+        report.finding(
+            "configuration",
+            Finding {
+                file: "/x.toml".into(),
+                line: 3,
+                column: 1,
+                ..placeless(Severity::Error, "server.sockt", "unknown".into(), "".into())
+            },
+        );
+        assert_eq!(
+            report.text(),
+            "ok       socket: it is there\n\
+             warning  clock: 45s \\u{1b}[2Jahead\n         help: set it\n\
+             error    configuration: /x.toml:3:1: unknown (server.sockt)\n\n\
+             1 error, 1 warning\n"
+        );
+        let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
+        assert_eq!(
+            json["findings"][0],
+            serde_json::json!({"severity": "warning", "path": "", "file": "", "line": 0, "column": 0,
+                "message": "45s \u{1b}[2Jahead", "help": "set it"})
+        );
+        assert_eq!(json["findings"].as_array().map(Vec::len), Some(2));
+    }
+}

@@ -1,0 +1,290 @@
+//! Goes the way to an identity provider as a token request would, step by step, and never sends one: whoever wants to know
+//! why there are no tokens sees which step fails, and how long the others took.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::header::DATE;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+use super::discovery::Discovery;
+use super::lane::Lane;
+use super::text;
+use super::transport::{self, Way};
+use super::upstream::Upstream;
+use crate::clock::Clock;
+use crate::core::certificate::Certificate;
+use crate::core::failure::Failure;
+use crate::core::oauth::withhold::{origin, place};
+use crate::core::oauth::{date, response};
+use crate::core::profile::{Endpoint, Idp};
+use crate::material::{Identity, Trust, certificate};
+use crate::provider::Shared;
+use crate::tls::witness::Witness;
+
+/// What is known so far; filled while the way is gone, so that it tells where somebody lost patience.
+#[derive(Clone, Debug, Default)]
+pub struct Probe {
+    /// The proxy on the way, of the configuration or of this process's environment.
+    pub proxy: Option<String>,
+    /// What went well, and how long it took.
+    pub steps: Vec<Step>,
+    /// What is being done; nothing once everything is done.
+    pub doing: Option<&'static str>,
+    /// Why it went no further.
+    pub failure: Option<Failure>,
+    /// What the identity provider showed, its own certificate first, also when it was refused.
+    pub certificates: Vec<Certificate>,
+    /// Who has signed the last of them, as it says itself.
+    pub signed_by: Option<String>,
+    /// Seconds that the identity provider's clock is ahead, where it tells.
+    pub clock_skew: Option<i64>,
+}
+
+/// One step that went well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// DNS, TCP, TLS, discovery or HTTP.
+    pub name: &'static str,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Goes the way to `idp`. Within the profile's own times; dropping it abandons it.
+pub async fn probe(
+    idp: &Idp,
+    trust: &Trust,
+    identity: Option<&Identity>,
+    shared: &Shared,
+    found: &mut Probe,
+) {
+    let outcome = go(idp, trust, identity, shared, found).await;
+    found.failure = outcome.err();
+    found.doing = None;
+}
+
+async fn go(
+    idp: &Idp,
+    trust: &Trust,
+    identity: Option<&Identity>,
+    shared: &Shared,
+    found: &mut Probe,
+) -> Result<(), Failure> {
+    let (config, witness) = shared.tls.witnessed(trust, identity).map_err(|_| {
+        Failure::permanent("its TLS settings cannot be used: `tokend check` says why")
+    })?;
+    let config = Arc::new(config);
+    let upstream = Upstream::new(
+        &idp.http,
+        config.as_ref().clone(),
+        identity.is_some(),
+        Arc::new(Lane::default()),
+    );
+    let mut walk = Walk {
+        upstream: &upstream,
+        connector: TlsConnector::from(config),
+        witness: &witness,
+        clock: &shared.clock,
+        found,
+    };
+    let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;
+    walk.connect(url).await?;
+    let Endpoint::Issuer(issuer) = &idp.endpoint else {
+        return walk.greet(url).await;
+    };
+    let endpoint = walk.discover(issuer, idp.allow_insecure_http).await?;
+    if origin(&endpoint) != origin(issuer) {
+        walk.connect(&endpoint).await?;
+    }
+    Ok(())
+}
+
+struct Walk<'a> {
+    upstream: &'a Upstream,
+    connector: TlsConnector,
+    witness: &'a Witness,
+    clock: &'a Clock,
+    found: &'a mut Probe,
+}
+
+impl Walk<'_> {
+    /// Name, connection and, where no proxy is in between, TLS. Through a proxy, TLS is part of the next exchange.
+    async fn connect(&mut self, url: &Url) -> Result<(), Failure> {
+        let at = place(url);
+        let limit = self.upstream.way().connect_timeout;
+        let hop = self.hop(url);
+        let mut way = self.upstream.way();
+        way.proxy.clone_from(&hop.proxy);
+        self.found.proxy.clone_from(&hop.proxy);
+        let resolve = tokio::net::lookup_host((hop.host.as_str(), hop.port));
+        let addresses: Vec<SocketAddr> = match hop.host.parse() {
+            Ok(ip) => vec![SocketAddr::new(ip, hop.port)],
+            Err(_) => match self.timed("DNS", limit, resolve).await {
+                Some(Ok(found)) => found.collect(),
+                Some(Err(_)) | None => return Err(transport::unresolved(&at, &way)),
+            },
+        };
+        let stream = match self.timed("TCP", limit, first(&addresses, limit)).await {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) if error.kind() != io::ErrorKind::TimedOut => {
+                return Err(transport::explain_connection(&error, &at, &way));
+            }
+            Some(Err(_)) | None => return Err(transport::unconnected(&at, &way)),
+        };
+        if hop.proxy.is_none() && url.scheme() == "https" {
+            self.handshake(url, stream, &at, &way, limit).await?;
+        }
+        Ok(())
+    }
+
+    async fn handshake(
+        &mut self,
+        url: &Url,
+        stream: TcpStream,
+        at: &str,
+        way: &Way,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        let name = match url.host() {
+            Some(Host::Domain(name)) => ServerName::try_from(name.to_owned()).ok(),
+            Some(Host::Ipv4(ip)) => Some(ServerName::from(std::net::IpAddr::V4(ip))),
+            Some(Host::Ipv6(ip)) => Some(ServerName::from(std::net::IpAddr::V6(ip))),
+            None => None,
+        };
+        let Some(name) = name else {
+            return Err(transport::unresolved(at, way));
+        };
+        let connecting = self.connector.connect(name, stream);
+        let outcome = self.timed("TLS", limit, connecting).await;
+        self.note_certificates();
+        match outcome {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(transport::explain_connection(&error, at, way)),
+            None => Err(transport::unconnected(at, way)),
+        }
+    }
+
+    /// The discovery document, as the daemon gets it; the token endpoint that it names.
+    async fn discover(&mut self, issuer: &Url, insecure: bool) -> Result<Url, Failure> {
+        let discovery = Discovery::new(issuer.clone(), insecure);
+        let (upstream, clock) = (self.upstream, self.clock);
+        let mut skew = None;
+        let look = discovery.look(upstream, clock, &[], &mut skew);
+        let outcome = self.timed("discovery", upstream.timeout(), look).await;
+        self.found.clock_skew = skew;
+        self.note_certificates();
+        let document =
+            outcome.unwrap_or_else(|| Err(transport::too_late(&place(issuer), &upstream.way())))?;
+        Ok(document.endpoint(upstream.way().with_certificate).clone())
+    }
+
+    /// Some answer of a host of which only the token endpoint is known: HEAD of its root says nothing of us, is no token
+    /// request, and every answer has a date.
+    async fn greet(&mut self, endpoint: &Url) -> Result<(), Failure> {
+        let root = endpoint
+            .join("/")
+            .map_err(|_| Failure::permanent("token_url is no URL with a host: correct it"))?;
+        let at = place(&root);
+        let head = self.upstream.client(&root)?.head(root);
+        let asked_at = self.clock.now();
+        let (upstream, limit) = (self.upstream, self.upstream.timeout());
+        let outcome = self.timed("HTTP", limit, upstream.send(head, &at)).await;
+        self.note_certificates();
+        let answer = match outcome {
+            Some(answer) => answer.map_err(|none| none.failure)?,
+            None => return Err(transport::too_late(&at, &upstream.way())),
+        };
+        let date = text(&answer.headers, DATE).and_then(date::parse);
+        self.found.clock_skew = date.map(|date| response::skew(date, asked_at, self.clock.now()));
+        Ok(())
+    }
+
+    /// One step within `limit`: what came of it, and how long it took if it went well. None: it was not over in time.
+    async fn timed<T, E>(
+        &mut self,
+        name: &'static str,
+        limit: Duration,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Option<Result<T, E>> {
+        self.found.doing = Some(name);
+        let begun = self.clock.now().boot;
+        let outcome = tokio::time::timeout(limit, step).await.ok();
+        if matches!(outcome, Some(Ok(_))) {
+            let took = self.clock.now().boot.since(begun);
+            self.found.steps.push(Step { name, took });
+        }
+        outcome
+    }
+
+    fn note_certificates(&mut self) {
+        let seen = self.witness.seen();
+        let Some(last) = seen.last() else {
+            return;
+        };
+        self.found.signed_by = certificate::issuer(last);
+        self.found.certificates = seen
+            .iter()
+            .filter_map(|shown| certificate::facts("server", shown))
+            .collect();
+    }
+
+    /// Where the connection goes first.
+    fn hop(&self, url: &Url) -> Hop {
+        let of = |url: &Url, proxy: Option<String>| Hop {
+            // Without the brackets of IPv6, which resolvers do not know.
+            host: url
+                .host_str()
+                .unwrap_or_default()
+                .trim_matches(['[', ']'])
+                .to_owned(),
+            port: url.port_or_known_default().unwrap_or(443),
+            proxy,
+        };
+        if self.upstream.goes_direct(url) {
+            return of(url, None);
+        }
+        if let Some(proxy) = self.upstream.configured_proxy() {
+            return of(proxy, Some(origin(proxy)));
+        }
+        // As the HTTP client reads the environment.
+        let proxy = url
+            .as_str()
+            .parse()
+            .ok()
+            .and_then(|uri| Matcher::from_env().intercept(&uri))
+            .and_then(|proxy| Url::parse(&proxy.uri().to_string()).ok());
+        match proxy {
+            Some(proxy) => of(&proxy, Some(origin(&proxy))),
+            None => of(url, None),
+        }
+    }
+}
+
+/// A host to connect to: the identity provider's, or the proxy's.
+struct Hop {
+    host: String,
+    port: u16,
+    proxy: Option<String>,
+}
+
+/// The first address that takes the connection. Each gets its share of the time: one that never answers must not hide one
+/// that would.
+async fn first(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
+    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut last = io::Error::from(io::ErrorKind::HostUnreachable);
+    for address in addresses {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::from(io::ErrorKind::TimedOut),
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,508 @@
+//! `tokend doctor` through the executable: one thing wrong at a time, found and told with its cure, and nothing else.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokend::clock::Clock;
+use tokend::dev::certificates::{Authority, ClientOptions};
+use tokend::dev::faults::{Fault, Target, Times};
+use tokend::dev::issuer::client::Client;
+use tokend::dev::issuer::{Issuer, Settings, Tls};
+
+use crate::harness::idp::{self, LAZY, SECRET};
+use crate::harness::{Daemon, PATIENCE, Place, Ran, eventually, is_root, run};
+
+const DISCOVERY: &str = "/.well-known/openid-configuration";
+
+const PLAIN: &str = "[profiles.p]\nmethod = \"none\"\n";
+
+/// Runs it as this user, whoever the daemon is, and holds its answer to what is promised of every one.
+fn doctor(place: &Place, arguments: &[&str]) -> Ran {
+    let ran = run(&mut place.tokend_as(None, &[&["doctor"][..], arguments].concat()));
+    place.secrets.assert_none_in(&ran.out, "tokend doctor");
+    place.secrets.assert_none_in(&ran.err, "standard error");
+    assert!(!ran.err.contains("panicked"), "{}", ran.err);
+    ran
+}
+
+/// All findings, each as `severity: message; help`.
+fn findings(place: &Place, arguments: &[&str]) -> Vec<String> {
+    let ran = doctor(place, &[&["--json"][..], arguments].concat());
+    let report: Value = serde_json::from_str(&ran.out).expect("JSON");
+    let findings = report["findings"].as_array().expect("findings");
+    assert_eq!(
+        ran.code,
+        Some(i32::from(!findings.is_empty())),
+        "{}",
+        ran.out
+    );
+    findings
+        .iter()
+        .map(|finding| {
+            let text = |key: &str| finding[key].as_str().expect("text").to_owned();
+            for key in ["line", "column"] {
+                assert!(finding[key].is_u64(), "{finding}");
+            }
+            for key in ["path", "file"] {
+                text(key);
+            }
+            // What has a place in a file may say it all in one line; everything else has its cure apart.
+            assert!(
+                !text("help").is_empty() || finding["line"] != 0,
+                "no cure: {finding}"
+            );
+            format!(
+                "{}: {}; {}",
+                text("severity"),
+                text("message"),
+                text("help")
+            )
+        })
+        .collect()
+}
+
+/// The one finding that there is, with all of these words in it.
+fn assert_only(found: &[String], parts: &[&str]) {
+    let [one] = found else {
+        panic!("{found:#?}");
+    };
+    for part in parts {
+        assert!(one.contains(part), "{part:?} is missing: {one}");
+    }
+}
+
+/// An issuer on TLS whose certificate is as old as `authority`'s clock says.
+fn on_tls(authority: &Authority) -> Issuer {
+    idp::with(Settings {
+        tls: Some(Tls {
+            server: authority.server(&["localhost"]).expect("certificate"),
+            client_roots: vec![authority.certificate_pem().to_owned()],
+        }),
+        clients: vec![Client::with_secret("it", SECRET)],
+        ..Settings::default()
+    })
+}
+
+fn trusting(issuer: &Issuer) -> String {
+    idp::idp(issuer) + "tls = { ca = \"ca.pem\" }\n"
+}
+
+/// A clock that is behind by so many days.
+fn behind(days: u64) -> Clock {
+    Clock::given(move || {
+        let mut now = Clock::system().now();
+        now.wall.0 -= Duration::from_secs(days * 86_400);
+        now
+    })
+}
+
+/// Broken by any check that cries wolf. What is well is told, so that somebody can believe it.
+#[test]
+fn a_healthy_daemon_gives_no_finding_and_every_check_a_line() {
+    let authority = Authority::new("ca", &Clock::system()).expect("authority");
+    let issuer = on_tls(&authority);
+    let place = Place::new();
+    place.secret("it.secret", SECRET);
+    place.write("ca.pem", authority.certificate_pem());
+    let daemon = place.serve(&(trusting(&issuer) + &idp::profile("it", "it", "")));
+    eventually(PATIENCE, || daemon.grpc().token("it").ok());
+    let asked = issuer.count("/token");
+    let ran = doctor(&daemon.place, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.out);
+    for line in [
+        "ok       configuration: ",
+        "ok       daemon: ",
+        "ok       socket: ",
+        "ok       callers: ",
+        "ok       files: ",
+        "ok       certificates: the next to end is tls.ca of it, CN=ca",
+        "ok       file watching: ",
+        "ok       limits: ",
+        "ok       identity providers: ",
+        "ok       clock: within 0 s",
+        "nothing found",
+    ] {
+        assert!(ran.out.contains(line), "{line:?} is missing:\n{}", ran.out);
+    }
+    for step in [
+        "DNS ",
+        "TCP ",
+        "TLS ",
+        "discovery ",
+        "certificate of CN=localhost until",
+    ] {
+        assert!(ran.out.contains(step), "{step:?} is missing:\n{}", ran.out);
+    }
+    assert_eq!(findings(&daemon.place, &[]), [""; 0]);
+    assert_eq!(issuer.count("/token"), asked, "no token request");
+    let connections = issuer.count(DISCOVERY);
+    let ran = doctor(&daemon.place, &["--offline"]);
+    assert!(ran.out.contains("not looked at: --offline"), "{}", ran.out);
+    assert_eq!(issuer.count(DISCOVERY), connections);
+}
+
+/// Broken by exit codes of the client's commands: a daemon that is not there is a finding like others.
+#[test]
+fn no_daemon_and_a_socket_that_was_left_behind_are_told_apart() {
+    let place = Place::new();
+    place.write("tokend.toml", PLAIN);
+    assert_only(
+        &findings(&place, &[]),
+        &["error: ", "there is no such socket", "start the daemon"],
+    );
+    drop(UnixListener::bind(place.socket()).expect("bound"));
+    place.mode("tokend.sock", 0o660);
+    assert_only(
+        &findings(&place, &[]),
+        &[
+            "left behind by a daemon that has ended",
+            "it replaces the socket",
+        ],
+    );
+    fs::remove_file(place.socket()).expect("removed");
+    fs::write(place.socket(), "").expect("written");
+    let found = findings(&place, &[]);
+    assert!(
+        found.iter().any(|line| line.contains("is not a socket")),
+        "{found:#?}"
+    );
+    let long = format!("/{}", "x".repeat(120));
+    let found = findings(&place, &["--socket", &long]);
+    assert!(found.iter().any(|line| line.contains("107")), "{found:#?}");
+}
+
+/// Broken by leaving the folder out: the daemon would say so only at its next start.
+#[test]
+fn a_folder_in_which_others_could_put_their_own_socket_is_an_error() {
+    let daemon = Daemon::start(PLAIN);
+    daemon.place.mode("", 0o777);
+    let found = findings(&daemon.place, &[]);
+    daemon.place.mode("", 0o700);
+    let cure = format!("chmod go-w {}", daemon.place.path("").display());
+    let cure = cure.trim_end_matches('/');
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("who could put another socket") && line.contains(cure)),
+        "{found:#?}"
+    );
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("can replace files in")),
+        "the configuration is there too: {found:#?}"
+    );
+}
+
+#[test]
+fn a_socket_that_is_not_as_configured_is_told() {
+    let daemon = Daemon::start(PLAIN);
+    daemon.place.mode("tokend.sock", 0o666);
+    assert_only(
+        &findings(&daemon.place, &[]),
+        &[
+            "warning: ",
+            "mode 0666",
+            "`socket_mode` says 0660",
+            "chmod 0660",
+        ],
+    );
+    daemon.place.mode("tokend.sock", 0o660);
+    if !is_root() {
+        return;
+    }
+    chown(daemon.socket(), None, Some(65_010)).expect("chown");
+    let group = rustix::process::getegid().as_raw();
+    let config = format!("[server]\nsocket_group = {group}\n{PLAIN}");
+    daemon.place.write("tokend.toml", &config);
+    let found = findings(&daemon.place, &[]);
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("belongs to group 65010") && line.contains("chgrp")),
+        "{found:#?}"
+    );
+    let config = format!("[server]\nsocket_group = \"no-such-group-here\"\n{PLAIN}");
+    daemon.place.write("tokend.toml", &config);
+    let found = findings(&daemon.place, &[]);
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("groupadd --system no-such-group-here")),
+        "{found:#?}"
+    );
+}
+
+/// The very usual mistake. Broken by a look at `access` alone.
+#[test]
+fn whom_access_names_and_the_socket_shuts_out_is_told_which_group_to_join() {
+    let place = Place::new();
+    place.open();
+    let group = rustix::process::getegid().as_raw();
+    let daemon = place.serve(&format!("{PLAIN}access = [{{ user = \"nobody\" }}]\n"));
+    let found = findings(&daemon.place, &[]);
+    assert_only(
+        &found,
+        &[
+            "profiles.p.access permits the user nobody",
+            "mode 0660",
+            "usermod -aG ",
+            " nobody",
+            "SupplementaryGroups=",
+        ],
+    );
+    daemon.place.mode("", 0o700);
+    let found = findings(&daemon.place, &[]);
+    assert_only(&found, &["the user nobody, whom the folder", "chmod o+x"]);
+    daemon.place.write(
+        "tokend.toml",
+        &format!("{PLAIN}access = [{{ group = {group} }}, {{ user = \"ghost-nobody-has\" }}]\n"),
+    );
+    daemon.place.mode("", 0o755);
+    let found = findings(&daemon.place, &[]);
+    assert_only(&found, &["ghost-nobody-has", "correct the entry"]);
+}
+
+/// Broken by judging with the rights of whoever runs it: root reads everything.
+#[test]
+fn a_secret_that_the_daemons_user_cannot_read_is_an_error_for_root_too() {
+    if !is_root() {
+        return;
+    }
+    let mut place = Place::new();
+    place.give_to(65_001);
+    place.secret("token", "a-token-that-is-there");
+    let config = "[profiles.p]\nmethod = \"static\"\ntoken = { file = \"token\" }\n";
+    let daemon = place.serve(config);
+    assert_eq!(findings(&daemon.place, &[]), [""; 0]);
+    chown(daemon.place.path("token"), Some(0), Some(0)).expect("chown");
+    let found = findings(&daemon.place, &[]);
+    let path = daemon.place.path("token").display().to_string();
+    assert!(
+        found.iter().any(|line| {
+            line.starts_with("error: the daemon's user 65001 cannot read")
+                && line.contains(&path)
+                && line.contains("chgrp")
+        }),
+        "{found:#?}"
+    );
+    chown(daemon.place.path("token"), Some(65_002), Some(65_001)).expect("chown");
+    daemon.place.mode("token", 0o646);
+    let found = findings(&daemon.place, &[]);
+    for part in [
+        "belongs to user 65002",
+        "can be read by everybody",
+        "everybody on this machine can change",
+    ] {
+        assert!(
+            found.iter().any(|line| line.contains(part)),
+            "{part}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn an_issuer_that_is_down_is_told_with_the_profiles_that_need_it() {
+    let (issuer, place, config) = idp::one(LAZY);
+    let daemon = place.serve(&config);
+    idp::down(&issuer);
+    assert_only(
+        &findings(&daemon.place, &[]),
+        &[
+            "error: ",
+            issuer.url(),
+            "was refused",
+            "needed by profile it",
+        ],
+    );
+}
+
+/// Broken by a verifier of its own: the daemon's trust is what counts.
+#[test]
+fn a_certificate_that_is_not_trusted_is_shown() {
+    let authority = Authority::new("the right one", &Clock::system()).expect("authority");
+    let other = Authority::new("another one", &Clock::system()).expect("authority");
+    let issuer = on_tls(&authority);
+    let place = Place::new();
+    place.secret("it.secret", SECRET);
+    place.write("ca.pem", other.certificate_pem());
+    let daemon = place.serve(&(trusting(&issuer) + &idp::profile("it", "it", LAZY)));
+    assert_only(
+        &findings(&daemon.place, &[]),
+        &[
+            "its issuer is unknown; set tls.ca",
+            "CN=localhost",
+            "signed by CN=the right one",
+            "TCP ",
+        ],
+    );
+    daemon.place.write("ca.pem", authority.certificate_pem());
+    // The daemon tries it first, and says so until it is in force.
+    eventually(PATIENCE, || {
+        findings(&daemon.place, &[]).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn certificates_that_end_soon_are_told_the_issuers_and_our_own() {
+    let old = Authority::new("ca of old", &behind(25)).expect("authority");
+    let issuer = on_tls(&old);
+    let place = Place::new();
+    place.secret("it.secret", SECRET);
+    place.write("old.pem", old.certificate_pem());
+    // Of which 25 have passed.
+    let soon = ClientOptions {
+        not_before: -90 * 86_400,
+        lifetime: Duration::from_secs(31 * 86_400),
+        ..ClientOptions::default()
+    };
+    let client = old.client("it", &soon).expect("certificate");
+    place.write("client.pem", &client.certificate_pem);
+    place.secret("client.key", client.key_pem.expose());
+    let config = idp::idp(&issuer)
+        + "tls = { ca = \"old.pem\", certificate = \"client.pem\", key = \"client.key\" }\n"
+        + &idp::profile("it", "it", LAZY);
+    let daemon = place.serve(&config);
+    let found = findings(&daemon.place, &[]);
+    assert_eq!(found.len(), 3, "{found:#?}");
+    for part in [
+        "tls.certificate: the certificate of CN=it expires on",
+        "tls.ca: the certificate of CN=ca of old expires on",
+        "its certificate of CN=localhost expires on",
+    ] {
+        assert!(
+            found
+                .iter()
+                .any(|line| line.starts_with("warning: ") && line.contains(part)),
+            "{part}: {found:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_clock_that_differs_from_the_issuers_is_told_by_how_much() {
+    let (issuer, place, config) = idp::one(LAZY);
+    let daemon = place.serve(&config);
+    for (skew, parts) in [
+        (20, None),
+        (-120, Some(["warning: ", "2m behind this machine's"])),
+        (900, Some(["error: ", "15m ahead of this machine's"])),
+    ] {
+        issuer.clear_script();
+        issuer.script_for(
+            Target::Path(DISCOVERY.into()),
+            Fault::Date(skew),
+            Times::Always,
+        );
+        let found = findings(&daemon.place, &[]);
+        match parts {
+            None => assert_eq!(found, [""; 0], "{skew}"),
+            Some(parts) => {
+                assert_only(&found, &parts);
+                assert_only(&found, &["timedatectl"]);
+            }
+        }
+    }
+}
+
+/// Where only the token endpoint is known, its host is greeted, and no token is asked for.
+#[test]
+fn a_token_endpoint_without_discovery_is_reached_without_a_token_request() {
+    let (issuer, place, _) = idp::one(LAZY);
+    let config = idp::idp(&issuer)
+        .replace("issuer = ", "token_url = ")
+        .replace("\"\nmax_in", "/token\"\nmax_in");
+    let daemon = place.serve(&(config + &idp::profile("it", "it", LAZY)));
+    let ran = doctor(&daemon.place, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.out);
+    assert!(
+        ran.out.contains("HTTP ") && ran.out.contains("clock: within 0 s"),
+        "{}",
+        ran.out
+    );
+    assert_eq!(issuer.count("/token"), 0);
+}
+
+/// Broken by asking one after the other, and by results that are kept until the last one is there.
+#[test]
+fn an_issuer_that_hangs_costs_the_timeout_and_nobody_elses_result() {
+    let (hanging, place, config) = idp::one(LAZY);
+    hanging.script_for(Target::Path(DISCOVERY.into()), Fault::Hang, Times::Always);
+    let fine = idp::issuer(vec![Client::with_secret("fine", SECRET)]);
+    place.secret("fine.secret", SECRET);
+    let config = config.replace("\"1s\"", "\"60s\"")
+        + &idp::idp(&fine).replace("[idp.it]", "[idp.fine]")
+        + &idp::profile("fine", "fine", LAZY).replace("idp = \"it\"", "idp = \"fine\"");
+    let daemon = place.serve(&config);
+    let begun = Instant::now();
+    let ran = doctor(&daemon.place, &["--timeout", "2s"]);
+    let took = begun.elapsed();
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    let error = format!(
+        "error    identity providers: {}/ gave no answer within 2s (discovery was not over",
+        hanging.url()
+    );
+    let well = format!("ok       identity providers: {}/", fine.url());
+    assert!(
+        ran.out.contains(&error) && ran.out.contains(&well),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.contains("raise --timeout"), "{}", ran.out);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn what_the_daemon_says_of_itself_is_told() {
+    let (issuer, place, config) = idp::one("");
+    place.secret("it.secret", "not-the-registered-one");
+    let daemon = place.serve(&config);
+    eventually(PATIENCE, || {
+        let found = findings(&daemon.place, &["--offline"]);
+        found
+            .iter()
+            .any(|line| {
+                line.contains("profile it has no credential (rejected)")
+                    && line.contains("invalid_client")
+                    && line.contains("repair its secret")
+            })
+            .then_some(())
+    });
+    daemon.place.secret("it.secret", SECRET);
+    eventually(PATIENCE, || {
+        findings(&daemon.place, &["--offline"])
+            .is_empty()
+            .then_some(())
+    });
+    daemon
+        .place
+        .write("tokend.toml", "[server]\nsocket_mod = 1\n");
+    eventually(PATIENCE, || {
+        let ran = doctor(&daemon.place, &["--offline"]);
+        assert_eq!(ran.code, Some(78), "{}", ran.out);
+        (ran.out.contains("tokend.toml is not in force")
+            && ran.out.contains("did you mean `socket_mode`?"))
+        .then_some(())
+    });
+    drop(issuer);
+}
+
+#[test]
+fn mistakes_on_the_command_line_and_in_the_file_have_their_own_exit_codes() {
+    let place = Place::new();
+    assert_eq!(doctor(&place, &[]).code, Some(78), "no file");
+    assert_eq!(doctor(&place, &["--timeout", "5"]).code, Some(2));
+    assert_eq!(doctor(&place, &["--timeout", "0s"]).code, Some(2));
+    place.write("tokend.toml", &(PLAIN.to_owned() + "targt = \"x\"\n"));
+    let ran = doctor(&place, &[]);
+    assert_eq!(
+        ran.code,
+        Some(1),
+        "one profile is not the whole: {}",
+        ran.out
+    );
+    assert!(ran.out.contains("did you mean `target`?"), "{}", ran.out);
+}
