@@ -23,8 +23,10 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 
+pub use self::connection::Connections;
 pub use self::desk::Desk;
 pub use self::grpc::RELOAD_WAIT;
+pub use self::guest::Guest;
 pub use self::metrics::Answered;
 pub use self::pace::Pace;
 pub use self::places::Places;

@@ -9,7 +9,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
@@ -54,10 +55,8 @@ pub async fn accept(
     desk: &Arc<Desk>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let limits = &desk.limits;
     let (close, closing) = watch::channel(false);
-    let languages = Arc::new(Languages::new(desk, limits, closing));
-    let builder = builder(limits);
+    let connections = Connections::new(desk, shutdown.clone(), closing);
     let places = desk.places.clone();
     let tidying = tokio::spawn(tidy_up(places.clone()));
     let mut was_full = false;
@@ -101,30 +100,7 @@ pub async fn accept(
             }
         };
         was_full = false;
-        let activity = guest.activity.clone();
-        let visit = Arc::new(Visit::new(&languages, guest));
-        let service = service_fn(move |request| {
-            let visit = visit.clone();
-            async move { Ok::<_, Infallible>(visit.answer(request).await) }
-        });
-        // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
-        let connection = Box::pin(
-            builder
-                .serve_connection(
-                    TokioIo::new(RepairAuthority::<UnixStream>::new(stream)),
-                    service,
-                )
-                .into_owned(),
-        );
-        let patience = Patience {
-            first: limits.handshake_timeout,
-            later: limits.idle_timeout,
-        };
-        let (shutdown, open) = (shutdown.clone(), open.clone());
-        tokio::spawn(async move {
-            attend(connection, &activity, patience, shutdown).await;
-            drop((place, open));
-        });
+        tokio::spawn(connections.serve(stream, guest, (place, open.clone())));
     }
     tidying.abort();
     drop(listener);
@@ -138,6 +114,66 @@ pub async fn accept(
         .is_err()
     {
         debug!("connections that did not end by themselves are closed");
+    }
+}
+
+/// What all connections of one daemon share, and how each is served.
+pub struct Connections {
+    languages: Arc<Languages>,
+    builder: auto::Builder<TokioExecutor>,
+    patience: Patience,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Connections {
+    /// Of one daemon. `shutdown` asks them to end; `closing` tells those who still wait then to ask again.
+    #[must_use]
+    pub fn new(
+        desk: &Arc<Desk>,
+        shutdown: watch::Receiver<bool>,
+        closing: watch::Receiver<bool>,
+    ) -> Connections {
+        let limits = &desk.limits;
+        Connections {
+            languages: Arc::new(Languages::new(desk, limits, closing)),
+            builder: builder(limits),
+            patience: Patience {
+                first: limits.handshake_timeout,
+                later: limits.idle_timeout,
+            },
+            shutdown,
+        }
+    }
+
+    /// Serves this caller on this stream, of which nothing has been read yet, until the connection ends. What is `held` is
+    /// dropped then.
+    pub fn serve<S, H>(
+        &self,
+        stream: S,
+        guest: Arc<Guest>,
+        held: H,
+    ) -> impl Future<Output = ()> + Send + use<S, H>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        H: Send + 'static,
+    {
+        let activity = guest.activity.clone();
+        let visit = Arc::new(Visit::new(&self.languages, guest));
+        let service = service_fn(move |request| {
+            let visit = visit.clone();
+            async move { Ok::<_, Infallible>(visit.answer(request).await) }
+        });
+        // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
+        let connection = Box::pin(
+            self.builder
+                .serve_connection(TokioIo::new(RepairAuthority::<S>::new(stream)), service)
+                .into_owned(),
+        );
+        let (patience, shutdown) = (self.patience, self.shutdown.clone());
+        async move {
+            attend(connection, &activity, patience, shutdown).await;
+            drop(held);
+        }
     }
 }
 
