@@ -21,6 +21,7 @@ use super::places::Places;
 use crate::caller::Callers;
 use crate::core::profile::Limits;
 use crate::socket::authority::RepairAuthority;
+use crate::socket::fair::Fair;
 
 /// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own deadline; a watcher's stream
 /// would never end by itself.
@@ -58,6 +59,8 @@ pub async fn accept(
     // Each connection holds one end; the other hears when all are gone.
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     loop {
+        // One at a time, so that those who come in a crowd do not keep those waiting who are here.
+        tokio::task::yield_now().await;
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -102,7 +105,10 @@ pub async fn accept(
         let connection = Box::pin(
             builder
                 .serve_connection(
-                    TokioIo::new(RepairAuthority::<UnixStream>::new(stream)),
+                    TokioIo::new(RepairAuthority::new(
+                        Fair::<UnixStream>::new(stream),
+                        limits.control_frames_per_second,
+                    )),
                     service,
                 )
                 .into_owned(),
