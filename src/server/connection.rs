@@ -37,6 +37,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
 
+/// Calls that a client may take back within one turn, before they have even begun: those who take calls back for a reason
+/// wait for them first. h2 closes the connection of who does it more often (rapid reset, CVE-2023-44487).
+const RESETS: usize = 20;
+
+/// What a client may send for one call, and on one connection, before any of it has been read, in bytes: with hyper's own
+/// megabyte, half-sent messages on every connection of one user would take half a gigabyte. Messages are read as they come, so
+/// that larger ones only take another round.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+
+/// What waits of an answer whose reader is slow, in bytes; hyper's own is 400 KB.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// So long after many connections have closed, when others that close with them have done so too, the memory that they have
 /// left is given back.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
@@ -214,6 +227,10 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
+        .max_pending_accept_reset_streams(RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(header_size)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_ANSWER);

@@ -6,7 +6,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::task::yield_now;
@@ -19,11 +20,58 @@ const TURN: u64 = 1024;
 
 /// A stream that is read turn by turn.
 ///
-/// A turn ends when there is nothing more to read or when [`TURN`] bytes have been. In the latter case the reader is
-/// woken again after everybody else who is ready has had a turn, those included of whom the runtime does not know yet.
+/// A turn ends when there is nothing more to read or when [`TURN`] bytes have been. In the latter case nothing is read until
+/// everybody else who is ready has had a turn, those included of whom the runtime does not know yet.
 pub struct Fair<S> {
     /// Its limit is what is left of the turn.
     stream: Take<S>,
+    /// Made when the first turn is used up, which is never in most connections.
+    pause: Option<Arc<Pause>>,
+}
+
+/// The time between two turns.
+///
+/// The connection's own calls wake it too, as they are answered. Without a pause that has to be over, a caller with many in
+/// flight would have its next turn each time.
+#[derive(Debug, Default)]
+struct Pause {
+    /// Who is to be woken when it is over; None: it is over.
+    reader: Mutex<Option<Waker>>,
+}
+
+impl Pause {
+    /// Begins, for whoever reads.
+    fn begin(self: &Arc<Self>, reader: &Waker) {
+        *self.reader() = Some(reader.clone());
+        // Notes the waker where the runtime looks after it has asked the kernel for news. To be woken at once would be to come
+        // before those who have not been heard yet.
+        let waker = Waker::from(self.clone());
+        let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+    }
+
+    /// Whether it is not over yet; if so, whoever reads will be woken.
+    fn lasts(&self, reader: &Waker) -> bool {
+        match &mut *self.reader() {
+            Some(waiting) => {
+                waiting.clone_from(reader);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn reader(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Pause {
+    fn wake(self: Arc<Self>) {
+        let reader = self.reader().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
 }
 
 impl<S: AsyncRead> Fair<S> {
@@ -32,6 +80,7 @@ impl<S: AsyncRead> Fair<S> {
     pub fn new(stream: S) -> Fair<S> {
         Fair {
             stream: stream.take(TURN),
+            pause: None,
         }
     }
 }
@@ -42,12 +91,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Fair<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let stream = &mut self.get_mut().stream;
+        let Fair { stream, pause } = self.get_mut();
         if stream.limit() == 0 {
             stream.set_limit(TURN);
-            // It notes the waker where the runtime looks after it has asked the kernel for news; to wake at once would be
-            // to come before those who have not been heard yet.
-            let _ = pin!(yield_now()).poll(cx);
+            pause.get_or_insert_default().begin(cx.waker());
+        }
+        if pause.as_ref().is_some_and(|pause| pause.lasts(cx.waker())) {
             return Poll::Pending;
         }
         let read = Pin::new(&mut *stream).poll_read(cx, buf);
@@ -132,6 +181,29 @@ mod tests {
         other.abort();
     }
 
+    /// Broken by `Pause::lasts` that is always false: whoever wakes the reader gives it a turn.
+    #[tokio::test]
+    async fn a_pause_is_not_over_because_somebody_wakes_the_reader() {
+        let (mut client, server) = tokio::io::duplex(LONG);
+        client.write_all(&[7; LONG]).await.unwrap();
+        let mut fair = Fair::new(server);
+        let mut read = || {
+            let mut buffer = [0; LONG];
+            let mut buf = ReadBuf::new(&mut buffer);
+            let mut cx = Context::from_waker(Waker::noop());
+            let outcome = Pin::new(&mut fair).poll_read(&mut cx, &mut buf);
+            (outcome.is_ready(), buf.filled().len())
+        };
+        let turn = usize::try_from(TURN).unwrap();
+        assert_eq!(read(), (true, turn));
+        for _ in 0..3 {
+            assert_eq!(read(), (false, 0));
+        }
+        yield_now().await;
+        assert_eq!(read(), (true, turn));
+        assert_eq!(read(), (false, 0));
+    }
+
     /// Broken by a limit that is not renewed where there is nothing to read: who sends little pays for what was long ago.
     #[tokio::test]
     async fn who_sends_little_at_a_time_never_waits() {
@@ -141,7 +213,7 @@ mod tests {
         for _ in 0..LONG / part.len() {
             let mut buffer = [0; 200];
             let mut buf = ReadBuf::new(&mut buffer);
-            let mut cx = Context::from_waker(std::task::Waker::noop());
+            let mut cx = Context::from_waker(Waker::noop());
             assert!(
                 Pin::new(&mut fair)
                     .poll_read(&mut cx, &mut buf)

@@ -5,9 +5,11 @@
 
 mod attack;
 mod frames;
+mod kinds;
 mod victim;
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use self::attack::{Attack, Ending};
@@ -36,12 +38,17 @@ const RATIO: f64 = 2.0;
 /// chance. Without their repairs the attacks made it 55 ms at best and more than 20 s at worst.
 const FLOOR: f64 = 40_000.0;
 
+/// The same while four others make as many calls as they can, which they may. Without [turns] it was 4.7 s.
+///
+/// [turns]: tokend::socket::fair
+const FLOOR_OF_CALLS: f64 = 400_000.0;
+
 /// What an attack may add to the daemon's memory, in kB, by four connections that flood or by four hundred that linger; the
 /// latter cost 50 kB each without optimisation.
 const GROWTH: u64 = 32 * 1024;
 
 /// What all attacks together may add to the log, in bytes: callers decide how often they misbehave, so not a line each time.
-const LOG: usize = 1 << 20;
+const LOG: usize = 16 * 1024;
 
 /// Clock ticks (10 ms) that the daemon may use in [`IDLE`] when the attack is over.
 const IDLE_TICKS: u64 = 2;
@@ -52,11 +59,25 @@ fn daemon() -> Daemon {
     place.open();
     place.secret("token", "the-token-of-abuse");
     let this = rustix::process::geteuid().as_raw();
-    place.serve(&format!(
+    let config = format!(
         "[server]\nsocket_mode = \"0666\"\n\
          [profiles.{PROFILE}]\nmethod = \"static\"\ntoken = {{ file = \"token\" }}\n\
          access = [{{ user = {VICTIM} }}, {{ user = {ATTACKER} }}, {{ user = {this} }}]\n"
-    ))
+    );
+    place.write("tokend.toml", &config);
+    // As it runs where it is attacked: to trace every frame takes longer than to judge it.
+    let tokend = place.tokend(&["serve"]);
+    let mut command = Command::new("env");
+    command
+        .args(["-u", "TOKEND_LOG"])
+        .arg(tokend.get_program())
+        .args(tokend.get_args())
+        .envs(
+            tokend
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+    Daemon::start_by(place, command)
 }
 
 /// The slowest of a hundred, in microseconds.
@@ -100,7 +121,7 @@ fn whoever_misbehaves_others_are_served_and_nothing_is_left() {
         "", "p99 µs", "attacked", "ratio", "opened", "cut off", "sent kB", "grown kB"
     );
     let mut wrong = Vec::new();
-    for attack in attack::all() {
+    for attack in kinds::all() {
         wrong.extend(withstand(&daemon, &attack, victim, attacker));
     }
     let log = daemon.log();
@@ -141,7 +162,11 @@ fn withstand(
         sent / 1024,
     );
     let mut wrong = Vec::new();
-    if attacked > FLOOR.max(RATIO * calm) {
+    let floor = match attack.ending {
+        Ending::Calls => FLOOR_OF_CALLS,
+        _ => FLOOR,
+    };
+    if attacked > floor.max(RATIO * calm) {
         wrong.push(format!("{name}: {calm:.0} → {attacked:.0} µs"));
     }
     if grown > GROWTH {

@@ -50,18 +50,29 @@ pub fn stream(n: u32) -> u32 {
 
 /// The header block of `GetToken`, nothing of it for the dynamic table.
 pub fn head() -> Vec<u8> {
-    let path = b"/tokend.v1.CredentialService/GetToken";
-    let kind = b"application/grpc";
+    block([&[0x04], &[0x01], &[0x0f, 0x10], b"\x00\x02te"])
+}
+
+/// The same for the dynamic table, once on a connection.
+pub fn head_to_remember() -> Vec<u8> {
+    block([&[0x44], &[0x41], &[0x5f], b"\x40\x02te"])
+}
+
+/// The same from the dynamic table, from then on.
+pub const HEAD_AGAIN: &[u8] = &[0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe];
+
+/// POST, http, and these fields: path, authority, content type, and what gRPC wants of `te`.
+fn block(names: [&[u8]; 4]) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
-    for (name, value) in [
-        (&[0x04][..], &path[..]),
-        (&[0x01], b"tokend"),
-        (&[0x0f, 0x10], kind),
-        (b"\x00\x02te", b"trailers"),
-    ] {
+    for (name, value) in names.into_iter().zip([
+        "/tokend.v1.CredentialService/GetToken",
+        "tokend",
+        "application/grpc",
+        "trailers",
+    ]) {
         block.extend(name);
         block.push(u8::try_from(value.len()).expect("short"));
-        block.extend(value);
+        block.extend(value.as_bytes());
     }
     block
 }
