@@ -63,5 +63,7 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target() == "tokend" || metadata.target().starts_with("tokend::");
     // It logs every refused certificate; the failure of the attempt says the same, once and with the profile.
     let repeats_us = metadata.target().starts_with("rustls_platform_verifier");
-    ours || (*metadata.level() <= Level::WARN && !repeats_us)
+    // It warns of what a caller does wrong, as often as the caller does it: hundreds of thousands of lines in a second.
+    let others_do = metadata.target().starts_with("h2::");
+    ours || (*metadata.level() <= Level::WARN && !repeats_us && !others_do)
 }

@@ -18,6 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokend::proto;
 use tokend::socket::authority::RepairAuthority;
+use tokend::socket::fair::Fair;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -61,11 +62,12 @@ pub fn run(kind: &str, socket: &Path) {
 }
 
 async fn grpc(listener: UnixListener, service: Service) {
-    let streams = UnixListenerStream::new(listener)
-        .map(|stream| stream.map(RepairAuthority::<UnixStream>::new));
+    let streams = UnixListenerStream::new(listener).map(|stream| {
+        stream.map(|stream| RepairAuthority::new(Fair::<UnixStream>::new(stream), 500))
+    });
     tonic::transport::Server::builder()
         .max_concurrent_streams(256)
-        .http2_max_header_list_size(65536)
+        .http2_max_header_list_size(16384)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .add_service(service)
@@ -79,7 +81,7 @@ async fn http1(listener: UnixListener, answer: Bytes) {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(10))
-        .max_buf_size(65536);
+        .max_buf_size(16384);
     loop {
         let (stream, _) = listener.accept().await.expect("accept");
         let answer = answer.clone();

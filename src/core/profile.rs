@@ -127,6 +127,8 @@ pub struct Limits {
     pub streams_per_connection: u32,
     /// Calls per second of one user that are not answered from memory.
     pub requests_per_second: u32,
+    /// Frames per second of one HTTP/2 connection that serve no call.
+    pub control_frames_per_second: u32,
     /// Largest request message, bytes.
     pub message_size: u32,
     /// Largest request header block, bytes.

@@ -22,6 +22,7 @@ use super::languages::{Languages, Visit};
 use super::places::Places;
 use crate::core::profile::Limits;
 use crate::socket::authority::RepairAuthority;
+use crate::socket::fair::Fair;
 
 /// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own deadline; a watcher's stream
 /// would never end by itself.
@@ -44,6 +45,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
 
+/// Calls that a client may take back within one turn, before they have even begun: those who take calls back for a reason
+/// wait for them first. h2 closes the connection of who does it more often (rapid reset, CVE-2023-44487).
+const RESETS: usize = 20;
+
+/// What a client may send for one call, and on one connection, before any of it has been read, in bytes: with hyper's own
+/// megabyte, half-sent messages on every connection of one user would take half a gigabyte. Messages are read as they come, so
+/// that larger ones only take another round.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+
+/// What waits of an answer whose reader is slow, in bytes; hyper's own is 400 KB.
+const SEND_BUFFER: usize = 64 * 1024;
+
 /// So long after many connections have closed, when others that close with them have done so too, the memory that they have
 /// left is given back.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
@@ -63,6 +77,8 @@ pub async fn accept(
     // Each connection holds one end; the other hears when all are gone.
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     loop {
+        // One at a time, so that those who come in a crowd do not keep those waiting who are here.
+        tokio::task::yield_now().await;
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -122,6 +138,7 @@ pub struct Connections {
     languages: Arc<Languages>,
     builder: auto::Builder<TokioExecutor>,
     patience: Patience,
+    control_frames_per_second: u32,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -141,6 +158,7 @@ impl Connections {
                 first: limits.handshake_timeout,
                 later: limits.idle_timeout,
             },
+            control_frames_per_second: limits.control_frames_per_second,
             shutdown,
         }
     }
@@ -166,7 +184,13 @@ impl Connections {
         // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
         let connection = Box::pin(
             self.builder
-                .serve_connection(TokioIo::new(RepairAuthority::<S>::new(stream)), service)
+                .serve_connection(
+                    TokioIo::new(RepairAuthority::new(
+                        Fair::<S>::new(stream),
+                        self.control_frames_per_second,
+                    )),
+                    service,
+                )
                 .into_owned(),
         );
         let (patience, shutdown) = (self.patience, self.shutdown.clone());
@@ -263,6 +287,10 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
+        .max_pending_accept_reset_streams(RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(header_size)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_ANSWER);

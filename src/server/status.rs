@@ -115,6 +115,12 @@ fn limits(desk: &Desk) -> Vec<LimitStatus> {
             None,
             Some(desk.pace.refused()),
         ),
+        number(
+            "control_frames_per_second",
+            limits.control_frames_per_second,
+            None,
+            None,
+        ),
         number("message_size", limits.message_size, None, None),
         number("header_size", limits.header_size, None, None),
         time("handshake_timeout", limits.handshake_timeout),

@@ -28,11 +28,14 @@ mod tests;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tonic::transport::server::Connected;
 
 use self::scanner::Scanner;
+use super::allowance::Allowance;
 
 /// An accepted stream whose client may be a stock gRPC client.
 ///
@@ -43,15 +46,21 @@ use self::scanner::Scanner;
 pub struct RepairAuthority<S> {
     stream: S,
     scanner: Scanner,
+    /// Counted here because here the frames are known already.
+    allowance: Allowance,
+    since: Instant,
 }
 
 impl<S> RepairAuthority<S> {
-    /// Takes over a stream that nothing has been read from.
+    /// Takes over a stream that nothing has been read from. Reading fails when the client has sent so many frames per second
+    /// beyond what calls and answers account for.
     #[must_use]
-    pub fn new(stream: S) -> Self {
+    pub fn new(stream: S, control_frames_per_second: u32) -> Self {
         RepairAuthority {
             stream,
             scanner: Scanner::new(),
+            allowance: Allowance::new(control_frames_per_second, Duration::ZERO),
+            since: Instant::now(),
         }
     }
 
@@ -74,6 +83,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for RepairAuthority<S> {
         // What the caller had in the buffer was repaired when it was read, or never came from here.
         if let Some(fresh) = buf.filled_mut().get_mut(before..) {
             this.scanner.repair(fresh);
+            let tally = this.scanner.take_tally();
+            this.allowance
+                .pay(tally, || this.since.elapsed())
+                .map_err(io::Error::other)?;
         }
         Poll::Ready(Ok(()))
     }
@@ -85,7 +98,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RepairAuthority<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
+        this.allowance.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -102,7 +118,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RepairAuthority<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
+        this.allowance.sent(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -165,7 +165,7 @@ fn the_strangest_lifetimes_are_told_from_good_ones_and_long_texts_are_cut() {
 }
 
 /// `VmRSS` in kB.
-fn resident(daemon: &Daemon) -> u64 {
+pub fn resident(daemon: &Daemon) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("there");
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().nth(1));

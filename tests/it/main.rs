@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests may look at the clock")]
 
+mod abuse;
 mod access;
 mod architecture;
 mod audit;

@@ -36,6 +36,7 @@ fn limits(found: Option<&Section>) -> Limits {
         connections_per_user: section.small("connections_per_user"),
         streams_per_connection: section.small("streams_per_connection"),
         requests_per_second: section.small("requests_per_second"),
+        control_frames_per_second: section.small("control_frames_per_second"),
         message_size: section.small("message_size"),
         header_size: section.small("header_size"),
         handshake_timeout: section.duration("handshake_timeout"),

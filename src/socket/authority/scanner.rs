@@ -1,6 +1,7 @@
 //! HTTP/2 as far as the repair needs it: the preface, frames, and which of their bytes are a header block.
 
 use super::hpack::Block;
+use crate::socket::allowance::Tally;
 
 /// What an HTTP/2 client sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,6 +31,8 @@ pub struct Scanner {
     block: Block,
     /// The stream whose header block has not ended: until it has, only its CONTINUATION may come.
     open: Option<u32>,
+    /// What has come since somebody looked.
+    tally: Tally,
 }
 
 /// Where in the connection the next byte stands.
@@ -74,6 +77,7 @@ impl Scanner {
             head: [0; HEAD],
             block: Block::new(),
             open: None,
+            tally: Tally::default(),
         }
     }
 
@@ -91,6 +95,13 @@ impl Scanner {
                 }
             }
         }
+    }
+
+    /// The frames whose heads were complete since this was asked last.
+    ///
+    /// Nothing is counted after what is no HTTP/2, since nothing is read then by anybody who speaks it.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     /// Makes one step, over at least one byte or into another state, and says over how many bytes. None: malformed.
@@ -156,6 +167,12 @@ impl Scanner {
         // The topmost bit is reserved, and ignored by who receives it.
         let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
         let ends = flags & END_HEADERS != 0;
+        let counted = if kind == HEADERS {
+            &mut self.tally.calls
+        } else {
+            &mut self.tally.others
+        };
+        *counted = counted.saturating_add(1);
         match (kind, self.open) {
             (HEADERS, None) => {
                 self.open = Some(stream);

@@ -36,6 +36,15 @@ impl Who {
             groups: Vec::new(),
         }
     }
+
+    /// Makes the thread at hand, and no other, this user's.
+    pub fn take_over_thread(&self) -> std::io::Result<()> {
+        let groups: Vec<Gid> = self.groups.iter().map(|id| Gid::from_raw(*id)).collect();
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        rustix::thread::set_thread_groups(&groups)?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
+    }
 }
 
 /// Connects. The kernel notes who does thread by thread, so another user needs no other process.
@@ -45,11 +54,7 @@ pub fn connect(socket: &Path, who: Option<&Who>) -> std::io::Result<UnixStream> 
     };
     let socket = socket.to_owned();
     std::thread::spawn(move || {
-        let groups: Vec<Gid> = who.groups.iter().map(|id| Gid::from_raw(*id)).collect();
-        let (uid, gid) = (Uid::from_raw(who.uid), Gid::from_raw(who.gid));
-        rustix::thread::set_thread_groups(&groups)?;
-        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        who.take_over_thread()?;
         UnixStream::connect(socket)
     })
     .join()

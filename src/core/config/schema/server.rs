@@ -45,6 +45,12 @@ pub(in crate::core::config) static LIMITS: Table = Table {
         )
         .or("20000"),
         key(
+            "control_frames_per_second",
+            Kind::Integer(100, 1_000_000),
+            "Frames of one HTTP/2 connection, such as PING, beyond what its calls and the answers to them account for; a second's worth may come at once. Who sends more is cut off.",
+        )
+        .or("500"),
+        key(
             "message_size",
             Kind::Integer(1024, 16_777_216),
             "Largest request message, in bytes.",
@@ -55,7 +61,7 @@ pub(in crate::core::config) static LIMITS: Table = Table {
             Kind::Integer(4096, 1_048_576),
             "Largest header block of a request, in bytes. gRPC metadata counts.",
         )
-        .or("65536"),
+        .or("16384"),
         key(
             "handshake_timeout",
             Kind::Duration(ms(100), seconds(300)),

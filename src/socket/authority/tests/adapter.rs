@@ -18,6 +18,9 @@ use tonic::transport::server::Connected;
 use super::super::RepairAuthority;
 use super::coder::{PREFACE, frame, put_literal, request};
 
+/// More frames than any test here sends.
+const PLENTY: u32 = 1000;
+
 /// A stream that writes down what is asked of it.
 #[derive(Default)]
 struct Recorder {
@@ -70,7 +73,7 @@ impl Connected for Recorder {
 
 #[tokio::test]
 async fn writing_and_the_peer_go_straight_to_the_stream() {
-    let mut io = RepairAuthority::new(Recorder::default());
+    let mut io = RepairAuthority::new(Recorder::default(), PLENTY);
     assert!(io.is_write_vectored());
     assert_eq!(io.connect_info(), "the peer");
     let bufs = [IoSlice::new(b"head"), IoSlice::new(b"payload")];
@@ -84,10 +87,13 @@ async fn writing_and_the_peer_go_straight_to_the_stream() {
     io.shutdown().await.unwrap();
     assert_eq!(io.get_ref().asked, ["write", "flush", "shutdown"]);
 
-    let io = RepairAuthority::new(Recorder {
-        refuses_vectors: true,
-        ..Recorder::default()
-    });
+    let io = RepairAuthority::new(
+        Recorder {
+            refuses_vectors: true,
+            ..Recorder::default()
+        },
+        PLENTY,
+    );
     assert!(!io.is_write_vectored());
 }
 
@@ -113,7 +119,7 @@ async fn only_what_a_read_filled_is_gone_over() {
     client.write_all(&stream).await.unwrap();
 
     // The buffer holds the same request already, which never came through here.
-    let mut io = RepairAuthority::new(server);
+    let mut io = RepairAuthority::new(server, PLENTY);
     let mut space = [0; 256];
     let mut buf = ReadBuf::new(&mut space);
     buf.put_slice(&stream);
@@ -184,9 +190,62 @@ async fn h2_refuses_a_stock_client_without_the_adapter_and_answers_with_it() {
         b"tmp%2Fa:b [c]@",
         b"localhost",
     ] {
-        let (kind, payload) = answer(RepairAuthority::new, &stock_request(authority)).await;
+        let (kind, payload) = answer(
+            |io| RepairAuthority::new(io, PLENTY),
+            &stock_request(authority),
+        )
+        .await;
         assert_eq!((kind, payload[0]), (1, STATUS_200));
     }
+}
+
+/// Broken by `poll_read` that does not ask the allowance.
+#[tokio::test]
+async fn a_flood_ends_the_connection_and_its_answers_do_not_pay_for_it() {
+    let ping = frame(6, 0, 0, b"abcdefgh");
+    let mut io = RepairAuthority::new(
+        tokio::io::join(
+            io::Cursor::new([PREFACE, &ping.repeat(10_000)].concat()),
+            tokio::io::sink(),
+        ),
+        PLENTY,
+    );
+    let mut pings = 0;
+    let error = loop {
+        match io.read(&mut [0; 17]).await {
+            Ok(_) => pings += 1,
+            Err(error) => break error,
+        }
+        io.write_all(&ping).await.unwrap();
+    };
+    assert!((1000..3000).contains(&pings), "{pings}");
+    assert!(
+        error.to_string().contains("control_frames_per_second"),
+        "{error}"
+    );
+}
+
+/// At any speed, with everything that goes with calls, and no clock that could help.
+#[tokio::test(start_paused = true)]
+async fn calls_at_full_speed_do_not() {
+    let mut block = Vec::new();
+    put_literal(&mut block, 0x00, Ok(4), (b"/a.B/C", false));
+    let call = [
+        frame(1, 0x04, 1, &block),
+        frame(0, 0x01, 1, b"a message"),
+        frame(8, 0, 0, &[0, 0, 1, 0]),
+        frame(8, 0, 1, &[0, 0, 1, 0]),
+        frame(6, 0, 0, b"abcdefgh"),
+    ]
+    .concat();
+    let stream = [PREFACE, &call.repeat(20_000)].concat();
+    let mut io = RepairAuthority::new(
+        tokio::io::join(io::Cursor::new(stream.clone()), tokio::io::sink()),
+        PLENTY,
+    );
+    let mut out = Vec::new();
+    io.read_to_end(&mut out).await.unwrap();
+    assert_eq!(out, stream);
 }
 
 #[tokio::test]
@@ -196,7 +255,7 @@ async fn http1_passes_through() {
     client.write_all(text).await.unwrap();
     drop(client);
     let mut out = Vec::new();
-    RepairAuthority::new(server)
+    RepairAuthority::new(server, PLENTY)
         .read_to_end(&mut out)
         .await
         .unwrap();

@@ -4,6 +4,7 @@ use proptest::sample::Index;
 
 use super::super::scanner::Scanner;
 use super::coder::{PREFACE, frame, huffman, put_integer, put_literal, put_string, request};
+use crate::socket::allowance::Tally;
 
 const BAD: &[u8] = b"run%2Ftokend.sock";
 
@@ -17,6 +18,21 @@ pub fn repaired(stream: &[u8], cuts: &[Index]) -> Vec<u8> {
         from = to;
     }
     out
+}
+
+/// What was counted on the way, summed up over the parts.
+pub fn tallied(stream: &[u8], cuts: &[Index]) -> Tally {
+    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+    cuts.sort_unstable();
+    let (mut scanner, mut from, mut sum) = (Scanner::new(), 0, Tally::default());
+    for to in cuts.into_iter().chain([stream.len()]) {
+        scanner.repair(&mut stream[from..to].to_vec());
+        let tally = scanner.take_tally();
+        sum.calls += tally.calls;
+        sum.others += tally.others;
+        from = to;
+    }
+    sum
 }
 
 /// The same, byte by byte.

@@ -1,0 +1,206 @@
+//! Callers that misbehave below the level of calls: floods of frames that cost nothing to send, header bombs, connections
+//! that drip or say half a thing. Whatever they do, the others are served as before, and when it is over nothing is left.
+//!
+//! `cargo test --test it abuse -- --nocapture` prints what it cost the others, attack by attack.
+
+mod attack;
+mod frames;
+mod kinds;
+mod victim;
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use self::attack::{Attack, Ending};
+use self::victim::Victim;
+use crate::harness::ask::Who;
+use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root, say_skipped};
+use crate::limits::resident;
+
+const PROFILE: &str = "a";
+
+const VICTIM: u32 = 65001;
+const ATTACKER: u32 = 65003;
+
+/// With and without the attack in turn, so that whatever else the machine does meets both.
+const ROUNDS: usize = 5;
+const SLICE: Duration = Duration::from_millis(250);
+
+/// An attack that has just begun, or is being cleaned up after.
+const PASSAGE: Duration = Duration::from_millis(50);
+
+/// How much longer the slowest of a hundred answers may take while somebody attacks; the goal.
+const RATIO: f64 = 2.0;
+
+/// What is this fast is fast enough, whatever the ratio, in microseconds. Without optimisation, and with the other tests on
+/// the same two cores, the slowest of a hundred answers takes 5 to 15 ms without any attack, and twice that now and then by
+/// chance. Without their repairs the attacks made it 55 ms at best and more than 20 s at worst.
+const FLOOR: f64 = 40_000.0;
+
+/// The same while four others make as many calls as they can, which they may. Without [turns] it was 4.7 s.
+///
+/// [turns]: tokend::socket::fair
+const FLOOR_OF_CALLS: f64 = 400_000.0;
+
+/// What an attack may add to the daemon's memory, in kB, by four connections that flood or by four hundred that linger; the
+/// latter cost 50 kB each without optimisation.
+const GROWTH: u64 = 32 * 1024;
+
+/// What all attacks together may add to the log, in bytes: callers decide how often they misbehave, so not a line each time.
+const LOG: usize = 16 * 1024;
+
+/// Clock ticks (10 ms) that the daemon may use in [`IDLE`] when the attack is over.
+const IDLE_TICKS: u64 = 2;
+const IDLE: Duration = Duration::from_millis(300);
+
+fn daemon() -> Daemon {
+    let place = Place::new();
+    place.open();
+    place.secret("token", "the-token-of-abuse");
+    let this = rustix::process::geteuid().as_raw();
+    let config = format!(
+        "[server]\nsocket_mode = \"0666\"\n\
+         [profiles.{PROFILE}]\nmethod = \"static\"\ntoken = {{ file = \"token\" }}\n\
+         access = [{{ user = {VICTIM} }}, {{ user = {ATTACKER} }}, {{ user = {this} }}]\n"
+    );
+    place.write("tokend.toml", &config);
+    // As it runs where it is attacked: to trace every frame takes longer than to judge it.
+    let tokend = place.tokend(&["serve"]);
+    let mut command = Command::new("env");
+    command
+        .args(["-u", "TOKEND_LOG"])
+        .arg(tokend.get_program())
+        .args(tokend.get_args())
+        .envs(
+            tokend
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+    Daemon::start_by(place, command)
+}
+
+/// The slowest of a hundred, in microseconds.
+fn p99(mut took: Vec<Duration>) -> f64 {
+    took.sort_unstable();
+    took[(took.len() - 1) * 99 / 100].as_secs_f64() * 1e6
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Clock ticks that the daemon has used so far.
+fn ticks(daemon: &Daemon) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("there");
+    // After the name, which may hold anything: utime and stime are fields 14 and 15 of all.
+    let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
+    let times = fields.skip(11).take(2);
+    times
+        .map(|time| time.parse::<u64>().expect("a number"))
+        .sum()
+}
+
+/// Descriptors that the daemon has open, where we may see that: it is not dumpable, so only root may.
+fn descriptors(daemon: &Daemon) -> Option<usize> {
+    let all = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).ok()?;
+    Some(all.count())
+}
+
+/// Red without `Fair` (PING: 1.8 s by one connection, the victim starved by four), without the allowance (nobody is cut off),
+/// without the pause between accepts (connect and go: 180 ms), and without the filter of `telemetry` (a line in the log for
+/// each answer that nobody asked for).
+#[test]
+fn whoever_misbehaves_others_are_served_and_nothing_is_left() {
+    let daemon = daemon();
+    let users = is_root().then(|| (Who::user(VICTIM), Who::user(ATTACKER)));
+    let (victim, attacker) = users.as_ref().map(|(a, b)| (a, b)).unzip();
+    println!(
+        "{:48} {:>9} {:>9} {:>6}  {:>6} {:>7} {:>9} {:>8}",
+        "", "p99 µs", "attacked", "ratio", "opened", "cut off", "sent kB", "grown kB"
+    );
+    let mut wrong = Vec::new();
+    for attack in kinds::all() {
+        wrong.extend(withstand(&daemon, &attack, victim, attacker));
+    }
+    let log = daemon.log();
+    assert!(log.len() < LOG, "{} bytes of log", log.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Lets one attack loose, and says what was wrong then.
+fn withstand(
+    daemon: &Daemon,
+    attack: &Attack,
+    victim: Option<&Who>,
+    attacker: Option<&Who>,
+) -> Vec<String> {
+    let name = attack.name;
+    let mut victim = Victim::new(&daemon.socket(), victim);
+    victim.slice(PASSAGE);
+    let (memory, open) = (resident(daemon), descriptors(daemon));
+    let (mut calm, mut attacked) = (Vec::new(), Vec::new());
+    let (mut opened, mut cut_off, mut sent, mut most) = (0, 0, 0, memory);
+    for _ in 0..ROUNDS {
+        calm.push(p99(victim.slice(SLICE)));
+        let under_way = attack.begin(&daemon.socket(), attacker);
+        victim.slice(PASSAGE);
+        attacked.push(p99(victim.slice(SLICE)));
+        most = most.max(resident(daemon));
+        let counts = under_way.end();
+        opened += counts.opened;
+        cut_off += counts.cut_off;
+        sent += counts.sent;
+        victim.slice(PASSAGE);
+    }
+    let (calm, attacked) = (median(calm), median(attacked));
+    let grown = most - memory;
+    println!(
+        "{name:48} {calm:9.0} {attacked:9.0} {:6.1}  {opened:6} {cut_off:7} {:9} {grown:8}",
+        attacked / calm,
+        sent / 1024,
+    );
+    let mut wrong = Vec::new();
+    let floor = match attack.ending {
+        Ending::Calls => FLOOR_OF_CALLS,
+        _ => FLOOR,
+    };
+    if attacked > floor.max(RATIO * calm) {
+        wrong.push(format!("{name}: {calm:.0} → {attacked:.0} µs"));
+    }
+    if grown > GROWTH {
+        wrong.push(format!("{name}: {memory} → {most} kB"));
+    }
+    match attack.ending {
+        Ending::CutOff if cut_off == 0 => wrong.push(format!("{name}: nobody was cut off")),
+        Ending::Kept if cut_off > 0 => wrong.push(format!("{name}: {cut_off} were cut off")),
+        _ => {}
+    }
+    eventually(PATIENCE, || {
+        let before = ticks(daemon);
+        std::thread::sleep(IDLE);
+        (ticks(daemon) - before <= IDLE_TICKS).then_some(())
+    });
+    match open {
+        Some(open) => eventually(PATIENCE, || (descriptors(daemon)? <= open).then_some(())),
+        None => say_skipped("only root sees the descriptors of a process that cannot be dumped"),
+    }
+    wrong
+}
+
+/// The margin of honest callers: everything that any client sends beside its calls, as fast as it can, is never cut off.
+/// Broken by `PER_CALL` of 2.
+#[test]
+fn calls_as_fast_as_they_are_answered_are_never_cut_off() {
+    let daemon = daemon();
+    let mut caller = Victim::new(&daemon.socket(), None);
+    let start = Instant::now();
+    let mut calls = 0;
+    while start.elapsed() < Duration::from_secs(2) {
+        caller.ask_at_once(32);
+        calls += 32;
+    }
+    println!("{calls} calls in two seconds");
+    assert!(calls > 300, "{calls}: too few to see anything");
+}
