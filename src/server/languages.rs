@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::response::IntoResponse;
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, Version, header};
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, Version, header};
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -76,6 +77,42 @@ impl Languages {
     }
 }
 
+/// What gRPC reads of a request's headers.
+const READ: [header::HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::TE,
+    HeaderName::from_static("grpc-timeout"),
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("grpc-message-type"),
+];
+
+/// Headers of a usual request are no larger than this, in bytes.
+const USUAL: usize = 2048;
+
+/// Without the headers that nobody reads, where they are more than usual: a call that waits for the rest of its message keeps
+/// what it holds, and of those a caller may have as many as there is room for.
+fn lightened(mut request: Request<Incoming>) -> Request<Incoming> {
+    let headers = request.headers();
+    let size: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if size > USUAL {
+        let mut few = HeaderMap::with_capacity(READ.len());
+        for name in READ {
+            if let Some(value) = headers.get(&name) {
+                // A value of its own: the one that is there may be a part of the whole block.
+                if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                    few.insert(name, value);
+                }
+            }
+        }
+        *request.headers_mut() = few;
+    }
+    request
+}
+
 /// One caller's connection.
 pub struct Visit {
     languages: Arc<Languages>,
@@ -112,6 +149,7 @@ impl Visit {
             *response.status_mut() = hyper::StatusCode::FORBIDDEN;
             return response;
         }
+        let request = if is_grpc { lightened(request) } else { request };
         let mut closing = self.languages.closing.clone();
         tokio::select! {
             // An answer from memory is there at the first look, and nothing else costs anything.

@@ -64,7 +64,7 @@ fn daemon() -> Daemon {
          [profiles.{PROFILE}]\nmethod = \"static\"\ntoken = {{ file = \"token\" }}\n\
          access = [{{ user = {VICTIM} }}, {{ user = {ATTACKER} }}, {{ user = {this} }}]\n"
     );
-    place.write("tokend.toml", &config);
+    place.write("tokend.toml", &crate::harness::audited(&config));
     // As it runs where it is attacked: to trace every frame takes longer than to judge it.
     let tokend = place.tokend(&["serve"]);
     let mut command = Command::new("env");
