@@ -12,6 +12,7 @@
 //! - The number of bytes never changes, so frame lengths and HPACK's tables on both sides stay in step.
 //! - Nothing is held back and nothing is allocated: a byte is decided when it arrives, wherever the reads cut the stream.
 //! - Whatever is not HTTP/2, or is malformed, switches the scanner off for good; h2 or hyper judges those bytes.
+//! - Frames are known here before anybody else sees them, so what they cost is settled here too: [`super::allowance`].
 //! - What the application sees as authority is mangled. A Unix socket has one authority: it must never decide anything.
 //!
 //! Not repaired, because no known client sends it: a literal whose name is an index into the *dynamic* table, and
