@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use tokend::{app, cli};
+use tokend::{app, cli, sys};
+
+#[global_allocator]
+static ALLOCATOR: sys::Wiping = sys::Wiping;
 
 fn main() -> ExitCode {
     let cli = cli::parse();
