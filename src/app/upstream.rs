@@ -139,7 +139,7 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
             () = tokio::time::sleep(if complete { poll } else { pause.min(poll) }) => true,
             _ = setup.stop.wait_for(|stop| *stop) => return,
             ended = &mut actor => {
-                error!(?ended, "the broker has ended");
+                error!(panicked = ended.is_err(), "the broker has ended");
                 return;
             }
         };
@@ -172,10 +172,12 @@ async fn run(mut setup: Setup, key: [u8; 32], tell_ready: oneshot::Sender<Broker
                 seen = now;
                 refused = refuse(&error, &mut said);
             }
-            Err(error) => {
-                error!(%error, "reading the configuration failed in tokend itself");
+            // Not what the panic said: there may be something of the files in it.
+            Err(_) => {
+                let why = "reading the configuration ended in a defect of tokend; please report it";
+                error!("{why}");
                 seen = Vec::new();
-                refused = vec![format!("reading the configuration failed: {error}")];
+                refused = vec![why.to_owned()];
             }
         }
         // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
@@ -267,8 +269,9 @@ async fn take_over(
             let _ = tokio::task::spawn_blocking(crate::sys::return_free_memory).await;
             (looked.complete, looked.removed)
         }
-        Err(error) => {
-            error!(%error, "reading the profiles' files failed in tokend itself");
+        // Nor what this one said.
+        Err(_) => {
+            error!("reading the profiles' files ended in a defect of tokend; please report it");
             (false, Vec::new())
         }
     }
