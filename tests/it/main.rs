@@ -13,6 +13,7 @@ mod health;
 mod hostile;
 mod http;
 mod keystores;
+mod leaks;
 mod lifecycle;
 mod limits;
 mod metrics;

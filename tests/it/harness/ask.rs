@@ -40,17 +40,23 @@ impl Who {
 
 /// Connects. The kernel notes who does thread by thread, so another user needs no other process.
 pub fn connect(socket: &Path, who: Option<&Who>) -> std::io::Result<UnixStream> {
-    let Some(who) = who.cloned() else {
+    let Some(who) = who else {
         return UnixStream::connect(socket);
     };
     let socket = socket.to_owned();
+    as_user(who, || UnixStream::connect(socket))
+}
+
+/// Does something on a thread that is another user's.
+pub fn as_user<T: Send + 'static>(who: &Who, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let who = who.clone();
     std::thread::spawn(move || {
         let groups: Vec<Gid> = who.groups.iter().map(|id| Gid::from_raw(*id)).collect();
         let (uid, gid) = (Uid::from_raw(who.uid), Gid::from_raw(who.gid));
-        rustix::thread::set_thread_groups(&groups)?;
-        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-        UnixStream::connect(socket)
+        rustix::thread::set_thread_groups(&groups).expect("root may");
+        rustix::thread::set_thread_res_gid(gid, gid, gid).expect("root may");
+        rustix::thread::set_thread_res_uid(uid, uid, uid).expect("root may");
+        work()
     })
     .join()
     .expect("no panic")
