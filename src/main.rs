@@ -2,9 +2,15 @@
 
 use std::process::ExitCode;
 
-use tokend::{app, cli};
+use tokend::{app, cli, supervisor, sys, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: sys::Wiping = sys::Wiping;
 
 fn main() -> ExitCode {
+    // Of every command: each holds a secret or a credential, if only for a moment.
+    telemetry::keep_values_out_of_panics();
+    supervisor::harden();
     let cli = cli::parse();
     match cli::run_client(&cli.command) {
         Some(code) => code,

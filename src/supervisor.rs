@@ -16,7 +16,8 @@ use sd_notify::NotifyState;
 use tracing::{debug, warn};
 
 /// No core dump, no other process of the same user that reads our memory or descriptors; and as many descriptors as the
-/// service manager allows, since each connection is one. A sandbox may forbid any of it: then it has done so itself.
+/// service manager allows, since each connection is one. A sandbox may forbid any of it: then it has done so itself. Done
+/// twice it does nothing new, but what failed is said only once there is a log.
 pub fn harden() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         warn!(%error, "cannot forbid core dumps and tracing of this process");

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "see the argument at each place")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -114,5 +115,37 @@ pub fn return_free_memory() {
     // SAFETY: takes no pointer, and may be called from any thread at any time.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// The system's allocator, wiping what is given back: secrets pass through buffers of libraries (HTTP, TLS, JSON, base64) that
+/// do not know what they hold, and the next owner of such a piece, or whoever reads this memory, must not find them. What
+/// grows or shrinks moves, as `GlobalAlloc` has it when nothing else is said: the system's own `realloc` may leave the old
+/// piece behind as it was, and nobody could wipe it afterwards.
+///
+/// C libraries that call `malloc` themselves are not covered; aws-lc, the one here that sees secrets, wipes by itself.
+pub struct Wiping;
+
+// SAFETY: every block comes from `System` and goes back to it with the layout that it was asked for with, so the promises of
+// GlobalAlloc are `System`'s; it neither unwinds nor allocates in between.
+unsafe impl GlobalAlloc for Wiping {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller promises of `layout` what `System` demands.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above. Pages fresh from the kernel need not be zeroed again, which the default would do.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller promises that `block` came from here with this `layout` and is not used any more, so that
+        // `layout.size()` bytes can be written. Not `write_bytes`: nobody reads them before they are freed, and the optimiser
+        // removes such writes; it knows nothing of what explicit_bzero does, which the C library promises to do always.
+        unsafe {
+            libc::explicit_bzero(block.cast(), layout.size());
+            System.dealloc(block, layout);
+        }
     }
 }

@@ -162,7 +162,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
                 return;
             }
             ended = &mut actor => {
-                error!(?ended, "the broker has ended");
+                error!(panicked = ended.is_err(), "the broker has ended");
                 return;
             }
         };
@@ -198,10 +198,12 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
                 seen = now;
                 refused = refuse(&error, &mut said);
             }
-            Err(error) => {
-                error!(%error, "reading the configuration failed in tokend itself");
+            // Not what the panic said: there may be something of the files in it.
+            Err(_) => {
+                let why = "reading the configuration ended in a defect of tokend; please report it";
+                error!("{why}");
                 seen = Vec::new();
-                refused = vec![format!("reading the configuration failed: {error}")];
+                refused = vec![why.to_owned()];
             }
         }
         // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
@@ -293,8 +295,9 @@ async fn take_over(
             let _ = tokio::task::spawn_blocking(crate::sys::return_free_memory).await;
             (looked.complete, looked.removed)
         }
-        Err(error) => {
-            error!(%error, "reading the profiles' files failed in tokend itself");
+        // Nor what this one said.
+        Err(_) => {
+            error!("reading the profiles' files ended in a defect of tokend; please report it");
             (false, Vec::new())
         }
     }

@@ -4,20 +4,20 @@
 //! 32): the daemons run at trace level.
 
 pub mod ask;
+pub mod forms;
 pub mod idp;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
@@ -107,21 +107,24 @@ pub fn has(program: &str) -> bool {
 
 /// What must never be seen.
 #[derive(Clone, Default)]
-pub struct Secrets(Arc<Mutex<Vec<String>>>);
+pub struct Secrets(Arc<Mutex<BTreeSet<String>>>);
 
 impl Secrets {
     /// Notes a secret in the forms in which it travels.
     pub fn add(&self, text: &str) {
-        if text.is_empty() {
-            return;
+        if !text.is_empty() {
+            self.0.lock().expect("lock").extend(forms::forms(text));
         }
-        let forms = [
-            text.to_owned(),
-            url::form_urlencoded::byte_serialize(text.as_bytes()).collect(),
-            STANDARD.encode(text),
-            URL_SAFE_NO_PAD.encode(text),
-        ];
-        self.0.lock().expect("lock").extend(forms);
+    }
+
+    /// Notes each line of a key in PEM, less its labels, and the last one where it is so short that it could stand anywhere.
+    pub fn add_lines(&self, pem: &str) {
+        for line in pem
+            .lines()
+            .filter(|line| !line.starts_with("-----") && line.len() >= 16)
+        {
+            self.add(line);
+        }
     }
 
     pub fn assert_none_in(&self, text: &str, place: &str) {
@@ -340,6 +343,15 @@ impl Daemon {
     /// Its exit code when it has ended, which it must soon.
     pub fn ended(&mut self) -> Option<i32> {
         eventually(PATIENCE, || self.child.try_wait().expect("waited")).code()
+    }
+
+    /// How it has ended by a signal that it does not survive. One may not be enough: the standard library's handler of SIGSEGV
+    /// takes the first that comes from elsewhere for a fault that will come again, and goes away.
+    pub fn killed_by(&mut self, signal: rustix::process::Signal) -> ExitStatus {
+        eventually(PATIENCE, || {
+            self.signal(signal);
+            self.child.try_wait().expect("waited")
+        })
     }
 
     /// SIGTERM; its exit code.

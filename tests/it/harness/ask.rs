@@ -49,13 +49,19 @@ impl Who {
 
 /// Connects. The kernel notes who does thread by thread, so another user needs no other process.
 pub fn connect(socket: &Path, who: Option<&Who>) -> std::io::Result<UnixStream> {
-    let Some(who) = who.cloned() else {
+    let Some(who) = who else {
         return UnixStream::connect(socket);
     };
     let socket = socket.to_owned();
+    as_user(who, move || UnixStream::connect(socket))
+}
+
+/// Does something on a thread that is another user's.
+pub fn as_user<T: Send + 'static>(who: &Who, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let who = who.clone();
     std::thread::spawn(move || {
-        who.take_over_thread()?;
-        UnixStream::connect(socket)
+        who.take_over_thread().expect("root may");
+        work()
     })
     .join()
     .expect("no panic")
