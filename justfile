@@ -53,6 +53,6 @@ keycloak:
 bench *ARGS:
     bench/run {{ARGS}}
 
-# Fuzzes authority, configuration, keystore or pem (needs cargo-fuzz and a nightly toolchain)
-fuzz TARGET="authority" SECONDS="60":
-    cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+# Fuzzes what others can send; arguments: --seconds N (600), and which targets
+fuzz *ARGS:
+    fuzz/run {{ARGS}}

@@ -69,6 +69,17 @@ impl Callers {
         })
     }
 
+    /// Somebody of whom nothing but ids is known: the unit never is. For connections that are no sockets.
+    #[must_use]
+    pub fn known_by_ids(&self, caller: Caller) -> Peer {
+        Peer {
+            caller,
+            process: Mutex::default(),
+            unit: OnceLock::new(),
+            units: self.units.clone(),
+        }
+    }
+
     /// Why rules that name a unit match nobody on this machine; None: they work.
     #[must_use]
     pub fn no_units(&self) -> Option<&str> {

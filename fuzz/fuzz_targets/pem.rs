@@ -2,10 +2,8 @@
 
 #![no_main]
 
-mod shared;
-
 use libfuzzer_sys::fuzz_target;
-use shared::{FOLDER, read};
+use tokend_fuzz::material::{FOLDER, read};
 
 fuzz_target!(|bytes: &[u8]| {
     std::fs::write(FOLDER.path().join("pem"), bytes).expect("written");

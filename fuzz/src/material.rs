@@ -1,4 +1,4 @@
-//! What the targets that read files share.
+//! Material of a profile, for the targets that read files.
 
 use std::path::Path;
 use std::sync::LazyLock;

@@ -1,0 +1,179 @@
+//! Requests of HTTP/1.1 that are nearly right: their lines, paths, queries, headers and bodies. What is answered is HTTP that
+//! no cache may keep, or the connection is closed.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tokend_fuzz::daemon::{DAEMON, Manner};
+use tokend_fuzz::http1::answers;
+use tokend_fuzz::script::Script;
+use tokend_fuzz::secrets::assert_not_forbidden;
+
+const METHODS: [&str; 8] = [
+    "GET", "POST", "HEAD", "OPTIONS", "CONNECT", "PUT", "get", "PRI",
+];
+const PATHS: [&str; 16] = [
+    "/v1/profiles/fixed/token",
+    "/v1/profiles/fetched/token",
+    "/v1/profiles/other/token",
+    "/v1/profiles/open/token",
+    "/v1/profiles/slow/token",
+    "/v1/profiles/failing/token",
+    "/v1/profiles/rejected/token",
+    "/v1/profiles/invalid/token",
+    "/v1/profiles/fetched/rejected",
+    "/v1/profiles",
+    "/v1/status",
+    "/v1/reload",
+    "/metrics",
+    "/readyz",
+    "/healthz",
+    "http://tokend/v1/profiles/%66ixed/token",
+];
+const PARAMETERS: [&str; 8] = [
+    "min_ttl=1s",
+    "min_ttl=",
+    "scopes=read",
+    "scopes=read%20write",
+    "audience=api",
+    "profile=other",
+    "wait=1s",
+    "wait=",
+];
+const VERSIONS: [&str; 8] = [
+    "HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "HTTP/0.9", "",
+];
+const HEADERS: [&str; 16] = [
+    "Host: tokend",
+    "Host: LOCALHOST:80",
+    "Host: evil.example",
+    "Content-Type: application/json",
+    "Content-Type: application/grpc",
+    "Content-Type: text/plain",
+    "Expect: 100-continue",
+    "Connection: close",
+    "Connection: keep-alive",
+    "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+    "Origin: null",
+    "Sec-Fetch-Mode: cors",
+    "Transfer-Encoding: gzip, chunked",
+    "Content-Length: 18446744073709551616",
+    "Accept-Encoding: gzip",
+    "Range: bytes=0-1",
+];
+/// On one connection; what more of them would find is not worth their time.
+const MOST_REQUESTS: usize = 8;
+/// The daemon's fingerprints have 32 digits.
+const BODIES: [&str; 4] = [
+    "{\"fingerprint\":\"00000000000000000000000000000000\"}",
+    "{\"fingerprint\":\"\\u0030\"}",
+    "{\"fingerprint\":[[[[[[[[",
+    "{}",
+];
+
+fn request(script: &mut Script<'_>, out: &mut Vec<u8>) {
+    match script.byte() {
+        byte @ 0..240 => out.extend_from_slice(METHODS[usize::from(byte % 8)].as_bytes()),
+        _ => out.extend_from_slice(script.text()),
+    }
+    out.push(b' ');
+    match script.byte() {
+        byte @ 0..160 => out.extend_from_slice(PATHS[usize::from(byte % 16)].as_bytes()),
+        160..224 => {
+            out.extend_from_slice(b"/v1/profiles/");
+            out.extend_from_slice(script.text());
+            out.extend_from_slice(script.choice(&[&b"/token"[..], b"/rejected", b""]));
+        }
+        _ => out.extend_from_slice(script.text()),
+    }
+    let parameters = script.byte() % 8;
+    for number in 0..parameters {
+        out.push(if number == 0 { b'?' } else { b'&' });
+        match script.byte() {
+            byte @ 0..192 => out.extend_from_slice(PARAMETERS[usize::from(byte % 8)].as_bytes()),
+            _ => out.extend_from_slice(script.text()),
+        }
+    }
+    out.push(b' ');
+    out.extend_from_slice(script.choice(&VERSIONS).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    // One header is needed, so it is there as a rule.
+    if script.byte() < 240 {
+        out.extend_from_slice(b"Host: tokend\r\n");
+    }
+    for _ in 0..script.byte() % 8 {
+        match script.byte() {
+            byte @ 0..192 => out.extend_from_slice(HEADERS[usize::from(byte % 16)].as_bytes()),
+            192..224 => {
+                out.extend_from_slice(script.text());
+                out.extend_from_slice(b": ");
+                out.extend_from_slice(script.text());
+            }
+            _ => out.extend_from_slice(script.text()),
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    let how = script.byte();
+    let body = match script.byte() {
+        byte @ 0..128 => BODIES[usize::from(byte % 4)].as_bytes(),
+        _ => script.long_text(),
+    };
+    match how % 8 {
+        // None.
+        0..3 => out.extend_from_slice(b"\r\n"),
+        // As long as it says.
+        3..6 => {
+            let length = body.len();
+            out.extend_from_slice(
+                format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n")
+                    .as_bytes(),
+            );
+            out.extend_from_slice(body);
+        }
+        6 => {
+            out.extend_from_slice(
+                b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
+            );
+            let size = usize::from(how >> 3) + 1;
+            for chunk in body.chunks(size) {
+                out.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+                out.extend_from_slice(chunk);
+                out.extend_from_slice(b"\r\n");
+            }
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        // Of another length.
+        _ => {
+            out.extend_from_slice(format!("Content-Length: {}\r\n\r\n", script.byte()).as_bytes());
+            out.extend_from_slice(body);
+        }
+    }
+}
+
+// After the manner: bytes as they are, or requests, one after the other.
+fuzz_target!(|input: &[u8]| {
+    let mut script = Script::new(input);
+    let manner = Manner::of(&mut script);
+    let mut out = Vec::new();
+    if script.byte() % 4 == 3 {
+        out.extend_from_slice(script.rest());
+    }
+    for _ in 0..MOST_REQUESTS {
+        if !script.is_over() {
+            request(&mut script, &mut out);
+        }
+    }
+    let heard = DAEMON.hears(manner, &out);
+    assert_not_forbidden(&heard, "what was heard");
+    if out.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") {
+        return;
+    }
+    let answers = answers(&heard);
+    for answer in &answers {
+        answer.check();
+        assert!(
+            answer.complete || !manner.patient || manner.deaf,
+            "half an answer: {answer}"
+        );
+    }
+});
