@@ -45,6 +45,14 @@ interop *CLIENTS:
 systemd *TESTS:
     tests/systemd/run {{TESTS}}
 
+# Builds the Debian package
+deb:
+    packaging/deb
+
+# What is shipped: the container's file system, the Kubernetes manifest, the Debian package
+packaging:
+    tests/packaging/run
+
 # A real Keycloak: every way in, rotation, and its restart under callers
 keycloak:
     tests/interop/keycloak/run

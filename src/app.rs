@@ -62,7 +62,9 @@ pub fn run(command: Command) -> ExitCode {
         | Command::Watch(_)
         | Command::Status(_)
         | Command::Explain(_)
-        | Command::Reload(_) => exit::USAGE,
+        | Command::Reload(_)
+        | Command::Completions(_)
+        | Command::Man => exit::USAGE,
     };
     ExitCode::from(code)
 }

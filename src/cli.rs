@@ -1,10 +1,11 @@
-//! The command line: what can be said, and the commands that only talk to a running daemon.
+//! The command line: what can be said, and the commands that only talk to a running daemon, or to nobody.
 //!
 //! Those commands block and need no asynchronous runtime; see `client`. Names and exit codes are those of the interface.
 
 pub mod complaint;
 pub mod exit;
 pub mod explain;
+pub mod manual;
 pub mod paths;
 pub mod reload;
 pub mod status;
@@ -65,6 +66,10 @@ pub enum Command {
     /// Have the daemon read its configuration, secrets and certificates again, now, and print what became of it
     #[command(after_help = EXIT_CODES)]
     Reload(ReloadArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man,
 }
 
 /// `tokend serve`
@@ -273,13 +278,20 @@ pub struct ReloadArgs {
     pub daemon: SocketArgs,
 }
 
+/// `tokend completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
 /// Reads the command line; help, version and mistakes end the process here, mistakes with 2.
 #[must_use]
 pub fn parse() -> Cli {
     Cli::parse()
 }
 
-/// Runs the commands that only talk to a running daemon; None for the others.
+/// Runs the commands that only talk to a running daemon, or to nobody; None for the others.
 #[must_use]
 pub fn run_client(command: &Command) -> Option<ExitCode> {
     let out = &mut io::stdout();
@@ -297,6 +309,8 @@ pub fn run_client(command: &Command) -> Option<ExitCode> {
         Command::Status(args) => status::run(args, client(&args.daemon), out, err),
         Command::Explain(args) => explain::run(args, client(&args.daemon), out, err),
         Command::Reload(args) => reload::run(args, client(&args.daemon), out, err),
+        Command::Completions(args) => manual::completions(args.shell, out, err),
+        Command::Man => manual::man(out, err),
         Command::Serve(_) | Command::Dev(_) | Command::Check(_) | Command::Doctor(_) => {
             return None;
         }

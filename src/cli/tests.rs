@@ -432,3 +432,79 @@ fn every_command_is_understood_and_only_four_are_run_elsewhere() {
     };
     assert_eq!(args.timeout, Duration::from_secs(60));
 }
+
+fn printed(run: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>) -> u8) -> String {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    assert_eq!(run(&mut out, &mut err), exit::DONE);
+    assert!(err.is_empty());
+    String::from_utf8(out).unwrap()
+}
+
+fn commands() -> Vec<String> {
+    use clap::CommandFactory;
+    let names = Cli::command();
+    let names = names.get_subcommands().map(|sub| sub.get_name().to_owned());
+    names.collect()
+}
+
+/// Broken by `hide = true` at a command.
+#[test]
+fn the_completions_of_every_shell_know_every_command() {
+    use clap_complete::Shell;
+    for shell in Shell::value_variants() {
+        let text = printed(|out, err| manual::completions(*shell, out, err));
+        for command in commands() {
+            // Not merely a part of some other word.
+            let found = text
+                .split(|c: char| !c.is_ascii_alphanumeric())
+                .any(|word| word == command);
+            assert!(found, "{shell}: {command}");
+        }
+        assert!(text.contains("min-ttl"), "{shell}: the options too");
+    }
+}
+
+/// Broken by `body` that cuts at the second heading, and by a `man` that renders the commands as clap_mangen lists them.
+#[test]
+fn the_manual_page_has_every_command_with_its_options() {
+    let page = printed(manual_page);
+    assert!(page.starts_with(".ie \\n(.g .ds Aq"), "{page}");
+    for command in commands() {
+        assert!(
+            page.contains(&format!("\n.SS \"tokend {command}\"\n")),
+            "{command}: {page}"
+        );
+    }
+    let token = page.split(".SS \"tokend token\"").nth(1).unwrap();
+    let token = token.split(".SS ").next().unwrap();
+    assert!(token.contains("\\-\\-min\\-ttl"), "{token}");
+    assert!(token.contains("Print a credential"), "{token}");
+    // Each heading once: NAME, SYNOPSIS and OPTIONS are not repeated for each command.
+    let mut headings: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with(".SH "))
+        .collect();
+    let all = headings.len();
+    headings.sort_unstable();
+    headings.dedup();
+    assert_eq!(headings.len(), all, "{headings:?}");
+    for heading in [".SH \"EXIT STATUS\"", ".SH FILES"] {
+        assert!(headings.contains(&heading), "{headings:?}");
+    }
+}
+
+fn manual_page(out: &mut Vec<u8>, err: &mut Vec<u8>) -> u8 {
+    manual::man(out, err)
+}
+
+#[test]
+fn a_manual_page_that_nobody_reads_is_no_mistake() {
+    assert_eq!(manual::man(&mut Gone, &mut Vec::new()), exit::DONE);
+}
+
+#[test]
+fn a_shell_that_is_unknown_is_a_mistake() {
+    assert!(parsed(&["completions", "tcsh"]).is_err());
+    assert!(parsed(&["completions"]).is_err());
+    assert!(matches!(parsed(&["man"]), Ok(Command::Man)));
+}

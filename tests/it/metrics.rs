@@ -156,3 +156,23 @@ fn a_port_that_is_taken_costs_nobody_a_credential() {
     let said = "metrics_listen: cannot listen";
     eventually(PATIENCE, || daemon.log().contains(said).then_some(()));
 }
+
+/// Broken by a name in docs/operations.md that is mistyped.
+#[test]
+fn the_names_to_watch_are_there() {
+    let operations = include_str!("../../docs/operations.md");
+    let source = include_str!("../../src/server/metrics.rs");
+    let watched: std::collections::BTreeSet<&str> = operations
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("tokend_") || word.starts_with("process_"))
+        // The package's file, tokend_VERSION_ARCHITECTURE.deb.
+        .filter(|word| {
+            word.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        })
+        .collect();
+    assert!(watched.len() > 8, "{watched:?}");
+    for name in watched {
+        assert!(source.contains(&format!("\"{name}\"")), "{name}");
+    }
+}

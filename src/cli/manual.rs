@@ -1,0 +1,154 @@
+//! `tokend completions SHELL` and `tokend man`: what is derived from the command line's own definition, for packages.
+//!
+//! Both print and touch nothing. One page holds every command: they are few, and who looks one up wants its exit status
+//! and the files too, which are the same for all.
+
+use std::io::Write;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use super::{Cli, exit, print};
+
+/// What every command has in common, below all of them: heading, and pairs of a word and its meaning.
+const COMMON: &[(&str, &[(&str, &str)])] = &[
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "done"),
+            ("1", "findings, or partly failed"),
+            ("2", "the command line makes no sense"),
+            ("3", "the profile is unknown or not permitted"),
+            (
+                "4",
+                "upstream unavailable, deadline or rate: trying again may help",
+            ),
+            (
+                "5",
+                "upstream rejected or profile invalid: somebody has to repair something",
+            ),
+            ("6", "the daemon is not reachable"),
+            ("7", "only for administrators"),
+            ("78", "the configuration cannot be used"),
+        ],
+    ),
+    (
+        "ENVIRONMENT",
+        &[
+            ("TOKEND_SOCKET", "the daemon's socket"),
+            ("TOKEND_CONFIG", "the configuration file"),
+            ("TOKEND_LOG", "a filter of the daemon's log, such as debug"),
+        ],
+    ),
+    (
+        "FILES",
+        &[
+            (
+                "/etc/tokend/tokend.toml",
+                "the configuration; not root: $XDG_CONFIG_HOME/tokend/tokend.toml",
+            ),
+            ("/etc/tokend/profiles.d/*.toml", "more profiles, beside it"),
+            (
+                "/run/tokend/tokend.sock",
+                "the socket; not root: $XDG_RUNTIME_DIR/tokend/tokend.sock",
+            ),
+        ],
+    ),
+    (
+        "SIGNALS",
+        &[
+            (
+                "SIGHUP",
+                "everything is read again, and the audit file is opened anew",
+            ),
+            (
+                "SIGTERM, SIGINT",
+                "calls in flight are answered, then the daemon ends",
+            ),
+        ],
+    ),
+];
+
+/// Runs `tokend completions`. Returns the exit status.
+pub fn completions(shell: Shell, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tokend", &mut text);
+    printed(&text, out, err)
+}
+
+/// Runs `tokend man`. Returns the exit status.
+pub fn man(out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    printed(&page(), out, err)
+}
+
+fn printed(text: &[u8], out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let text = str::from_utf8(text).expect("generated from text");
+    print(out, text, err).map_or_else(|code| code, |_| exit::DONE)
+}
+
+/// A part of the page that clap_mangen renders.
+type Part<'a> = dyn Fn(&mut dyn Write) -> std::io::Result<()> + 'a;
+
+fn page() -> Vec<u8> {
+    // Said once for all of them.
+    let mut tokend = Cli::command().mut_subcommands(|command| command.disable_help_flag(true));
+    // Gives each command its place in the command line.
+    tokend.build();
+    let top = Man::new(tokend.clone()).title("TOKEND").section("8");
+    let mut page = rendered(&|w| top.render_title(w));
+    page += &body(&rendered(&|w| top.render_name_section(w)));
+    page += &body(&rendered(&|w| top.render_synopsis_section(w)));
+    page += &body(&rendered(&|w| top.render_description_section(w)));
+    page += ".SH COMMANDS\nEach has \\fB\\-\\-help\\fR.\n";
+    for command in tokend.get_subcommands() {
+        page += &of_command(command);
+    }
+    for (heading, entries) in COMMON {
+        let mut section = Roff::new();
+        section.control("SH", [*heading]);
+        for (word, meaning) in *entries {
+            section.control("TP", []);
+            section.text([bold(*word)]);
+            section.text([roman(*meaning)]);
+        }
+        page += &body(&section.render());
+    }
+    page.into_bytes()
+}
+
+/// One command, as a subsection: what it does, how it is called, its options.
+fn of_command(command: &clap::Command) -> String {
+    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let mut heading = Roff::new();
+    heading.control("SS", [name]);
+    let man = Man::new(command.clone());
+    // clap_mangen gives each its own heading, which here would look as if the page were another one's from there.
+    let mut text = body(&heading.render());
+    text += &without_heading(&rendered(&|w| man.render_description_section(w)));
+    text += ".PP\n";
+    text += &without_heading(&rendered(&|w| man.render_synopsis_section(w)));
+    if command.get_arguments().next().is_some() {
+        text += &without_heading(&rendered(&|w| man.render_options_section(w)));
+    }
+    text
+}
+
+fn rendered(part: &Part<'_>) -> String {
+    let mut text = Vec::new();
+    part(&mut text).expect("a Vec takes everything");
+    String::from_utf8(text).expect("generated from text")
+}
+
+/// Without the definition of the apostrophe, which the page's first part has.
+fn body(text: &str) -> String {
+    let at = text.find("\n.S").map_or(0, |at| at + 1);
+    text[at..].to_owned()
+}
+
+fn without_heading(text: &str) -> String {
+    let body = body(text);
+    let line = body.split_inclusive('\n').next().unwrap_or_default();
+    body[line.len()..].to_owned()
+}
