@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::harness::{Daemon, PATIENCE, Place, block, eventually};
+use crate::harness::{Daemon, PATIENCE, Place, block, eventually, resident};
 
 const NONE: &str = "[profiles.a]\nmethod = \"none\"\n";
 
@@ -162,14 +162,6 @@ fn the_strangest_lifetimes_are_told_from_good_ones_and_long_texts_are_cut() {
         (name.status, name.refusal().reason.as_str()),
         (404, "PROFILE_NOT_FOUND")
     );
-}
-
-/// `VmRSS` in kB.
-pub fn resident(daemon: &Daemon) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("there");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number.expect("a number").parse().expect("a number")
 }
 
 /// Trap 33. Red without `server::connection::tidy_up`: glibc keeps most of what they have used.

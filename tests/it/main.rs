@@ -2,7 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests may look at the clock")]
 
-mod abuse;
 mod access;
 mod architecture;
 mod audit;

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use self::attack::{Attack, Ending};
 use self::victim::Victim;
 use crate::harness::ask::Who;
-use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root, say_skipped};
-use crate::limits::resident;
+use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root, resident, say_skipped};
 
 const PROFILE: &str = "a";
 
@@ -80,6 +79,14 @@ fn daemon() -> Daemon {
     Daemon::start_by(place, command)
 }
 
+/// One test at a time.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// The slowest of a hundred, in microseconds.
 fn p99(mut took: Vec<Duration>) -> f64 {
     took.sort_unstable();
@@ -113,6 +120,7 @@ fn descriptors(daemon: &Daemon) -> Option<usize> {
 /// each answer that nobody asked for).
 #[test]
 fn whoever_misbehaves_others_are_served_and_nothing_is_left() {
+    let _alone = alone();
     let daemon = daemon();
     let users = is_root().then(|| (Who::user(VICTIM), Who::user(ATTACKER)));
     let (victim, attacker) = users.as_ref().map(|(a, b)| (a, b)).unzip();
@@ -193,6 +201,7 @@ fn withstand(
 /// Broken by `PER_CALL` of 2.
 #[test]
 fn calls_as_fast_as_they_are_answered_are_never_cut_off() {
+    let _alone = alone();
     let daemon = daemon();
     let mut caller = Victim::new(&daemon.socket(), None);
     let start = Instant::now();
