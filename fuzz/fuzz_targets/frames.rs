@@ -219,7 +219,7 @@ fn named(profile: &[u8]) -> Vec<u8> {
 fuzz_target!(|input: &[u8]| {
     let mut script = Script::new(input);
     let manner = Manner::of(&mut script);
-    let bytes = if script.byte() % 2 == 0 {
+    let bytes = if script.byte().is_multiple_of(2) {
         let mut connection = Connection {
             script,
             out: PREFACE.to_vec(),

@@ -58,7 +58,7 @@ pub fn answers(mut bytes: &[u8]) -> Vec<Answer> {
         };
         let length = answer.body_length();
         // The answer to HEAD says the length of a body that does not come. No body of ours begins like an answer.
-        if !bytes.starts_with(b"HTTP/1.") && !(bytes.is_empty() && length > 0) {
+        if !(bytes.starts_with(b"HTTP/1.") || bytes.is_empty() && length > 0) {
             let body = &bytes[..length.min(bytes.len())];
             answer.complete = body.len() == length;
             answer.body = body.to_vec();
