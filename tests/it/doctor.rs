@@ -90,7 +90,7 @@ fn trusting(issuer: &Issuer) -> String {
     idp::idp(issuer) + "tls = { ca = \"ca.pem\" }\n"
 }
 
-/// Broken by any check that cries wolf. What is well is told, so that somebody can believe it.
+/// Broken by any check that cries wolf, such as one that wants a million descriptors. What is well is told, so that somebody can believe it.
 #[test]
 fn a_healthy_daemon_gives_no_finding_and_every_check_a_line() {
     let authority = Authority::new("ca", &Clock::system()).expect("authority");
@@ -135,7 +135,7 @@ fn a_healthy_daemon_gives_no_finding_and_every_check_a_line() {
     assert_eq!(issuer.count(DISCOVERY), connections);
 }
 
-/// Broken by exit codes of the client's commands: a daemon that is not there is a finding like others.
+/// A daemon that is not there is a finding like others. Broken by leaving it to the other checks.
 #[test]
 fn no_daemon_and_a_socket_that_was_left_behind_are_told_apart() {
     let place = Place::new();
@@ -330,6 +330,7 @@ fn what_the_daemon_says_of_itself_is_told() {
     drop(issuer);
 }
 
+/// Broken by telling a configuration that cannot be used like any other finding.
 #[test]
 fn mistakes_on_the_command_line_and_in_the_file_have_their_own_exit_codes() {
     let place = Place::new();

@@ -36,7 +36,7 @@ fn an_issuer_that_is_down_is_told_with_the_profiles_that_need_it() {
     );
 }
 
-/// Broken by a verifier of its own: the daemon's trust is what counts.
+/// Broken by a witness that accepts what the daemon's own verifier refuses.
 #[test]
 fn a_certificate_that_is_not_trusted_is_shown() {
     let authority = Authority::new("the right one", &Clock::system()).expect("authority");
@@ -62,6 +62,7 @@ fn a_certificate_that_is_not_trusted_is_shown() {
     });
 }
 
+/// Broken by measuring them at another time than now.
 #[test]
 fn certificates_that_end_soon_are_told_the_issuers_and_our_own() {
     let old = Authority::new("ca of old", &behind(25)).expect("authority");
@@ -98,6 +99,7 @@ fn certificates_that_end_soon_are_told_the_issuers_and_our_own() {
     }
 }
 
+/// Broken by the wrong sign.
 #[test]
 fn a_clock_that_differs_from_the_issuers_is_told_by_how_much() {
     let (issuer, place, config) = idp::one(LAZY);
@@ -124,7 +126,7 @@ fn a_clock_that_differs_from_the_issuers_is_told_by_how_much() {
     }
 }
 
-/// Where only the token endpoint is known, its host is greeted, and no token is asked for.
+/// Where only the token endpoint is known, its host is greeted, and no token is asked for. Broken by a POST to the endpoint.
 #[test]
 fn a_token_endpoint_without_discovery_is_reached_without_a_token_request() {
     let (issuer, place, _) = idp::one(LAZY);
@@ -142,7 +144,7 @@ fn a_token_endpoint_without_discovery_is_reached_without_a_token_request() {
     assert_eq!(issuer.count("/token"), 0);
 }
 
-/// Broken by asking one after the other, and by results that are kept until the last one is there.
+/// Broken by asking one after the other.
 #[test]
 fn an_issuer_that_hangs_costs_the_timeout_and_nobody_elses_result() {
     let (hanging, place, config) = idp::one(LAZY);
