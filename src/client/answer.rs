@@ -114,7 +114,7 @@ pub struct Records {
 pub struct Explanation {
     /// Whether the caller may have the credential.
     pub permitted: bool,
-    /// access[N], default or none.
+    /// `access[N]`, `default` or `none`.
     pub decided_by: String,
     /// In their order.
     pub rules: Vec<Rule>,

@@ -20,7 +20,7 @@ const TURN: u64 = 1024;
 
 /// A stream that is read turn by turn.
 ///
-/// A turn ends when there is nothing more to read or when [`TURN`] bytes have been. In the latter case nothing is read until
+/// A turn ends when there is nothing more to read or when `TURN` bytes have been. In the latter case nothing is read until
 /// everybody else who is ready has had a turn, those included of whom the runtime does not know yet.
 pub struct Fair<S> {
     /// Its limit is what is left of the turn.
