@@ -115,7 +115,7 @@ fn descriptors(daemon: &Daemon) -> Option<usize> {
     Some(all.count())
 }
 
-/// Red without `Fair` (PING: 1.8 s by one connection, the victim starved by four), without the allowance (nobody is cut off),
+/// Red against all of it unrepaired; the parts were not taken away one by one. Seen without them: `Fair` (PING: 1.8 s by one connection, the victim starved by four), without the allowance (nobody is cut off),
 /// without the pause between accepts (connect and go: 180 ms), and without the filter of `telemetry` (a line in the log for
 /// each answer that nobody asked for).
 #[test]

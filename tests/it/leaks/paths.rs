@@ -264,7 +264,7 @@ fn every_path(format: &str) {
     // The harness searches the whole log once more when the daemon ends.
 }
 
-/// Broken by `may_be_logged` that says yes to libraries (tokens are in what they log of frames), and by `code_of` in
+/// `may_be_logged` that says yes to libraries was tried and not seen here. Broken by `code_of` in
 /// `core/oauth` that gives back what it finds.
 #[test]
 fn trap_32_no_secret_is_seen_on_any_path_in_the_text_log() {
