@@ -255,7 +255,11 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
             clock: clock.clone(),
             callers,
             pace: Pace::new(limits.requests_per_second),
-            places: Places::new(limits.connections, limits.connections_per_user),
+            places: Places::new(
+                limits.connections,
+                limits.connections_per_user,
+                limits.message_size,
+            ),
             limits,
             audit: audit.clone(),
             answered: Answered::default(),

@@ -29,7 +29,7 @@ pub use self::grpc::RELOAD_WAIT;
 pub use self::guest::Guest;
 pub use self::metrics::Answered;
 pub use self::pace::Pace;
-pub use self::places::Places;
+pub use self::places::{HalfSent, Places};
 pub use self::status::in_one_line;
 pub use self::wire::encode;
 

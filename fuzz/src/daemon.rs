@@ -14,7 +14,7 @@ use tokend::core::policy::Caller;
 use tokend::core::profile;
 use tokend::core::time::{BootTime, Stamp, WallTime};
 use tokend::registry::reload::{Order, Report};
-use tokend::server::{self, Answered, Connections, Desk, Guest, Pace, Places};
+use tokend::server::{self, Answered, Connections, Desk, Guest, HalfSent, Pace, Places};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +22,9 @@ use tokio::time::Instant;
 
 use crate::profiles::{self, CALLER, DEADLINE, IN_FLIGHT};
 use crate::script::Script;
+
+/// What half-sent requests may hold, in bytes: as much as by default.
+const HALF_SENT: usize = 32 << 20;
 
 /// The one of this process.
 pub static DAEMON: LazyLock<Daemon> = LazyLock::new(Daemon::new);
@@ -110,7 +113,11 @@ impl Daemon {
                 clock: clock.clone(),
                 callers: Callers::new(),
                 pace: Pace::new(limits.requests_per_second),
-                places: Places::new(limits.connections, limits.connections_per_user),
+                places: Places::new(
+                    limits.connections,
+                    limits.connections_per_user,
+                    limits.message_size,
+                ),
                 audit: Audit::start(clock.clone(), &audit).expect("a thread"),
                 limits,
                 answered: Answered::default(),
@@ -141,7 +148,10 @@ impl Daemon {
         };
         self.runtime.block_on(async {
             let (here, there) = tokio::io::duplex(manner.pipe);
-            let guest = Arc::new(Guest::new(Callers::new().known_by_ids(caller)));
+            let guest = Arc::new(Guest::new(
+                Callers::new().known_by_ids(caller),
+                Arc::new(HalfSent::new(HALF_SENT)),
+            ));
             let serving = tokio::spawn(self.connections.serve(there, guest, ()));
             let (mut reader, mut writer) = tokio::io::split(here);
             let (listen, told) = watch::channel(!manner.deaf);

@@ -94,28 +94,26 @@ pub async fn accept(
             }
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
-        let guest = match desk.callers.of(&stream) {
-            Ok(peer) => Arc::new(Guest::new(peer)),
+        let peer = match desk.callers.of(&stream) {
+            Ok(peer) => peer,
             Err(error) => {
                 warn!(%error, "the kernel does not say who is asking: the connection is closed");
                 continue;
             }
         };
-        let place = match places.take(guest.uid()) {
+        let place = match places.take(peer.caller.uid) {
             Ok(place) => place,
             Err(full) => {
                 // Said once, until there is room again: whoever causes it does so often.
                 if !was_full {
-                    warn!(
-                        pid = guest.peer.caller.pid,
-                        "a connection is closed: {full}"
-                    );
+                    warn!(pid = peer.caller.pid, "a connection is closed: {full}");
                 }
                 was_full = true;
                 continue;
             }
         };
         was_full = false;
+        let guest = Arc::new(Guest::new(peer, place.half_sent.clone()));
         tokio::spawn(connections.serve(stream, guest, (place, open.clone())));
     }
     tidying.abort();

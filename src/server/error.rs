@@ -117,6 +117,16 @@ impl Denial {
         .after(Some(after))
     }
 
+    /// Requests of this user that are not yet whole hold as much memory as they may.
+    pub fn half_sent() -> Denial {
+        Denial::new(
+            Code::ResourceExhausted,
+            "CALLER_RATE_LIMITED",
+            "too many calls of this user wait for the rest of their message".into(),
+        )
+        .after(Some(Duration::from_secs(1)))
+    }
+
     /// The grant cannot be recorded, and `audit.on_failure` is `deny`.
     pub fn unrecorded(profile: &str) -> Denial {
         Denial::new(

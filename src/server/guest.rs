@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::activity::Activity;
+use super::places::HalfSent;
 use crate::audit::Ledger;
 use crate::caller::Peer;
 
@@ -15,15 +16,18 @@ pub struct Guest {
     pub ledger: Ledger,
     /// Whether it is silent.
     pub activity: Arc<Activity>,
+    /// What half-sent requests of its user hold.
+    pub half_sent: Arc<HalfSent>,
 }
 
 impl Guest {
     /// Has been given nothing yet.
-    pub fn new(peer: Peer) -> Guest {
+    pub fn new(peer: Peer, half_sent: Arc<HalfSent>) -> Guest {
         Guest {
             peer: Arc::new(peer),
             ledger: Ledger::default(),
             activity: Arc::new(Activity::default()),
+            half_sent,
         }
     }
 

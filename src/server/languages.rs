@@ -169,7 +169,8 @@ impl Visit {
     async fn route(&self, is_grpc: bool, mut request: Request<Incoming>) -> Response<Body> {
         if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
             let patience = self.languages.first;
-            let request = request.map(|body| Impatient::new(body, patience));
+            let half_sent = self.guest.half_sent.clone();
+            let request = request.map(|body| Impatient::new(body, patience, half_sent));
             let Ok(response) = self.credentials.clone().call(request).await;
             return response;
         }
@@ -189,7 +190,9 @@ impl Visit {
         } else {
             (&self.languages.json, self.languages.first)
         };
-        let request = request.map(|body| axum::body::Body::new(Impatient::new(body, patience)));
+        let half_sent = self.guest.half_sent.clone();
+        let request =
+            request.map(|body| axum::body::Body::new(Impatient::new(body, patience, half_sent)));
         let Ok(response) = router.clone().oneshot(request).await;
         response.map(Body::new)
     }

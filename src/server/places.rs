@@ -1,6 +1,7 @@
 //! Room for connections: so many in all, so many of one user, so that nobody's leak shuts out the others.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -13,6 +14,8 @@ const MANY: u32 = 64;
 pub struct Places {
     in_all: u32,
     per_user: u32,
+    /// What half-sent requests of one user may hold, in bytes.
+    half_sent: usize,
     taken: Mutex<Taken>,
     many_left: Notify,
 }
@@ -20,11 +23,49 @@ pub struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     in_all: u32,
-    by: HashMap<u32, u32>,
+    by: HashMap<u32, User>,
     /// The most at a time since the last time that many had left.
     most: u32,
     refused_in_all: u64,
     refused_users: u64,
+}
+
+#[derive(Debug)]
+struct User {
+    connections: u32,
+    half_sent: Arc<HalfSent>,
+}
+
+/// What half-sent requests of one user hold: without a bound of their own it would be as much as fits into all streams of all
+/// connections, which is gigabytes.
+#[derive(Debug)]
+pub struct HalfSent {
+    bytes: AtomicUsize,
+    most: usize,
+}
+
+impl HalfSent {
+    /// So many bytes at the most.
+    pub fn new(most: usize) -> HalfSent {
+        HalfSent {
+            bytes: AtomicUsize::new(0),
+            most,
+        }
+    }
+
+    /// Room for these bytes; false when there is none.
+    pub fn take(&self, bytes: usize) -> bool {
+        let taken = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if taken > self.most {
+            self.give_back(bytes);
+        }
+        taken <= self.most
+    }
+
+    /// That they are held no longer.
+    pub fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// How much room is taken.
@@ -61,14 +102,19 @@ pub enum Full {
 pub struct Place {
     places: Arc<Places>,
     uid: u32,
+    /// Of all connections of this user.
+    pub half_sent: Arc<HalfSent>,
 }
 
 impl Places {
-    /// Nobody is connected yet.
-    pub fn new(in_all: u32, per_user: u32) -> Arc<Places> {
+    /// Nobody is connected yet. Half-sent requests of one user may hold as much as one message on each of its connections.
+    pub fn new(in_all: u32, per_user: u32, message_size: u32) -> Arc<Places> {
         Arc::new(Places {
             in_all,
             per_user,
+            half_sent: (u64::from(per_user) * u64::from(message_size))
+                .try_into()
+                .unwrap_or(usize::MAX),
             taken: Mutex::default(),
             many_left: Notify::new(),
         })
@@ -85,7 +131,12 @@ impl Places {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         Room {
             in_all: taken.in_all,
-            of_one_user: taken.by.values().copied().max().unwrap_or(0),
+            of_one_user: taken
+                .by
+                .values()
+                .map(|user| user.connections)
+                .max()
+                .unwrap_or(0),
             refused_in_all: taken.refused_in_all,
             refused_users: taken.refused_users,
         }
@@ -99,20 +150,25 @@ impl Places {
             return Err(Full::InAll(self.in_all));
         }
         let taken = &mut *taken;
-        let by = taken.by.entry(uid).or_default();
-        if *by >= self.per_user {
+        let user = taken.by.entry(uid).or_insert_with(|| User {
+            connections: 0,
+            half_sent: Arc::new(HalfSent::new(self.half_sent)),
+        });
+        if user.connections >= self.per_user {
             taken.refused_users += 1;
             return Err(Full::User {
                 uid,
                 limit: self.per_user,
             });
         }
-        *by += 1;
+        user.connections += 1;
+        let half_sent = user.half_sent.clone();
         taken.in_all += 1;
         taken.most = taken.most.max(taken.in_all);
         Ok(Place {
             places: self.clone(),
             uid,
+            half_sent,
         })
     }
 }
@@ -129,9 +185,9 @@ impl Drop for Place {
             taken.most = taken.in_all;
             self.places.many_left.notify_one();
         }
-        if let Some(by) = taken.by.get_mut(&self.uid) {
-            *by -= 1;
-            if *by == 0 {
+        if let Some(user) = taken.by.get_mut(&self.uid) {
+            user.connections -= 1;
+            if user.connections == 0 {
                 taken.by.remove(&self.uid);
             }
         }
@@ -144,7 +200,7 @@ mod tests {
 
     #[test]
     fn one_user_cannot_take_every_place() {
-        let places = Places::new(3, 2);
+        let places = Places::new(3, 2, 64);
         let first = places.take(1).expect("room");
         let _second = places.take(1).expect("room");
         assert_eq!(
@@ -166,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_leave_only_where_many_were() {
-        let places = Places::new(1000, 1000);
+        let places = Places::new(1000, 1000, 64);
         let told = || is_there(places.many_left());
         for _ in 0..3 * MANY {
             drop(places.take(1).expect("room"));

@@ -54,12 +54,17 @@ const IDLE_TICKS: u64 = 2;
 const IDLE: Duration = Duration::from_millis(300);
 
 fn daemon() -> Daemon {
+    limited("")
+}
+
+/// With these limits.
+fn limited(limits: &str) -> Daemon {
     let place = Place::new();
     place.open();
     place.secret("token", "the-token-of-abuse");
     let this = rustix::process::geteuid().as_raw();
     let config = format!(
-        "[server]\nsocket_mode = \"0666\"\n\
+        "[server]\nsocket_mode = \"0666\"\n[server.limits]\n{limits}\n\
          [profiles.{PROFILE}]\nmethod = \"static\"\ntoken = {{ file = \"token\" }}\n\
          access = [{{ user = {VICTIM} }}, {{ user = {ATTACKER} }}, {{ user = {this} }}]\n"
     );
@@ -212,4 +217,52 @@ fn calls_as_fast_as_they_are_answered_are_never_cut_off() {
     }
     println!("{calls} calls in two seconds");
     assert!(calls > 300, "{calls}: too few to see anything");
+}
+
+/// What half-sent messages of one user hold is bounded for all its connections together, and nobody else pays for it.
+/// Broken by not asking for room in `Impatient`, and by not giving it back.
+#[test]
+fn half_sent_messages_of_one_user_find_room_only_so_far() {
+    let _alone = alone();
+    // Room for 4 messages of 64 KB.
+    let daemon =
+        limited("connections_per_user = 4\nmessage_size = 65536\nhandshake_timeout = \"5m\"");
+    let socket = daemon.socket();
+    let users = is_root().then(|| (Who::user(VICTIM), Who::user(ATTACKER)));
+    let (other, who) = users.as_ref().map(|(a, b)| (a, b)).unzip();
+    // By what they bring: six of them want 258 KB.
+    let mut hoarder = Victim::new(&socket, who);
+    for _ in 0..6 {
+        hoarder.begin(&[&[0, 0, 0, 0xff, 0xff][..], &[b'a'; 40_000]].concat());
+    }
+    assert!(hoarder.refused(), "there is no room");
+    drop(hoarder);
+    // By their number: there is room for 63.
+    let mut hoarder = eventually(PATIENCE, || {
+        let mut hoarder = Victim::new(&socket, who);
+        hoarder.begin(&frames::message(PROFILE)[..6]);
+        hoarder.end(&frames::message(PROFILE)[6..]);
+        (!hoarder.refused()).then_some(hoarder)
+    });
+    for _ in 0..70 {
+        hoarder.begin(&[0]);
+    }
+    for _ in 0..7 {
+        assert!(hoarder.refused(), "there is no room");
+    }
+    let mut next = Victim::new(&socket, who);
+    next.begin(&frames::message(PROFILE)[..6]);
+    assert!(next.refused(), "there is no room");
+    if let Some(other) = other {
+        let mut other = Victim::new(&socket, Some(other));
+        other.begin(&frames::message(PROFILE)[..6]);
+        other.end(&frames::message(PROFILE)[6..]);
+        assert!(!other.refused(), "that is not its room");
+    }
+    drop(hoarder);
+    eventually(PATIENCE, || {
+        next.begin(&frames::message(PROFILE)[..6]);
+        next.end(&frames::message(PROFILE)[6..]);
+        (!next.refused()).then_some(())
+    });
 }

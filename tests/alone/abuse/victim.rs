@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::PROFILE;
-use super::frames::{self, DATA, END_STREAM, HEADERS, PING, SETTINGS, WINDOW_UPDATE, frame};
+use super::frames::{
+    self, DATA, END_HEADERS, END_STREAM, HEADERS, PING, SETTINGS, WINDOW_UPDATE, frame,
+};
 use crate::harness::PATIENCE;
 use crate::harness::ask::{Who, connect};
 
@@ -46,11 +48,41 @@ impl Victim {
     }
 
     /// One call, which must bring a credential.
-    fn ask(&mut self) {
+    pub fn ask(&mut self) {
         let call = frames::call(frames::stream(self.calls), PROFILE);
         self.calls += 1;
         self.stream.write_all(&call).expect("it can write");
         self.answered(1);
+    }
+
+    /// The beginning of a call.
+    pub fn begin(&mut self, part: &[u8]) {
+        let stream = frames::stream(self.calls);
+        self.calls += 1;
+        let mut bytes = frame(HEADERS, END_HEADERS, stream, &frames::head());
+        for part in part.chunks(16_384) {
+            bytes.extend(frame(DATA, 0, stream, part));
+        }
+        self.stream.write_all(&bytes).expect("it can write");
+    }
+
+    /// The end of what has begun last.
+    pub fn end(&mut self, rest: &[u8]) {
+        let stream = frames::stream(self.calls - 1);
+        let end = frame(DATA, END_STREAM, stream, rest);
+        self.stream.write_all(&end).expect("it can write");
+    }
+
+    /// Whether what has begun last is answered with no message.
+    pub fn refused(&mut self) -> bool {
+        let mut messages = 0;
+        loop {
+            let (kind, flags) = self.frame();
+            messages += u32::from(kind == DATA);
+            if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+                return messages == 0;
+            }
+        }
     }
 
     /// So many calls at once, and with each what the most eager of clients send for it.

@@ -61,7 +61,7 @@ pub(in crate::core::config) static LIMITS: Table = Table {
             Kind::Integer(4096, 1_048_576),
             "Largest header block of a request, in bytes. gRPC metadata counts.",
         )
-        .or("16384"),
+        .or("65536"),
         key(
             "handshake_timeout",
             Kind::Duration(ms(100), seconds(300)),

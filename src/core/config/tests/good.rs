@@ -28,7 +28,7 @@ fn nothing_at_all_is_a_configuration_of_defaults() {
         (limits.streams_per_connection, limits.requests_per_second),
         (256, 20_000)
     );
-    assert_eq!((limits.message_size, limits.header_size), (65536, 16384));
+    assert_eq!((limits.message_size, limits.header_size), (65536, 65536));
     assert_eq!(limits.control_frames_per_second, 500);
     assert_eq!(limits.handshake_timeout, Duration::from_secs(10));
     assert_eq!(limits.idle_timeout, Duration::from_secs(600));
