@@ -16,6 +16,7 @@ mod pace;
 mod places;
 pub mod scrape;
 mod status;
+mod turn;
 mod wire;
 
 use std::sync::Arc;

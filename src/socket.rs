@@ -4,4 +4,3 @@
 pub mod allowance;
 pub mod authority;
 pub mod bind;
-pub mod fair;

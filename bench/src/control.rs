@@ -18,7 +18,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokend::proto;
 use tokend::socket::authority::RepairAuthority;
-use tokend::socket::fair::Fair;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -62,9 +61,8 @@ pub fn run(kind: &str, socket: &Path) {
 }
 
 async fn grpc(listener: UnixListener, service: Service) {
-    let streams = UnixListenerStream::new(listener).map(|stream| {
-        stream.map(|stream| RepairAuthority::new(Fair::<UnixStream>::new(stream), 500))
-    });
+    let streams = UnixListenerStream::new(listener)
+        .map(|stream| stream.map(|stream| RepairAuthority::new(stream, 500)));
     tonic::transport::Server::builder()
         .max_concurrent_streams(256)
         .http2_max_header_list_size(16384)

@@ -1,12 +1,11 @@
 //! From an accepted stream to requests: who is asking, limits, the authority repair, and how a connection ends.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,9 +19,9 @@ use super::grpc::told_to_stop;
 use super::guest::Guest;
 use super::languages::{Languages, Visit};
 use super::places::Places;
+use super::turn::{InTurn, Measured, Turn, Turns};
 use crate::core::profile::Limits;
 use crate::socket::authority::RepairAuthority;
-use crate::socket::fair::Fair;
 
 /// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own deadline; a watcher's stream
 /// would never end by itself.
@@ -134,9 +133,8 @@ pub async fn accept(
 /// What all connections of one daemon share, and how each is served.
 pub struct Connections {
     languages: Arc<Languages>,
-    builder: auto::Builder<TokioExecutor>,
-    patience: Patience,
-    control_frames_per_second: u32,
+    limits: Limits,
+    turns: Turns,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -148,15 +146,10 @@ impl Connections {
         shutdown: watch::Receiver<bool>,
         closing: watch::Receiver<bool>,
     ) -> Connections {
-        let limits = &desk.limits;
         Connections {
-            languages: Arc::new(Languages::new(desk, limits, closing)),
-            builder: builder(limits),
-            patience: Patience {
-                first: limits.handshake_timeout,
-                later: limits.idle_timeout,
-            },
-            control_frames_per_second: limits.control_frames_per_second,
+            languages: Arc::new(Languages::new(desk, &desk.limits, closing)),
+            limits: desk.limits.clone(),
+            turns: Turns::default(),
             shutdown,
         }
     }
@@ -179,19 +172,20 @@ impl Connections {
             let visit = visit.clone();
             async move { Ok::<_, Infallible>(visit.answer(request).await) }
         });
-        // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
-        let connection = Box::pin(
-            self.builder
-                .serve_connection(
-                    TokioIo::new(RepairAuthority::new(
-                        Fair::<S>::new(stream),
-                        self.control_frames_per_second,
-                    )),
-                    service,
-                )
-                .into_owned(),
+        let turn = Turn::default();
+        let stream = RepairAuthority::new(
+            Measured::new(stream, turn.clone()),
+            self.limits.control_frames_per_second,
         );
-        let (patience, shutdown) = (self.patience, self.shutdown.clone());
+        let connection = builder(&self.limits, turn.clone())
+            .serve_connection(TokioIo::new(stream), service)
+            .into_owned();
+        let connection = InTurn::new(connection, turn, self.turns.clone());
+        let patience = Patience {
+            first: self.limits.handshake_timeout,
+            later: self.limits.idle_timeout,
+        };
+        let shutdown = self.shutdown.clone();
         async move {
             attend(connection, &activity, patience, shutdown).await;
             drop(held);
@@ -221,7 +215,7 @@ struct Patience {
 
 /// Serves a connection until it ends. It is asked to end when the daemon stops, and when it has been silent too long.
 async fn attend<C>(
-    mut connection: Pin<Box<C>>,
+    mut connection: InTurn<C>,
     activity: &Activity,
     patience: Patience,
     mut shutdown: watch::Receiver<bool>,
@@ -237,7 +231,7 @@ async fn attend<C>(
         tokio::select! {
             // What happens most is looked at first; when it has nothing to do, the others get their turn.
             biased;
-            outcome = connection.as_mut() => {
+            outcome = &mut connection => {
                 if let Err(error) = outcome {
                     debug!(%error, "connection ended");
                 }
@@ -245,15 +239,15 @@ async fn attend<C>(
             }
             () = told_to_stop_after_first_words(&mut shutdown, activity), if !ending => {
                 ending = true;
-                connection.as_mut().graceful_shutdown();
+                connection.connection().graceful_shutdown();
             }
             () = silence.as_mut(), if !ending => {
                 let requests = activity.requests();
                 if requests == seen && !activity.is_busy() {
                     debug!("a silent connection is closed");
-                    connection.as_mut().graceful_shutdown();
+                    connection.connection().graceful_shutdown();
                     // It has said nothing so far and may not answer this either.
-                    let _ = tokio::time::timeout(FAREWELL, connection.as_mut()).await;
+                    let _ = tokio::time::timeout(FAREWELL, &mut connection).await;
                     return;
                 }
                 seen = requests;
@@ -273,8 +267,8 @@ async fn told_to_stop_after_first_words(shutdown: &mut watch::Receiver<bool>, ac
     }
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits, turn: Turn) -> auto::Builder<Turn> {
+    let mut builder = auto::Builder::new(turn);
     let header_size = limits.header_size;
     builder
         .http1()

@@ -29,18 +29,16 @@ const SLICE: Duration = Duration::from_millis(250);
 /// An attack that has just begun, or is being cleaned up after.
 const PASSAGE: Duration = Duration::from_millis(50);
 
-/// How much longer the slowest of a hundred answers may take while somebody attacks; the goal.
+/// How much longer the slowest of a hundred answers may take than while the same attack goes on beside the daemon; the goal.
 const RATIO: f64 = 2.0;
 
-/// What is this fast is fast enough, whatever the ratio, in microseconds. Without optimisation, and with the other tests on
-/// the same two cores, the slowest of a hundred answers takes 5 to 15 ms without any attack, and twice that now and then by
-/// chance. Without their repairs the attacks made it 55 ms at best and more than 20 s at worst.
-const FLOOR: f64 = 40_000.0;
+/// What is this fast is fast enough, whatever the ratio, in microseconds. Without optimisation the slowest of a hundred answers
+/// takes 1 to 6 ms under attack on a machine that does nothing else, and several times that now and then by chance. Without
+/// their repairs the attacks made it 33 ms at best and more than 20 s at worst.
+const FLOOR: f64 = 20_000.0;
 
-/// The same while four others make as many calls as they can, which they may. Without [turns] it was 4.7 s.
-///
-/// [turns]: tokend::socket::fair
-const FLOOR_OF_CALLS: f64 = 400_000.0;
+/// The same while four others make as many calls as they can, which they may.
+const FLOOR_OF_CALLS: f64 = 40_000.0;
 
 /// What an attack may add to the daemon's memory, in kB, by four connections that flood or by four hundred that linger; the
 /// latter cost 50 kB each without optimisation.
@@ -120,31 +118,45 @@ fn descriptors(daemon: &Daemon) -> Option<usize> {
     Some(all.count())
 }
 
-/// Red against all of it unrepaired; the parts were not taken away one by one. Seen without them: `Fair` (PING: 1.8 s by one connection, the victim starved by four), without the allowance (nobody is cut off),
-/// without the pause between accepts (connect and go: 180 ms), and without the filter of `telemetry` (a line in the log for
-/// each answer that nobody asked for).
+/// Broken by [turns] without a pause (calls: 43 ms), by accepting without one (connect and go: 33 ms), and by no allowance for
+/// frames (nobody is cut off). How much is read in a turn shows in the tests of [turns] alone.
+///
+/// [turns]: tokend::server
 #[test]
 fn whoever_misbehaves_others_are_served_and_nothing_is_left() {
     let _alone = alone();
-    let daemon = daemon();
+    let (daemon, another) = (daemon(), daemon());
     let users = is_root().then(|| (Who::user(VICTIM), Who::user(ATTACKER)));
     let (victim, attacker) = users.as_ref().map(|(a, b)| (a, b)).unzip();
     println!(
-        "{:48} {:>9} {:>9} {:>6}  {:>6} {:>7} {:>9} {:>8}",
-        "", "p99 µs", "attacked", "ratio", "opened", "cut off", "sent kB", "grown kB"
+        "{:48} {:>9} {:>9} {:>9} {:>6}  {:>6} {:>7} {:>9} {:>8}",
+        "p99 in µs",
+        "calm",
+        "another",
+        "attacked",
+        "ratio",
+        "opened",
+        "cut off",
+        "sent kB",
+        "grown kB"
     );
     let mut wrong = Vec::new();
-    for attack in kinds::all() {
-        wrong.extend(withstand(&daemon, &attack, victim, attacker));
+    for attack in kinds::all()
+        .into_iter()
+        .filter(|a| std::env::var("ABUSE").is_ok_and(|w| a.name.contains(&w)))
+    {
+        wrong.extend(withstand(&daemon, &another, &attack, victim, attacker));
     }
     let log = daemon.log();
     assert!(log.len() < LOG, "{} bytes of log", log.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Lets one attack loose, and says what was wrong then.
+/// Lets one attack loose, and says what was wrong then. The same attack on another daemon shows what it costs everybody on
+/// this machine that attackers and attacked use its processors.
 fn withstand(
     daemon: &Daemon,
+    another: &Daemon,
     attack: &Attack,
     victim: Option<&Who>,
     attacker: Option<&Who>,
@@ -153,10 +165,15 @@ fn withstand(
     let mut victim = Victim::new(&daemon.socket(), victim);
     victim.slice(PASSAGE);
     let (memory, open) = (resident(daemon), descriptors(daemon));
-    let (mut calm, mut attacked) = (Vec::new(), Vec::new());
+    let (mut calm, mut beside, mut attacked) = (Vec::new(), Vec::new(), Vec::new());
     let (mut opened, mut cut_off, mut sent, mut most) = (0, 0, 0, memory);
     for _ in 0..ROUNDS {
         calm.push(p99(victim.slice(SLICE)));
+        let under_way = attack.begin(&another.socket(), attacker);
+        victim.slice(PASSAGE);
+        beside.push(p99(victim.slice(SLICE)));
+        under_way.end();
+        victim.slice(PASSAGE);
         let under_way = attack.begin(&daemon.socket(), attacker);
         victim.slice(PASSAGE);
         attacked.push(p99(victim.slice(SLICE)));
@@ -167,11 +184,11 @@ fn withstand(
         sent += counts.sent;
         victim.slice(PASSAGE);
     }
-    let (calm, attacked) = (median(calm), median(attacked));
+    let (calm, beside, attacked) = (median(calm), median(beside), median(attacked));
     let grown = most - memory;
     println!(
-        "{name:48} {calm:9.0} {attacked:9.0} {:6.1}  {opened:6} {cut_off:7} {:9} {grown:8}",
-        attacked / calm,
+        "{name:48} {calm:9.0} {beside:9.0} {attacked:9.0} {:6.1}  {opened:6} {cut_off:7} {:9} {grown:8}",
+        attacked / beside,
         sent / 1024,
     );
     let mut wrong = Vec::new();
@@ -179,8 +196,8 @@ fn withstand(
         Ending::Calls => FLOOR_OF_CALLS,
         _ => FLOOR,
     };
-    if attacked > floor.max(RATIO * calm) {
-        wrong.push(format!("{name}: {calm:.0} → {attacked:.0} µs"));
+    if attacked > floor.max(RATIO * beside) {
+        wrong.push(format!("{name}: {beside:.0} → {attacked:.0} µs"));
     }
     if grown > GROWTH {
         wrong.push(format!("{name}: {memory} → {most} kB"));
@@ -240,9 +257,7 @@ fn half_sent_messages_of_one_user_find_room_only_so_far() {
     // By their number: there is room for 63.
     let mut hoarder = eventually(PATIENCE, || {
         let mut hoarder = Victim::new(&socket, who);
-        hoarder.begin(&frames::message(PROFILE)[..6]);
-        hoarder.end(&frames::message(PROFILE)[6..]);
-        (!hoarder.refused()).then_some(hoarder)
+        hoarder.asks_in_two_parts().then_some(hoarder)
     });
     for _ in 0..70 {
         hoarder.begin(&[0]);
@@ -255,14 +270,8 @@ fn half_sent_messages_of_one_user_find_room_only_so_far() {
     assert!(next.refused(), "there is no room");
     if let Some(other) = other {
         let mut other = Victim::new(&socket, Some(other));
-        other.begin(&frames::message(PROFILE)[..6]);
-        other.end(&frames::message(PROFILE)[6..]);
-        assert!(!other.refused(), "that is not its room");
+        assert!(other.asks_in_two_parts(), "that is not its room");
     }
     drop(hoarder);
-    eventually(PATIENCE, || {
-        next.begin(&frames::message(PROFILE)[..6]);
-        next.end(&frames::message(PROFILE)[6..]);
-        (!next.refused()).then_some(())
-    });
+    eventually(PATIENCE, || next.asks_in_two_parts().then_some(()));
 }

@@ -73,6 +73,18 @@ impl Victim {
         self.stream.write_all(&end).expect("it can write");
     }
 
+    /// Whether a call is answered whose second half comes when the first has been waited with.
+    pub fn asks_in_two_parts(&mut self) -> bool {
+        let message = frames::message(PROFILE);
+        let (half, rest) = message.split_at(6);
+        self.begin(half);
+        let ping = frame(PING, 0, 0, b"how far?");
+        self.stream.write_all(&ping).expect("it can write");
+        while self.frame().0 != PING {}
+        self.end(rest);
+        !self.refused()
+    }
+
     /// Whether what has begun last is answered with no message.
     pub fn refused(&mut self) -> bool {
         let mut messages = 0;
