@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -107,6 +107,9 @@ pub struct InTurn<C> {
     connection: Pin<Box<C>>,
     turn: Turn,
     turns: Turns,
+    bell: Arc<Bell>,
+    /// Rings it.
+    waker: Waker,
     /// Made when the first turn is used up, which is never in most connections.
     pause: Option<Arc<Pause>>,
 }
@@ -114,11 +117,14 @@ pub struct InTurn<C> {
 impl<C> InTurn<C> {
     /// `connection` reads from a [`Measured`] stream and has its calls begun by an executor, both of which share `turn`.
     pub fn new(connection: C, turn: Turn, turns: Turns) -> InTurn<C> {
+        let bell = Arc::new(Bell::default());
         InTurn {
             // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
             connection: Box::pin(connection),
             turn,
             turns,
+            waker: Waker::from(bell.clone()),
+            bell,
             pause: None,
         }
     }
@@ -137,6 +143,8 @@ impl<C: Future> Future for InTurn<C> {
             connection,
             turn,
             turns,
+            bell,
+            waker,
             pause,
         } = self.get_mut();
         if pause
@@ -148,13 +156,16 @@ impl<C: Future> Future for InTurn<C> {
         let times = if turns.is_alone(turn) { ALONE } else { 1 };
         turn.state().bytes = BYTES * times as u64;
         let mut calls = CALLS * times;
+        bell.watched_by(context.waker());
+        let mut inner = Context::from_waker(waker);
         loop {
+            bell.forget();
             turn.state().cut_short = false;
-            if let Poll::Ready(outcome) = connection.as_mut().poll(context) {
+            if let Poll::Ready(outcome) = connection.as_mut().poll(&mut inner) {
                 return Poll::Ready(outcome);
             }
             // Their answers go out together, with the next look at the connection.
-            let begun = turn.begin_calls(calls, context);
+            let begun = turn.begin_calls(calls, &mut inner);
             if begun == 0 {
                 break;
             }
@@ -164,7 +175,65 @@ impl<C: Future> Future for InTurn<C> {
         if state.cut_short || !state.calls.is_empty() {
             pause.get_or_insert_default().begin(context.waker());
         }
+        drop(state);
+        bell.unwatched();
         Poll::Pending
+    }
+}
+
+/// What wakes the connection's task, but not while that looks anyway: each call that is begun in its turn rings when it is
+/// answered, and would have the connection looked at once more for nothing.
+#[derive(Debug, Default)]
+struct Bell {
+    task: Mutex<Option<Waker>>,
+    watched: AtomicBool,
+    rung: AtomicBool,
+}
+
+impl Bell {
+    /// This task looks from now on.
+    fn watched_by(&self, task: &Waker) {
+        match &mut *self.task() {
+            Some(known) => known.clone_from(task),
+            none => *none = Some(task.clone()),
+        }
+        self.watched.store(true, Ordering::SeqCst);
+    }
+
+    /// What has been rung so far is about to be looked for.
+    fn forget(&self) {
+        self.rung.store(false, Ordering::SeqCst);
+    }
+
+    /// Nobody looks any more; what has been rung for since the last look wakes the task.
+    fn unwatched(&self) {
+        self.watched.store(false, Ordering::SeqCst);
+        if self.rung.load(Ordering::SeqCst) {
+            self.wake_task();
+        }
+    }
+
+    fn wake_task(&self) {
+        if let Some(task) = &*self.task() {
+            task.wake_by_ref();
+        }
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::SeqCst);
+        if !self.watched.load(Ordering::SeqCst) {
+            self.wake_task();
+        }
     }
 }
 
@@ -450,6 +519,58 @@ mod tests {
         assert_eq!(begun.load(Ordering::Relaxed), MANY);
         assert_eq!(others.load(Ordering::Relaxed), 2, "between three turns");
         other.abort();
+    }
+
+    /// Broken by `unwatched` that does not look whether somebody has rung, and by `wake_by_ref` that wakes nobody while watched and
+    /// notes nothing.
+    #[tokio::test]
+    async fn who_rings_during_the_last_look_is_heard() {
+        let rung_by = |itself: bool| {
+            let mut looks = 0;
+            let connection = poll_fn(move |context: &mut Context<'_>| {
+                looks += 1;
+                if itself && looks < 5 {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                if looks < 5 {
+                    let waker = context.waker().clone();
+                    std::thread::spawn(move || waker.wake());
+                    return Poll::Pending;
+                }
+                Poll::Ready(looks)
+            });
+            InTurn::new(connection, Turn::default(), Turns::default())
+        };
+        assert_eq!(rung_by(true).await, 5);
+        assert_eq!(rung_by(false).await, 5);
+    }
+
+    /// Broken by a `Bell` that wakes the task of a connection that is being looked at: it is looked at twice for one call.
+    #[tokio::test]
+    async fn a_call_that_is_answered_at_once_wakes_nobody() {
+        let turn = Turn::default();
+        let executor = turn.clone();
+        let looks = Arc::new(AtomicUsize::new(0));
+        let count = looks.clone();
+        let connection = poll_fn(move |context: &mut Context<'_>| {
+            if count.fetch_add(1, Ordering::Relaxed) == 0 {
+                let waker = context.waker().clone();
+                executor.execute(async move { waker.wake() });
+            }
+            Poll::<()>::Pending
+        });
+        let mut connection = InTurn::new(connection, turn, Turns::default());
+        let task = Arc::new(Bell::default());
+        let waker = Waker::from(task.clone());
+        let mut context = Context::from_waker(&waker);
+        assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
+        assert_eq!(
+            looks.load(Ordering::Relaxed),
+            2,
+            "before and after the call"
+        );
+        assert!(!task.rung.load(Ordering::Relaxed));
     }
 
     /// Broken by `InTurn` without `drop`.

@@ -53,10 +53,14 @@ reopened() {
     fails find_record "$file.1" unit=orders@9.service
 }
 
+# The search would find it: the records of the same credential are there.
+nowhere_in_journal() { inside journalctl -q -o export --no-pager | grep -aF TOKEND_PROFILE=unit && fails grep -aF token-of < <(inside journalctl -q -o export --no-pager); }
+
 test_audit() {
   check "a grant and a denial" asked_of_both orders@7.service
   check "the grant is in the journal, with its fields" granted_in_journal
   check "the denial is in the journal" denied_in_journal
+  check "no token is in any field of the journal" nowhere_in_journal
   check "sink = file" to_file
   check "a grant and a denial again" asked_of_both orders@8.service
   check "the grant is in the file, with its fields" granted_in_file
