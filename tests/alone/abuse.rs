@@ -141,10 +141,7 @@ fn whoever_misbehaves_others_are_served_and_nothing_is_left() {
         "grown kB"
     );
     let mut wrong = Vec::new();
-    for attack in kinds::all()
-        .into_iter()
-        .filter(|a| std::env::var("ABUSE").is_ok_and(|w| a.name.contains(&w)))
-    {
+    for attack in kinds::all() {
         wrong.extend(withstand(&daemon, &another, &attack, victim, attacker));
     }
     let log = daemon.log();
