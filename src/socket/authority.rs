@@ -15,6 +15,9 @@
 //! - Frames are known here before anybody else sees them, so what they cost is settled here too: [`super::allowance`].
 //! - What the application sees as authority is mangled. A Unix socket has one authority: it must never decide anything.
 //!
+//! One more thing is made harmless on the way: a WINDOW_UPDATE that would end a connection which is being closed in an orderly
+//! way, with all calls on it. See [`scanner`].
+//!
 //! Not repaired, because no known client sends it: a literal whose name is an index into the *dynamic* table, and
 //! those illegal bytes of a Huffman value that `value.rs` says it cannot turn into legal ones.
 

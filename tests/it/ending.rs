@@ -1,5 +1,11 @@
 //! What ends while somebody waits: the caller's patience, and the daemon.
 
+#[path = "../alone/abuse/frames.rs"]
+#[expect(dead_code, reason = "floods are sent elsewhere")]
+mod frames;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +14,8 @@ use tokend::dev::faults::{Fault, Times};
 use tokio::sync::Semaphore;
 use tonic::Request;
 
-use crate::harness::ask::{exchange, get};
+use self::frames::{ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, WINDOW_UPDATE, frame};
+use crate::harness::ask::{connect, exchange, get};
 use crate::harness::idp::{self, LAZY};
 use crate::harness::{PATIENCE, block, eventually, runtime};
 
@@ -107,4 +114,68 @@ fn a_second_signal_does_not_wait_for_callers() {
         start.elapsed()
     );
     assert!(block(waiting).expect("no panic").is_err());
+}
+
+/// Its payload: the last stream, and why.
+const GOAWAY: u8 = 7;
+
+/// The next frame: its type, its flags, and its payload.
+fn next(mut stream: &UnixStream) -> (u8, u8, Vec<u8>) {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).expect("a frame");
+    let [a, b, c, kind, flags, ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    stream.read_exact(&mut payload).expect("its payload");
+    (kind, flags, payload)
+}
+
+/// gRPC's C core begins a call behind its answer to the PING of a goodbye, and opens the window of that call: with h2 alone that
+/// ends the connection, and every call on it fails. Broken by a scanner without its `heard_of`.
+#[test]
+fn a_call_that_is_begun_too_late_costs_no_other_its_answer() {
+    let (issuer, place, config) = idp::one(LAZY);
+    let config = config.replace("timeout = \"1s\"", "timeout = \"30s\"");
+    let hold = Arc::new(Semaphore::new(0));
+    issuer.script(Fault::Hold(hold.clone()), Times::Always);
+    let mut daemon = place.serve(&config);
+    let mut stream = connect(&daemon.socket(), None).expect("connected");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    let begin = [frames::opening(), frames::call(1, "it")].concat();
+    stream.write_all(&begin).expect("written");
+    eventually(PATIENCE, || (issuer.count("/token") == 1).then_some(()));
+    daemon.signal(Signal::TERM);
+    let asked = loop {
+        if let (PING, 0, payload) = next(&stream) {
+            break payload;
+        }
+    };
+    let late = [
+        frame(PING, ACK, 0, &asked),
+        frame(HEADERS, END_HEADERS, 3, &frames::head()),
+        frame(WINDOW_UPDATE, 0, 3, &5_u32.to_be_bytes()),
+        frame(DATA, END_STREAM, 3, &frames::message("it")),
+    ];
+    stream.write_all(&late.concat()).expect("written");
+    let goodbye = loop {
+        if let (GOAWAY, _, payload) = next(&stream) {
+            break payload;
+        }
+    };
+    assert_eq!(
+        goodbye,
+        [0, 0, 0, 1, 0, 0, 0, 0],
+        "the first call is the last one, and nothing is wrong"
+    );
+    hold.add_permits(1);
+    let mut messages = 0;
+    loop {
+        let (kind, flags, payload) = next(&stream);
+        assert_ne!(kind, GOAWAY, "{payload:?}");
+        messages += u32::from(kind == DATA);
+        if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+            break;
+        }
+    }
+    assert_eq!(messages, 1, "the token that it waited for");
+    assert_eq!(daemon.ended(), Some(0));
 }

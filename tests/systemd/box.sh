@@ -3,6 +3,8 @@
 
 BOX=${TOKEND_SHARED:-$ROOT/../shared}/systemd-box/box
 cache=${TOKEND_BOX_CACHE:-${XDG_CACHE_HOME:-/var/cache}/tokend-box}
+# Debian 13 has systemd 257, Debian 12 (bookworm) 252.
+suite=${TOKEND_BOX_SUITE:-trixie}
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/tokend-box.XXXXXX")
 # Seen inside as /share.
@@ -74,10 +76,10 @@ box_build() {
   # A run beside this one may be building it.
   exec 9>"$cache/lock"
   interruptible flock -w 300 9
-  if [[ ! -e $cache/root ]]; then
+  if [[ ! -e $cache/$suite ]]; then
     rm -rf --one-file-system "$cache/new"
-    interruptible timeout -k 30 240 bash "$BOX" build "$cache/new" 9>&-
-    mv "$cache/new/root" "$cache/root"
+    interruptible timeout -k 30 240 bash "$BOX" build "$cache/new" "$suite" 9>&-
+    mv "$cache/new/root" "$cache/$suite"
     rmdir "$cache/new"
   fi
   exec 9>&-
@@ -85,9 +87,9 @@ box_build() {
 box_start() {
   mkdir -p "$SHARE/mark"
   # The box writes into a tmpfs over this, so that runs share it.
-  ln -s "$cache/root" "$WORK/root"
+  ln -s "$cache/$suite" "$WORK/root"
   cp "$TOKEND" "$SHARE/tokend"
-  cp -r "$ROOT/systemd" "$here"/{client.py,crowd.py,idp.py,place.sh,tokend.toml} "$SHARE"
+  cp -r "$ROOT/systemd" "$here"/{client.py,crowd.py,idp.py,plain.py,place.sh,tokend.toml} "$SHARE"
   # mktemp made the folder for root alone, and callers are not root.
   chmod 755 "$WORK" "$SHARE"
   chmod 1777 "$SHARE/mark"

@@ -13,13 +13,14 @@ die:COUNT:PROFILE has so many children killed between their connect and the answ
 """
 
 import array
-import json
 import os
 import pwd
 import signal
 import socket
 import sys
 import time
+
+from plain import loads
 
 DAEMON = "/run/tokend/tokend.sock"
 PATIENCE = 20
@@ -62,7 +63,7 @@ def ask(profile):
             body += part
     except (BrokenPipeError, ConnectionResetError):
         return None
-    return int(status.split()[1]), json.loads(body)
+    return int(status.split()[1]), loads(body)
 
 
 def get(profile):

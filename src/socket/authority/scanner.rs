@@ -10,14 +10,20 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD: usize = 9;
 
 const HEADERS: u8 = 0x01;
+const PING: u8 = 0x06;
+const WINDOW_UPDATE: u8 = 0x08;
 const CONTINUATION: u8 = 0x09;
 
+const ACK: u8 = 0x01;
 const END_HEADERS: u8 = 0x04;
 const PADDED: u8 = 0x08;
 const PRIORITY: u8 = 0x20;
 
 /// The fields that PRIORITY puts before the header block: dependency (4) and weight (1) (RFC 9113 section 6.2).
 const PRIORITY_FIELDS: usize = 5;
+
+/// What h2 asks in the PING between its two GOAWAYs: the answer says that the client has read the first.
+const FAREWELL: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
 
 /// Repairs `:authority` in what one client sends, as it arrives.
 ///
@@ -31,6 +37,10 @@ pub struct Scanner {
     block: Block,
     /// The stream whose header block has not ended: until it has, only its CONTINUATION may come.
     open: Option<u32>,
+    /// The newest stream.
+    newest: u32,
+    /// The newest when h2 was told that it may close the connection; of later ones it takes no notice.
+    last: Option<u32>,
     /// What has come since somebody looked.
     tally: Tally,
 }
@@ -46,6 +56,8 @@ enum At {
     PadLength(Payload),
     /// In a frame's payload.
     Payload(Payload),
+    /// In the payload of an answered PING, after so many of its bytes, all of which were those of [`FAREWELL`].
+    Farewell(usize),
     /// Not HTTP/2, or malformed. Never left again.
     Off,
 }
@@ -77,6 +89,8 @@ impl Scanner {
             head: [0; HEAD],
             block: Block::new(),
             open: None,
+            newest: 0,
+            last: None,
             tally: Tally::default(),
         }
     }
@@ -124,11 +138,31 @@ impl Scanner {
                 let used = (HEAD - seen).min(bytes.len());
                 self.head[seen..seen + used].copy_from_slice(&bytes[..used]);
                 self.at = if seen + used == HEAD {
+                    if let Some(known) = self.heard_of() {
+                        bytes[used - 1] = known;
+                    }
                     self.frame()?
                 } else {
                     At::Head(seen + used)
                 };
                 Some(used)
+            }
+            At::Farewell(seen) => {
+                let same = bytes[0] == FAREWELL[seen];
+                self.at = if same && seen + 1 < FAREWELL.len() {
+                    At::Farewell(seen + 1)
+                } else {
+                    if same {
+                        self.last = Some(self.newest);
+                    }
+                    At::Payload(Payload {
+                        skip: FAREWELL.len() - (seen + 1),
+                        block: 0,
+                        padding: 0,
+                        ends: false,
+                    })
+                };
+                Some(1)
             }
             At::PadLength(mut payload) => {
                 payload.padding = usize::from(bytes[0]);
@@ -160,12 +194,31 @@ impl Scanner {
         }
     }
 
+    /// Where the frame at hand is a WINDOW_UPDATE of a stream that h2 ignores since it is saying goodbye: the last byte of a
+    /// stream that it knows, to which another few bytes of window do nothing.
+    ///
+    /// A client may begin a stream before it has seen which was the last. h2 ignores its HEADERS, DATA and RST_STREAM, but its
+    /// WINDOW_UPDATE is an error that ends the connection, and all calls on it (h2 0.4.20, `recv_window_update`). One of 128
+    /// such streams has no neighbour that is known, and is left to that.
+    fn heard_of(&self) -> Option<u8> {
+        let (last, [_, _, _, kind, _, ..]) = (self.last?, self.head);
+        let unheard_of = kind == WINDOW_UPDATE && self.stream() > last;
+        let [above @ .., known] = last.to_be_bytes();
+        (unheard_of && self.stream().to_be_bytes()[..3] == above).then_some(known)
+    }
+
+    /// The stream of the frame at hand.
+    fn stream(&self) -> u32 {
+        let [_, _, _, _, _, stream @ ..] = self.head;
+        // The topmost bit is reserved, and ignored by who receives it.
+        u32::from_be_bytes(stream) & 0x7fff_ffff
+    }
+
     /// What follows a complete head.
     fn frame(&mut self) -> Option<At> {
-        let [a, b, c, kind, flags, stream @ ..] = self.head;
+        let [a, b, c, kind, flags, ..] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        // The topmost bit is reserved, and ignored by who receives it.
-        let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+        let stream = self.stream();
         let ends = flags & END_HEADERS != 0;
         let counted = if kind == HEADERS {
             &mut self.tally.calls
@@ -176,6 +229,7 @@ impl Scanner {
         match (kind, self.open) {
             (HEADERS, None) => {
                 self.open = Some(stream);
+                self.newest = self.newest.max(stream);
                 let skip = if flags & PRIORITY != 0 {
                     PRIORITY_FIELDS
                 } else {
@@ -200,6 +254,7 @@ impl Scanner {
                 ends,
             })),
             (CONTINUATION, _) | (_, Some(_)) => None,
+            (PING, None) if flags & ACK != 0 && length == FAREWELL.len() => Some(At::Farewell(0)),
             (_, None) => Some(At::Payload(Payload {
                 skip: length,
                 block: 0,

@@ -4,7 +4,7 @@
 # entry FIELD=VALUE…: an entry with exactly these fields is in the journal, once all that is matched is true
 entry() { inside journalctl -q -o json "$@" | tail -n 1 | grep .; }
 in_journal() { comes 12 entry SYSLOG_IDENTIFIER=tokend "$@"; }
-field() { inside python3 -c 'import json, sys; print(json.loads(sys.argv[1]).get(sys.argv[2]))' "$1" "$2"; }
+field() { inside env PYTHONPATH=/share python3 -c 'import sys; from plain import loads; print(loads(sys.argv[1]).get(sys.argv[2]))' "$1" "$2"; }
 granted_in_journal() {
   local found uid
   uid=$(inside id -u worker)
@@ -22,11 +22,12 @@ file=/var/log/tokend/audit.jsonl
 # find_record FILE KEY=VALUE…: a line of the file has all of these; prints it
 find_record() {
   # shellcheck disable=SC2016
-  inside python3 -c '
-import json, sys
+  inside env PYTHONPATH=/share python3 -c '
+import sys
+from plain import loads
 wanted = dict(pair.split("=", 1) for pair in sys.argv[2:])
 for line in open(sys.argv[1]):
-    record = json.loads(line)
+    record = loads(line)
     if all(str(record.get(key)) == value for key, value in wanted.items()):
         print(line, end="")
         sys.exit()

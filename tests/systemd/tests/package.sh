@@ -4,6 +4,8 @@
 
 members=(worker ops other mover)
 packaged() {
+  # Another test may have needed them.
+  [[ ! -e $SHARE/tokend-1.2.deb ]] || return 0
   has dpkg-deb || { echo "no dpkg-deb on this machine"; return 1; }
   local small=$WORK/tokend.small
   # A debug build is big; the symbols are no use here.

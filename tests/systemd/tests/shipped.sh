@@ -5,7 +5,11 @@ unit_file=/etc/systemd/system/tokend.service
 
 is_active() { says active inside systemctl is-active tokend.service && says 0 inside systemctl show -P NRestarts tokend.service; }
 socket_is() { says "$1" inside stat -c '%A %U %G' /run/tokend/tokend.sock; }
-verified() { says "" inside systemd-analyze verify "$unit_file"; }
+# What is too new for an older systemd it ignores, and says so; each of these is written about in docs/operations.md.
+too_new="^$"
+older() { (($(inside systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p') < 254)); }
+verified() { says "" words_of_verify; }
+words_of_verify() { inside systemd-analyze verify "$unit_file" 2>&1 | grep -vE "$too_new"; }
 verify_complains() {
   inside sed -i 's/^NoNewPrivileges=/NoNewPrivilege=/' "$unit_file"
   fails verified
@@ -55,6 +59,7 @@ refuses() {
 }
 
 test_shipped() {
+  ! older || too_new="Unknown key '(FileDescriptorStorePreserve|RestartSteps|RestartMaxDelaySec)' in section \[Service\], ignoring\.$"
   check "the unit starts and says READY" is_active
   check "it runs as tokend" says tokend inside sh -c "stat -c %U /proc/$(main_pid)"
   check "the socket has its mode and its group" socket_is "srw-rw---- tokend tokend"

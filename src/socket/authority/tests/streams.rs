@@ -220,3 +220,40 @@ fn the_longest_integer_that_h2_reads_is_read() {
     put_literal(&mut block, 0x40, Ok(1), (BAD, false));
     assert!(repaired(&request(&block), &[]).ends_with(b"run-2Ftokend.sock"));
 }
+
+/// Broken by `heard_of` that is always None, and by a [`FAREWELL`] that any answered PING is taken for.
+#[test]
+fn who_begins_a_stream_after_the_last_may_open_its_window() {
+    const FAREWELL: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+    let update = |stream: u32| frame(8, 0, stream, &5_u32.to_be_bytes());
+    let headers = |stream: u32| frame(1, 5, stream, &[0x82]);
+    let pong = |payload: &[u8]| frame(6, 1, 0, payload);
+    let mut alive = FAREWELL;
+    alive[7] ^= 1;
+    let before = [
+        PREFACE,
+        &headers(1),
+        &headers(635),
+        &update(637),
+        &pong(&alive),
+        &update(637),
+    ]
+    .concat();
+    let closing = [&pong(&FAREWELL)[..], &headers(637), &headers(769)].concat();
+    // A neighbour of 635 stands for 637; 769 has none.
+    let after = [update(0), update(1), update(635), update(637), update(769)].concat();
+    let instead = [update(0), update(1), update(635), update(635), update(769)].concat();
+    let stream = [&before[..], &closing, &after].concat();
+    let expected = [&before[..], &closing, &instead].concat();
+    assert_eq!(repaired(&stream, &[]), expected);
+    assert_eq!(repaired_slowly(&stream), expected);
+    // Only h2's own question is answered with that.
+    let asked = [
+        &before[..],
+        &frame(6, 0, 0, &FAREWELL),
+        &headers(637),
+        &after,
+    ]
+    .concat();
+    assert_eq!(repaired(&asked, &[]), asked);
+}
