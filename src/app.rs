@@ -258,7 +258,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
             places: Places::new(
                 limits.connections,
                 limits.connections_per_user,
-                limits.message_size,
+                limits.half_sent_per_user,
             ),
             limits,
             audit: audit.clone(),

@@ -24,7 +24,7 @@ use crate::profiles::{self, CALLER, DEADLINE, IN_FLIGHT};
 use crate::script::Script;
 
 /// What half-sent requests may hold, in bytes: as much as by default.
-const HALF_SENT: usize = 32 << 20;
+const HALF_SENT: u32 = 32 << 20;
 
 /// The one of this process.
 pub static DAEMON: LazyLock<Daemon> = LazyLock::new(Daemon::new);
@@ -116,7 +116,7 @@ impl Daemon {
                 places: Places::new(
                     limits.connections,
                     limits.connections_per_user,
-                    limits.message_size,
+                    limits.half_sent_per_user,
                 ),
                 audit: Audit::start(clock.clone(), &audit).expect("a thread"),
                 limits,
@@ -150,7 +150,7 @@ impl Daemon {
             let (here, there) = tokio::io::duplex(manner.pipe);
             let guest = Arc::new(Guest::new(
                 Callers::new().known_by_ids(caller),
-                Arc::new(HalfSent::new(HALF_SENT)),
+                Arc::new(HalfSent::new(HALF_SENT, Arc::default())),
             ));
             let serving = tokio::spawn(self.connections.serve(there, guest, ()));
             let (mut reader, mut writer) = tokio::io::split(here);

@@ -131,6 +131,8 @@ pub struct Limits {
     pub control_frames_per_second: u32,
     /// Largest request message, bytes.
     pub message_size: u32,
+    /// What calls of one user may hold that wait for the rest of their message, bytes.
+    pub half_sent_per_user: u32,
     /// Largest request header block, bytes.
     pub header_size: u32,
     /// Time for a new connection to become a usable one.

@@ -122,7 +122,7 @@ impl Denial {
         Denial::new(
             Code::ResourceExhausted,
             "CALLER_RATE_LIMITED",
-            "too many calls of this user wait for the rest of their message".into(),
+            "too many calls of this user wait for the rest of their message (server.limits.half_sent_per_user)".into(),
         )
         .after(Some(Duration::from_secs(1)))
     }

@@ -1,7 +1,7 @@
 //! Room for connections: so many in all, so many of one user, so that nobody's leak shuts out the others.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -15,7 +15,8 @@ pub struct Places {
     in_all: u32,
     per_user: u32,
     /// What half-sent requests of one user may hold, in bytes.
-    half_sent: usize,
+    half_sent: u32,
+    half_sent_refused: Arc<AtomicU64>,
     taken: Mutex<Taken>,
     many_left: Notify,
 }
@@ -42,14 +43,16 @@ struct User {
 pub struct HalfSent {
     bytes: AtomicUsize,
     most: usize,
+    refused: Arc<AtomicU64>,
 }
 
 impl HalfSent {
-    /// So many bytes at the most.
-    pub fn new(most: usize) -> HalfSent {
+    /// So many bytes at the most. What finds no room is counted.
+    pub fn new(most: u32, refused: Arc<AtomicU64>) -> HalfSent {
         HalfSent {
             bytes: AtomicUsize::new(0),
-            most,
+            most: most.try_into().unwrap_or(usize::MAX),
+            refused,
         }
     }
 
@@ -58,6 +61,7 @@ impl HalfSent {
         let taken = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if taken > self.most {
             self.give_back(bytes);
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         taken <= self.most
     }
@@ -79,6 +83,10 @@ pub struct Room {
     pub refused_in_all: u64,
     /// Connections that were closed since their user had as many as one may have.
     pub refused_users: u64,
+    /// Bytes that half-sent requests hold of the user who has most of them.
+    pub half_sent_of_one_user: u32,
+    /// Requests that were refused since there was no room for waiting.
+    pub half_sent_refused: u64,
 }
 
 /// Why there is no room.
@@ -107,14 +115,13 @@ pub struct Place {
 }
 
 impl Places {
-    /// Nobody is connected yet. Half-sent requests of one user may hold as much as one message on each of its connections.
-    pub fn new(in_all: u32, per_user: u32, message_size: u32) -> Arc<Places> {
+    /// Nobody is connected yet.
+    pub fn new(in_all: u32, per_user: u32, half_sent: u32) -> Arc<Places> {
         Arc::new(Places {
             in_all,
             per_user,
-            half_sent: (u64::from(per_user) * u64::from(message_size))
-                .try_into()
-                .unwrap_or(usize::MAX),
+            half_sent,
+            half_sent_refused: Arc::default(),
             taken: Mutex::default(),
             many_left: Notify::new(),
         })
@@ -139,6 +146,14 @@ impl Places {
                 .unwrap_or(0),
             refused_in_all: taken.refused_in_all,
             refused_users: taken.refused_users,
+            half_sent_of_one_user: taken
+                .by
+                .values()
+                .map(|user| user.half_sent.bytes.load(Ordering::Relaxed))
+                .max()
+                .and_then(|most| most.try_into().ok())
+                .unwrap_or(0),
+            half_sent_refused: self.half_sent_refused.load(Ordering::Relaxed),
         }
     }
 
@@ -152,7 +167,10 @@ impl Places {
         let taken = &mut *taken;
         let user = taken.by.entry(uid).or_insert_with(|| User {
             connections: 0,
-            half_sent: Arc::new(HalfSent::new(self.half_sent)),
+            half_sent: Arc::new(HalfSent::new(
+                self.half_sent,
+                self.half_sent_refused.clone(),
+            )),
         });
         if user.connections >= self.per_user {
             taken.refused_users += 1;
@@ -214,10 +232,35 @@ mod tests {
             of_one_user: 2,
             refused_in_all: 1,
             refused_users: 1,
+            half_sent_of_one_user: 0,
+            half_sent_refused: 0,
         };
         assert_eq!(places.room(), room);
         drop(first);
         places.take(1).expect("room again");
+    }
+
+    #[test]
+    fn what_waits_is_counted_for_its_user() {
+        let places = Places::new(3, 3, 64);
+        let (first, second) = (places.take(1).expect("room"), places.take(1).expect("room"));
+        let other = places.take(2).expect("room");
+        assert!(first.half_sent.take(40));
+        assert!(!second.half_sent.take(40), "of the same user");
+        assert!(other.half_sent.take(50));
+        let seen = |of_one, refused| {
+            let room = places.room();
+            assert_eq!(
+                (room.half_sent_of_one_user, room.half_sent_refused),
+                (of_one, refused)
+            );
+        };
+        seen(50, 1);
+        first.half_sent.give_back(40);
+        assert!(second.half_sent.take(64));
+        seen(64, 1);
+        drop((first, second));
+        seen(50, 1);
     }
 
     #[tokio::test]

@@ -122,6 +122,12 @@ fn limits(desk: &Desk) -> Vec<LimitStatus> {
             None,
         ),
         number("message_size", limits.message_size, None, None),
+        number(
+            "half_sent_per_user",
+            limits.half_sent_per_user,
+            Some(room.half_sent_of_one_user),
+            Some(room.half_sent_refused),
+        ),
         number("header_size", limits.header_size, None, None),
         time("handshake_timeout", limits.handshake_timeout),
         time("idle_timeout", limits.idle_timeout),

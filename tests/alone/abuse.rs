@@ -239,8 +239,7 @@ fn calls_as_fast_as_they_are_answered_are_never_cut_off() {
 fn half_sent_messages_of_one_user_find_room_only_so_far() {
     let _alone = alone();
     // Room for 4 messages of 64 KB.
-    let daemon =
-        limited("connections_per_user = 4\nmessage_size = 65536\nhandshake_timeout = \"5m\"");
+    let daemon = limited("half_sent_per_user = 262144\nhandshake_timeout = \"5m\"");
     let socket = daemon.socket();
     let users = is_root().then(|| (Who::user(VICTIM), Who::user(ATTACKER)));
     let (other, who) = users.as_ref().map(|(a, b)| (a, b)).unzip();

@@ -38,6 +38,7 @@ fn limits(found: Option<&Section>) -> Limits {
         requests_per_second: section.small("requests_per_second"),
         control_frames_per_second: section.small("control_frames_per_second"),
         message_size: section.small("message_size"),
+        half_sent_per_user: section.small("half_sent_per_user"),
         header_size: section.small("header_size"),
         handshake_timeout: section.duration("handshake_timeout"),
         idle_timeout: section.duration("idle_timeout"),

@@ -57,6 +57,12 @@ pub(in crate::core::config) static LIMITS: Table = Table {
         )
         .or("65536"),
         key(
+            "half_sent_per_user",
+            Kind::Integer(65_536, 1_073_741_824),
+            "What calls of one user may hold, in bytes, that wait for the rest of their message: 4096 for each and what has come of it. Further ones are refused.",
+        )
+        .or("33554432"),
+        key(
             "header_size",
             Kind::Integer(4096, 1_048_576),
             "Largest header block of a request, in bytes. gRPC metadata counts.",

@@ -29,6 +29,7 @@ fn nothing_at_all_is_a_configuration_of_defaults() {
         (256, 20_000)
     );
     assert_eq!((limits.message_size, limits.header_size), (65536, 65536));
+    assert_eq!(limits.half_sent_per_user, 32 << 20);
     assert_eq!(limits.control_frames_per_second, 500);
     assert_eq!(limits.handshake_timeout, Duration::from_secs(10));
     assert_eq!(limits.idle_timeout, Duration::from_secs(600));
