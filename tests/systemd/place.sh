@@ -9,6 +9,7 @@ if [[ ! -e /usr/bin/tokend ]]; then
   install -m 755 /share/tokend /usr/bin/tokend
   install -D -m 644 -t /etc/sysusers.d /share/systemd/sysusers.d/*.conf
   systemd-sysusers
+  install -D -m 644 -t /etc/tmpfiles.d /share/systemd/tmpfiles.d/*.conf
   for group in worker ops other crew; do groupadd "$group"; done
   # Everybody of these may connect, except the stranger. Who may have what is another question.
   for name in worker ops other; do useradd -M -g "$name" -G tokend "$name"; done
@@ -25,8 +26,7 @@ systemctl stop tokend.service 2>/dev/null || true
 rm -rf /etc/systemd/system/{tokend,orders@}.service /etc/systemd/system/tokend.service.d /etc/tokend /var/log/tokend
 install -m 644 /share/systemd/tokend.service /etc/systemd/system/
 usermod -u 3001 mover
-install -d -m 755 /etc/tokend /etc/tokend/profiles.d
-install -d -m 750 -g tokend /etc/tokend/secrets
+systemd-tmpfiles --create /etc/tmpfiles.d/tokend.conf
 install -m 644 /share/tokend.toml /etc/tokend/
 sed -n 's/^\[profiles\.\(.*\)\]$/\1/p' /etc/tokend/tokend.toml | while read -r profile; do
   echo "token-of-$profile" >"/etc/tokend/secrets/$profile"

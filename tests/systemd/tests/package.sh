@@ -28,7 +28,7 @@ changed_conffile() {
 # Nothing of tokend: as the package finds a machine.
 bare() {
   inside systemctl stop tokend.service tokend.socket 2>/dev/null
-  inside bash -c 'rm -rf /usr/bin/tokend /etc/sysusers.d/tokend.conf /etc/tokend /var/log/tokend /run/tokend \
+  inside bash -c 'rm -rf /usr/bin/tokend /etc/sysusers.d/tokend.conf /etc/tmpfiles.d/tokend.conf /etc/tokend /var/log/tokend /run/tokend \
     /etc/systemd/system/tokend.service /etc/systemd/system/tokend.socket /etc/systemd/system/tokend.service.d &&
     userdel tokend && { ! getent group tokend >/dev/null || groupdel tokend; } &&
     systemctl daemon-reload && rm -rf /run/systemd/propagate/tokend.service /var/tmp/*tokend* /tmp/*tokend*'
@@ -36,7 +36,8 @@ bare() {
 put_back() {
   inside install -m 755 /share/tokend /usr/bin/tokend &&
     inside install -D -m 644 -t /etc/sysusers.d /share/systemd/sysusers.d/tokend.conf &&
-    inside systemd-sysusers
+    inside systemd-sysusers &&
+    inside install -D -m 644 -t /etc/tmpfiles.d /share/systemd/tmpfiles.d/tokend.conf
   local name
   for name in "${members[@]}"; do inside usermod -a -G tokend "$name"; done
 }

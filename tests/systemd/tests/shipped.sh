@@ -58,12 +58,21 @@ refuses() {
     says 0 inside systemctl show -P NRestarts tokend.service
 }
 
+folders() {
+  says "755 root root, 755 root root, $1, " inside stat --printf '%a %U %G, ' /etc/tokend /etc/tokend/profiles.d /etc/tokend/secrets
+}
+an_administrators() {
+  inside chmod 710 /etc/tokend/secrets && inside systemd-tmpfiles --create tokend.conf && folders "710 root tokend" && inside chmod 750 /etc/tokend/secrets
+}
+
 test_shipped() {
   ! older || too_new="Unknown key '(FileDescriptorStorePreserve|RestartSteps|RestartMaxDelaySec)' in section \[Service\], ignoring\.$"
   check "the unit starts and says READY" is_active
   check "it runs as tokend" says tokend inside sh -c "stat -c %U /proc/$(main_pid)"
   check "the socket has its mode and its group" socket_is "srw-rw---- tokend tokend"
   check "its folder is open" says "drwxr-xr-x tokend" inside stat -c '%A %U' /run/tokend
+  check "the folders of the configuration" folders "750 root tokend"
+  check "… stay as an administrator has made them" an_administrators
   check "a caller is served" says "200 token-of-user" steps worker connect get:user
   check "systemd-analyze verify has nothing to say" verified
   check "… and has for an unknown key" verify_complains
