@@ -273,6 +273,8 @@ fn builder(limits: &Limits, turn: Turn) -> auto::Builder<Turn> {
     builder
         .http1()
         .timer(TokioTimer::new())
+        // With the two apart, the head of a 400 overtakes the body of the answer before it where that waits for its reader.
+        .writev(false)
         .header_read_timeout(limits.handshake_timeout)
         .max_buf_size(usize::try_from(header_size).unwrap_or(usize::MAX).max(8192));
     builder
