@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod audit;
+mod camunda;
 mod commands;
 mod config;
 mod dev;

@@ -173,7 +173,10 @@ fn idp(
     Some(Idp {
         endpoint: endpoint?,
         max_in_flight: base.small("max_in_flight"),
-        max_per_second: base.small("max_per_second"),
+        max_per_second: preset
+            .and_then(Preset::default_max_per_second)
+            .filter(|_| !base.has("max_per_second"))
+            .unwrap_or_else(|| base.small("max_per_second")),
         http: Http {
             connect_timeout: http.duration("connect_timeout"),
             timeout: http.duration("timeout"),

@@ -79,6 +79,11 @@ impl Preset {
         (self == Preset::Saas).then_some("zeebe.camunda.io")
     }
 
+    /// What its token endpoint bears, counting every request from the same address ("Manage API clients", rate limiting).
+    pub fn default_max_per_second(self) -> Option<u32> {
+        (self == Preset::Saas).then_some(1)
+    }
+
     /// How a client secret goes to the token endpoint where nothing is said.
     pub fn default_secret_auth(self) -> &'static str {
         match self {

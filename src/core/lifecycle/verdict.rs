@@ -61,13 +61,13 @@ impl Lifecycle {
             .is_some_and(|credential| credential.fingerprint != refused)
     }
 
-    /// When to ask again after a report.
+    /// When to ask again after a report: soon while a request is under way, else when one is due.
     #[must_use]
     pub fn ask_again_in(&self, now: Stamp) -> Duration {
         let due = self
             .due(now)
             .map_or(Duration::ZERO, |due| due.since(now.boot));
-        due.max(self.rules.min_interval)
+        due.max(self.rules.min_interval / 10)
     }
 
     pub(super) fn servable(&self, now: Stamp, min_ttl: Duration) -> Option<&Arc<Credential>> {

@@ -63,12 +63,21 @@ fn saas_fills_in_what_is_always_the_same() {
         "https://login.cloud.camunda.io/oauth/token"
     );
     assert!(matches!(found.idp.endpoint, Endpoint::Token(_)));
+    assert_eq!(found.idp.max_per_second, 1);
     assert_eq!(found.audience.as_deref(), Some("zeebe.camunda.io"));
     assert!(matches!(found.client_auth, ClientAuth::SecretPost(_)));
     assert_eq!(
         profile(&outcome, "p").target.as_deref(),
         Some("https://bru-2.zeebe.camunda.io/X")
     );
+}
+
+#[test]
+fn an_idp_that_names_its_rate_goes_before_the_preset() {
+    let outcome = one(
+        "[idp.saas]\ntoken_url = \"https://login.cloud.camunda.io/oauth/token\"\nmax_per_second = 3\n[profiles.p]\npreset = \"camunda-saas\"\nmethod = \"oauth2\"\nidp = \"saas\"\nclient_id = \"c\"\nclient_secret = \"s\"\n",
+    );
+    assert_eq!(oauth2(&outcome, "p").idp.max_per_second, 3);
 }
 
 #[test]

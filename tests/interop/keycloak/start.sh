@@ -1,0 +1,104 @@
+# A real Keycloak with TLS and client certificates: its download, start, end and Admin API; read by ./run and tests/e2e/run.
+# Needs harness.sh, certificates.sh and checks.sh.
+# shellcheck shell=bash disable=SC2154
+
+KEYCLOAK=26.4.0
+
+java_is_there() {
+  local version
+  has java && has keytool && version=$(java -version 2>&1) && [[ $version =~ version\ \"([0-9]+) ]] && ((BASH_REMATCH[1] >= 17))
+}
+keycloak_download() {
+  fresh "$cache/keycloak" <(echo "$KEYCLOAK") && return
+  timeout 900 mvn -q -B dependency:copy "-Dartifact=org.keycloak:keycloak-quarkus-dist:$KEYCLOAK:zip" "-DoutputDirectory=$cache/keycloak"
+  made "$cache/keycloak"
+}
+# keycloak_material REALM: in the current folder, whose authority is `ca`: Keycloak with its certificate, and where its realm is
+# imported from
+keycloak_material() {
+  REALM=$1
+  certificate server ec /CN=localhost DNS:localhost
+  ADMIN=s3cr3t-$(openssl rand -hex 16)
+  keytool -importcert -noprompt -alias ca -file ca.pem -keystore trust.p12 -storetype PKCS12 -storepass trusted 2>/dev/null
+  ORIGIN=https://localhost:$(free_ports 1)
+  ISSUER=$ORIGIN/realms/$REALM
+  # A fresh one: it keeps a realm that it has imported.
+  python3 -m zipfile -e "$cache/keycloak/keycloak-quarkus-dist-$KEYCLOAK.zip" .
+  mkdir -p "keycloak-$KEYCLOAK/data/import"
+  KEYCLOAK_REALM=$PWD/keycloak-$KEYCLOAK/data/import/$REALM-realm.json
+  # kc.sh waits for its Java instead of becoming it: what must be ended is the Java.
+  printf '#!/bin/sh\necho $$ >"%s/java.pid"\nexec java "$@"\n' "$WORK" >java
+  chmod +x java
+  mkdir "$WORK/tmp"
+}
+# free_ports COUNT: of the loopback, on one line
+free_ports() {
+  node -e '
+    const servers = Array.from({ length: Number(process.argv[1]) }, () => require("node:net").createServer());
+    Promise.all(servers.map((one) => new Promise((done) => one.listen(0, "127.0.0.1", done)))).then(() => {
+      console.log(servers.map((one) => one.address().port).join(" "));
+      servers.forEach((one) => one.close());
+    });' "$1"
+}
+# keycloak [OPTION…]
+keycloak() {
+  start keycloak env JAVA="$WORK/java" JAVA_OPTS_KC_HEAP="-Xms64m -Xmx512m" JAVA_OPTS_APPEND="-XX:-UsePerfData -Djava.io.tmpdir=$WORK/tmp" \
+    KC_BOOTSTRAP_ADMIN_USERNAME=admin KC_BOOTSTRAP_ADMIN_PASSWORD="$ADMIN" KC_HTTPS_TRUST_STORE_PASSWORD=trusted \
+    sh "keycloak-$KEYCLOAK/bin/kc.sh" start-dev --import-realm --http-enabled=false --http-host=127.0.0.1 \
+    --https-port="${ORIGIN##*:}" --https-certificate-file="$WORK/server.pem" --https-certificate-key-file="$WORK/server.key" \
+    --https-client-auth=request --https-trust-store-file="$WORK/trust.p12" --hostname="$ORIGIN" "$@"
+  keycloak_answers
+}
+keycloak_answers() {
+  local i
+  for ((i = 0; i < 600; i++)); do
+    ! curl -sSf -o /dev/null --max-time 5 --cacert ca.pem "$ISSUER/.well-known/openid-configuration" 2>/dev/null || return 0
+    kill -0 "${children[keycloak]}" 2>/dev/null || { echo "keycloak has ended"; return 1; }
+    sleep 0.2
+  done
+  echo "keycloak does not answer within two minutes"
+  return 1
+}
+# Java is ended first, then its shell ends by itself.
+end_keycloak() {
+  [[ ! -s $WORK/java.pid ]] || kill "$(<"$WORK/java.pid")" 2>/dev/null || true
+  end keycloak || true
+  rm -f "$WORK/java.pid"
+}
+# shellcheck disable=SC2329  # clean() calls it
+before_cleaning() { [[ ! ${children[keycloak]:-} ]] || end_keycloak; }
+
+# admin METHOD PATH [CURL OPTIONS]: of the Admin API. Tokens of administrators live for a minute.
+admin() {
+  local token
+  token=$(curl -sSf --max-time 20 --cacert ca.pem "$ORIGIN/realms/master/protocol/openid-connect/token" \
+    -d grant_type=password -d client_id=admin-cli -d username=admin -d "password=$ADMIN" | field .access_token)
+  curl -sSf --max-time 20 --cacert ca.pem -X "$1" -H "Authorization: Bearer $token" "$ORIGIN/admin/realms/$REALM$2" "${@:3}"
+}
+# new_secret CLIENT FILE: the client's secret at Keycloak is that in the file from now on
+new_secret() {
+  local id representation
+  representation=$(admin GET "/clients?clientId=$1" | SECRET=$(<"$2") node -e '
+    const [client] = JSON.parse(require("node:fs").readFileSync(0));
+    console.log(JSON.stringify({ ...client, secret: process.env.SECRET }));') || return 1
+  id=$(field .id <<<"$representation")
+  admin PUT "/clients/$id" -H 'Content-Type: application/json' -d @- <<<"$representation"
+}
+
+# --- Checks ------------------------------------------------------------------------------------------------------------
+
+# check NAME COMMAND…: one line, with its time
+check() {
+  local name=$1 why status=0 start=${EPOCHREALTIME/./} tenths
+  shift
+  # Not in a subshell: processes that are started belong to this one.
+  "$@" >"$WORK/said" 2>&1 || status=$?
+  why=$(<"$WORK/said")
+  tenths=$(((${EPOCHREALTIME/./} - start) / 100000))
+  if ((status == 0)); then
+    say "ok $suite: $name ($((tenths / 10)).$((tenths % 10)) s)${why:+: $(tail -n 1 <<<"$why")}"
+  else
+    say "FAIL $suite: $name: $(tail -n 4 <<<"$why" | tr '\n' ' ')"
+  fi
+}
+field() { node -pe "JSON.parse(require('node:fs').readFileSync(0))$1"; }
