@@ -57,6 +57,10 @@ packaging:
 keycloak:
     tests/interop/keycloak/run
 
+# The real Camunda and Keycloak: every way in, and a night of faults; arguments: which rows
+e2e *ROWS:
+    tests/e2e/run {{ROWS}}
+
 # Measures tokend against bare servers, in ratios
 bench *ARGS:
     bench/run {{ARGS}}

@@ -124,13 +124,14 @@ end_worker() {
   end "worker-$1"
 }
 # totals EXPRESSION: of what all workers say
-totals() { jq -s -c "$1" "${nightly[@]/%/.json}"; }
+totals() { jq -s -c -r "$1" "${nightly[@]/%/.json}"; }
 enough_jobs() {
   local jobs
   jobs=$(totals 'map(.jobs) | add')
   echo "$jobs jobs in $1 s, $((jobs / $1)) a second"
   ((jobs >= 20 * $1))
 }
+handed_over_in_time() { local status=0; end handover || status=$?; cat handover.log; return "$status"; }
 none_failed() { equal "$(totals 'map(.failed) | add')" 0; }
 # One call per profile and worker learns of the replaced signing key, and no other is ever refused.
 refused_once_each() { equal "$(totals 'map(.rejected)')" "[1,1,1]"; }
@@ -154,6 +155,7 @@ night() {
   serve night
   "$TOKEND" wait "${NIGHT[@]}" --timeout 30s || die "no tokens for the night"
   for language in 0 1 2; do start_worker "${nightly[language]}" "${NIGHT[language]}"; done
+  start handover env TOKEND="$TOKEND" node "$here/handover.mjs" "${NIGHT[@]}"
 
   check "night: three lifetimes of $SHORT s pass" lifetimes
   check "night: the certificate is rotated, RSA to EC, and nobody is told: in force" x509_rotated orders-2
@@ -164,6 +166,7 @@ night() {
   check "night: Keycloak's signing key is replaced, the old one disabled" signing_key_replaced
   check "night: nobody has lacked a credential so far" nobody_lacks_a_credential
   check "night: Camunda is restarted: it refuses the tokens there are, and others take their place" camunda_restarted
+  check "night: every credential was there before the one before it expired" handed_over_in_time
   check "night: tokend is restarted" tokend_restarted
   sleep 10
   end_at=$(seconds)
@@ -171,6 +174,7 @@ night() {
   for language in "${nightly[@]}"; do echo "    $language: $(<"$language.json")"; done
   check "night: at least 20 jobs a second" enough_jobs $((end_at - start_at))
   check "night: no call failed for want of a credential" none_failed
+  echo "    $(totals '"\(map(.calls) | add) calls, \(map(.rejected) | add) answered with 401, \(map(.failed) | add) failed for want of a credential; the longest wait for one \(map(.credential_ms) | max) ms, between two jobs \(map(.gap_ms) | max) ms"')"
   check "night: one call per worker was refused, when the signing key was replaced" refused_once_each
   check "night: token requests at most 20 % more than lifetimes and faults make necessary" \
     requests_as_necessary "$start_at" "$end_at" $(($(asked_keycloak) - before))

@@ -405,6 +405,8 @@ fn trap_13_reports_of_one_credential_cost_one_renewal() {
     }
     assert_eq!(attempts, 1);
     assert!(!life.machine.replaced(at(5.0), one));
+    let soon = Duration::from_millis(100);
+    assert_eq!(life.machine.ask_again_in(at(5.0)), soon, "it is under way");
     life.succeed(2, at(5.0), at(5.5), "two", 100);
     assert!(life.machine.replaced(at(5.5), one));
     let reaction = life

@@ -8,6 +8,9 @@ use crate::core::credential::{Credential, Fingerprint};
 use crate::core::failure::FailureKind;
 use crate::core::time::Stamp;
 
+/// When to ask again for what is being fetched; most token requests take less.
+const UNDER_WAY: Duration = Duration::from_millis(100);
+
 impl Lifecycle {
     /// What a caller that wants `min_ttl` gets right now.
     #[must_use]
@@ -64,10 +67,13 @@ impl Lifecycle {
     /// When to ask again after a report: soon while a request is under way, else when one is due.
     #[must_use]
     pub fn ask_again_in(&self, now: Stamp) -> Duration {
+        if self.doing.is_some() {
+            return UNDER_WAY;
+        }
         let due = self
             .due(now)
             .map_or(Duration::ZERO, |due| due.since(now.boot));
-        due.max(self.rules.min_interval / 10)
+        due.max(self.rules.min_interval)
     }
 
     pub(super) fn servable(&self, now: Stamp, min_ttl: Duration) -> Option<&Arc<Credential>> {
