@@ -27,7 +27,13 @@ until_so() {
 
 # --- What happens --------------------------------------------------------------------------------------------------------
 
-lifetimes() { sleep $((3 * SHORT)); nobody_lacks_a_credential; }
+lifetimes() { pause $((3 * SHORT)) && nobody_lacks_a_credential; }
+# pause SECONDS: one that a signal ends
+pause() {
+  start pause sleep "$1"
+  wait "${children[pause]}"
+  unset "children[pause]"
+}
 # x509_rotated TO: key first, then certificate; nobody is told
 x509_rotated() {
   cp "$1.pem" new.pem && cp "$1.key" new.key && mv new.key night.key && mv new.pem night.pem
@@ -168,7 +174,7 @@ night() {
   check "night: Camunda is restarted: it refuses the tokens there are, and others take their place" camunda_restarted
   check "night: every credential was there before the one before it expired" handed_over_in_time
   check "night: tokend is restarted" tokend_restarted
-  sleep 10
+  pause 10
   end_at=$(seconds)
   check "night: every job that was started was completed" every_job_completed
   for language in "${nightly[@]}"; do echo "    $language: $(<"$language.json")"; done

@@ -23,6 +23,8 @@ before_cleaning() { :; }
 clean() {
   local status=$? name
   trap - EXIT
+  # A signal may have come where the output went elsewhere.
+  exec >&8 2>&9
   if ((status)) && [[ ! $summed ]]; then
     say "FAIL run: ended before its time"
     summary || true
@@ -39,6 +41,7 @@ clean() {
   if [[ ${KEEP:-} ]]; then echo "kept: $WORK"; else rm -rf "$WORK"; fi
   exit "$status"
 }
+exec 8>&1 9>&2
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
