@@ -37,9 +37,13 @@ storm_upgrade() {
 storm_kill() {
   local pid
   pid=$(main_pid)
-  inside kill -9 "$pid" && comes 10 another "$pid"
+  inside kill -9 "$pid" && comes 10 another "$pid" && each_answered
 }
-storm_hang() { hangs; }
+storm_hang() { hangs && each_answered; }
+# Each caller has begun and been answered a call since now: a round that breaks connections ends so, and nobody meets one of them
+# in the next.
+each_answered() { comes 20 since "${EPOCHREALTIME/./}"; }
+since() { (($(<"$SHARE/mark/storm.since") > $1)); }
 storm() {
   local i kind
   for ((i = 0; i < storm_rounds; i++)); do
@@ -51,7 +55,7 @@ storm() {
 storm_begins() {
   echo "$EPOCHREALTIME calm" >"$SHARE/mark/rounds"
   later storm stock
-  comes 20 marked storm.asked
+  comes 20 marked storm.since && each_answered
 }
 # all_are FIGURE NUMBER KIND…: in rounds of these kinds
 all_are() {
