@@ -107,7 +107,7 @@ async function call(method, path, body) {
         count.rejected += 1;
         answer = await send(await wait(credentialAfter(given)));
       }
-      if (answer.status === 401 || answer.status === 403) throw new NoCredential(`${method} ${path}: ${answer.status}`);
+      if (answer.status === 401) throw new NoCredential(`${method} ${path}: ${answer.status}`);
       const text = await answer.text();
       if (answer.status < 500 && answer.status !== 429) return { status: answer.status, text };
       count.repeated += 1;

@@ -74,7 +74,7 @@ def call(method, path, body=None, media="application/json"):
                 waited += time.monotonic() - asked
                 status, answer = send(method, path, body, media, given)
             count["credential_ms"] = max(count["credential_ms"], round(waited * 1000))
-            if status in (401, 403):
+            if status == 401:
                 raise PermissionError(f"{method} {path}: {status}")
             if status < 500 and status != 429:
                 return status, answer

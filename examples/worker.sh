@@ -59,7 +59,7 @@ call() {
       fi
       if ((waited > credential_ms)); then credential_ms=$waited; fi
       case $status in
-        401 | 403) failed=$((failed + 1)) && echo "no credential: $1 $2: $status" >&2 ;;
+        401) failed=$((failed + 1)) && echo "no credential: $1 $2: $status" >&2 ;;
         000 | 429 | 5??) repeated=$((repeated + 1)) ;;
         *) return ;;
       esac

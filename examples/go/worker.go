@@ -169,7 +169,7 @@ func (a *api) once(method, path, media string, body []byte) (int, []byte, error)
 		}
 		status, content, err = a.send(given, method, path, media, body)
 	}
-	if status == http.StatusUnauthorized || status == http.StatusForbidden {
+	if status == http.StatusUnauthorized {
 		err = fmt.Errorf("%w: %s %s: %d", errNoCredential, method, path, status)
 	}
 	return status, content, err

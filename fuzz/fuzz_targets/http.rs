@@ -71,6 +71,12 @@ const BODIES: [&str; 4] = [
     "{}",
 ];
 
+/// Says anything, of which nobody knows whether it is sound.
+fn anything(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(script.text());
+    false
+}
+
 /// Whether it is a request and ends where it says. Behind one that does not, the connection is closed, and what waits for a slow
 /// reader then is cut off.
 fn request(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
@@ -81,34 +87,24 @@ fn request(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
             sound &= !["CONNECT", "PRI"].contains(&method);
             out.extend_from_slice(method.as_bytes());
         }
-        _ => {
-            sound = false;
-            out.extend_from_slice(script.text());
-        }
+        _ => sound &= anything(script, out),
     }
     out.push(b' ');
     match script.byte() {
         byte @ 0..160 => out.extend_from_slice(PATHS[usize::from(byte % 16)].as_bytes()),
         160..224 => {
             out.extend_from_slice(b"/v1/profiles/");
-            sound = false;
-            out.extend_from_slice(script.text());
+            sound &= anything(script, out);
             out.extend_from_slice(script.choice(&[&b"/token"[..], b"/rejected", b""]));
         }
-        _ => {
-            sound = false;
-            out.extend_from_slice(script.text());
-        }
+        _ => sound &= anything(script, out),
     }
     let parameters = script.byte() % 8;
     for number in 0..parameters {
         out.push(if number == 0 { b'?' } else { b'&' });
         match script.byte() {
             byte @ 0..192 => out.extend_from_slice(PARAMETERS[usize::from(byte % 8)].as_bytes()),
-            _ => {
-                sound = false;
-                out.extend_from_slice(script.text());
-            }
+            _ => sound &= anything(script, out),
         }
     }
     out.push(b' ');
@@ -133,10 +129,7 @@ fn request(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
                 out.extend_from_slice(b": ");
                 out.extend_from_slice(script.text());
             }
-            _ => {
-                sound = false;
-                out.extend_from_slice(script.text());
-            }
+            _ => sound &= anything(script, out),
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -5,10 +5,9 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { bare, realm } from '../interop/keycloak/import.mjs';
 
 const file = (name) => readFileSync(join(process.argv[2], name), 'utf8');
-/** A PEM file without its frame. */
-const bare = (name) => file(name).replace(/-----[A-Z ]+-----|\s/g, '');
 
 /** What makes a token good for Camunda, or for something else. */
 const audience = (name) => ({
@@ -32,7 +31,7 @@ const x509 = (clientId) => ({
 const jwt = (clientId) => ({
   clientId,
   clientAuthenticatorType: 'client-jwt',
-  attributes: { 'jwt.credential.certificate': bare('assertion.pem'), 'token.endpoint.auth.signing.alg': 'ES256' },
+  attributes: { 'jwt.credential.certificate': bare(file('assertion.pem')), 'token.endpoint.auth.signing.alg': 'ES256' },
 });
 const clients = [
   secret('orders'), x509('orders-x509'), jwt('orders-jwt'),
@@ -40,18 +39,4 @@ const clients = [
   secret('night-secret'), x509('night-x509'), jwt('night-jwt'),
 ];
 
-console.log(JSON.stringify({
-  realm: 'camunda-platform',
-  enabled: true,
-  sslRequired: 'all',
-  accessTokenLifespan: 60,
-  clients: clients.map((client) => ({
-    protocol: 'openid-connect',
-    publicClient: false,
-    serviceAccountsEnabled: true,
-    standardFlowEnabled: false,
-    directAccessGrantsEnabled: false,
-    protocolMappers: [audience('zeebe-api')],
-    ...client,
-  })),
-}, null, 1));
+console.log(realm('camunda-platform', 60, clients.map((client) => ({ protocolMappers: [audience('zeebe-api')], ...client }))));

@@ -89,6 +89,16 @@ until_there() {
   die "$2 has not made ${1##*/} within 30 s"
 }
 
+# free_ports COUNT: of the loopback, on one line
+free_ports() {
+  node -e '
+    const servers = Array.from({ length: Number(process.argv[1]) }, () => require("node:net").createServer());
+    Promise.all(servers.map((one) => new Promise((done) => one.listen(0, "127.0.0.1", done)))).then(() => {
+      console.log(servers.map((one) => one.address().port).join(" "));
+      servers.forEach((one) => one.close());
+    });' "$1"
+}
+
 # --- Tools and packages ------------------------------------------------------------------------------------------------
 
 node_is_there() { has npm && has node && node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)'; }
@@ -139,6 +149,21 @@ client() {
   fi
   echo "    $((SECONDS - before)) s"
 }
+# check NAME COMMAND…: one line, with its time
+check() {
+  local name=$1 why status=0 start=${EPOCHREALTIME/./} tenths
+  shift
+  # Not in a subshell: processes that are started belong to this one.
+  "$@" >"$WORK/said" 2>&1 || status=$?
+  why=$(<"$WORK/said")
+  tenths=$(((${EPOCHREALTIME/./} - start) / 100000))
+  if ((status == 0)); then
+    say "ok $suite: $name ($((tenths / 10)).$((tenths % 10)) s)${why:+: $(tail -n 1 <<<"$why")}"
+  else
+    say "FAIL $suite: $name: $(tail -n 4 <<<"$why" | tr '\n' ' ')"
+  fi
+}
+field() { node -pe "JSON.parse(require('node:fs').readFileSync(0))$1"; }
 summary() {
   local passed failed skipped
   summed=yes

@@ -5,17 +5,16 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { bare, realm } from './import.mjs';
 
 const folder = process.argv[2];
 const file = (name) => readFileSync(join(folder, name), 'utf8');
-/** A PEM file without its frame. */
-const bare = (name) => file(name).replace(/-----[A-Z ]+-----|\s/g, '');
 const secret = () => file('client.secret').trim();
 
 const signed = (name, algorithm) => ({
   clientId: name,
   clientAuthenticatorType: 'client-jwt',
-  attributes: { 'jwt.credential.certificate': bare(`${name}.pem`), 'token.endpoint.auth.signing.alg': algorithm },
+  attributes: { 'jwt.credential.certificate': bare(file(`${name}.pem`)), 'token.endpoint.auth.signing.alg': algorithm },
 });
 const clients = [
   { clientId: 'basic', clientAuthenticatorType: 'client-secret', secret: secret() },
@@ -41,18 +40,5 @@ const clients = [
   signed('eddsa', 'EdDSA'),
 ];
 
-console.log(JSON.stringify({
-  realm: 'tokend',
-  enabled: true,
-  sslRequired: 'all',
-  // Renewed much earlier: see tokend.toml.
-  accessTokenLifespan: 300,
-  clients: clients.map((client) => ({
-    protocol: 'openid-connect',
-    publicClient: false,
-    serviceAccountsEnabled: true,
-    standardFlowEnabled: false,
-    directAccessGrantsEnabled: false,
-    ...client,
-  })),
-}, null, 1));
+// Renewed much earlier: see tokend.toml.
+console.log(realm('tokend', 300, clients));

@@ -1,5 +1,5 @@
 # A real Keycloak with TLS and client certificates: its download, start, end and Admin API; read by ./run and tests/e2e/run.
-# Needs harness.sh, certificates.sh and checks.sh.
+# Needs harness.sh and certificates.sh.
 # shellcheck shell=bash disable=SC2154
 
 KEYCLOAK=26.4.0
@@ -30,15 +30,6 @@ keycloak_material() {
   printf '#!/bin/sh\necho $$ >"%s/java.pid"\nexec java "$@"\n' "$WORK" >java
   chmod +x java
   mkdir "$WORK/tmp"
-}
-# free_ports COUNT: of the loopback, on one line
-free_ports() {
-  node -e '
-    const servers = Array.from({ length: Number(process.argv[1]) }, () => require("node:net").createServer());
-    Promise.all(servers.map((one) => new Promise((done) => one.listen(0, "127.0.0.1", done)))).then(() => {
-      console.log(servers.map((one) => one.address().port).join(" "));
-      servers.forEach((one) => one.close());
-    });' "$1"
 }
 # keycloak [OPTION…]
 keycloak() {
@@ -84,21 +75,3 @@ new_secret() {
   id=$(field .id <<<"$representation")
   admin PUT "/clients/$id" -H 'Content-Type: application/json' -d @- <<<"$representation"
 }
-
-# --- Checks ------------------------------------------------------------------------------------------------------------
-
-# check NAME COMMAND…: one line, with its time
-check() {
-  local name=$1 why status=0 start=${EPOCHREALTIME/./} tenths
-  shift
-  # Not in a subshell: processes that are started belong to this one.
-  "$@" >"$WORK/said" 2>&1 || status=$?
-  why=$(<"$WORK/said")
-  tenths=$(((${EPOCHREALTIME/./} - start) / 100000))
-  if ((status == 0)); then
-    say "ok $suite: $name ($((tenths / 10)).$((tenths % 10)) s)${why:+: $(tail -n 1 <<<"$why")}"
-  else
-    say "FAIL $suite: $name: $(tail -n 4 <<<"$why" | tr '\n' ' ')"
-  fi
-}
-field() { node -pe "JSON.parse(require('node:fs').readFileSync(0))$1"; }

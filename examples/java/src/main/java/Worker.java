@@ -118,7 +118,7 @@ class Worker {
                     answer = send(given, method, path, media, body);
                 }
                 count.merge("credential_ms", waited, Math::max);
-                if (answer.statusCode() == 401 || answer.statusCode() == 403) {
+                if (answer.statusCode() == 401) {
                     throw new NoCredential(method + " " + path + ": " + answer.statusCode());
                 }
                 if (answer.statusCode() < 500 && answer.statusCode() != 429) {
