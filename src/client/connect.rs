@@ -31,13 +31,22 @@ pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStre
         None,
     )
     .map_err(fail)?;
+    let mut hangs = false;
     loop {
-        let left = deadline.left().ok_or_else(|| fail(Errno::AGAIN))?;
+        let Some(left) = deadline.left() else {
+            // Whoever had no time to try has learned nothing about the daemon.
+            return Err(if hangs {
+                fail(Errno::AGAIN)
+            } else {
+                ClientError::TimedOut(deadline.timeout)
+            });
+        };
         set_socket_timeout(&fd, Timeout::Send, Some(left)).map_err(fail)?;
         match join(&fd, &address) {
             Ok(()) => return Ok(UnixStream::from(fd)),
             // A Unix socket that was interrupted or timed out while connecting is not connected; asking again is right.
-            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => hangs = true,
             Err(errno) => return Err(fail(errno)),
         }
     }
@@ -209,6 +218,12 @@ mod tests {
         let (cause, _) = cause_and_cure(try_connect(&path, Duration::from_millis(60)).unwrap_err());
         assert!(cause.contains("accepts no connections"), "{cause}");
         drop(first);
+    }
+
+    #[test]
+    fn without_time_to_try_nothing_is_said_about_the_daemon() {
+        let error = try_connect(Path::new("/nonexistent"), Duration::ZERO).unwrap_err();
+        assert!(matches!(error, ClientError::TimedOut(_)), "{error}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tonic::Request;
 
 use self::frames::{ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, WINDOW_UPDATE, frame};
 use crate::harness::ask::{connect, exchange, get};
-use crate::harness::idp::{self, LAZY};
+use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{PATIENCE, block, eventually, runtime};
 
 #[test]
@@ -68,16 +68,19 @@ fn a_clean_shutdown_answers_who_waits() {
 #[test]
 fn a_clean_shutdown_does_not_wait_for_ever() {
     let (issuer, place, config) = idp::one(LAZY);
-    let config = config.replace("timeout = \"1s\"", "timeout = \"30s\"");
+    // A profile for each, so that the provider tells when both have asked.
+    place.secret("other.secret", SECRET);
+    let config = config.replace("timeout = \"1s\"", "timeout = \"30s\"")
+        + &idp::profile("other", "it", LAZY);
     issuer.script(Fault::Hang, Times::Always);
     let mut daemon = place.serve(&config);
     let waiting = runtime().spawn(daemon.grpc().asking(Request::new(get("it"))));
     let socket = daemon.socket();
     let over_http = std::thread::spawn(move || {
-        let request = "GET /v1/profiles/it/token HTTP/1.1\r\nHost: tokend\r\n\r\n";
+        let request = "GET /v1/profiles/other/token HTTP/1.1\r\nHost: tokend\r\n\r\n";
         exchange(&socket, None, request.as_bytes())
     });
-    eventually(PATIENCE, || (issuer.count("/token") == 1).then_some(()));
+    eventually(PATIENCE, || (issuer.count("/token") == 2).then_some(()));
     let start = Instant::now();
     assert_eq!(daemon.stop(), Some(0));
     assert!(

@@ -135,6 +135,8 @@ pub(super) async fn serve(
             Some(_) = connections.join_next() => {}
         }
     }
+    // Refuses at once, even while a process that is being started has a copy of it.
+    let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
     drop(listener);
     connections.shutdown().await;
 }

@@ -9,7 +9,8 @@ pub mod idp;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
@@ -397,30 +399,54 @@ impl Drop for Daemon {
 
 /// Collects what a process writes.
 pub struct Log {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    pipe: Arc<Mutex<Pipe>>,
     reader: Option<JoinHandle<()>>,
 }
 
+struct Pipe {
+    end: fs::File,
+    bytes: Vec<u8>,
+}
+
+impl Pipe {
+    /// Takes what is there; false: nothing more will come.
+    fn drain(&mut self) -> bool {
+        match self.end.read_to_end(&mut self.bytes) {
+            Ok(_) => false,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
 impl Log {
-    pub fn of(mut stream: impl Read + Send + 'static) -> Log {
-        let bytes = Arc::new(Mutex::new(Vec::new()));
-        let copy = bytes.clone();
+    pub fn of(stream: impl Into<OwnedFd>) -> Log {
+        let end = fs::File::from(stream.into());
+        rustix::io::ioctl_fionbio(&end, true).expect("not blocking");
+        let waiting = end.try_clone().expect("a descriptor");
+        let bytes = Vec::new();
+        let pipe = Arc::new(Mutex::new(Pipe { end, bytes }));
+        let copy = pipe.clone();
+        // Or it would be full.
         let reader = std::thread::spawn(move || {
-            let mut chunk = [0; 4096];
-            while let Ok(length @ 1..) = stream.read(&mut chunk) {
-                copy.lock()
-                    .expect("lock")
-                    .extend_from_slice(&chunk[..length]);
+            let mut waited = [PollFd::new(&waiting, PollFlags::IN)];
+            loop {
+                let there = poll(&mut waited, None);
+                if there.is_ok() && !copy.lock().expect("lock").drain() {
+                    return;
+                }
             }
         });
         Log {
-            bytes,
+            pipe,
             reader: Some(reader),
         }
     }
 
+    /// All that was written before.
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes.lock().expect("lock")).into_owned()
+        let mut pipe = self.pipe.lock().expect("lock");
+        pipe.drain();
+        String::from_utf8_lossy(&pipe.bytes).into_owned()
     }
 
     /// All of it, once the process has ended.

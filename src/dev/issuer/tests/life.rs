@@ -226,6 +226,27 @@ async fn it_goes_away_and_comes_back_on_the_same_port() {
     assert_eq!(world.issuer.requests().len(), 4);
 }
 
+/// Between fork and exec a new process has a copy of everything that is open.
+#[tokio::test]
+async fn it_goes_away_while_somebody_has_a_copy_of_its_socket() {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let world = world().await;
+    let address = world.issuer.address();
+    let own = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let copies: Vec<_> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|fd| pidfd_getfd(&own, fd, PidfdGetfdFlags::empty()).ok())
+        .filter(|fd| rustix::net::getsockname(fd).is_ok_and(|name| name == address.into()))
+        .collect();
+    assert!(!copies.is_empty());
+    world.issuer.stop().await.unwrap();
+    let refused = TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    world.issuer.restart().unwrap();
+    assert_eq!(world.ask().await.unwrap().status(), 200);
+}
+
 #[tokio::test]
 async fn dropping_it_closes_everything() {
     let world = world().await;
