@@ -56,13 +56,17 @@ const NOT_IN_CORE: &[&str] = &[
     "thread_local",
 ];
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+/// The files with that extension in a folder, and in those below.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("src is there") {
+    for entry in fs::read_dir(folder).expect("it is there") {
         let path = entry.expect("readable").path();
         if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.extend(files(&path, ending));
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == ending)
+        {
             found.push(path);
         }
     }
@@ -72,7 +76,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 /// The room of a file, and its text without comments and tests.
 fn rooms() -> Vec<(String, PathBuf, String)> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    sources(&src)
+    files(&src, "rs")
         .into_iter()
         .filter(|path| {
             let path = path.strip_prefix(&src).expect("below src");
@@ -168,4 +172,31 @@ fn unsafe_code_is_in_one_module_only() {
         matches!(with.as_slice(), [one] if one.ends_with("src/sys.rs")),
         "{with:?}"
     );
+}
+
+#[test]
+fn links_in_the_documentation_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages: Vec<_> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"]
+        .map(|page| root.join(page))
+        .into();
+    for folder in ["docs", "examples", "tests"] {
+        pages.extend(files(&root.join(folder), "md"));
+    }
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("it is there");
+        for link in text.split("](").skip(1) {
+            let link = link.split([')', '#']).next().unwrap_or_default();
+            if !link.is_empty() && !link.contains(':') {
+                seen += 1;
+                if !page.with_file_name(link).exists() {
+                    wrong.push(format!("{}: {link}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
