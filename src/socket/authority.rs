@@ -15,8 +15,10 @@
 //! - Frames are known here before anybody else sees them, so what they cost is settled here too: [`super::allowance`].
 //! - What the application sees as authority is mangled. A Unix socket has one authority: it must never decide anything.
 //!
-//! One more thing is made harmless on the way: a WINDOW_UPDATE that would end a connection which is being closed in an orderly
-//! way, with all calls on it. See [`scanner`].
+//! Two more things are made harmless on the way, both about a connection which is being closed in an orderly way, and a call that
+//! its client has begun before it has read which was the last. A WINDOW_UPDATE for it would end the connection with all calls on
+//! it, see [`scanner`]. And a client whose write fails, since the connection is gone, does not read on: it takes for lost what the
+//! last GOAWAY lets it send again elsewhere. So this end stops writing and listens, until the other has closed too.
 //!
 //! Not repaired, because no known client sends it: a literal whose name is an index into the *dynamic* table, and
 //! those illegal bytes of a Huffman value that `value.rs` says it cannot turn into legal ones.
@@ -29,21 +31,26 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tonic::transport::server::Connected;
 
 use self::scanner::Scanner;
 use super::allowance::Allowance;
 
+/// A client that knows of the end has this long to close its own.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// An accepted stream whose client may be a stock gRPC client.
 ///
-/// Reading repairs `:authority` as the module says; writing, and what [`Connected`] tells about the peer, go straight
+/// Reading repairs `:authority` as the module says. Shutting down waits until the client has closed its end too, a second at most,
+/// if it speaks HTTP/2 and has answered that it knows of the end. Writing, and what [`Connected`] tells about the peer, go straight
 /// to the stream. One value serves one connection, from its first byte: put on a stream that was already read from, it
 /// sees no preface and does nothing. Errors are the stream's own.
 #[derive(Debug)]
@@ -53,6 +60,8 @@ pub struct RepairAuthority<S> {
     /// Counted here because here the frames are known already.
     allowance: Allowance,
     since: Instant,
+    /// While the end is waited for.
+    last_words: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> RepairAuthority<S> {
@@ -65,6 +74,7 @@ impl<S> RepairAuthority<S> {
             scanner: Scanner::new(),
             allowance: Allowance::new(control_frames_per_second, Duration::ZERO),
             since: Instant::now(),
+            last_words: None,
         }
     }
 
@@ -96,7 +106,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for RepairAuthority<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for RepairAuthority<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RepairAuthority<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -113,7 +123,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RepairAuthority<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        if !this.scanner.knows_the_end() {
+            return Poll::Ready(Ok(()));
+        }
+        let patience = this
+            .last_words
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_WORDS)));
+        let mut words = [0; 1024];
+        while patience.as_mut().poll(cx).is_pending() {
+            let mut unheard = ReadBuf::new(&mut words);
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut unheard));
+            if read.is_err() || unheard.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     // Without these two, h2 would copy each frame's head and payload together before writing.

@@ -118,6 +118,12 @@ impl Scanner {
         std::mem::take(&mut self.tally)
     }
 
+    /// Whether the client has said that it has read that the connection will end.
+    #[must_use]
+    pub fn knows_the_end(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// Makes one step, over at least one byte or into another state, and says over how many bytes. None: malformed.
     fn step(&mut self, bytes: &mut [u8]) -> Option<usize> {
         match self.at {

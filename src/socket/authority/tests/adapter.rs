@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::UnixStream;
 use tonic::transport::server::Connected;
 
 use super::super::RepairAuthority;
@@ -63,6 +64,16 @@ impl AsyncWrite for Recorder {
     }
 }
 
+impl AsyncRead for Recorder {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl Connected for Recorder {
     type ConnectInfo = &'static str;
 
@@ -95,6 +106,52 @@ async fn writing_and_the_peer_go_straight_to_the_stream() {
         PLENTY,
     );
     assert!(!io.is_write_vectored());
+}
+
+/// A connection on which the client has said this, and its shutting down by the server.
+async fn shut_down_after(said: &[u8]) -> (UnixStream, tokio::task::JoinHandle<io::Result<()>>) {
+    let (server, mut client) = UnixStream::pair().unwrap();
+    client.write_all(said).await.unwrap();
+    let mut io = RepairAuthority::new(server, PLENTY);
+    io.read_exact(&mut vec![0; said.len()]).await.unwrap();
+    let shutting_down = tokio::spawn(async move { io.shutdown().await });
+    assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+    (client, shutting_down)
+}
+
+/// What h2 asks between its two GOAWAYs, answered.
+fn knows_the_end() -> Vec<u8> {
+    let farewell = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+    [PREFACE, &frame(6, 1, 0, &farewell)].concat()
+}
+
+/// Broken by a connection that is closed as soon as all is said: the client's write fails, and it does not read on.
+#[tokio::test]
+async fn a_call_that_crosses_the_end_can_be_written() {
+    let (mut client, shutting_down) = shut_down_after(&knows_the_end()).await;
+    for _ in 0..10 {
+        client.write_all(&[0; 4096]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert!(!shutting_down.is_finished());
+    drop(client);
+    shutting_down.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stays_is_not_waited_for_for_ever() {
+    let (mut client, shutting_down) = shut_down_after(&knows_the_end()).await;
+    let begin = tokio::time::Instant::now();
+    shutting_down.await.unwrap().unwrap();
+    assert_eq!(begin.elapsed().as_secs(), 1);
+    assert!(client.write_all(b"x").await.is_err());
+    // Who speaks something else, or has not been told of the end, may have stopped listening.
+    for said in [b"GET / HTTP/1.1\r\n\r\n", PREFACE] {
+        let (_client, shutting_down) = shut_down_after(said).await;
+        let begin = tokio::time::Instant::now();
+        shutting_down.await.unwrap().unwrap();
+        assert!(begin.elapsed().is_zero());
+    }
 }
 
 /// The request of a stock client, with this `:authority`.
