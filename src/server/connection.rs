@@ -30,6 +30,10 @@ const DRAIN: Duration = Duration::from_secs(4);
 /// Who waits longer is told to ask again, and has this long to hear it; then connections are cut.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Whoever waits for nothing has this long to hear that its connection ends: a process that is stopped would hold up everybody, and
+/// one that the machine has no time for loses no call.
+const REACTION: Duration = Duration::from_secs(2);
+
 /// Whoever has connected a moment before a SIGTERM has this long to say what it wants, and gets it. Longer than a caller needs
 /// between its connecting and its asking, and shorter than a restart takes anyway.
 const FIRST_WORDS: Duration = Duration::from_millis(300);
@@ -213,7 +217,8 @@ struct Patience {
     later: Duration,
 }
 
-/// Serves a connection until it ends. It is asked to end when the daemon stops, and when it has been silent too long.
+/// Serves a connection until it ends. It is asked to end when the daemon stops, and when it has been silent too long; a client that
+/// does not react to that, and waits for nothing, is left after [`REACTION`].
 async fn attend<C>(
     mut connection: InTurn<C>,
     activity: &Activity,
@@ -225,7 +230,9 @@ async fn attend<C>(
 {
     let silence = tokio::time::sleep(patience.first);
     tokio::pin!(silence);
-    let mut seen = 0;
+    // How many requests there have been, when none of them is being answered.
+    let at_rest = || (!activity.is_busy()).then(|| activity.requests());
+    let mut seen = Some(0);
     let mut ending = false;
     loop {
         tokio::select! {
@@ -240,18 +247,22 @@ async fn attend<C>(
             () = told_to_stop_after_first_words(&mut shutdown, activity), if !ending => {
                 ending = true;
                 connection.connection().graceful_shutdown();
+                seen = at_rest();
+                silence.as_mut().reset(tokio::time::Instant::now() + REACTION);
             }
-            () = silence.as_mut(), if !ending => {
-                let requests = activity.requests();
-                if requests == seen && !activity.is_busy() {
-                    debug!("a silent connection is closed");
+            () = silence.as_mut() => {
+                let is = at_rest();
+                if is.is_some() && is == seen {
+                    if ending {
+                        debug!("a silent connection is closed");
+                        return;
+                    }
+                    ending = true;
                     connection.connection().graceful_shutdown();
-                    // It has said nothing so far and may not answer this either.
-                    let _ = tokio::time::timeout(FAREWELL, &mut connection).await;
-                    return;
                 }
-                seen = requests;
-                silence.as_mut().reset(tokio::time::Instant::now() + patience.later);
+                seen = is;
+                let patience = if ending { REACTION } else { patience.later };
+                silence.as_mut().reset(tokio::time::Instant::now() + patience);
             }
         }
     }

@@ -45,11 +45,11 @@ use self::scanner::Scanner;
 use super::allowance::Allowance;
 
 /// A client that knows of the end has this long to close its own.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// An accepted stream whose client may be a stock gRPC client.
 ///
-/// Reading repairs `:authority` as the module says. Shutting down waits until the client has closed its end too, a second at most,
+/// Reading repairs `:authority` as the module says. Shutting down waits until the client has closed its end too, two seconds at most,
 /// if it speaks HTTP/2 and has answered that it knows of the end. Writing, and what [`Connected`] tells about the peer, go straight
 /// to the stream. One value serves one connection, from its first byte: put on a stream that was already read from, it
 /// sees no preface and does nothing. Errors are the stream's own.

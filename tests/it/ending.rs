@@ -164,6 +164,20 @@ fn a_call_that_crosses_the_end_can_be_written() {
     assert_eq!(daemon.ended(), Some(0));
 }
 
+/// Such as a process that is stopped, or looks at its connections only when it has something to ask. Broken by a drain that gives every
+/// connection the time of a call.
+#[test]
+fn a_client_that_does_not_react_and_waits_for_nothing_holds_nobody_up() {
+    let (_issuer, place, config) = idp::one(LAZY);
+    let mut daemon = place.serve(&config);
+    let mut stream = connect(&daemon.socket(), None).expect("connected");
+    stream.write_all(&frames::opening()).expect("written");
+    let start = Instant::now();
+    assert_eq!(daemon.stop(), Some(0));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
 /// gRPC's C core begins a call behind its answer to the PING of a goodbye, and opens the window of that call: with h2 alone that
 /// ends the connection, and every call on it fails. Broken by a scanner without its `heard_of`.
 #[test]
