@@ -31,7 +31,6 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
