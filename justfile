@@ -57,7 +57,7 @@ packaging:
 keycloak:
     tests/interop/keycloak/run
 
-# The real Camunda and Keycloak: every way in, and a night of faults; arguments: which rows
+# A real Keycloak and workers that work: every way in, and a night of faults; arguments: which rows
 e2e *ROWS:
     tests/e2e/run {{ROWS}}
 

@@ -87,11 +87,11 @@ signing_key_replaced() {
   done <<<"$old"
 }
 # It keeps the keys that it knows until then.
-camunda_restarted() {
+api_restarted() {
   local one before=()
   for one in "${NIGHT[@]}"; do before+=("$(fingerprint "$one")"); done
-  end camunda || true
-  camunda oidc || return 1
+  end api || true
+  api oidc || return 1
   made_necessary "${NIGHT[@]}"
   for one in "${!NIGHT[@]}"; do until_so 30 is_another "${NIGHT[one]}" "${before[one]}" || return 1; done
 }
@@ -171,7 +171,7 @@ night() {
   check "night: Keycloak is restarted" keycloak_restarted
   check "night: Keycloak's signing key is replaced, the old one disabled" signing_key_replaced
   check "night: nobody has lacked a credential so far" nobody_lacks_a_credential
-  check "night: Camunda is restarted: it refuses the tokens there are, and others take their place" camunda_restarted
+  check "night: the API is restarted: it refuses the tokens there are, and others take their place" api_restarted
   check "night: every credential was there before the one before it expired" handed_over_in_time
   check "night: tokend is restarted" tokend_restarted
   pause 10
