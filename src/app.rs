@@ -23,7 +23,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{error, info, warn};
 
 use self::door::Door;
@@ -38,7 +38,7 @@ use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
 use crate::registry::Registry;
 use crate::registry::reload::Order;
-use crate::server::{self, Answered, Desk, Pace, Places};
+use crate::server::{self, Accounts, Answered, Desk};
 use crate::socket::bind::BindError;
 use crate::supervisor;
 use crate::telemetry::{self, Format};
@@ -221,6 +221,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     let (unreachable, reachable) = watch::channel(None);
     // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
     let (rest, resting) = watch::channel(false);
+    let (ask_ourselves, own_questions) = mpsc::channel(1);
     let limits = config.server.limits.clone();
     let metrics_listen = config.server.metrics_listen;
     let upstream = upstream::start(upstream::Setup {
@@ -232,10 +233,10 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         clock: clock.clone(),
         reloads,
         unreachable: reachable,
-        no_units: callers.no_units().map(str::to_owned),
+        callers: callers.clone(),
         audit: audit.clone(),
         left: Left::by_an_earlier_run(inherited.stored)?,
-        heartbeat: supervisor::watchdog().map(|limit| (path.clone(), limit)),
+        heartbeat: supervisor::watchdog().map(|limit| (ask_ourselves, limit)),
         stop: resting,
     })?;
 
@@ -254,12 +255,8 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
             started: clock.now(),
             clock: clock.clone(),
             callers,
-            pace: Pace::new(limits.requests_per_second),
-            places: Places::new(
-                limits.connections,
-                limits.connections_per_user,
-                limits.half_sent_per_user,
-            ),
+            accounts: Accounts::new(&limits),
+            surveys: Arc::new(Semaphore::new(1)),
             limits,
             audit: audit.clone(),
             answered: Answered::default(),
@@ -279,7 +276,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
                 ),
             }
         }
-        let serving = server::run(listener, listeners, desk, stopped);
+        let serving = server::run(listener, listeners, own_questions, desk, stopped);
         let counting = audit.clone();
         tokio::spawn(async move { counting.flush_for_ever().await });
         tokio::pin!(serving);

@@ -8,11 +8,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::net::UnixStream;
 
 pub use self::directory::{Remembered, SystemDirectory, groups_of};
 use self::units::Units;
-use crate::core::policy::{Caller, Unit};
+use crate::core::policy::subuid::SubordinateUids;
+use crate::core::policy::{Caller, Directory, Unit};
 
 /// The id that the kernel puts in place of one that has no number here (another user namespace). Nobody can be told
 /// from it, so nobody with it is served.
@@ -24,7 +26,11 @@ pub struct Callers {
     overflow_uid: u32,
     overflow_gid: u32,
     units: Arc<Units>,
+    subordinate: Arc<ArcSwap<SubordinateUids>>,
 }
+
+/// Numbers that users may give to processes of their user namespaces.
+pub const SUBUID: &str = "/etc/subuid";
 
 impl Callers {
     /// Reads the kernel's overflow ids, and looks what it tells about the unit of a caller, once.
@@ -34,6 +40,21 @@ impl Callers {
             overflow_uid: overflow_id("/proc/sys/kernel/overflowuid"),
             overflow_gid: overflow_id("/proc/sys/kernel/overflowgid"),
             units: Arc::new(Units::of_this_machine()),
+            subordinate: Arc::new(ArcSwap::from_pointee(subordinate_uids())),
+        }
+    }
+
+    /// Whose doing it is what a process with this uid does: the owner's where it is a subordinate one.
+    #[must_use]
+    pub fn owner(&self, uid: u32) -> u32 {
+        self.subordinate.load().owner(uid)
+    }
+
+    /// Reads again who owns which subordinate uids. Blocks.
+    pub fn read_subordinate_uids(&self) {
+        let now = subordinate_uids();
+        if now != **self.subordinate.load() {
+            self.subordinate.store(Arc::new(now));
         }
     }
 
@@ -93,6 +114,11 @@ impl Default for Callers {
     }
 }
 
+fn subordinate_uids() -> SubordinateUids {
+    let text = std::fs::read_to_string(SUBUID).unwrap_or_default();
+    SubordinateUids::parse(&text, |name| SystemDirectory.user(name).ok().flatten())
+}
+
 fn overflow_id(path: &str) -> u32 {
     std::fs::read_to_string(path)
         .ok()
@@ -120,6 +146,16 @@ impl Peer {
             Some(None) => Unit::Unknown,
             Some(Some(unit)) => Unit::Known(unit),
         }
+    }
+
+    /// The unit as far as it is known or can be found out within microseconds; for accounts, which do without.
+    #[must_use]
+    pub fn unit_at_once(&self) -> Option<Arc<str>> {
+        if let Some(unit) = self.unit.get() {
+            return unit.clone();
+        }
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        self.units.quickly(process.as_ref()?, self.caller.pid)
     }
 
     /// Finds the unit out, once for the connection. May read many folders, so not on a thread that serves; see

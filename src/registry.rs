@@ -4,17 +4,21 @@ pub mod reload;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
 use crate::broker::Seat;
 use crate::core::certificate::Certificate;
-use crate::core::policy::{Access, Caller, Decision, Unit};
+use crate::core::policy::{Access, Caller, Decision, Named, Unit};
 use crate::core::profile::{ProfileName, Request};
 use reload::Reloaded;
 
 /// The registry that is in force.
 pub type Current = Arc<ArcSwap<Registry>>;
+
+/// Of the next registry.
+static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Every profile of one configuration.
 #[derive(Debug)]
@@ -27,6 +31,10 @@ pub struct Registry {
     pub refused: Vec<String>,
     /// What an operator should know of the daemon itself.
     pub warnings: Vec<String>,
+    /// Tells this registry from every other.
+    pub serial: u64,
+    /// Whom any rule names.
+    pub named: Named,
     /// Whether a rule of any profile depends on callers' units.
     asks_for_units: bool,
     entries: HashMap<ProfileName, Arc<Entry>>,
@@ -129,8 +137,15 @@ impl Registry {
     /// A registry of these.
     #[must_use]
     pub fn new(generation: u64, admins: Access, entries: Vec<Arc<Entry>>) -> Registry {
+        let mut named = Named::default();
+        admins.add_to(&mut named);
+        for entry in &entries {
+            entry.access.add_to(&mut named);
+        }
         Registry {
             generation,
+            serial: NEXT_SERIAL.fetch_add(1, Ordering::Relaxed),
+            named,
             admins,
             refused: Vec::new(),
             warnings: Vec::new(),
@@ -150,6 +165,9 @@ impl Registry {
     pub fn refusing(&self, refused: Vec<String>) -> Registry {
         Registry {
             generation: self.generation,
+            // The same profiles, and the same callers for them.
+            serial: self.serial,
+            named: self.named.clone(),
             admins: self.admins.clone(),
             refused,
             warnings: self.warnings.clone(),
@@ -218,6 +236,18 @@ impl Registry {
     #[must_use]
     pub fn all(&self) -> Vec<&Arc<Entry>> {
         self.sorted(|_| true)
+    }
+
+    /// How many profiles there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     fn sorted(&self, mut keep: impl FnMut(&Entry) -> bool) -> Vec<&Arc<Entry>> {

@@ -1,5 +1,6 @@
 //! The socket's two languages, gRPC and HTTP/1.1 with JSON: caller → policy → broker → wire. Generated types stop here.
 
+mod accounts;
 mod activity;
 mod body;
 mod connection;
@@ -12,8 +13,6 @@ mod health;
 mod http;
 mod languages;
 mod metrics;
-mod pace;
-mod places;
 pub mod scrape;
 mod status;
 mod turn;
@@ -21,26 +20,27 @@ mod wire;
 
 use std::sync::Arc;
 
+use tokio::io::DuplexStream;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 
+pub use self::accounts::Accounts;
 pub use self::connection::Connections;
 pub use self::desk::Desk;
 pub use self::grpc::RELOAD_WAIT;
 pub use self::guest::Guest;
 pub use self::metrics::Answered;
-pub use self::pace::Pace;
-pub use self::places::{HalfSent, Places};
 pub use self::status::in_one_line;
 pub use self::wire::encode;
 
 /// Serves `listener`, or the newest of `listeners` that has come since, until `shutdown` says true; then lets what is in
-/// flight finish for a bounded time.
+/// flight finish for a bounded time. Who asks through `own` is the daemon itself.
 pub async fn run(
     listener: UnixListener,
     listeners: mpsc::Receiver<UnixListener>,
+    own: mpsc::Receiver<DuplexStream>,
     desk: Arc<Desk>,
     shutdown: watch::Receiver<bool>,
 ) {
-    connection::accept(listener, listeners, &desk, shutdown).await;
+    connection::accept(listener, listeners, own, &desk, shutdown).await;
 }

@@ -199,7 +199,8 @@ impl Config {
     pub fn new(issuer: Option<&Issuer>) -> Config {
         let mut text = String::from(
             "[server.limits]\nconnections = 20000\nconnections_per_user = 20000\n\
-             requests_per_second = 1000000\n",
+             streams = 100000\nstreams_per_user = 100000\nwaiting_per_user = 100000\n\
+             requests_per_second = 1000000\nprofiles_per_second = 100000000\n",
         );
         if let Some(issuer) = issuer {
             write!(

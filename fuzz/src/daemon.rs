@@ -14,17 +14,15 @@ use tokend::core::policy::Caller;
 use tokend::core::profile;
 use tokend::core::time::{BootTime, Stamp, WallTime};
 use tokend::registry::reload::{Order, Report};
-use tokend::server::{self, Answered, Connections, Desk, Guest, HalfSent, Pace, Places};
+use tokend::server::{self, Accounts, Answered, Connections, Desk, Guest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::profiles::{self, CALLER, DEADLINE, IN_FLIGHT};
 use crate::script::Script;
 
-/// What half-sent requests may hold, in bytes: as much as by default.
-const HALF_SENT: u32 = 32 << 20;
 
 /// The one of this process.
 pub static DAEMON: LazyLock<Daemon> = LazyLock::new(Daemon::new);
@@ -44,6 +42,7 @@ const DEAF_END: Duration = Duration::from_secs(1300);
 pub struct Daemon {
     runtime: Runtime,
     connections: Connections,
+    accounts: Arc<Accounts>,
     /// Tasks that are there when nobody is connected.
     resident: usize,
     _stop: (watch::Sender<bool>, watch::Sender<bool>),
@@ -87,7 +86,7 @@ impl Daemon {
             .expect("a runtime");
         let (stop, stopping) = watch::channel(false);
         let (close, closing) = watch::channel(false);
-        let connections = runtime.block_on(async {
+        let (connections, accounts) = runtime.block_on(async {
             let clock = clock();
             let (broker, actor) = Broker::new(Tools {
                 clock: clock.clone(),
@@ -106,18 +105,15 @@ impl Daemon {
                 sink: profile::AuditSink::File("/dev/null".into()),
                 deny_on_failure: false,
             };
+            let accounts = Accounts::new(&limits);
             let desk = Arc::new(Desk {
                 registry: Arc::new(ArcSwap::from_pointee(registry)),
                 broker,
                 started: clock.now(),
                 clock: clock.clone(),
                 callers: Callers::new(),
-                pace: Pace::new(limits.requests_per_second),
-                places: Places::new(
-                    limits.connections,
-                    limits.connections_per_user,
-                    limits.half_sent_per_user,
-                ),
+                accounts: accounts.clone(),
+                surveys: Arc::new(Semaphore::new(1)),
                 audit: Audit::start(clock.clone(), &audit).expect("a thread"),
                 limits,
                 answered: Answered::default(),
@@ -126,12 +122,13 @@ impl Daemon {
             });
             // The eager ones have their credentials now.
             tokio::time::sleep(Duration::from_secs(1)).await;
-            Connections::new(&desk, stopping, closing)
+            (Connections::new(&desk, stopping, closing), accounts)
         });
         let resident = runtime.metrics().num_alive_tasks();
         Daemon {
             runtime,
             connections,
+            accounts,
             resident,
             _stop: (stop, close),
         }
@@ -149,8 +146,8 @@ impl Daemon {
         self.runtime.block_on(async {
             let (here, there) = tokio::io::duplex(manner.pipe);
             let guest = Arc::new(Guest::new(
-                Callers::new().known_by_ids(caller),
-                Arc::new(HalfSent::new(HALF_SENT, Arc::default())),
+                Callers::new().known_by_ids(caller.clone()),
+                self.accounts.without_place(caller.uid, "fuzz"),
             ));
             let serving = tokio::spawn(self.connections.serve(there, guest, ()));
             let (mut reader, mut writer) = tokio::io::split(here);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, error, warn};
 
@@ -14,6 +15,7 @@ use super::keeper::{Keeper, KeptAs, Left};
 use super::{Read, StartError, daemon_uid, heartbeat, load, say, sources, understood, worded};
 use crate::audit::Audit;
 use crate::broker::{Broker, Tools};
+use crate::caller::Callers;
 use crate::clock::Clock;
 use crate::core::config::Finding;
 use crate::core::credential::Fingerprinter;
@@ -53,13 +55,13 @@ pub struct Setup {
     pub reloads: mpsc::Receiver<Order>,
     /// Why callers do not get to the socket.
     pub unreachable: watch::Receiver<Option<String>>,
-    /// Why rules that name a unit match nobody here.
-    pub no_units: Option<String>,
+    /// Tells who connects.
+    pub callers: Callers,
     pub audit: Arc<Audit>,
     /// What an earlier run has left.
     pub left: Left,
-    /// The socket, and how often the service manager wants to know that it answers.
-    pub heartbeat: Option<(PathBuf, Duration)>,
+    /// The way to ask the server, and how often the service manager wants to know that it answers.
+    pub heartbeat: Option<(mpsc::Sender<DuplexStream>, Duration)>,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -105,8 +107,8 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         host_seed: host_seed(),
     });
     let mut actor = tokio::spawn(actor);
-    if let Some((socket, limit)) = setup.heartbeat.take() {
-        tokio::spawn(heartbeat::run(socket, limit));
+    if let Some((connections, limit)) = setup.heartbeat.take() {
+        tokio::spawn(heartbeat::run(connections, limit));
     }
     let mut files = Files::new();
     let mut assembly = Assembly::new(
@@ -118,7 +120,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         setup.left,
         files.stirrer(),
     );
-    assembly.no_units = setup.no_units;
+    assembly.no_units = setup.callers.no_units().map(str::to_owned);
     let started_with = setup.config.server.clone();
     let mut config = setup.config;
     let mut interest = interest_in(&setup.config_path, &config, &assembly.surroundings);
@@ -174,7 +176,12 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         // Watched before it is read, so that nothing changes unseen in between.
         files.follow(&interest);
         let (path, before) = (setup.config_path.clone(), seen.clone());
-        match tokio::task::spawn_blocking(move || look(&path, &before)).await {
+        let callers = setup.callers.clone();
+        let look = move || {
+            callers.read_subordinate_uids();
+            look(&path, &before)
+        };
+        match tokio::task::spawn_blocking(look).await {
             Ok(None) => {}
             Ok(Some((now, Ok(read)))) => {
                 seen = now;

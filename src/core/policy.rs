@@ -1,8 +1,10 @@
 //! May this caller have this profile's credential? Default deny; every key of an entry must hold, any entry suffices, and
 //! what is not known about a caller never matches.
 
+pub mod subuid;
 pub mod unit;
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::profile::{AccessRule, Principal};
@@ -20,6 +22,14 @@ pub struct Caller {
     pub pid: Option<i32>,
 }
 
+impl Caller {
+    /// Whether the same rules hold for both, whatever their units.
+    #[must_use]
+    pub fn is_same_principal(&self, other: &Caller) -> bool {
+        (self.uid, self.gid, &self.groups) == (other.uid, other.gid, &other.groups)
+    }
+}
+
 /// What is known of the caller's systemd unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit<'a> {
@@ -29,6 +39,25 @@ pub enum Unit<'a> {
     Unknown,
     /// It is in this one.
     Known(&'a str),
+}
+
+/// Root, the daemon's own user, and whom access rules name by user or group. An entry with a unit alone names nobody here: who is
+/// in it is not known before it has been looked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    users: HashSet<u32>,
+    groups: HashSet<u32>,
+}
+
+impl Named {
+    /// Whether the caller is among them.
+    #[must_use]
+    pub fn has(&self, caller: &Caller) -> bool {
+        let is_named = |gid| self.groups.contains(gid);
+        self.users.contains(&caller.uid)
+            || is_named(&caller.gid)
+            || caller.groups.iter().any(is_named)
+    }
 }
 
 /// Access rules of one profile with names turned into numbers.
@@ -201,6 +230,18 @@ impl Access {
             Unit::Known(unit) => matching
                 .find(|(_, entry)| entry.unit_matches(unit))
                 .map_or(Decision::Denied, |(index, _)| Decision::Entry(index)),
+        }
+    }
+
+    /// Notes whom entries name, whatever else they ask of them.
+    pub fn add_to(&self, named: &mut Named) {
+        named.users.extend([0, self.daemon]);
+        for entry in &self.entries {
+            match (entry.user, entry.group) {
+                (Some(Id::Known(uid)), _) => drop(named.users.insert(uid)),
+                (None, Some(Id::Known(gid))) => drop(named.groups.insert(gid)),
+                _ => {}
+            }
         }
     }
 

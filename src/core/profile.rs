@@ -125,8 +125,18 @@ pub struct Limits {
     pub connections_per_user: u32,
     /// Streams (calls in flight) of one connection.
     pub streams_per_connection: u32,
+    /// Open streams in all.
+    pub streams: u32,
+    /// Open streams of one user.
+    pub streams_per_user: u32,
+    /// Calls of one user that wait for a credential.
+    pub waiting_per_user: u32,
     /// Calls per second of one user that are not answered from memory.
     pub requests_per_second: u32,
+    /// Profiles per second that lists, status and metrics of one user look at.
+    pub profiles_per_second: u32,
+    /// Renewals per minute that one user may force.
+    pub forced_renewals_per_minute: u32,
     /// Frames per second of one HTTP/2 connection that serve no call.
     pub control_frames_per_second: u32,
     /// Largest request message, bytes.

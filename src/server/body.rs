@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
-use super::error::Denial;
-use super::places::HalfSent;
+use super::accounts::{Account, Charge};
+use crate::core::account::Held;
 
 /// What a call that waits for the rest of its message holds besides that message, in bytes: its headers, its stream, its task.
 const CALL: usize = 4096;
@@ -22,11 +22,12 @@ pub struct Impatient {
     patience: Duration,
     /// Runs while a part is awaited; most bodies are there at the first look and need none.
     timer: Option<Pin<Box<Sleep>>>,
-    half_sent: Arc<HalfSent>,
+    account: Account,
     /// Came so far, in bytes.
     came: usize,
-    /// What is accounted for: nothing while the body has never been waited for.
+    /// What is charged for it, in bytes: nothing while the body has never been waited for.
     held: usize,
+    charge: Option<Charge>,
 }
 
 /// Why a body ended early.
@@ -35,7 +36,7 @@ pub enum BodyError {
     /// Nothing came for too long.
     #[error("the rest of the request did not come in time")]
     TooSlow,
-    /// Requests of this user that are not yet whole hold as much as they may.
+    /// Calls of this principal that are not yet whole hold as much as they may.
     #[error("{0}")]
     TooMany(#[source] Box<tonic::Status>),
     /// The connection failed.
@@ -43,20 +44,17 @@ pub enum BodyError {
     Broken(#[from] hyper::Error),
 }
 
-fn too_many() -> BodyError {
-    BodyError::TooMany(Box::new(Denial::half_sent().into()))
-}
-
 impl Impatient {
     /// Waits for each part of `body` for so long, and where there is room for what has come.
-    pub fn new(body: Incoming, patience: Duration, half_sent: Arc<HalfSent>) -> Impatient {
+    pub fn new(body: Incoming, patience: Duration, account: Account) -> Impatient {
         Impatient {
             body,
             patience,
             timer: None,
-            half_sent,
+            account,
             came: 0,
             held: 0,
+            charge: None,
         }
     }
 }
@@ -79,8 +77,16 @@ impl Body for Impatient {
         }
         let more = CALL + self.came - self.held;
         if more > 0 {
-            if !self.half_sent.take(more) {
-                return Poll::Ready(Some(Err(too_many())));
+            let this = &mut *self;
+            let charged = match &mut this.charge {
+                Some(charge) => charge.more(more as u64),
+                none => this
+                    .account
+                    .charge(Held::Bytes, more as u64)
+                    .map(|charge| *none = Some(charge)),
+            };
+            if let Err(full) = charged {
+                return Poll::Ready(Some(Err(BodyError::TooMany(Box::new(full.into())))));
             }
             self.held += more;
         }
@@ -103,8 +109,38 @@ impl Body for Impatient {
     }
 }
 
-impl Drop for Impatient {
-    fn drop(&mut self) {
-        self.half_sent.give_back(self.held);
+/// An answer whose account is charged until the last of it has been sent, or nobody reads it any more.
+pub struct Charged<B> {
+    body: B,
+    _charge: Arc<Charge>,
+}
+
+impl<B> Charged<B> {
+    /// This body, and what is charged for it.
+    pub fn new(body: B, charge: Arc<Charge>) -> Charged<B> {
+        Charged {
+            body,
+            _charge: charge,
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Charged<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

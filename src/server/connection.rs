@@ -8,18 +8,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
+use super::accounts::{Account, Accounts};
 use super::activity::Activity;
 use super::desk::Desk;
 use super::grpc::told_to_stop;
 use super::guest::Guest;
 use super::languages::{Languages, Visit};
-use super::places::Places;
-use super::turn::{InTurn, Measured, Turn, Turns};
+use super::turn::{InTurn, Measured, Turn};
 use crate::core::profile::Limits;
 use crate::socket::authority::RepairAuthority;
 
@@ -69,13 +69,14 @@ const TIDY_AFTER: Duration = Duration::from_secs(1);
 pub async fn accept(
     mut listener: UnixListener,
     mut listeners: mpsc::Receiver<UnixListener>,
+    mut own: mpsc::Receiver<DuplexStream>,
     desk: &Arc<Desk>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let (close, closing) = watch::channel(false);
     let connections = Connections::new(desk, shutdown.clone(), closing);
-    let places = desk.places.clone();
-    let tidying = tokio::spawn(tidy_up(places.clone()));
+    let accounts = desk.accounts.clone();
+    let tidying = tokio::spawn(tidy_up(accounts.clone()));
     let mut was_full = false;
     // Each connection holds one end; the other hears when all are gone.
     let (open, mut all_closed) = mpsc::channel::<()>(1);
@@ -95,6 +96,11 @@ pub async fn accept(
                 listener = next;
                 continue;
             }
+            Some(stream) = own.recv() => {
+                let guest = desk.itself();
+                tokio::spawn(connections.serve(stream, Arc::new(guest), open.clone()));
+                continue;
+            }
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         let peer = match desk.callers.of(&stream) {
@@ -104,20 +110,32 @@ pub async fn accept(
                 continue;
             }
         };
-        let place = match places.take(peer.caller.uid) {
-            Ok(place) => place,
-            Err(full) => {
+        let now = desk.clock.now().boot;
+        let named = &desk.registry.load().named;
+        let mut admitted = accounts.admit(&peer, &desk.callers, named, now);
+        if let Err(no_place) = &admitted
+            && accounts.make_room(no_place, now)
+        {
+            // The task that is to end does so now.
+            tokio::task::yield_now().await;
+            admitted = accounts.admit(&peer, &desk.callers, named, now);
+        }
+        let (account, place) = match admitted {
+            Ok(admitted) => admitted,
+            Err(no_place) => {
                 // Said once, until there is room again: whoever causes it does so often.
                 if !was_full {
-                    warn!(pid = peer.caller.pid, "a connection is closed: {full}");
+                    warn!(pid = peer.caller.pid, "a connection is closed: {no_place}");
                 }
                 was_full = true;
                 continue;
             }
         };
         was_full = false;
-        let guest = Arc::new(Guest::new(peer, place.half_sent.clone()));
-        tokio::spawn(connections.serve(stream, guest, (place, open.clone())));
+        let guest = Arc::new(Guest::new(peer, account.clone()));
+        let held = (place, Silence(account.clone()), open.clone());
+        let task = tokio::spawn(connections.serve(stream, guest, held));
+        account.is_silent(task.abort_handle(), now);
     }
     tidying.abort();
     drop(listener);
@@ -134,11 +152,20 @@ pub async fn accept(
     }
 }
 
+/// A connection that has asked nothing yet, or has ended: either way it is not one of the silent ones afterwards.
+struct Silence(Account);
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        self.0.has_asked();
+    }
+}
+
 /// What all connections of one daemon share, and how each is served.
 pub struct Connections {
     languages: Arc<Languages>,
     limits: Limits,
-    turns: Turns,
+    accounts: Arc<Accounts>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -153,7 +180,7 @@ impl Connections {
         Connections {
             languages: Arc::new(Languages::new(desk, &desk.limits, closing)),
             limits: desk.limits.clone(),
-            turns: Turns::default(),
+            accounts: desk.accounts.clone(),
             shutdown,
         }
     }
@@ -171,6 +198,8 @@ impl Connections {
         H: Send + 'static,
     {
         let activity = guest.activity.clone();
+        let share = guest.account.shared().turns.clone();
+        let rounds = self.accounts.rounds().clone();
         let visit = Arc::new(Visit::new(&self.languages, guest));
         let service = service_fn(move |request| {
             let visit = visit.clone();
@@ -184,7 +213,7 @@ impl Connections {
         let connection = builder(&self.limits, turn.clone())
             .serve_connection(TokioIo::new(stream), service)
             .into_owned();
-        let connection = InTurn::new(connection, turn, self.turns.clone());
+        let connection = InTurn::new(connection, turn, share, rounds);
         let patience = Patience {
             first: self.limits.handshake_timeout,
             later: self.limits.idle_timeout,
@@ -199,9 +228,9 @@ impl Connections {
 
 /// Gives memory back when many connections have closed. glibc keeps what is free between what is not: without this, a storm
 /// of callers is paid for until the daemon ends.
-async fn tidy_up(places: Arc<Places>) {
+async fn tidy_up(accounts: Arc<Accounts>) {
     loop {
-        places.many_left().await;
+        accounts.many_left().await;
         tokio::time::sleep(TIDY_AFTER).await;
         // Not on this thread, which serves.
         let _ = tokio::task::spawn_blocking(crate::sys::return_free_memory).await;

@@ -1,21 +1,21 @@
 //! What both languages do: look the profile up for this caller, answer from memory, and otherwise ask the broker.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::accounts::{Accounts, Visible};
 use super::error::{Denial, shortened};
 use super::guest::Guest;
 use super::metrics::Answered;
-use super::pace::Pace;
-use super::places::Places;
 use crate::audit::{Action, Audit, Given, Recorded, Unrecorded};
 use crate::broker::{Answer, Broker, NoAnswer, Reported, Seat, Slot};
 use crate::caller::Callers;
 use crate::clock::Clock;
+use crate::core::account::{Held, Spent};
 use crate::core::credential::{Fingerprint, Variant};
-use crate::core::policy::Decision;
+use crate::core::policy::{Caller, Decision, Unit};
 use crate::core::profile::Limits;
 use crate::core::time::Stamp;
 use crate::proto::WatchTokenRequest;
@@ -29,6 +29,12 @@ const SUCCESSORS: usize = 3;
 /// Scopes that one request may name.
 const SCOPES_PER_REQUEST: usize = 32;
 
+/// Profiles that are looked at on the thread that serves. Each takes microseconds.
+const SHORT_LOOK: usize = 64;
+
+/// To decide so many times who may use a profile takes as long as to tell what is known of one.
+const ENTRIES_DECIDED: usize = 32;
+
 /// Everything that a request needs.
 pub struct Desk {
     /// The profiles.
@@ -41,10 +47,10 @@ pub struct Desk {
     pub started: Stamp,
     /// Tells who connects.
     pub callers: Callers,
-    /// How often one user may ask for what is not in memory.
-    pub pace: Pace,
-    /// How many may be connected.
-    pub places: Arc<Places>,
+    /// What each principal takes.
+    pub accounts: Arc<Accounts>,
+    /// Whoever has a long look at profiles.
+    pub surveys: Arc<Semaphore>,
     /// The limits that the daemon was started with.
     pub limits: Limits,
     /// Records who is given what.
@@ -73,6 +79,19 @@ pub struct Ask {
 }
 
 impl Desk {
+    /// The daemon as a caller of its own, for the watchdog: nothing that others take is missing to it.
+    #[must_use]
+    pub fn itself(&self) -> Guest {
+        let caller = Caller {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            groups: Vec::new(),
+            pid: None,
+        };
+        let account = self.accounts.without_place(caller.uid, "(watchdog)");
+        Guest::new(self.callers.known_by_ids(caller), account)
+    }
+
     /// The profile, if this caller may use it, and what permits it.
     pub async fn permitted(&self, guest: &Guest, profile: &str) -> Option<(Arc<Entry>, Decision)> {
         let look = || {
@@ -91,14 +110,81 @@ impl Desk {
         }
     }
 
-    /// The profiles that this caller may use, by name.
-    pub async fn visible(&self, guest: &Guest) -> Vec<Arc<Entry>> {
+    /// Looks at every profile that this caller may use, by name, or at all if `all` says so; charged to its account. A long look
+    /// is not taken on the thread that serves.
+    pub async fn survey<T: Send + 'static>(
+        self: &Arc<Self>,
+        guest: &Guest,
+        all: bool,
+        look: impl FnOnce(&Desk, &[Arc<Entry>]) -> T + Send + 'static,
+    ) -> Result<T, Denial> {
+        let started = self.clock.now().boot;
+        guest.account.may_spend(Spent::Profiles, started)?;
+        let entries = if all {
+            self.registry.load().all().into_iter().cloned().collect()
+        } else {
+            self.visible(guest).await
+        };
+        guest
+            .account
+            .spend(Spent::Profiles, 1 + entries.len() as u64, started);
+        if entries.len() <= SHORT_LOOK {
+            return Ok(look(self, &entries));
+        }
+        // One at a time, of each principal and in all: the processor is wanted by those who ask for credentials.
+        let _own = guest.account.shared().survey.lock().await;
+        let turn = self.surveys.clone().acquire_owned().await;
+        let desk = self.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            look(&desk, &entries)
+        });
+        // It cannot be cancelled, and a panic has been told where it was.
+        looked.await.map_err(|_| Denial::stopping())
+    }
+
+    /// The profiles that this caller may use, by name. That is found out once for each principal and registry.
+    async fn visible(&self, guest: &Guest) -> Vec<Arc<Entry>> {
         if self.registry.load().needs(guest.peer.unit()) {
             guest.peer.find_unit().await;
         }
         let registry = self.registry.load();
-        let visible = registry.visible(&guest.peer.caller, guest.peer.unit());
-        visible.into_iter().cloned().collect()
+        let (caller, unit) = (&guest.peer.caller, guest.peer.unit());
+        let known_unit = match unit {
+            Unit::Known(unit) => Some(unit),
+            Unit::Unknown | Unit::NotAsked => None,
+        };
+        let mut last = guest
+            .account
+            .shared()
+            .visible
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = &*last
+            && seen.serial == registry.serial
+            && seen.caller.is_same_principal(caller)
+            && seen.unit.as_deref() == known_unit
+        {
+            return seen.entries.iter().filter_map(Weak::upgrade).collect();
+        }
+        let entries: Vec<Arc<Entry>> = registry
+            .visible(caller, unit)
+            .into_iter()
+            .cloned()
+            .collect();
+        *last = Some(Visible {
+            serial: registry.serial,
+            caller: caller.clone(),
+            unit: known_unit.map(Arc::from),
+            entries: entries.iter().map(Arc::downgrade).collect(),
+        });
+        drop(last);
+        // What that took, in profiles that are looked at.
+        let took = registry.len() / ENTRIES_DECIDED;
+        guest
+            .account
+            .spend(Spent::Profiles, took as u64, self.clock.now().boot);
+        entries
     }
 
     /// Whether the caller is an administrator.
@@ -194,6 +280,7 @@ impl Desk {
                 return Ok((answer, entry, now));
             }
             self.admit(guest)?;
+            let _waiting = guest.account.charge(Held::Waiting, 1)?;
             let asked = self.broker.ask(&seat, variant.clone(), ask.min_ttl);
             let answer = match ask.deadline {
                 Some(deadline) => tokio::time::timeout(deadline, asked)
@@ -265,9 +352,10 @@ impl Desk {
 
     /// Counts a request that the broker has to deal with.
     fn admit(&self, guest: &Guest) -> Result<(), Denial> {
-        self.pace
-            .admit(guest.uid(), self.clock.now().boot)
-            .map_err(Denial::too_fast)
+        let now = self.clock.now().boot;
+        guest.account.may_spend(Spent::Requests, now)?;
+        guest.account.spend(Spent::Requests, 1, now);
+        Ok(())
     }
 
     /// Takes note that an API refused a credential.

@@ -11,12 +11,13 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::broker::NoAnswer;
+use crate::core::account::{Full, Held, Spent};
 use crate::core::lifecycle::{Refusal, RefusalKind};
 use crate::proto::{DOMAIN, INVALID_REQUEST};
 
-/// Text of a caller's, no longer than any name that could be meant: it goes into headers and logs.
+/// Text of a caller's, no longer than any name that could be meant, in bytes: it goes into headers, logs and what is kept.
 pub fn shortened(text: &str) -> String {
-    text.chars().take(128).collect()
+    text[..text.floor_char_boundary(128)].to_owned()
 }
 
 /// Why there is no answer, in words for the caller.
@@ -107,24 +108,49 @@ impl Denial {
         .after(Some(Duration::from_secs(1)))
     }
 
-    /// The caller asks too often for what is not in memory.
-    pub fn too_fast(after: Duration) -> Denial {
-        Denial::new(
-            Code::ResourceExhausted,
-            "CALLER_RATE_LIMITED",
-            "this user asks too often (server.limits.requests_per_second)".into(),
-        )
-        .after(Some(after))
+    /// The account of the caller's user or unit holds as much as it may.
+    pub fn account_full(what: Held, full: Full) -> Denial {
+        let (things, limit) = match what {
+            Held::Connections => ("connections", "connections_per_user"),
+            Held::Streams => ("open streams", "streams_per_user"),
+            Held::Waiting => ("calls that wait for a credential", "waiting_per_user"),
+            Held::Bytes => (
+                "bytes in calls that are not whole and in long answers that are not read",
+                "half_sent_per_user",
+            ),
+        };
+        let message = match full {
+            Full::User(most) => {
+                format!(
+                    "this user has {most} {things}, which is all it may (server.limits.{limit})"
+                )
+            }
+            Full::Unit(most) => format!(
+                "this unit has {most} {things}, three quarters of what its user may have (server.limits.{limit})"
+            ),
+            Full::InAll(most) => {
+                format!("all callers together have {most} {things}, and there is no room for more")
+            }
+        };
+        Denial::limited(message, Duration::from_secs(1))
     }
 
-    /// Requests of this user that are not yet whole hold as much memory as they may.
-    pub fn half_sent() -> Denial {
-        Denial::new(
-            Code::ResourceExhausted,
-            "CALLER_RATE_LIMITED",
-            "too many calls of this user wait for the rest of their message (server.limits.half_sent_per_user)".into(),
-        )
-        .after(Some(Duration::from_secs(1)))
+    /// The account of the caller's user or unit has spent as much as it may.
+    pub fn account_spent(what: Spent, after: Duration) -> Denial {
+        let message = match what {
+            Spent::Requests => "this user asks too often (server.limits.requests_per_second)",
+            Spent::Profiles => {
+                "this user asks too often for lists, readiness, status or metrics (server.limits.profiles_per_second)"
+            }
+            Spent::Renewals => {
+                "this user has forced too many renewals, by min_ttl or by reports of rejection (server.limits.forced_renewals_per_minute)"
+            }
+        };
+        Denial::limited(message.to_owned(), after)
+    }
+
+    fn limited(message: String, after: Duration) -> Denial {
+        Denial::new(Code::ResourceExhausted, "CALLER_RATE_LIMITED", message).after(Some(after))
     }
 
     /// The grant cannot be recorded, and `audit.on_failure` is `deny`.

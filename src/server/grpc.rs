@@ -14,9 +14,11 @@ use super::activity::Busy;
 use super::desk::{Ask, Desk, given};
 use super::error::Denial;
 use super::guest::Guest;
+use super::languages::LONG_ANSWER;
 use super::{status, wire};
 use crate::audit::Action;
 use crate::broker::{Slot, View};
+use crate::core::account::Held;
 use crate::core::credential::Fingerprint;
 use crate::proto::admin_service_server::AdminService;
 use crate::proto::credential_service_server::CredentialService;
@@ -120,18 +122,18 @@ impl CredentialService for Credentials {
         &self,
         _request: Request<ListProfilesRequest>,
     ) -> Result<Response<ListProfilesResponse>, Status> {
-        let visible = self.desk.visible(&self.guest).await;
-        let now = self.desk.clock.now();
-        let profiles = visible
-            .iter()
-            .map(|entry| ProfileSummary {
+        let look = |desk: &Desk, visible: &[Arc<Entry>]| {
+            let now = desk.clock.now();
+            let summaries = visible.iter().map(|entry| ProfileSummary {
                 name: entry.name.to_string(),
                 method: entry.method.clone(),
                 available: status::available(entry, now),
                 target: entry.target.clone().unwrap_or_default(),
-            })
-            .collect();
-        Ok(Response::new(ListProfilesResponse { profiles }))
+            });
+            summaries.collect()
+        };
+        let profiles = self.desk.survey(&self.guest, false, look).await?;
+        answer(&self.guest, ListProfilesResponse { profiles })
     }
 }
 
@@ -143,17 +145,15 @@ impl AdminService for Admin {
     ) -> Result<Response<GetStatusResponse>, Status> {
         let guest = guest(&request)?;
         self.0.for_admins(&guest, Action::GetStatus).await?;
-        let registry = self.0.registry.load();
         let wanted = request.into_inner().profile;
-        let entries: Vec<&Arc<Entry>> = registry
-            .all()
-            .into_iter()
-            .filter(|entry| wanted.is_empty() || entry.name.as_str() == wanted)
-            .collect();
-        if entries.is_empty() && !wanted.is_empty() {
-            return Err(Denial::not_found(&wanted).into());
+        if wanted.is_empty() {
+            let look = |desk: &Desk, all: &[Arc<Entry>]| status::of(desk, all);
+            let status = self.0.survey(&guest, true, look).await?;
+            return answer(&guest, status);
         }
-        Ok(Response::new(status::of(&self.0, &registry, &entries)))
+        let entry = self.0.registry.load().get(&wanted).cloned();
+        let entry = entry.ok_or_else(|| Denial::not_found(&wanted))?;
+        Ok(Response::new(status::of(&self.0, &[entry])))
     }
 
     async fn reload(
@@ -178,6 +178,17 @@ impl AdminService for Admin {
         let (answer, _) = self.0.explain(&guest, request.into_inner()).await?;
         Ok(Response::new(answer))
     }
+}
+
+/// An answer that may be long: charged to the caller's account then, until it has been read.
+fn answer<T: Message>(guest: &Guest, message: T) -> Result<Response<T>, Status> {
+    let size = message.encoded_len() as u64;
+    let mut response = Response::new(message);
+    if size > LONG_ANSWER {
+        let charge = guest.account.charge(Held::Bytes, size)?;
+        response.extensions_mut().insert(Arc::new(charge));
+    }
+    Ok(response)
 }
 
 fn duration_of(name: &str, duration: Option<prost_types::Duration>) -> Result<Duration, Denial> {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::accounts::Account;
 use super::activity::Activity;
-use super::places::HalfSent;
 use crate::audit::Ledger;
 use crate::caller::Peer;
 
@@ -16,23 +16,18 @@ pub struct Guest {
     pub ledger: Ledger,
     /// Whether it is silent.
     pub activity: Arc<Activity>,
-    /// What half-sent requests of its user hold.
-    pub half_sent: Arc<HalfSent>,
+    /// Whose account pays for it.
+    pub account: Account,
 }
 
 impl Guest {
     /// Has been given nothing yet.
-    pub fn new(peer: Peer, half_sent: Arc<HalfSent>) -> Guest {
+    pub fn new(peer: Peer, account: Account) -> Guest {
         Guest {
             peer: Arc::new(peer),
             ledger: Ledger::default(),
             activity: Arc::new(Activity::default()),
-            half_sent,
+            account,
         }
-    }
-
-    /// Its user.
-    pub fn uid(&self) -> u32 {
-        self.peer.caller.uid
     }
 }

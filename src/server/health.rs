@@ -13,7 +13,7 @@ use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::desk::Desk;
-use super::error::Denial;
+use super::error::{Denial, shortened};
 use super::grpc::{guest, told_to_stop};
 use super::guest::Guest;
 use super::status;
@@ -70,7 +70,8 @@ impl Health for HealthDesk {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let guest = guest(&request)?;
         let busy = guest.activity.stream();
-        let service = request.into_inner().service;
+        // No profile has a longer name, and this one is kept as long as the stream.
+        let service = shortened(&request.into_inner().service);
         let desk = self.clone();
         let (events, stream) = mpsc::channel(1);
         let mut stopping = self.0.stopping.clone();

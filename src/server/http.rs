@@ -215,47 +215,50 @@ async fn rejected(
     Ok(Json(answer))
 }
 
-async fn profiles(State(desk): Place, Extension(guest): Who) -> Json<Value> {
-    let visible = desk.visible(&guest).await;
-    let now = desk.clock.now();
-    let profiles: Vec<Value> = visible
-        .iter()
-        .map(|entry| {
-            json!({
-                "name": entry.name.as_str(),
-                "method": entry.method,
-                "available": status::available(entry, now),
-                "target": entry.target.as_deref().unwrap_or_default(),
+async fn profiles(State(desk): Place, Extension(guest): Who) -> Result<Response, Denial> {
+    let look = |desk: &Desk, visible: &[Arc<Entry>]| {
+        let now = desk.clock.now();
+        let profiles: Vec<Value> = visible
+            .iter()
+            .map(|entry| {
+                json!({
+                    "name": entry.name.as_str(),
+                    "method": entry.method,
+                    "available": status::available(entry, now),
+                    "target": entry.target.as_deref().unwrap_or_default(),
+                })
             })
-        })
-        .collect();
-    Json(json!({ "profiles": profiles }))
+            .collect();
+        Json(json!({ "profiles": profiles })).into_response()
+    };
+    desk.survey(&guest, false, look).await
 }
 
 async fn state(
     State(desk): Place,
     Extension(guest): Who,
     RawQuery(query): RawQuery,
-) -> Result<Json<Value>, Denial> {
+) -> Result<Response, Denial> {
     let wanted = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .find(|(key, _)| key == "profile")
         .map(|(_, value)| value.into_owned());
     // Administrators see every profile, others those that they may use.
     let admin = desk.is_admin(&guest).await;
-    let visible = desk.visible(&guest).await;
-    let registry = desk.registry.load();
-    let mut entries: Vec<&Arc<Entry>> = if admin {
-        registry.all()
-    } else {
-        visible.iter().collect()
-    };
-    if let Some(wanted) = &wanted {
-        entries.retain(|entry| entry.name.as_str() == wanted);
-        if entries.is_empty() {
-            return Err(Denial::not_found(wanted));
-        }
+    if let Some(wanted) = wanted {
+        let found = if admin {
+            desk.registry.load().get(&wanted).cloned()
+        } else {
+            desk.permitted(&guest, &wanted)
+                .await
+                .map(|(entry, _)| entry)
+        };
+        let entry = found.ok_or_else(|| Denial::not_found(&wanted))?;
+        return Ok(Json(status::json(&desk, &[entry], admin)).into_response());
     }
-    Ok(Json(status::json(&desk, &registry, &entries, admin)))
+    let look = move |desk: &Desk, entries: &[Arc<Entry>]| {
+        Json(status::json(desk, entries, admin)).into_response()
+    };
+    desk.survey(&guest, admin, look).await
 }
 
 /// `wait`: how long to wait for what is being tried at identity providers.
@@ -304,8 +307,12 @@ fn unknown_parameter(name: &str, known: &str) -> Denial {
     ))
 }
 
-async fn ready(State(desk): Place, Extension(guest): Who) -> Response {
-    let visible = desk.visible(&guest).await;
+async fn ready(State(desk): Place, Extension(guest): Who) -> Result<Response, Denial> {
+    desk.survey(&guest, false, |desk, visible| readiness(desk, visible))
+        .await
+}
+
+fn readiness(desk: &Desk, visible: &[Arc<Entry>]) -> Response {
     let now = desk.clock.now();
     let missing: Vec<Value> = visible
         .iter()
@@ -330,21 +337,15 @@ async fn ready(State(desk): Place, Extension(guest): Who) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (
-        status,
-        Json(json!({ "ready": missing.is_empty(), "profiles": missing })),
-    )
-        .into_response()
+    let body = json!({ "ready": missing.is_empty(), "profiles": missing });
+    (status, Json(body)).into_response()
 }
 
 async fn metrics(State(desk): Place, Extension(guest): Who) -> Result<Response, Denial> {
     desk.for_admins(&guest, Action::Metrics).await?;
     let kind = HeaderValue::from_static(super::metrics::CONTENT_TYPE);
-    Ok((
-        [(header::CONTENT_TYPE, kind)],
-        super::metrics::render(&desk),
-    )
-        .into_response())
+    let page = desk.survey(&guest, true, super::metrics::render).await?;
+    Ok(([(header::CONTENT_TYPE, kind)], page).into_response())
 }
 
 async fn nowhere() -> Response {

@@ -13,17 +13,31 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 
-use super::body::Impatient;
+use super::accounts::Charge;
+use super::body::{Charged, Impatient};
 use super::desk::Desk;
 use super::error::Denial;
 use super::grpc::{Admin, Credentials, told_to_stop};
 use super::guest::Guest;
 use super::health::HealthDesk;
 use super::http;
+use crate::core::account::Held;
 use crate::core::profile::Limits;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::credential_service_server::CredentialServiceServer;
+
+/// Calls whose answer is a stream that stays open, and services all of whose calls are. Each is charged to its caller's account as
+/// long as it lasts.
+const STREAMS: [&str; 4] = [
+    "/tokend.v1.CredentialService/WatchToken",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+];
+
+/// An answer that is longer than this, in bytes, is charged to its caller's account until it has been read.
+pub const LONG_ANSWER: u64 = 64 * 1024;
 
 /// Paths of `tokend.v1.CredentialService`.
 const CREDENTIAL_SERVICE: &str = "/tokend.v1.CredentialService/";
@@ -139,6 +153,9 @@ impl Visit {
     /// Answers one request, at the latest when the daemon can wait no longer.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let _busy = self.guest.activity.request();
+        if self.guest.activity.requests() == 1 {
+            self.guest.account.has_asked();
+        }
         let is_grpc = request.version() == Version::HTTP_2
             && request
                 .headers()
@@ -166,11 +183,45 @@ impl Visit {
         }
     }
 
-    async fn route(&self, is_grpc: bool, mut request: Request<Incoming>) -> Response<Body> {
+    async fn route(&self, is_grpc: bool, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        if is_grpc && STREAMS.iter().any(|stream| path.starts_with(stream)) {
+            return match self.guest.account.charge(Held::Streams, 1) {
+                Ok(charge) => {
+                    let response = self.reply(is_grpc, request).await;
+                    response.map(|body| Body::new(Charged::new(body, Arc::new(charge))))
+                }
+                Err(full) => tonic::Status::from(full).into_http(),
+            };
+        }
+        let mut response = self.reply(is_grpc, request).await;
+        if is_grpc {
+            // A message has been charged where its length was known.
+            let charge = response.extensions_mut().remove::<Arc<Charge>>();
+            return match charge {
+                Some(charge) => response.map(|body| Body::new(Charged::new(body, charge))),
+                None => response,
+            };
+        }
+        match hyper::body::Body::size_hint(response.body()).exact() {
+            Some(size) if size > LONG_ANSWER => self.charged(response, size),
+            _ => response,
+        }
+    }
+
+    /// A long answer, if there is room for it.
+    fn charged(&self, response: Response<Body>, size: u64) -> Response<Body> {
+        match self.guest.account.charge(Held::Bytes, size) {
+            Ok(charge) => response.map(|body| Body::new(Charged::new(body, Arc::new(charge)))),
+            Err(full) => full.into_response().map(Body::new),
+        }
+    }
+
+    async fn reply(&self, is_grpc: bool, mut request: Request<Incoming>) -> Response<Body> {
+        let account = self.guest.account.clone();
         if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
             let patience = self.languages.first;
-            let half_sent = self.guest.half_sent.clone();
-            let request = request.map(|body| Impatient::new(body, patience, half_sent));
+            let request = request.map(|body| Impatient::new(body, patience, account));
             let Ok(response) = self.credentials.clone().call(request).await;
             return response;
         }
@@ -190,9 +241,8 @@ impl Visit {
         } else {
             (&self.languages.json, self.languages.first)
         };
-        let half_sent = self.guest.half_sent.clone();
         let request =
-            request.map(|body| axum::body::Body::new(Impatient::new(body, patience, half_sent)));
+            request.map(|body| axum::body::Body::new(Impatient::new(body, patience, account)));
         let Ok(response) = router.clone().oneshot(request).await;
         response.map(Body::new)
     }

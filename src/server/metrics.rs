@@ -12,8 +12,12 @@ use std::time::Duration;
 use super::desk::Desk;
 use super::status;
 use crate::broker::Seat;
+use crate::core::account::{Held, Spent};
 use crate::core::time::Stamp;
 use crate::registry::{Entry, Standing};
+
+/// Accounts that are told apart. Who has reached no limit for long is forgotten, so this stays small.
+const ACCOUNTS: usize = 64;
 
 /// Its media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -48,10 +52,9 @@ impl Answered {
 }
 
 /// Everything, as text.
-pub fn render(desk: &Desk) -> String {
+pub fn render(desk: &Desk, entries: &[Arc<Entry>]) -> String {
     let now = desk.clock.now();
     let registry = desk.registry.load();
-    let entries = registry.all();
     let mut page = Page::default();
 
     page.family("tokend_info", Gauge, "The version that is running.")
@@ -76,9 +79,9 @@ pub fn render(desk: &Desk) -> String {
     .line(&[], u8::from(!registry.refused.is_empty()));
     answered(&mut page, &desk.answered);
     taken(&mut page, desk);
-    profiles(&mut page, &entries, now);
-    reloads(&mut page, &entries);
-    certificates(&mut page, &entries);
+    profiles(&mut page, entries, now);
+    reloads(&mut page, entries);
+    certificates(&mut page, entries);
     page.text
 }
 
@@ -101,20 +104,52 @@ fn answered(page: &mut Page, answered: &Answered) {
 }
 
 fn taken(page: &mut Page, desk: &Desk) {
-    let room = desk.places.room();
+    let (connections, streams, counts) = desk.accounts.book(|book| {
+        let of_users = |what| book.refused_held(what);
+        let counts = [
+            ("connections", book.refused_in_all(Held::Connections)),
+            ("connections_per_user", of_users(Held::Connections)),
+            ("streams", book.refused_in_all(Held::Streams)),
+            ("streams_per_user", of_users(Held::Streams)),
+            ("waiting_per_user", of_users(Held::Waiting)),
+            ("half_sent_per_user", of_users(Held::Bytes)),
+            ("requests_per_second", book.refused_spent(Spent::Requests)),
+            ("profiles_per_second", book.refused_spent(Spent::Profiles)),
+            (
+                "forced_renewals_per_minute",
+                book.refused_spent(Spent::Renewals),
+            ),
+        ];
+        (
+            book.in_all(Held::Connections),
+            book.in_all(Held::Streams),
+            counts,
+        )
+    });
     page.family("tokend_connections", Gauge, "Connections that are open.")
-        .line(&[], room.in_all);
+        .line(&[], connections);
+    page.family("tokend_streams", Gauge, "Streams that are open.")
+        .line(&[], streams);
     let mut refused = page.family(
         "tokend_limit_refused_total",
         Counter,
         "How often a limit of [server.limits] was reached.",
     );
-    for (limit, count) in [
-        ("connections", room.refused_in_all),
-        ("connections_per_user", room.refused_users),
-        ("requests_per_second", desk.pace.refused()),
-    ] {
+    for (limit, count) in counts {
         refused.line(&[("limit", limit)], count);
+    }
+    let mut by = page.family(
+        "tokend_account_refused_total",
+        Counter,
+        "How often the account of a user or a unit has reached a limit: of those accounts that have done so most often.",
+    );
+    for usage in desk.accounts.refused(ACCOUNTS) {
+        let (uid, unit) = (
+            usage.uid.to_string(),
+            usage.unit.as_deref().unwrap_or_default(),
+        );
+        let counts = usage.refused_held.iter().chain(&usage.refused_spent);
+        by.line(&[("uid", &uid), ("unit", unit)], counts.sum::<u64>());
     }
     let counts = desk.audit.counts();
     let mut records = page.family(
@@ -133,7 +168,7 @@ fn taken(page: &mut Page, desk: &Desk) {
     .line(&[], u8::from(desk.audit.trouble().is_some()));
 }
 
-fn profiles(page: &mut Page, entries: &[&Arc<Entry>], now: Stamp) {
+fn profiles(page: &mut Page, entries: &[Arc<Entry>], now: Stamp) {
     let mut available = page.family(
         "tokend_profile_available",
         Gauge,
@@ -217,7 +252,7 @@ fn profiles(page: &mut Page, entries: &[&Arc<Entry>], now: Stamp) {
     }
 }
 
-fn reloads(page: &mut Page, entries: &[&Arc<Entry>]) {
+fn reloads(page: &mut Page, entries: &[Arc<Entry>]) {
     let mut in_force = page.family(
         "tokend_reload_in_force",
         Gauge,
@@ -243,7 +278,7 @@ fn reloads(page: &mut Page, entries: &[&Arc<Entry>]) {
     }
 }
 
-fn certificates(page: &mut Page, entries: &[&Arc<Entry>]) {
+fn certificates(page: &mut Page, entries: &[Arc<Entry>]) {
     let mut end = page.family(
         "tokend_certificate_expiry_timestamp_seconds",
         Gauge,

@@ -1,10 +1,16 @@
 //! `[server] metrics_listen`: the metrics, and nothing else, over TCP. Whoever can connect may read them, so that a
 //! monitoring system needs no account on the host; it is not there unless it is asked for.
+//!
+//! Nobody can be told apart here, so nobody can take much: a connection is for one request, the page is made at most once a
+//! second for all of them and on another thread, and a connection that says nothing makes room for one that does.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
@@ -13,30 +19,52 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, watch};
+use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::desk::Desk;
 use super::grpc::told_to_stop;
 use super::http::refuse;
 use super::metrics;
+use crate::core::time::BootTime;
 
 /// Connections at the same time. A monitoring system has one or two; more would only cost memory.
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: usize = 32;
 
-/// A request has to have come within this time, and a connection ends when none comes for so long.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A connection has to be over within this time: its request come, and the answer read.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A page is this old at most.
+const RENEWED: Duration = Duration::from_secs(1);
 
 /// Pause after a failed accept: out of descriptors, for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What all connections share.
+struct Shared {
+    desk: Arc<Desk>,
+    page: Mutex<Option<(BootTime, Bytes)>>,
+}
+
+/// A connection that is open.
+struct Open {
+    /// Whether its request has come.
+    has_asked: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
 /// Serves until told to stop.
 pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Receiver<bool>) {
+    let shared = Arc::new(Shared {
+        desk,
+        page: Mutex::default(),
+    });
     let router = Router::new()
         .route("/metrics", get(page))
         .fallback(|| async { (StatusCode::NOT_FOUND, "only /metrics is here\n") })
-        .with_state(desk);
+        .with_state(shared);
     // Where only this host can connect, its browsers can be led here by a name that somebody else owns (DNS rebinding);
     // elsewhere any name may be the right one.
     let local = listener
@@ -47,12 +75,10 @@ pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Re
     } else {
         router
     };
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<Open> = VecDeque::new();
     loop {
-        let place = tokio::select! {
-            place = room.clone().acquire_owned() => place.expect("it is never closed"),
-            () = told_to_stop(&mut shutdown) => return,
-        };
+        // One at a time: whoever asks for credentials has a turn in between.
+        tokio::task::yield_now().await;
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -62,29 +88,80 @@ pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Re
                     continue;
                 }
             },
-            () = told_to_stop(&mut shutdown) => return,
+            () = told_to_stop(&mut shutdown) => break,
         };
-        let service = TowerToHyperService::new(router.clone());
-        let mut shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    debug!(%error, "a connection for metrics ended");
-                },
-                () = told_to_stop(&mut shutdown) => {}
-            }
-            drop(place);
-        });
+        open.retain(|one| !one.task.is_finished());
+        if open.len() >= CONNECTIONS && !close_one(&mut open) {
+            debug!("a connection for metrics is closed: all have asked something");
+            continue;
+        }
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(serve(stream, router.clone(), has_asked.clone())).abort_handle();
+        open.push_back(Open { has_asked, task });
+    }
+    for one in open {
+        one.task.abort();
     }
 }
 
-async fn page(State(desk): State<Arc<Desk>>) -> Response {
+/// Closes the oldest connection that has not asked; whether there was one.
+fn close_one(open: &mut VecDeque<Open>) -> bool {
+    let silent = open
+        .iter()
+        .position(|one| !one.has_asked.load(Ordering::Relaxed));
+    let Some(one) = silent.and_then(|at| open.remove(at)) else {
+        return false;
+    };
+    one.task.abort();
+    true
+}
+
+/// One request, and its answer.
+async fn serve(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>) {
+    let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        has_asked.store(true, Ordering::Relaxed);
+        next.run(request)
+    }));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match tokio::time::timeout(PATIENCE, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a connection for metrics ended"),
+        Err(_) => debug!("a connection for metrics took too long"),
+    }
+}
+
+async fn page(State(shared): State<Arc<Shared>>) -> Response {
     let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
-    ([(header::CONTENT_TYPE, kind)], metrics::render(&desk)).into_response()
+    match shared.page().await {
+        Some(page) => ([(header::CONTENT_TYPE, kind)], page).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+impl Shared {
+    /// The page, made anew if it is too old. Whoever comes meanwhile waits for the same one.
+    async fn page(&self) -> Option<Bytes> {
+        let mut page = self.page.lock().await;
+        let now = self.desk.clock.now().boot;
+        if let Some((made, page)) = &*page
+            && now.since(*made) < RENEWED
+        {
+            return Some(page.clone());
+        }
+        let desk = self.desk.clone();
+        let render = move || {
+            let entries: Vec<_> = desk.registry.load().all().into_iter().cloned().collect();
+            Bytes::from(metrics::render(&desk, &entries))
+        };
+        // What a defect has printed of it is where it happened.
+        let made = tokio::task::spawn_blocking(render).await.ok()?;
+        *page = Some((now, made.clone()));
+        Some(made)
+    }
 }
 
 /// No browser, and no name of somebody else's that leads here.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::desk::Desk;
 use super::wire;
+use crate::core::account::{Held, Spent, Usage};
 use crate::core::failure::FailureKind;
 use crate::core::profile::ProfileName;
 use crate::core::time::Stamp;
@@ -18,6 +19,9 @@ use crate::proto::{
 use crate::registry::reload::{Reloaded, Report};
 use crate::registry::{Entry, Registry, Standing};
 
+/// Accounts that are named where somebody has reached a limit.
+const ACCOUNTS: usize = 16;
+
 /// Whether a credential is there now or will be fetched on first use.
 pub fn available(entry: &Entry, now: Stamp) -> bool {
     match &entry.standing {
@@ -27,8 +31,9 @@ pub fn available(entry: &Entry, now: Stamp) -> bool {
 }
 
 /// The state of these profiles.
-pub fn of(desk: &Desk, registry: &Registry, entries: &[&Arc<Entry>]) -> GetStatusResponse {
+pub fn of(desk: &Desk, entries: &[Arc<Entry>]) -> GetStatusResponse {
     let now = desk.clock.now();
+    let registry = desk.registry.load();
     GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -74,64 +79,87 @@ pub fn in_one_line(registry: &Registry, now: Stamp) -> String {
 
 /// What callers may take, in the order of the reference.
 fn limits(desk: &Desk) -> Vec<LimitStatus> {
-    let (limits, room) = (&desk.limits, desk.places.room());
-    let line = |name: &str, limit: String, used: Option<u32>, refused| LimitStatus {
-        name: name.to_owned(),
-        limit,
-        used: used.map(u64::from),
-        refused,
-    };
-    let number = |name, limit: u32, used, refused| line(name, limit.to_string(), used, refused);
-    let time = |name, limit| {
-        line(
-            name,
-            humantime::format_duration(limit).to_string(),
-            None,
-            None,
-        )
-    };
-    vec![
-        number(
-            "connections",
-            limits.connections,
-            Some(room.in_all),
-            Some(room.refused_in_all),
-        ),
-        number(
-            "connections_per_user",
-            limits.connections_per_user,
-            Some(room.of_one_user),
-            Some(room.refused_users),
-        ),
-        number(
-            "streams_per_connection",
-            limits.streams_per_connection,
-            None,
-            None,
-        ),
-        number(
-            "requests_per_second",
-            limits.requests_per_second,
-            None,
-            Some(desk.pace.refused()),
-        ),
-        number(
-            "control_frames_per_second",
-            limits.control_frames_per_second,
-            None,
-            None,
-        ),
-        number("message_size", limits.message_size, None, None),
-        number(
-            "half_sent_per_user",
-            limits.half_sent_per_user,
-            Some(room.half_sent_of_one_user),
-            Some(room.half_sent_refused),
-        ),
-        number("header_size", limits.header_size, None, None),
-        time("handshake_timeout", limits.handshake_timeout),
-        time("idle_timeout", limits.idle_timeout),
-    ]
+    let limits = &desk.limits;
+    let reached = desk.accounts.refused(ACCOUNTS);
+    desk.accounts.book(|book| {
+        let line = |name: &str, limit: String| LimitStatus {
+            name: name.to_owned(),
+            limit,
+            ..LimitStatus::default()
+        };
+        let plain = |name: &str, limit: u32| line(name, limit.to_string());
+        let in_all = |name: &str, limit: u32, what| LimitStatus {
+            used: Some(book.in_all(what)),
+            refused: Some(book.refused_in_all(what)),
+            ..plain(name, limit)
+        };
+        let per_user = |name: &str, limit: u32, what| LimitStatus {
+            used: Some(book.of_one_user(what)),
+            refused: Some(book.refused_held(what)),
+            reached_by: who(&reached, |usage| usage.refused_held(what)),
+            ..plain(name, limit)
+        };
+        let rate = |name: &str, limit: u32, what| LimitStatus {
+            refused: Some(book.refused_spent(what)),
+            reached_by: who(&reached, |usage| usage.refused_spent(what)),
+            ..plain(name, limit)
+        };
+        let time = |name, limit| line(name, humantime::format_duration(limit).to_string());
+        vec![
+            in_all("connections", limits.connections, Held::Connections),
+            per_user(
+                "connections_per_user",
+                limits.connections_per_user,
+                Held::Connections,
+            ),
+            plain("streams_per_connection", limits.streams_per_connection),
+            in_all("streams", limits.streams, Held::Streams),
+            per_user("streams_per_user", limits.streams_per_user, Held::Streams),
+            per_user("waiting_per_user", limits.waiting_per_user, Held::Waiting),
+            rate(
+                "requests_per_second",
+                limits.requests_per_second,
+                Spent::Requests,
+            ),
+            rate(
+                "profiles_per_second",
+                limits.profiles_per_second,
+                Spent::Profiles,
+            ),
+            rate(
+                "forced_renewals_per_minute",
+                limits.forced_renewals_per_minute,
+                Spent::Renewals,
+            ),
+            plain(
+                "control_frames_per_second",
+                limits.control_frames_per_second,
+            ),
+            plain("message_size", limits.message_size),
+            per_user("half_sent_per_user", limits.half_sent_per_user, Held::Bytes),
+            plain("header_size", limits.header_size),
+            time("handshake_timeout", limits.handshake_timeout),
+            time("idle_timeout", limits.idle_timeout),
+        ]
+    })
+}
+
+/// Principals that have reached a limit, those first that have done so most often.
+fn who(reached: &[Usage], refused: impl Fn(&Usage) -> u64) -> Vec<String> {
+    let names = reached.iter().filter_map(|usage| {
+        let count = refused(usage);
+        let times = if count == 1 {
+            "once".to_owned()
+        } else {
+            format!("{count} times")
+        };
+        let unit = usage
+            .unit
+            .as_ref()
+            .map_or_else(String::new, |unit| format!(", unit {unit}"));
+        (count > 0).then(|| format!("uid {}{unit}: {times}", usage.uid))
+    });
+    names.collect()
 }
 
 fn audit(desk: &Desk) -> AuditStatus {
@@ -273,8 +301,8 @@ fn reloaded_json(reloaded: &Reloaded) -> Value {
 }
 
 /// The same as JSON. What concerns the daemon as a whole is for administrators.
-pub fn json(desk: &Desk, registry: &Registry, entries: &[&Arc<Entry>], admin: bool) -> Value {
-    let status = of(desk, registry, entries);
+pub fn json(desk: &Desk, entries: &[Arc<Entry>], admin: bool) -> Value {
+    let status = of(desk, entries);
     let profiles = status.profiles.iter().zip(entries);
     let mut body = json!({
         "version": status.version,
@@ -301,6 +329,9 @@ pub fn json(desk: &Desk, registry: &Registry, entries: &[&Arc<Entry>], admin: bo
 
 fn limit_json(limit: &LimitStatus) -> Value {
     let mut line = json!({ "name": limit.name, "limit": limit.limit });
+    if !limit.reached_by.is_empty() {
+        line["reached_by"] = json!(limit.reached_by);
+    }
     for (name, number) in [("used", limit.used), ("refused", limit.refused)] {
         if let Some(number) = number {
             line[name] = json!(number);

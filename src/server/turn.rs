@@ -8,18 +8,26 @@
 //!
 //! Here the task that reads a connection also begins its calls. Most are answered at the first look, which costs no task;
 //! one that has to wait for something becomes a task of its own.
+//!
+//! Turns belong to principals first: in each round every principal that is ready has its share, whether it has one
+//! connection or five hundred, and its connections have their turns one after another. See [`round`].
+
+mod round;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
-use tokio::task::yield_now;
 use tonic::transport::server::Connected;
+
+pub use self::round::{Rounds, Share};
 
 /// What one connection may have read in one turn while others have turns too, in bytes. The worst of it is some hundred frames without payload or a
 /// thousand fields of a header block, which take some tens of microseconds to judge; and a call of `GetToken` is about a
@@ -36,10 +44,6 @@ const ALONE: usize = 4;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Which of all connections has had the last turn: where the state of its turn lies, which is nobody else's place.
-#[derive(Clone, Debug, Default)]
-pub struct Turns(Arc<AtomicUsize>);
-
 /// What a connection, its stream and the executor of its calls know of its turn; all three are used by one task.
 #[derive(Clone, Default)]
 pub struct Turn(Arc<Mutex<State>>);
@@ -54,15 +58,12 @@ struct State {
     cut_short: bool,
 }
 
-impl Turns {
-    /// Notes that this is whose turn it is; whether it was before.
-    fn is_alone(&self, turn: &Turn) -> bool {
-        let place = Arc::as_ptr(&turn.0).addr();
-        self.0.swap(place, Ordering::Relaxed) == place
-    }
-}
-
 impl Turn {
+    /// Where its state lies, which is nobody else's place.
+    fn place(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,27 +107,59 @@ where
 pub struct InTurn<C> {
     connection: Pin<Box<C>>,
     turn: Turn,
-    turns: Turns,
+    rounds: Rounds,
+    share: Arc<Share>,
     bell: Arc<Bell>,
     /// Rings it.
     waker: Waker,
     /// Made when the first turn is used up, which is never in most connections.
     pause: Option<Arc<Pause>>,
+    /// Whether it waits in its principal's queue, or has been given a turn from there that it has not begun.
+    queued: bool,
 }
 
 impl<C> InTurn<C> {
-    /// `connection` reads from a [`Measured`] stream and has its calls begun by an executor, both of which share `turn`.
-    pub fn new(connection: C, turn: Turn, turns: Turns) -> InTurn<C> {
+    /// `connection` reads from a [`Measured`] stream and has its calls begun by an executor, both of which share `turn`. `share`
+    /// is its principal's.
+    pub fn new(connection: C, turn: Turn, share: Arc<Share>, rounds: Rounds) -> InTurn<C> {
         let bell = Arc::new(Bell::default());
         InTurn {
             // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
             connection: Box::pin(connection),
             turn,
-            turns,
+            rounds,
+            share,
             waker: Waker::from(bell.clone()),
             bell,
             pause: None,
+            queued: false,
         }
+    }
+
+    /// Waits for a turn behind the principal's other connections.
+    fn queue(&mut self, task: &Waker) {
+        let pause = self.pause.get_or_insert_default();
+        pause.begin(task);
+        self.queued = true;
+        self.rounds.queue(&self.share, pause.clone());
+    }
+
+    /// Whether it may go on now; otherwise its task is woken when it may.
+    fn may_go_on(&mut self, task: &Waker) -> bool {
+        if self.queued {
+            let waits = self.pause.as_ref().is_some_and(|pause| pause.lasts(task));
+            self.queued = waits;
+            if !waits {
+                // Those who wait longer have the next round.
+                self.rounds.keep_going();
+            }
+            return !waits;
+        }
+        let may = self.rounds.admits(&self.share, self.turn.place());
+        if !may {
+            self.queue(task);
+        }
+        may
     }
 
     /// The connection itself.
@@ -139,22 +172,26 @@ impl<C: Future> Future for InTurn<C> {
     type Output = C::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        let this = self.get_mut();
+        if !this.may_go_on(context.waker()) {
+            return Poll::Pending;
+        }
         let InTurn {
             connection,
             turn,
-            turns,
+            rounds,
+            share,
             bell,
             waker,
-            pause,
-        } = self.get_mut();
-        if pause
-            .as_ref()
-            .is_some_and(|pause| pause.lasts(context.waker()))
-        {
-            return Poll::Pending;
-        }
-        let times = if turns.is_alone(turn) { ALONE } else { 1 };
-        turn.state().bytes = BYTES * times as u64;
+            ..
+        } = this;
+        let times = if rounds.is_alone(turn.place()) {
+            ALONE
+        } else {
+            1
+        };
+        let bytes = BYTES * times as u64;
+        turn.state().bytes = bytes;
         let mut calls = CALLS * times;
         bell.watched_by(context.waker());
         let mut inner = Context::from_waker(waker);
@@ -172,11 +209,13 @@ impl<C: Future> Future for InTurn<C> {
             calls -= begun;
         }
         let state = turn.state();
-        if state.cut_short || !state.calls.is_empty() {
-            pause.get_or_insert_default().begin(context.waker());
-        }
+        let more = state.cut_short || !state.calls.is_empty();
+        share.used(CALLS * times - calls, bytes - state.bytes);
         drop(state);
-        bell.unwatched();
+        if more {
+            this.queue(context.waker());
+        }
+        this.bell.unwatched();
         Poll::Pending
     }
 }
@@ -240,6 +279,10 @@ impl Wake for Bell {
 /// Calls that nobody has begun end with their connection. They would not by themselves: each holds the executor it came from.
 impl<C> Drop for InTurn<C> {
     fn drop(&mut self) {
+        if self.queued {
+            // It may have been given a turn that it does not take: the next round would wait for it.
+            self.rounds.keep_going();
+        }
         let calls = std::mem::take(&mut self.turn.state().calls);
         drop(calls);
     }
@@ -250,19 +293,23 @@ impl<C> Drop for InTurn<C> {
 /// The connection's own calls wake it too, as they are answered. Without a pause that has to be over, a caller with many in
 /// flight would have its next turn each time.
 #[derive(Debug, Default)]
-struct Pause {
+pub struct Pause {
     /// Who is to be woken when it is over; None: it is over.
     waiting: Mutex<Option<Waker>>,
 }
 
 impl Pause {
     /// Begins, for the task that waits.
-    fn begin(self: &Arc<Self>, waiting: &Waker) {
+    fn begin(&self, waiting: &Waker) {
         *self.waiting() = Some(waiting.clone());
-        // Notes the waker where the runtime looks after it has asked the kernel for news. To be woken at once would be to come
-        // before those who have not been heard yet.
-        let waker = Waker::from(self.clone());
-        let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+    }
+
+    /// Ends it.
+    fn end(&self) {
+        let waiting = self.waiting().take();
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
     }
 
     /// Whether it is not over yet; if so, the task will be woken.
@@ -278,15 +325,6 @@ impl Pause {
 
     fn waiting(&self) -> MutexGuard<'_, Option<Waker>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Wake for Pause {
-    fn wake(self: Arc<Self>) {
-        let waiting = self.waiting().take();
-        if let Some(waiting) = waiting {
-            waiting.wake();
-        }
     }
 }
 
@@ -360,250 +398,5 @@ impl<S: AsyncRead + Connected> Connected for Measured<S> {
 
     fn connect_info(&self) -> S::ConnectInfo {
         self.stream.get_ref().connect_info()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use hyper::rt::Executor as _;
-    use tokio::io::{AsyncWriteExt as _, DuplexStream};
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    const TURN: usize = BYTES as usize;
-    const LONG: usize = 10 * TURN + 1;
-
-    /// A connection that reads to the end, and keeps what it has read.
-    fn reading(
-        stream: DuplexStream,
-        turns: &Turns,
-    ) -> InTurn<impl Future<Output = Vec<u8>> + use<>> {
-        let turn = Turn::default();
-        let mut stream = Measured::new(stream, turn.clone());
-        let connection = async move {
-            // However large the buffer: it does not stretch the turn.
-            let mut all = Vec::with_capacity(LONG);
-            while stream.read_buf(&mut all).await.unwrap() > 0 {}
-            all
-        };
-        InTurn::new(connection, turn, turns.clone())
-    }
-
-    /// Somebody else who has something to do whenever asked; how often that was.
-    fn somebody_else(turns: &Turns) -> (tokio::task::JoinHandle<()>, Arc<AtomicUsize>) {
-        let (turn, turns) = (Turn::default(), turns.clone());
-        let had = Arc::new(AtomicUsize::new(0));
-        let count = had.clone();
-        let other = tokio::spawn(async move {
-            loop {
-                turns.is_alone(&turn);
-                count.fetch_add(1, Ordering::Relaxed);
-                yield_now().await;
-            }
-        });
-        (other, had)
-    }
-
-    /// Broken by `InTurn` that goes on without a pause: the other is not heard before the end.
-    #[tokio::test]
-    async fn who_sends_without_end_is_read_in_turns_with_others() {
-        let (mut client, server) = tokio::io::duplex(LONG);
-        client.write_all(&[7; LONG]).await.unwrap();
-        drop(client);
-        let turns = Turns::default();
-        let (other, others) = somebody_else(&turns);
-        let all = reading(server, &turns).await;
-        assert_eq!(all, [7; LONG], "nothing is lost between turns");
-        let others = others.load(Ordering::Relaxed);
-        assert!((9..=12).contains(&others), "{others} turns of the other");
-        other.abort();
-    }
-
-    /// Broken by `is_alone` that is always false.
-    #[tokio::test]
-    async fn who_is_alone_has_longer_turns() {
-        let (mut client, server) = tokio::io::duplex(LONG);
-        client.write_all(&[7; LONG]).await.unwrap();
-        drop(client);
-        let mut connection = reading(server, &Turns::default());
-        let mut turns = 0;
-        let all = poll_fn(|context| {
-            turns += usize::from(
-                !connection
-                    .pause
-                    .as_ref()
-                    .is_some_and(|p| p.lasts(context.waker())),
-            );
-            Pin::new(&mut connection).poll(context)
-        });
-        assert_eq!(all.await, [7; LONG]);
-        assert_eq!(turns, 4, "1 + 4 + 4 + the rest");
-    }
-
-    /// Broken by `Pause::lasts` that is always false: whoever wakes the connection gives it a turn.
-    #[tokio::test]
-    async fn a_pause_is_not_over_because_somebody_wakes_the_connection() {
-        let (mut client, server) = tokio::io::duplex(LONG);
-        let turn = Turn::default();
-        let mut stream = Measured::new(server, turn.clone());
-        let turns = Turns::default();
-        let read = Arc::new(AtomicUsize::new(0));
-        let count = read.clone();
-        let mut connection = InTurn::new(
-            async move {
-                let mut buffer = [0; LONG];
-                while let Ok(some) = stream.read(&mut buffer).await {
-                    count.fetch_add(some, Ordering::Relaxed);
-                }
-            },
-            turn,
-            turns.clone(),
-        );
-        client.write_all(&[7; LONG]).await.unwrap();
-        let mut look = || {
-            let mut context = Context::from_waker(Waker::noop());
-            assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
-            read.load(Ordering::Relaxed)
-        };
-        for _ in 0..3 {
-            assert_eq!(look(), TURN);
-        }
-        yield_now().await;
-        turns.is_alone(&Turn::default());
-        for _ in 0..3 {
-            assert_eq!(look(), 2 * TURN);
-        }
-    }
-
-    /// Broken by a turn that is not renewed where it was not used up: who sends little pays for what was long ago.
-    #[tokio::test]
-    async fn who_sends_little_at_a_time_never_waits() {
-        let (mut client, server) = tokio::io::duplex(LONG);
-        let mut connection = reading(server, &Turns::default());
-        for _ in 0..LONG / 100 {
-            client.write_all(&[7; 100]).await.unwrap();
-            let mut context = Context::from_waker(Waker::noop());
-            assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
-            assert!(connection.pause.is_none());
-        }
-    }
-
-    /// Broken by `begin_calls` without a bound, and by a stream that is read while calls wait.
-    #[tokio::test]
-    async fn calls_are_begun_so_many_in_a_turn_and_nothing_is_read_before_them() {
-        const MANY: usize = 3 * CALLS;
-        let (mut client, server) = tokio::io::duplex(LONG);
-        client.write_all(&[7; 2]).await.unwrap();
-        let turn = Turn::default();
-        let mut stream = Measured::new(server, turn.clone());
-        let executor = turn.clone();
-        let begun = Arc::new(AtomicUsize::new(0));
-        let (count, seen) = (begun.clone(), begun.clone());
-        let connection = async move {
-            stream.read_u8().await.unwrap();
-            for _ in 0..MANY {
-                let count = count.clone();
-                executor.execute(async move {
-                    count.fetch_add(1, Ordering::Relaxed);
-                });
-            }
-            stream.read_u8().await.unwrap();
-            seen.load(Ordering::Relaxed)
-        };
-        let turns = Turns::default();
-        let (other, others) = somebody_else(&turns);
-        assert_eq!(InTurn::new(connection, turn, turns).await, MANY);
-        assert_eq!(begun.load(Ordering::Relaxed), MANY);
-        assert_eq!(others.load(Ordering::Relaxed), 2, "between three turns");
-        other.abort();
-    }
-
-    /// Broken by `unwatched` that does not look whether somebody has rung, and by `wake_by_ref` that wakes nobody while watched and
-    /// notes nothing.
-    #[tokio::test]
-    async fn who_rings_during_the_last_look_is_heard() {
-        let rung_by = |itself: bool| {
-            let mut looks = 0;
-            let connection = poll_fn(move |context: &mut Context<'_>| {
-                looks += 1;
-                if itself && looks < 5 {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                if looks < 5 {
-                    let waker = context.waker().clone();
-                    std::thread::spawn(move || waker.wake());
-                    return Poll::Pending;
-                }
-                Poll::Ready(looks)
-            });
-            InTurn::new(connection, Turn::default(), Turns::default())
-        };
-        assert_eq!(rung_by(true).await, 5);
-        assert_eq!(rung_by(false).await, 5);
-    }
-
-    /// Broken by a `Bell` that wakes the task of a connection that is being looked at: it is looked at twice for one call.
-    #[tokio::test]
-    async fn a_call_that_is_answered_at_once_wakes_nobody() {
-        let turn = Turn::default();
-        let executor = turn.clone();
-        let looks = Arc::new(AtomicUsize::new(0));
-        let count = looks.clone();
-        let connection = poll_fn(move |context: &mut Context<'_>| {
-            if count.fetch_add(1, Ordering::Relaxed) == 0 {
-                let waker = context.waker().clone();
-                executor.execute(async move { waker.wake() });
-            }
-            Poll::<()>::Pending
-        });
-        let mut connection = InTurn::new(connection, turn, Turns::default());
-        let task = Arc::new(Bell::default());
-        let waker = Waker::from(task.clone());
-        let mut context = Context::from_waker(&waker);
-        assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
-        assert_eq!(
-            looks.load(Ordering::Relaxed),
-            2,
-            "before and after the call"
-        );
-        assert!(!task.rung.load(Ordering::Relaxed));
-    }
-
-    /// Broken by `InTurn` without `drop`.
-    #[tokio::test]
-    async fn calls_that_nobody_has_begun_end_with_their_connection() {
-        let turn = Turn::default();
-        let executor = turn.clone();
-        let (held, released) = oneshot::channel::<()>();
-        let connection = InTurn::new(std::future::ready(()), turn, Turns::default());
-        executor.clone().execute(async move {
-            drop((executor, held));
-        });
-        connection.await;
-        assert!(released.await.is_err(), "it was dropped");
-    }
-
-    /// Broken by dropping calls that are not over at the first look, and by not catching a panic.
-    #[tokio::test]
-    async fn a_call_may_wait_and_may_panic_and_is_nobody_elses_business() {
-        let turn = Turn::default();
-        let (go, gone) = oneshot::channel();
-        let (done, over) = oneshot::channel();
-        turn.execute(async { panic!("this one is meant to") });
-        turn.execute(async move {
-            gone.await.unwrap();
-            done.send(()).unwrap();
-        });
-        let never = poll_fn(|_| Poll::<()>::Pending);
-        let mut connection = InTurn::new(never, turn, Turns::default());
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
-        assert!(connection.pause.is_none(), "both have been begun");
-        go.send(()).unwrap();
-        over.await.unwrap();
     }
 }

@@ -39,11 +39,41 @@ pub(in crate::core::config) static LIMITS: Table = Table {
         )
         .or("256"),
         key(
+            "streams",
+            Kind::Integer(1, 1_000_000),
+            "Streams in all that stay open: WatchToken, Health.Watch, reflection. The last eighth of these, and of `connections`, is for root, the daemon's user and whom access rules name by user or group.",
+        )
+        .or("16384"),
+        key(
+            "streams_per_user",
+            Kind::Integer(1, 1_000_000),
+            "The same of one user. A systemd unit may have three quarters of what its user may, here and in all other limits of a user; a subordinate uid (subuid(5)) counts for its owner.",
+        )
+        .or("8192"),
+        key(
+            "waiting_per_user",
+            Kind::Integer(1, 1_000_000),
+            "Calls of one user that wait for a credential which is not there.",
+        )
+        .or("16384"),
+        key(
             "requests_per_second",
             Kind::Integer(1, 1_000_000),
             "Calls per second of one user that are not answered from memory; a second's worth may come at once.",
         )
         .or("20000"),
+        key(
+            "profiles_per_second",
+            Kind::Integer(100, 100_000_000),
+            "Profiles per second that lists, readiness, status and metrics of one user look at; a second's worth may come at once, and a longer list is waited for afterwards.",
+        )
+        .or("50000"),
+        key(
+            "forced_renewals_per_minute",
+            Kind::Integer(1, 100_000),
+            "Renewals per minute that calls of one user may force, by a `min_ttl` longer than what is left or by reporting a credential as rejected.",
+        )
+        .or("120"),
         key(
             "control_frames_per_second",
             Kind::Integer(100, 1_000_000),
@@ -59,7 +89,7 @@ pub(in crate::core::config) static LIMITS: Table = Table {
         key(
             "half_sent_per_user",
             Kind::Integer(65_536, 1_073_741_824),
-            "What calls of one user may hold, in bytes, that wait for the rest of their message: 4096 for each and what has come of it. Further ones are refused.",
+            "What calls of one user may hold, in bytes, that wait for the rest of their message: 4096 for each and what has come of it; and answers longer than 64 KiB until they have been read. Further ones are refused.",
         )
         .or("33554432"),
         key(

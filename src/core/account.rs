@@ -1,0 +1,465 @@
+//! Accounts: what each principal holds and spends of what all share.
+//!
+//! A principal is a user, and within it the systemd unit where that is known. Whatever a unit takes is charged to the unit and
+//! to its user; each has a limit, so that one service of a user cannot take everything that its user may, and no user
+//! everything there is. What is refused changes nothing.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::time::BootTime;
+
+/// A unit may take three quarters of what its user may: the rest is for the user's other units.
+const UNIT_SHARE: (u64, u64) = (3, 4);
+
+/// The last eighth of what there is in all is for principals with a reserved place.
+const RESERVED_SHARE: u64 = 8;
+
+/// Accounts that are remembered, and units of one user, before those are forgotten that hold nothing and owe nothing. A unit
+/// beyond that has its user's account alone.
+const REMEMBERED: usize = 1024;
+const UNITS_OF_A_USER: usize = 256;
+
+/// Whose account it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Principal {
+    /// The user; for a subordinate uid its owner.
+    pub uid: u32,
+    /// The systemd unit, where it is known.
+    pub unit: Option<Arc<str>>,
+    /// Root, the daemon's user, and whom an access rule names: they may have the last of what there is in all.
+    pub reserved: bool,
+}
+
+/// What is held until it is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Held {
+    /// Connections.
+    Connections,
+    /// Streams that stay open: WatchToken, Health.Watch, reflection.
+    Streams,
+    /// Calls that wait for a credential.
+    Waiting,
+    /// Memory of calls that are not whole, and of long answers that are not read yet, in bytes.
+    Bytes,
+}
+
+/// What is spent and comes back with time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spent {
+    /// Calls that are not answered from memory.
+    Requests,
+    /// Profiles that lists, readiness, status and metrics look at.
+    Profiles,
+    /// Renewals that `min_ttl` or a report of rejection forced.
+    Renewals,
+}
+
+const HELD: [Held; 4] = [Held::Connections, Held::Streams, Held::Waiting, Held::Bytes];
+const SPENT: [Spent; 3] = [Spent::Requests, Spent::Profiles, Spent::Renewals];
+
+/// What may be held at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldLimit {
+    /// By everybody together.
+    pub in_all: u64,
+    /// By one user.
+    pub per_user: u64,
+}
+
+/// What a user may spend.
+#[derive(Clone, Copy, Debug)]
+pub struct SpentLimit {
+    /// So much comes back in a second.
+    pub per_second: f64,
+    /// So much may be spent at once after a time without spending.
+    pub burst: f64,
+}
+
+/// The limits of every account.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountLimits {
+    /// In the order of [`Held`].
+    pub held: [HeldLimit; HELD.len()],
+    /// In the order of [`Spent`].
+    pub spent: [SpentLimit; SPENT.len()],
+}
+
+/// Whose limit has been reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Everything that there is, but for what is reserved, is taken.
+    InAll(u64),
+    /// The user's.
+    User(u64),
+    /// The unit's share of its user's.
+    Unit(u64),
+}
+
+/// Every account.
+#[derive(Debug)]
+pub struct Book {
+    limits: AccountLimits,
+    in_all: [u64; HELD.len()],
+    refused_in_all: [u64; HELD.len()],
+    refused_held: [u64; HELD.len()],
+    refused_spent: [u64; SPENT.len()],
+    users: HashMap<u32, User>,
+}
+
+#[derive(Debug)]
+struct User {
+    own: Account,
+    units: HashMap<Arc<str>, Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    held: [u64; HELD.len()],
+    buckets: [Bucket; SPENT.len()],
+    refused_held: [u64; HELD.len()],
+    refused_spent: [u64; SPENT.len()],
+}
+
+/// Fills with time; what is owed makes it negative.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    level: f64,
+    filled: BootTime,
+}
+
+/// What a principal holds and was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// The user.
+    pub uid: u32,
+    /// The unit; None: the user with all its units.
+    pub unit: Option<Arc<str>>,
+    /// In the order of [`Held`].
+    pub held: [u64; HELD.len()],
+    /// How often a limit was reached, in the order of [`Held`].
+    pub refused_held: [u64; HELD.len()],
+    /// The same, in the order of [`Spent`].
+    pub refused_spent: [u64; SPENT.len()],
+}
+
+impl Usage {
+    /// What it holds.
+    #[must_use]
+    pub fn held(&self, what: Held) -> u64 {
+        self.held[what as usize]
+    }
+
+    /// How often that was refused.
+    #[must_use]
+    pub fn refused_held(&self, what: Held) -> u64 {
+        self.refused_held[what as usize]
+    }
+
+    /// How often that was refused.
+    #[must_use]
+    pub fn refused_spent(&self, what: Spent) -> u64 {
+        self.refused_spent[what as usize]
+    }
+
+    /// Whether it has reached any limit.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        self.refused_held
+            .iter()
+            .chain(&self.refused_spent)
+            .any(|count| *count > 0)
+    }
+}
+
+impl Book {
+    /// Nobody has anything yet.
+    #[must_use]
+    pub fn new(limits: AccountLimits) -> Book {
+        Book {
+            limits,
+            in_all: [0; HELD.len()],
+            refused_in_all: [0; HELD.len()],
+            refused_held: [0; HELD.len()],
+            refused_spent: [0; SPENT.len()],
+            users: HashMap::new(),
+        }
+    }
+
+    /// Charges what is about to be held.
+    ///
+    /// # Errors
+    /// [`Full`]; nothing is charged then.
+    pub fn charge(&mut self, who: &Principal, what: Held, amount: u64) -> Result<(), Full> {
+        let at = what as usize;
+        let limit = self.limits.held[at];
+        let in_all = if who.reserved {
+            limit.in_all
+        } else {
+            limit.in_all - limit.in_all / RESERVED_SHARE
+        };
+        let of_unit = unit_share(limit.per_user);
+        let taken = self.in_all[at];
+        let user = self
+            .users
+            .entry(who.uid)
+            .or_insert_with(|| User::new(&self.limits));
+        user.know(who, &self.limits);
+        let refused = if user.own.held[at].saturating_add(amount) > limit.per_user {
+            Some(Full::User(limit.per_user))
+        } else if user
+            .unit(who)
+            .is_some_and(|unit| unit.held[at].saturating_add(amount) > of_unit)
+        {
+            Some(Full::Unit(of_unit))
+        } else {
+            (taken.saturating_add(amount) > in_all).then_some(Full::InAll(in_all))
+        };
+        if let Some(full) = refused {
+            for account in user.accounts(who) {
+                account.refused_held[at] += 1;
+            }
+            match full {
+                Full::InAll(_) => self.refused_in_all[at] += 1,
+                Full::User(_) | Full::Unit(_) => self.refused_held[at] += 1,
+            }
+            return Err(full);
+        }
+        for account in user.accounts(who) {
+            account.held[at] += amount;
+        }
+        self.in_all[at] += amount;
+        Ok(())
+    }
+
+    /// Gives back what was charged.
+    pub fn release(&mut self, who: &Principal, what: Held, amount: u64) {
+        let at = what as usize;
+        self.in_all[at] = self.in_all[at].saturating_sub(amount);
+        if let Some(user) = self.users.get_mut(&who.uid) {
+            for account in user.accounts(who) {
+                account.held[at] = account.held[at].saturating_sub(amount);
+            }
+        }
+    }
+
+    /// Whether it may spend now, and otherwise when. What it costs is told by [`Book::spend`], since that is known afterwards.
+    ///
+    /// # Errors
+    /// The time until it may.
+    pub fn may_spend(
+        &mut self,
+        who: &Principal,
+        what: Spent,
+        now: BootTime,
+    ) -> Result<(), Duration> {
+        let at = what as usize;
+        let limit = self.limits.spent[at];
+        let user = self
+            .users
+            .entry(who.uid)
+            .or_insert_with(|| User::new(&self.limits));
+        user.know(who, &self.limits);
+        let wait = user
+            .accounts(who)
+            .enumerate()
+            .map(|(depth, account)| account.buckets[at].wait(limit.of(depth), now))
+            .max()
+            .unwrap_or_default();
+        if wait.is_zero() {
+            return Ok(());
+        }
+        for account in user.accounts(who) {
+            account.refused_spent[at] += 1;
+        }
+        self.refused_spent[at] += 1;
+        Err(wait)
+    }
+
+    /// Charges what was spent; what goes beyond the limit is owed, and is waited for before the next time.
+    pub fn spend(&mut self, who: &Principal, what: Spent, amount: u64, now: BootTime) {
+        let at = what as usize;
+        let limit = self.limits.spent[at];
+        let user = self
+            .users
+            .entry(who.uid)
+            .or_insert_with(|| User::new(&self.limits));
+        user.know(who, &self.limits);
+        for (depth, account) in user.accounts(who).enumerate() {
+            account.buckets[at].spend(limit.of(depth), amount, now);
+        }
+    }
+
+    /// Forgets who holds nothing and owes nothing, when there are too many accounts. Whom a limit has stopped is forgotten too:
+    /// the totals remain.
+    pub fn tidy(&mut self, now: BootTime) {
+        if self.users.len() < REMEMBERED {
+            return;
+        }
+        let limits = self.limits;
+        self.users.retain(|_, user| {
+            user.units.retain(|_, unit| !unit.is_idle(&limits, 1, now));
+            !(user.units.is_empty() && user.own.is_idle(&limits, 0, now))
+        });
+    }
+
+    /// Held by everybody.
+    #[must_use]
+    pub fn in_all(&self, what: Held) -> u64 {
+        self.in_all[what as usize]
+    }
+
+    /// The most that one user holds.
+    #[must_use]
+    pub fn of_one_user(&self, what: Held) -> u64 {
+        self.users
+            .values()
+            .map(|user| user.own.held[what as usize])
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Held by this user.
+    #[must_use]
+    pub fn of_user(&self, uid: u32, what: Held) -> u64 {
+        self.users
+            .get(&uid)
+            .map_or(0, |user| user.own.held[what as usize])
+    }
+
+    /// How often there was none left for anybody.
+    #[must_use]
+    pub fn refused_in_all(&self, what: Held) -> u64 {
+        self.refused_in_all[what as usize]
+    }
+
+    /// How often a user or a unit had as much as it may.
+    #[must_use]
+    pub fn refused_held(&self, what: Held) -> u64 {
+        self.refused_held[what as usize]
+    }
+
+    /// How often a user or a unit had spent as much as it may.
+    #[must_use]
+    pub fn refused_spent(&self, what: Spent) -> u64 {
+        self.refused_spent[what as usize]
+    }
+
+    /// Every account, by user and unit.
+    #[must_use]
+    pub fn usages(&self) -> Vec<Usage> {
+        let mut usages: Vec<Usage> = self
+            .users
+            .iter()
+            .flat_map(|(uid, user)| {
+                let units = user.units.iter().map(|(unit, it)| (Some(unit.clone()), it));
+                std::iter::once((None, &user.own))
+                    .chain(units)
+                    .map(|(unit, account)| Usage {
+                        uid: *uid,
+                        unit,
+                        held: account.held,
+                        refused_held: account.refused_held,
+                        refused_spent: account.refused_spent,
+                    })
+            })
+            .collect();
+        usages.sort_unstable_by(|a, b| (a.uid, &a.unit).cmp(&(b.uid, &b.unit)));
+        usages
+    }
+}
+
+impl User {
+    fn new(limits: &AccountLimits) -> User {
+        User {
+            own: Account::new(limits, 0),
+            units: HashMap::new(),
+        }
+    }
+
+    /// Opens an account for the unit, if there is room for one.
+    fn know(&mut self, who: &Principal, limits: &AccountLimits) {
+        if let Some(unit) = &who.unit
+            && !self.units.contains_key(unit)
+            && self.units.len() < UNITS_OF_A_USER
+        {
+            self.units.insert(unit.clone(), Account::new(limits, 1));
+        }
+    }
+
+    fn unit(&self, who: &Principal) -> Option<&Account> {
+        self.units.get(who.unit.as_ref()?)
+    }
+
+    /// The user's own account, and its unit's.
+    fn accounts(&mut self, who: &Principal) -> impl Iterator<Item = &mut Account> {
+        let unit = who.unit.as_ref().and_then(|unit| self.units.get_mut(unit));
+        std::iter::once(&mut self.own).chain(unit)
+    }
+}
+
+impl Account {
+    fn new(limits: &AccountLimits, depth: usize) -> Account {
+        Account {
+            held: [0; HELD.len()],
+            // Full, as one is that has had the time.
+            buckets: SPENT.map(|what| Bucket {
+                level: limits.spent[what as usize].of(depth).burst,
+                filled: BootTime(Duration::ZERO),
+            }),
+            refused_held: [0; HELD.len()],
+            refused_spent: [0; SPENT.len()],
+        }
+    }
+
+    fn is_idle(&mut self, limits: &AccountLimits, depth: usize, now: BootTime) -> bool {
+        self.held == [0; HELD.len()]
+            && SPENT.iter().all(|what| {
+                let limit = limits.spent[*what as usize].of(depth);
+                let bucket = &mut self.buckets[*what as usize];
+                bucket.fill(limit, now);
+                bucket.level >= limit.burst
+            })
+    }
+}
+
+impl SpentLimit {
+    /// The user's own (0) or a unit's share of it (1).
+    fn of(self, depth: usize) -> SpentLimit {
+        if depth == 0 {
+            return self;
+        }
+        let share = UNIT_SHARE.0 as f64 / UNIT_SHARE.1 as f64;
+        SpentLimit {
+            per_second: self.per_second * share,
+            burst: (self.burst * share).max(1.0),
+        }
+    }
+}
+
+impl Bucket {
+    fn fill(&mut self, limit: SpentLimit, now: BootTime) {
+        let gained = now.since(self.filled).as_secs_f64() * limit.per_second;
+        self.level = (self.level + gained).min(limit.burst);
+        self.filled = now;
+    }
+
+    /// How long until there is one to spend.
+    fn wait(&mut self, limit: SpentLimit, now: BootTime) -> Duration {
+        self.fill(limit, now);
+        Duration::from_secs_f64(((1.0 - self.level) / limit.per_second).max(0.0))
+    }
+
+    fn spend(&mut self, limit: SpentLimit, amount: u64, now: BootTime) {
+        self.fill(limit, now);
+        self.level -= amount as f64;
+    }
+}
+
+fn unit_share(of: u64) -> u64 {
+    (of * UNIT_SHARE.0 / UNIT_SHARE.1).max(1)
+}

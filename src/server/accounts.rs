@@ -1,0 +1,395 @@
+//! Charges what callers take to their accounts: [`crate::core::account`] behind one lock, which no answer from memory takes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::error::Denial;
+use super::turn::{Rounds, Share};
+use crate::caller::{Callers, Peer};
+use crate::core::account::{
+    AccountLimits, Book, Full, Held, HeldLimit, Principal, Spent, SpentLimit, Usage,
+};
+use crate::core::policy::{Caller, Named};
+use crate::core::profile::Limits;
+use crate::core::time::BootTime;
+use crate::registry::Entry;
+
+/// So many connections have to close before it is worth while to look for memory that they have left.
+const MANY: u64 = 64;
+
+/// Users with fewer connections than this need no accounts for their units: nobody is crowded.
+const UNITS_FROM: u64 = 16;
+
+/// A connection that has asked nothing may be closed for another's sake after this long.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// Everybody together may hold so many times what one user may, of what has no limit of its own for all.
+const USERS_AT_ONCE: u64 = 8;
+
+/// Forced renewals that one user may cause at once, after a time without any: a rotation of an API's keys has every profile of
+/// a user reported.
+const RENEWAL_BURST: f64 = 60.0;
+
+/// The accounts of one daemon.
+#[derive(Debug)]
+pub struct Accounts {
+    state: Mutex<State>,
+    rounds: Rounds,
+    many_left: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    book: Book,
+    /// Connections that have asked nothing so far, oldest first.
+    silent: BTreeMap<u64, Silent>,
+    next_connection: u64,
+    /// The most connections at a time since the last time that many had closed.
+    most: u64,
+    /// What connections of one principal share.
+    shared: HashMap<(u32, Option<Arc<str>>), Weak<Shared>>,
+}
+
+#[derive(Debug)]
+struct Silent {
+    uid: u32,
+    since: BootTime,
+    task: AbortHandle,
+}
+
+/// What all connections of one principal share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Its share of the thread.
+    pub turns: Arc<Share>,
+    /// What it may see.
+    pub visible: Mutex<Option<Visible>>,
+    /// Held while one of them has a long look at profiles.
+    pub survey: tokio::sync::Mutex<()>,
+}
+
+/// The profiles that a caller may use, as one registry has them.
+#[derive(Debug)]
+pub struct Visible {
+    /// Of the registry.
+    pub serial: u64,
+    /// Whose view it is.
+    pub caller: Caller,
+    /// In which unit, as far as that was known.
+    pub unit: Option<Arc<str>>,
+    /// By name. They are the registry's: nothing that it has dropped is kept alive here.
+    pub entries: Vec<Weak<Entry>>,
+}
+
+/// The account of one connection's principal.
+#[derive(Clone, Debug)]
+pub struct Account {
+    accounts: Arc<Accounts>,
+    who: Arc<Principal>,
+    shared: Arc<Shared>,
+    connection: u64,
+}
+
+/// What is charged until it is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    accounts: Arc<Accounts>,
+    who: Arc<Principal>,
+    what: Held,
+    amount: u64,
+}
+
+/// Why a connection is closed at once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", refusal(.uid, *.full))]
+pub struct NoPlace {
+    /// Whose connection it would have been.
+    pub uid: u32,
+    /// What was reached.
+    pub full: Full,
+}
+
+fn refusal(uid: &u32, full: Full) -> String {
+    match full {
+        Full::InAll(limit) => {
+            format!("all {limit} connections are taken (server.limits.connections)")
+        }
+        Full::User(limit) => {
+            format!("uid {uid} has {limit} connections open (server.limits.connections_per_user)")
+        }
+        Full::Unit(limit) => format!(
+            "a unit of uid {uid} has {limit} connections open, three quarters of what its user may have (server.limits.connections_per_user)"
+        ),
+    }
+}
+
+impl Accounts {
+    /// Nobody has anything yet.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Arc<Accounts> {
+        let held = |in_all: u32, per_user: u32| HeldLimit {
+            in_all: in_all.into(),
+            per_user: per_user.into(),
+        };
+        let many = |per_user: u32| HeldLimit {
+            in_all: u64::from(per_user) * USERS_AT_ONCE,
+            per_user: per_user.into(),
+        };
+        let per_second = |number: u32| SpentLimit {
+            per_second: number.into(),
+            burst: number.into(),
+        };
+        let limits = AccountLimits {
+            held: [
+                held(limits.connections, limits.connections_per_user),
+                held(limits.streams, limits.streams_per_user),
+                many(limits.waiting_per_user),
+                many(limits.half_sent_per_user),
+            ],
+            spent: [
+                per_second(limits.requests_per_second),
+                per_second(limits.profiles_per_second),
+                SpentLimit {
+                    per_second: f64::from(limits.forced_renewals_per_minute) / 60.0,
+                    burst: RENEWAL_BURST.min(limits.forced_renewals_per_minute.into()),
+                },
+            ],
+        };
+        Arc::new(Accounts {
+            state: Mutex::new(State {
+                book: Book::new(limits),
+                silent: BTreeMap::new(),
+                next_connection: 0,
+                most: 0,
+                shared: HashMap::new(),
+            }),
+            rounds: Rounds::default(),
+            many_left: Notify::new(),
+        })
+    }
+
+    /// The account for a connection of this peer, and the charge for its place.
+    ///
+    /// # Errors
+    /// [`NoPlace`]
+    pub fn admit(
+        self: &Arc<Self>,
+        peer: &Peer,
+        callers: &Callers,
+        named: &Named,
+        now: BootTime,
+    ) -> Result<(Account, Charge), NoPlace> {
+        let uid = callers.owner(peer.caller.uid);
+        let crowded = self.state().book.of_user(uid, Held::Connections) >= UNITS_FROM;
+        let who = Principal {
+            uid,
+            unit: crowded.then(|| peer.unit_at_once()).flatten(),
+            reserved: named.has(&peer.caller),
+        };
+        let mut state = self.state();
+        state.book.tidy(now);
+        state
+            .book
+            .charge(&who, Held::Connections, 1)
+            .map_err(|full| NoPlace { uid, full })?;
+        let taken = state.book.in_all(Held::Connections);
+        state.most = state.most.max(taken);
+        let account = state.account(self, who);
+        let place = account.charged(Held::Connections, 1);
+        Ok((account, place))
+    }
+
+    /// An account for a connection that is none of the socket's, and needs no place.
+    #[must_use]
+    pub fn without_place(self: &Arc<Self>, uid: u32, name: &str) -> Account {
+        let who = Principal {
+            uid,
+            unit: Some(name.into()),
+            reserved: true,
+        };
+        self.state().account(self, who)
+    }
+
+    /// Closes a connection that has asked nothing, so that there is room for one of `uid`: its own oldest where its own limit
+    /// was reached, and else that of the user who has most. Whether one is being closed.
+    pub fn make_room(&self, no_place: &NoPlace, now: BootTime) -> bool {
+        let mut state = self.state();
+        let State { book, silent, .. } = &mut *state;
+        let has_been = |one: &Silent| now.since(one.since) >= SILENCE;
+        let oldest = silent.iter().filter(|(_, one)| has_been(one));
+        let found = match no_place.full {
+            Full::User(_) | Full::Unit(_) => {
+                oldest.clone().find(|(_, one)| one.uid == no_place.uid)
+            }
+            Full::InAll(_) => oldest.max_by_key(|(number, one)| {
+                let connections = book.of_user(one.uid, Held::Connections);
+                (connections, std::cmp::Reverse(**number))
+            }),
+        };
+        let Some(number) = found.map(|(number, _)| *number) else {
+            return false;
+        };
+        if let Some(one) = silent.remove(&number) {
+            one.task.abort();
+        }
+        true
+    }
+
+    /// Comes when many connections have closed that were open at the same time: each of many short ones that follow one
+    /// another finds the memory of the one before.
+    pub async fn many_left(&self) {
+        self.many_left.notified().await;
+    }
+
+    /// Rounds of turns.
+    #[must_use]
+    pub fn rounds(&self) -> &Rounds {
+        &self.rounds
+    }
+
+    /// What is asked of the book.
+    pub fn book<T>(&self, ask: impl FnOnce(&Book) -> T) -> T {
+        ask(&self.state().book)
+    }
+
+    /// Accounts that have reached a limit, and by how much, at most so many: those that were refused most.
+    #[must_use]
+    pub fn refused(&self, most: usize) -> Vec<Usage> {
+        let mut usages = self.book(Book::usages);
+        usages.retain(Usage::was_refused);
+        let refusals = |usage: &Usage| -> u64 {
+            let counts = usage.refused_held.iter().chain(&usage.refused_spent);
+            counts.sum()
+        };
+        usages.sort_by_key(|usage| std::cmp::Reverse(refusals(usage)));
+        usages.truncate(most);
+        usages
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn release(&self, who: &Principal, what: Held, amount: u64) {
+        let mut state = self.state();
+        state.book.release(who, what, amount);
+        if what == Held::Connections {
+            let taken = state.book.in_all(what);
+            if state.most - taken >= MANY {
+                state.most = taken;
+                self.many_left.notify_one();
+            }
+        }
+    }
+}
+
+impl State {
+    fn account(&mut self, accounts: &Arc<Accounts>, who: Principal) -> Account {
+        let key = (who.uid, who.unit.clone());
+        let known = self.shared.get(&key).and_then(Weak::upgrade);
+        let shared = known.unwrap_or_else(|| {
+            // Of those who have left nothing is kept.
+            self.shared.retain(|_, shared| shared.strong_count() > 0);
+            let shared = Arc::new(Shared {
+                turns: Arc::default(),
+                visible: Mutex::default(),
+                survey: tokio::sync::Mutex::default(),
+            });
+            self.shared.insert(key, Arc::downgrade(&shared));
+            shared
+        });
+        self.next_connection += 1;
+        Account {
+            accounts: accounts.clone(),
+            who: Arc::new(who),
+            shared,
+            connection: self.next_connection,
+        }
+    }
+}
+
+impl Account {
+    /// The user whose account it is.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.who.uid
+    }
+
+    /// What its principal's connections share.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Notes the task of a connection that has asked nothing yet.
+    pub fn is_silent(&self, task: AbortHandle, since: BootTime) {
+        let uid = self.who.uid;
+        let silent = Silent { uid, since, task };
+        self.accounts.state().silent.insert(self.connection, silent);
+    }
+
+    /// Notes that the connection has asked something, or has ended.
+    pub fn has_asked(&self) {
+        self.accounts.state().silent.remove(&self.connection);
+    }
+
+    /// Charges what is about to be held.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED, which names the limit.
+    pub fn charge(&self, what: Held, amount: u64) -> Result<Charge, Denial> {
+        let charged = self.accounts.state().book.charge(&self.who, what, amount);
+        charged.map_err(|full| Denial::account_full(what, full))?;
+        Ok(self.charged(what, amount))
+    }
+
+    /// Whether it may spend now.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED, which names the limit and when it may.
+    pub fn may_spend(&self, what: Spent, now: BootTime) -> Result<(), Denial> {
+        let may = self.accounts.state().book.may_spend(&self.who, what, now);
+        may.map_err(|after| Denial::account_spent(what, after))
+    }
+
+    /// Charges what was spent.
+    pub fn spend(&self, what: Spent, amount: u64, now: BootTime) {
+        self.accounts
+            .state()
+            .book
+            .spend(&self.who, what, amount, now);
+    }
+
+    fn charged(&self, what: Held, amount: u64) -> Charge {
+        Charge {
+            accounts: self.accounts.clone(),
+            who: self.who.clone(),
+            what,
+            amount,
+        }
+    }
+}
+
+impl Charge {
+    /// Charges more to the same account.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED; what was charged before stays so.
+    pub fn more(&mut self, amount: u64) -> Result<(), Denial> {
+        let mut state = self.accounts.state();
+        let charged = state.book.charge(&self.who, self.what, amount);
+        charged.map_err(|full| Denial::account_full(self.what, full))?;
+        self.amount += amount;
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.accounts.release(&self.who, self.what, self.amount);
+    }
+}
