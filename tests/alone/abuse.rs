@@ -3,10 +3,10 @@
 //!
 //! `cargo test --test it abuse -- --nocapture` prints what it cost the others, attack by attack.
 
-mod attack;
+pub mod attack;
 mod frames;
 mod kinds;
-mod victim;
+pub mod victim;
 
 use std::fs;
 use std::process::Command;
@@ -19,8 +19,8 @@ use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root, resident, say
 
 const PROFILE: &str = "a";
 
-const VICTIM: u32 = 65001;
-const ATTACKER: u32 = 65003;
+pub const VICTIM: u32 = 65001;
+pub const ATTACKER: u32 = 65003;
 
 /// With and without the attack in turn, so that whatever else the machine does meets both.
 const ROUNDS: usize = 5;
@@ -83,7 +83,7 @@ fn limited(limits: &str) -> Daemon {
 }
 
 /// One test at a time.
-fn alone() -> std::sync::MutexGuard<'static, ()> {
+pub fn alone() -> std::sync::MutexGuard<'static, ()> {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     ALONE
         .lock()
@@ -91,12 +91,12 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 }
 
 /// The slowest of a hundred, in microseconds.
-fn p99(mut took: Vec<Duration>) -> f64 {
+pub fn p99(mut took: Vec<Duration>) -> f64 {
     took.sort_unstable();
     took[(took.len() - 1) * 99 / 100].as_secs_f64() * 1e6
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests may look at the clock")]
 
 mod abuse;
+mod accounts;
 #[path = "../it/harness/mod.rs"]
 #[allow(dead_code, reason = "shared with the other integration tests")]
 mod harness;

@@ -16,16 +16,14 @@ use super::Pause;
 
 /// What a principal may have done in one round while others are there, in calls. More would be waited for by everybody else,
 /// less would have the queues looked after more often than calls are answered.
-const CALLS: usize = 48;
+const CALLS: usize = 16;
 
-/// So many times as much has a principal when nobody else had a turn in the round before.
-const ALONE: usize = 4;
+/// So many times as much has a principal when nobody else had a turn in the round before, and so many connections of its queue go
+/// on when a round begins. While others are there it is one.
+const ALONE: usize = 8;
 
 /// So many bytes are counted as one call: those of the smallest.
 const BYTES_OF_A_CALL: u64 = 64;
-
-/// Connections of one queue that go on when a round begins.
-const FROM_A_QUEUE: usize = 4;
 
 /// The rounds of one thread.
 #[derive(Clone, Debug, Default)]
@@ -126,12 +124,17 @@ impl Wake for State {
         // Each connection that goes on asks for the round after this.
         let mut go_on = Vec::new();
         let now = self.number.load(Ordering::Relaxed);
+        let most = if shared || waiting.len() > 1 {
+            1
+        } else {
+            ALONE
+        };
         waiting.retain(|share| {
             share.round.store(now, Ordering::Relaxed);
             share.used.store(0, Ordering::Relaxed);
             let mut queue = share.queue();
             let mut from_here = 0;
-            while from_here < FROM_A_QUEUE
+            while from_here < most
                 && let Some(pause) = queue.pop_front()
             {
                 // Those that have ended left their place to others.
