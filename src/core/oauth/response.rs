@@ -113,9 +113,16 @@ fn success(
             )));
         }
     };
-    // The token is a secret too, whatever else the answer says.
-    let mut secrets = asked.secrets.to_vec();
-    secrets.push(&token);
+    // What came is secret too, whatever else the answer says.
+    let others: Vec<Secret> = ["refresh_token", "id_token"]
+        .into_iter()
+        .filter_map(|name| match answer.remove(name) {
+            Some(Value::String(other)) => Some(Secret::new(other)),
+            _ => None,
+        })
+        .collect();
+    let secrets = asked.secrets.iter().copied();
+    let secrets: Vec<&Secret> = secrets.chain([&token]).chain(&others).collect();
     // RFC 6749 §3.2: a parameter without a value counts as left out.
     let no_error = match answer.get("error") {
         None | Some(Value::Null) => true,

@@ -98,7 +98,10 @@ fn a_plain_success() {
 }
 
 fn granted(scope: &str) -> (Vec<String>, usize) {
-    let body = json!({ "access_token": "opaque-token-of-the-day", "token_type": "Bearer", "scope": scope });
+    let body = json!({
+        "access_token": "opaque-token-of-the-day", "token_type": "Bearer", "scope": scope,
+        "refresh_token": "opaque-for-the-next",
+    });
     let granted = grant_with(&answer(200, body.to_string().as_bytes()), false).unwrap();
     (granted.issued.scopes, granted.withheld)
 }
@@ -111,6 +114,7 @@ fn trap_48_a_scope_that_repeats_the_secret_or_the_token_is_withheld_and_counted(
         "erSecret-0".into(),
         "opaque-token-of-the-day".into(),
         "api:token-of-the".into(),
+        "opaque-for-the-next".into(),
     ] {
         assert_eq!(granted(&format!("admin {echo}")), (vec!["admin".into()], 1));
     }
