@@ -39,6 +39,8 @@ struct Queued<P, T> {
     waited: bool,
     /// From then on its credential is about to expire.
     pressing_from: BootTime,
+    /// When its profile had its last turn. Kept here too: at a start ten thousand queue, and each turn looks at all.
+    turn: Option<u64>,
     place: u64,
 }
 
@@ -122,6 +124,7 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
             profile,
             waited,
             pressing_from,
+            turn: self.turns.get(&profile).copied(),
             place: self.count,
         });
     }
@@ -160,16 +163,15 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
             return Next::At(at);
         }
         let order = |queued: &Queued<P, T>| {
-            let turn = self.turns.get(&queued.profile).copied();
             let pressing = queued.pressing_from <= now;
             let group = match queued.waited {
                 false if pressing && self.after_waited => 0,
                 true => 1,
                 // Whose turn has never come goes before whose comes again.
-                false if pressing || turn.is_none() => 2,
+                false if pressing || queued.turn.is_none() => 2,
                 false => 3,
             };
-            (group, turn, queued.place)
+            (group, queued.turn, queued.place)
         };
         let places = 0..self.queue.len();
         let Some(first) = places.min_by_key(|place| order(&self.queue[*place])) else {
@@ -178,6 +180,10 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         let next = self.queue.swap_remove(first);
         self.count += 1;
         self.turns.insert(next.profile, self.count);
+        let same = |queued: &&mut Queued<P, T>| queued.profile == next.profile;
+        for queued in self.queue.iter_mut().filter(same) {
+            queued.turn = Some(self.count);
+        }
         self.after_waited = next.waited;
         self.in_flight += 1;
         Next::Start(next.item)
