@@ -29,6 +29,11 @@ pub type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Se
 pub trait Provider: Send + Sync + 'static {
     /// Makes one attempt. Dropping it abandons it.
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a>;
+
+    /// What the attempts so far gave reason to say, beside their outcome. Each begins with the key that it is about.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Fills a buffer with random bytes.

@@ -16,8 +16,9 @@ use crate::clock::Clock;
 use crate::core::config::{self, Finding, Locator, Outcome, Severity, Sources, findings_json};
 use crate::core::credential::Variant;
 use crate::core::failure::Failure;
-use crate::core::profile::{Config, Profile};
+use crate::core::profile::{Config, Method, Profile};
 use crate::material::{self, Material};
+use crate::provider::oauth2::proxy;
 use crate::provider::{self, Provider, Shared};
 
 /// Requests of `--online` at the same time.
@@ -162,6 +163,11 @@ fn check_profile(profile: &Arc<Profile>) -> Checked {
         .said
         .extend(warnings.map(|warning| (Severity::Warning, warning)));
     checked.material = Some(material.clone());
+    if let Method::OAuth2(oauth) = &profile.method
+        && let Some(remark) = proxy::remark(&oauth.idp)
+    {
+        checked.said.push((Severity::Warning, remark));
+    }
     match provider::build(profile, material, &Shared::new(clock)) {
         Ok(provider) => checked.provider = Some(provider),
         Err(failure) => checked.said.push((Severity::Error, failure.message)),
@@ -199,9 +205,12 @@ fn ask_providers(checked: &mut [Checked]) {
         }
         while let Some(ended) = attempts.join_next().await {
             match ended {
-                Ok((_, Ok(()))) => {}
-                Ok((index, Err(failure))) => {
-                    checked[index].said.push((Severity::Error, failure.message));
+                Ok((index, outcome)) => {
+                    let one = &mut checked[index];
+                    let failed = outcome.err().map(|why| (Severity::Error, why.message));
+                    let remarks = one.provider.iter().flat_map(|it| it.remarks());
+                    let remarks = remarks.map(|remark| (Severity::Warning, remark));
+                    one.said.extend(failed.into_iter().chain(remarks));
                 }
                 // Nothing cancels an attempt, and one that panicked must not look like one that went well.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -37,7 +37,7 @@ pub struct Actor {
     lives: HashMap<LifeId, Life>,
     next_life: LifeId,
     wakes: BTreeSet<(BootTime, LifeId)>,
-    budgets: HashMap<String, Budget<(LifeId, u64)>>,
+    budgets: HashMap<String, Budget<SeatId, (LifeId, u64)>>,
     /// When a budget that has run dry has something again.
     refill: Option<BootTime>,
     tasks: JoinSet<Result<Issued, Failure>>,
@@ -182,7 +182,7 @@ impl Actor {
         for life in std::iter::once(member.own).chain(member.variants.values().copied()) {
             self.bury(life);
         }
-        self.leave_budget(&member.spec);
+        self.leave_budget(id, &member.spec);
     }
 
     fn ask(&mut self, id: SeatId, variant: Variant, min_ttl: Duration, reply: Reply) {
@@ -327,7 +327,7 @@ impl Actor {
         }
         if let Some((attempt, task)) = life.attempt.take() {
             for budget in self.budgets.values_mut() {
-                budget.withdraw(&(id, attempt));
+                budget.withdraw((id, attempt));
             }
             if let Some(task) = task {
                 task.abort();
@@ -350,12 +350,12 @@ impl Actor {
             .join(upstream.max_in_flight, upstream.max_per_second);
     }
 
-    fn leave_budget(&mut self, spec: &Spec) {
+    fn leave_budget(&mut self, id: SeatId, spec: &Spec) {
         let Some(upstream) = &spec.upstream else {
             return;
         };
         if let Some(budget) = self.budgets.get_mut(&upstream.name) {
-            budget.leave(upstream.max_in_flight, upstream.max_per_second);
+            budget.leave(id, upstream.max_in_flight, upstream.max_per_second);
         }
         self.forget_budget(&upstream.name);
     }
@@ -404,8 +404,9 @@ impl Actor {
             return;
         };
         if let Some(attempt) = reaction.fetch {
-            let urgent = !life.waiters.is_empty();
-            life.urgent = urgent;
+            let waited = !life.waiters.is_empty();
+            let pressing_from = life.pressing_from(now);
+            life.urgent = waited;
             if let Some((before, Some(task))) = life.attempt.replace((attempt, None)) {
                 debug!(profile = %member.spec.name, attempt = before, "attempt given up for a newer one");
                 task.abort();
@@ -415,7 +416,7 @@ impl Actor {
                 Some(upstream) => {
                     let name = upstream.name.clone();
                     if let Some(budget) = self.budgets.get_mut(&name) {
-                        budget.queue((id, attempt), urgent);
+                        budget.queue(life.seat, (id, attempt), waited, pressing_from);
                     }
                 }
             }
@@ -456,7 +457,7 @@ impl Actor {
             && let Some(budget) = self.budgets.get_mut(&upstream.name)
         {
             life.urgent = true;
-            budget.promote(&(id, attempt));
+            budget.promote((id, attempt));
         }
     }
 

@@ -1,24 +1,47 @@
-//! What one identity provider may be asked: so many at a time, so many per second; callers that wait go first, and within
-//! each group it is first come, first served.
+//! What one identity provider may be asked: so many at a time, so many per second.
+//!
+//! What a caller waits for goes first. A renewal in the background whose credential is about to expire is not left behind
+//! however many wait: every second turn is one of those. Within each group it is the profiles' turn one after the other, the
+//! one that had its turn the longest ago first, so that nobody who makes one profile ask often, or in many variants, holds
+//! another up. Within a profile it is first come, first served.
 //!
 //! Profiles may set different limits for the same provider. The strictest of those that use it now hold: a limit is there
 //! because the provider bears no more, which it does not do for the profiles of others either.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::time::Duration;
 
 use crate::core::time::BootTime;
 
-/// The budget of one identity provider and who queues for it.
+/// The budget of one identity provider and who queues for it: items `T` of profiles `P`.
 #[derive(Debug)]
-pub struct Budget<T> {
+pub struct Budget<P, T> {
     /// How many profiles set each limit.
     max_in_flight: Limits,
     max_per_second: Limits,
     in_flight: u32,
     bucket: Bucket,
-    urgent: VecDeque<T>,
-    background: VecDeque<T>,
+    queue: Vec<Queued<P, T>>,
+    /// When each profile had its last turn: the number of it. Those that had none are not here.
+    turns: HashMap<P, u64>,
+    /// Of turns and of places in the queue.
+    count: u64,
+    /// The last turn was one that a caller waited for.
+    after_waited: bool,
+}
+
+#[derive(Debug)]
+struct Queued<P, T> {
+    item: T,
+    profile: P,
+    /// A caller waits for it.
+    waited: bool,
+    /// From then on its credential is about to expire.
+    pressing_from: BootTime,
+    /// When its profile had its last turn. Kept here too: at a start ten thousand queue, and each turn looks at all.
+    turn: Option<u64>,
+    place: u64,
 }
 
 /// How many profiles set each limit.
@@ -56,9 +79,9 @@ pub enum Next<T> {
     Nothing,
 }
 
-impl<T: PartialEq> Budget<T> {
+impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
     /// An unused budget that nobody has a share in.
-    pub fn new(now: BootTime) -> Budget<T> {
+    pub fn new(now: BootTime) -> Budget<P, T> {
         Budget {
             max_in_flight: Limits::new(),
             max_per_second: Limits::new(),
@@ -68,8 +91,10 @@ impl<T: PartialEq> Budget<T> {
                 level: f64::INFINITY,
                 filled: now,
             },
-            urgent: VecDeque::new(),
-            background: VecDeque::new(),
+            queue: Vec::new(),
+            turns: HashMap::new(),
+            count: 0,
+            after_waited: false,
         }
     }
 
@@ -80,43 +105,45 @@ impl<T: PartialEq> Budget<T> {
     }
 
     /// A profile that had joined with these limits is gone.
-    pub fn leave(&mut self, max_in_flight: u32, max_per_second: u32) {
+    pub fn leave(&mut self, profile: P, max_in_flight: u32, max_per_second: u32) {
+        self.turns.remove(&profile);
         leave(&mut self.max_in_flight, max_in_flight);
         leave(&mut self.max_per_second, max_per_second);
     }
 
     /// Whether nobody has a share in it and nothing is in flight: then it can be forgotten.
     pub fn is_over(&self) -> bool {
-        self.max_in_flight.is_empty()
-            && self.in_flight == 0
-            && self.urgent.is_empty()
-            && self.background.is_empty()
+        self.max_in_flight.is_empty() && self.in_flight == 0 && self.queue.is_empty()
     }
 
-    /// Queues one.
-    pub fn queue(&mut self, item: T, urgent: bool) {
-        if urgent {
-            self.urgent.push_back(item);
-        } else {
-            self.background.push_back(item);
-        }
+    /// Queues one. From `pressing_from` on its credential is about to expire: [`BootTime::NEVER`] if there is none.
+    pub fn queue(&mut self, profile: P, item: T, waited: bool, pressing_from: BootTime) {
+        self.count += 1;
+        self.queue.push(Queued {
+            item,
+            profile,
+            waited,
+            pressing_from,
+            turn: self.turns.get(&profile).copied(),
+            place: self.count,
+        });
     }
 
-    /// A caller waits for it now: it goes to the end of the urgent ones, if it queues in the background.
-    pub fn promote(&mut self, item: &T) {
-        if let Some(place) = self.background.iter().position(|queued| queued == item)
-            && let Some(item) = self.background.remove(place)
-        {
-            self.urgent.push_back(item);
+    /// A caller waits for it now: it goes to the end of those that are waited for.
+    pub fn promote(&mut self, item: T) {
+        let mut queue = self.queue.iter_mut();
+        if let Some(queued) = queue.find(|queued| queued.item == item && !queued.waited) {
+            self.count += 1;
+            queued.place = self.count;
+            queued.waited = true;
         }
     }
 
     /// It is not wanted any more; whether it was still queued.
-    pub fn withdraw(&mut self, item: &T) -> bool {
-        let before = self.urgent.len() + self.background.len();
-        self.urgent.retain(|queued| queued != item);
-        self.background.retain(|queued| queued != item);
-        before != self.urgent.len() + self.background.len()
+    pub fn withdraw(&mut self, item: T) -> bool {
+        let before = self.queue.len();
+        self.queue.retain(|queued| queued.item != item);
+        before != self.queue.len()
     }
 
     /// One that was started is done.
@@ -126,9 +153,7 @@ impl<T: PartialEq> Budget<T> {
 
     /// Whose turn it is.
     pub fn next(&mut self, now: BootTime) -> Next<T> {
-        if self.in_flight >= strictest(&self.max_in_flight)
-            || (self.urgent.is_empty() && self.background.is_empty())
-        {
+        if self.in_flight >= strictest(&self.max_in_flight) || self.queue.is_empty() {
             return Next::Nothing;
         }
         if let Err(at) = self
@@ -137,17 +162,31 @@ impl<T: PartialEq> Budget<T> {
         {
             return Next::At(at);
         }
-        match self
-            .urgent
-            .pop_front()
-            .or_else(|| self.background.pop_front())
-        {
-            Some(item) => {
-                self.in_flight += 1;
-                Next::Start(item)
-            }
-            None => Next::Nothing,
+        let order = |queued: &Queued<P, T>| {
+            let pressing = queued.pressing_from <= now;
+            let group = match queued.waited {
+                false if pressing && self.after_waited => 0,
+                true => 1,
+                // Whose turn has never come goes before whose comes again.
+                false if pressing || queued.turn.is_none() => 2,
+                false => 3,
+            };
+            (group, queued.turn, queued.place)
+        };
+        let places = 0..self.queue.len();
+        let Some(first) = places.min_by_key(|place| order(&self.queue[*place])) else {
+            return Next::Nothing;
+        };
+        let next = self.queue.swap_remove(first);
+        self.count += 1;
+        self.turns.insert(next.profile, self.count);
+        let same = |queued: &&mut Queued<P, T>| queued.profile == next.profile;
+        for queued in self.queue.iter_mut().filter(same) {
+            queued.turn = Some(self.count);
         }
+        self.after_waited = next.waited;
+        self.in_flight += 1;
+        Next::Start(next.item)
     }
 }
 
@@ -174,7 +213,9 @@ mod tests {
         BootTime(Duration::from_secs_f64(seconds))
     }
 
-    fn budget<T: PartialEq>(max_in_flight: u32, max_per_second: u32) -> Budget<T> {
+    const NEVER: BootTime = BootTime::NEVER;
+
+    fn budget(max_in_flight: u32, max_per_second: u32) -> Budget<u8, i32> {
         let mut budget = Budget::new(at(0.0));
         budget.join(max_in_flight, max_per_second);
         budget
@@ -186,7 +227,7 @@ mod tests {
         budget.join(2, 1000);
         budget.join(4, 1000);
         for item in 0..20 {
-            budget.queue(item, false);
+            budget.queue(0, item, false, NEVER);
         }
         let mut start = || {
             let started: Vec<i32> = std::iter::from_fn(|| match budget.next(at(0.0)) {
@@ -196,8 +237,8 @@ mod tests {
             .collect();
             // The strictest leaves, then the next strictest.
             match budget.in_flight {
-                2 => budget.leave(2, 1000),
-                4 => budget.leave(4, 1000),
+                2 => budget.leave(0, 2, 1000),
+                4 => budget.leave(0, 4, 1000),
                 _ => {}
             }
             started.len()
@@ -209,11 +250,11 @@ mod tests {
     fn it_is_over_when_nobody_shares_in_it_and_all_is_done() {
         let mut budget = budget(8, 10);
         budget.join(8, 10);
-        budget.queue(1, false);
-        budget.leave(8, 10);
+        budget.queue(0, 1, false, NEVER);
+        budget.leave(0, 8, 10);
         assert!(!budget.is_over(), "somebody is left");
         assert_eq!(budget.next(at(0.0)), Next::Start(1));
-        budget.leave(8, 10);
+        budget.leave(0, 8, 10);
         assert!(!budget.is_over(), "one is in flight");
         budget.done();
         assert!(budget.is_over());
@@ -223,15 +264,15 @@ mod tests {
     fn no_more_at_a_time_than_allowed_and_waiting_callers_first() {
         let mut budget = budget(2, 1000);
         for item in 0..4 {
-            budget.queue(item, false);
+            budget.queue(0, item, false, NEVER);
         }
-        budget.queue(9, true);
-        budget.promote(&3);
+        budget.queue(0, 9, true, NEVER);
+        budget.promote(3);
         assert_eq!(budget.next(at(0.0)), Next::Start(9));
         assert_eq!(budget.next(at(0.0)), Next::Start(3));
         assert_eq!(budget.next(at(0.0)), Next::Nothing);
         budget.done();
-        assert!(budget.withdraw(&0));
+        assert!(budget.withdraw(0));
         assert_eq!(budget.next(at(0.0)), Next::Start(1));
     }
 
@@ -239,7 +280,7 @@ mod tests {
     fn no_more_per_second_than_allowed() {
         let mut budget = budget(1000, 10);
         for item in 0..100 {
-            budget.queue(item, false);
+            budget.queue(0, item, false, NEVER);
         }
         let mut now = at(0.0);
         let mut started = 0;
@@ -254,5 +295,55 @@ mod tests {
             }
         }
         assert!((38..=41).contains(&started), "{started}");
+    }
+
+    fn started(budget: &mut Budget<u8, i32>, now: f64) -> Vec<i32> {
+        std::iter::from_fn(|| match budget.next(at(now)) {
+            Next::Start(item) => Some(item),
+            Next::At(_) | Next::Nothing => None,
+        })
+        .collect()
+    }
+
+    /// Broken by an order without `turn`.
+    #[test]
+    fn trap_44_profiles_take_turns_however_much_one_of_them_asks() {
+        let mut budget = budget(1000, 1000);
+        // The first has ten variants that somebody waits for, and asks again as soon as one is done.
+        for item in 0..10 {
+            budget.queue(1, item, true, NEVER);
+        }
+        budget.queue(2, 20, true, NEVER);
+        budget.queue(3, 30, true, NEVER);
+        budget.queue(3, 31, true, NEVER);
+        let order = started(&mut budget, 0.0);
+        assert_eq!(order[..5], [0, 20, 30, 1, 31]);
+        for item in 0..3 {
+            budget.queue(1, item, true, NEVER);
+        }
+        budget.queue(4, 40, true, NEVER);
+        budget.queue(2, 20, true, NEVER);
+        assert_eq!(started(&mut budget, 0.0), [40, 20, 0, 1, 2]);
+    }
+
+    /// Broken by an order without `pressing`.
+    #[test]
+    fn trap_44_every_second_turn_is_for_a_renewal_that_is_about_to_be_too_late() {
+        let mut budget = budget(1000, 1000);
+        budget.queue(1, 10, false, at(50.0));
+        budget.queue(2, 20, false, at(50.0));
+        budget.queue(3, 30, false, NEVER);
+        let waited = |budget: &mut Budget<u8, i32>| {
+            for item in 40..44 {
+                budget.queue(4, item, true, NEVER);
+            }
+        };
+        waited(&mut budget);
+        for item in 40..44 {
+            assert_eq!(budget.next(at(49.0)), Next::Start(item));
+        }
+        waited(&mut budget);
+        let order = started(&mut budget, 50.0);
+        assert_eq!(order, [10, 40, 20, 41, 42, 43, 30]);
     }
 }

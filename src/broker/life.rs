@@ -17,6 +17,11 @@ use crate::core::time::{BootTime, Stamp};
 /// Callers that may wait for one credential. Each costs its connection's memory too, and they are answered one by one.
 const WAITERS_LONGEST: usize = 50_000;
 
+/// A credential is about to expire when so much of its life is left, or so long: its callers will soon be without one, and
+/// have to wait for it then. Renewals are due well before that.
+const PRESSING_PART: u32 = 10;
+const PRESSING_LEAST: Duration = Duration::from_secs(10);
+
 /// Where an answer goes.
 pub type Reply = oneshot::Sender<Result<Arc<Answer>, NoAnswer>>;
 
@@ -71,6 +76,16 @@ impl Life {
             refusal,
             self.machine.due(now),
         ));
+    }
+
+    /// When its credential is about to expire. Never, if there is none: those who miss it come and wait.
+    pub fn pressing_from(&self, now: Stamp) -> BootTime {
+        let held = self.machine.held();
+        let life = held.and_then(|held| Some((held.obtained.boot, held.expires?)));
+        let life = life.filter(|(_, end)| *end > now.boot);
+        life.map_or(BootTime::NEVER, |(born, end)| {
+            end.minus((end.since(born) / PRESSING_PART).max(PRESSING_LEAST))
+        })
     }
 
     /// Answers a caller at once, or lets it wait.

@@ -305,8 +305,10 @@ impl Lifecycle {
             }
             Event::Asked { min_ttl } => {
                 self.note_asked(now.boot);
-                if self.wants_for(now, min_ttl) {
-                    self.hurry();
+                let from = self.forced_from(now);
+                // Who would have to wait longer is sent away, and comes again if it is still wanted.
+                if self.wants_for(now, min_ttl) && from <= now.boot.plus(self.rules.min_interval) {
+                    self.hurry(from);
                 }
             }
             Event::Fetched {
@@ -434,10 +436,11 @@ impl Lifecycle {
         }
     }
 
-    /// Makes the next attempt due as soon as it is allowed.
-    fn hurry(&mut self) {
+    /// Makes the next attempt due as soon as it is allowed, and not before `from`.
+    fn hurry(&mut self, from: BootTime) {
         if let Some(held) = &mut self.held {
-            held.due = Some(held.due.map_or(self.earliest, |due| due.min(self.earliest)));
+            let at = from.max(self.earliest);
+            held.due = Some(held.due.map_or(at, |due| due.min(at)));
         }
     }
 
@@ -586,7 +589,7 @@ impl Lifecycle {
         } else {
             now.boot.max(self.started.plus(self.rules.min_interval))
         };
-        self.hurry();
+        self.hurry(self.earliest);
         if !self.awake(now)
             && let Some(held) = &mut self.held
         {

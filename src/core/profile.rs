@@ -414,7 +414,7 @@ pub struct Http {
     pub connect_timeout: Duration,
     /// One request from its start to the last byte of the answer.
     pub timeout: Duration,
-    /// `proxy`; None: what the environment says (HTTPS_PROXY, NO_PROXY), never for loopback.
+    /// `proxy`; None: what the environment says (HTTPS_PROXY, NO_PROXY; nothing else), never for loopback.
     pub proxy: Option<url::Url>,
 }
 

@@ -4,6 +4,7 @@
 mod discovery;
 mod lane;
 pub mod probe;
+pub mod proxy;
 mod sign;
 mod transport;
 mod upstream;
@@ -12,6 +13,7 @@ mod upstream;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION,
     RETRY_AFTER,
 };
+use tracing::warn;
 use url::Url;
 
 use self::discovery::Discovery;
@@ -32,9 +35,9 @@ use crate::core::credential::{Issued, Variant};
 use crate::core::failure::{Failure, FailureKind};
 use crate::core::oauth::discovery::Document;
 use crate::core::oauth::request::{Proof, Request, encoded, scopes};
-use crate::core::oauth::response::{Asked, Response, judge};
+use crate::core::oauth::response::{Asked, Granted, Response, judge};
 use crate::core::oauth::withhold::{foreign_place, place};
-use crate::core::profile::{ClientAuth, Endpoint, OAuth2, Profile};
+use crate::core::profile::{ClientAuth, Endpoint, OAuth2, Profile, ProfileName};
 use crate::core::secret::Secret;
 use crate::material::{AssertionMaterial, Material};
 
@@ -43,6 +46,7 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// Gets tokens with the client credentials grant.
 pub(super) struct OAuth2Provider {
+    profile: ProfileName,
     oauth: OAuth2,
     refuse_bound: bool,
     proof: Prover,
@@ -51,6 +55,8 @@ pub(super) struct OAuth2Provider {
     upstream: Arc<Upstream>,
     /// None when the token endpoint is configured.
     discovery: Option<Arc<Discovery>>,
+    /// Scopes of the last answer that were not passed on.
+    withheld: AtomicUsize,
     clock: Clock,
     random: Random,
 }
@@ -88,12 +94,14 @@ impl OAuth2Provider {
             Endpoint::Token(_) => None,
         };
         Ok(OAuth2Provider {
+            profile: profile.name.clone(),
             oauth: oauth.clone(),
             refuse_bound: profile.refuse_bound_tokens,
             proof,
             with_certificate: material.identity.is_some(),
             upstream,
             discovery,
+            withheld: AtomicUsize::new(0),
             clock: shared.clock.clone(),
             random: shared.random,
         })
@@ -208,7 +216,7 @@ impl OAuth2Provider {
             location: text(headers, LOCATION),
             body: body.as_ref().map(|body| body.as_slice()),
         };
-        judge(
+        let granted = judge(
             &response,
             &Asked {
                 endpoint,
@@ -224,7 +232,16 @@ impl OAuth2Provider {
         .map_err(|failure| Refused {
             failure,
             endpoint_lost: matches!(status, 404 | 405),
-        })
+        })?;
+        Ok(self.note_withheld(granted))
+    }
+
+    /// Says it once, and again when it changes: an answer comes with every renewal.
+    fn note_withheld(&self, Granted { issued, withheld }: Granted) -> Issued {
+        if self.withheld.swap(withheld, Ordering::Relaxed) != withheld && withheld > 0 {
+            warn!(profile = %self.profile, withheld, "{}", not_passed_on(withheld));
+        }
+        issued
     }
 
     /// A client assertion, signed for this one request.
@@ -281,6 +298,35 @@ impl Provider for OAuth2Provider {
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a> {
         Box::pin(self.attempt(variant))
     }
+
+    fn remarks(&self) -> Vec<String> {
+        let known = self.discovery.as_ref().and_then(|it| it.known());
+        let secrets = self.kept_secrets();
+        let secrets: Vec<&Secret> = secrets.iter().collect();
+        let elsewhere = match (&known, &self.oauth.idp.endpoint) {
+            (Some(document), Endpoint::Issuer(issuer)) => {
+                document.elsewhere(issuer, self.with_certificate, &secrets)
+            }
+            _ => None,
+        };
+        let elsewhere = elsewhere.map(|there| {
+            format!(
+                "issuer: its document leads token requests, and with them the client's secret or assertion, to another \
+                 origin ({there}): see that this is the identity provider's, or set token_url instead"
+            )
+        });
+        let withheld = self.withheld.load(Ordering::Relaxed);
+        let withheld = (withheld > 0).then(|| format!("scopes: {}", not_passed_on(withheld)));
+        elsewhere.into_iter().chain(withheld).collect()
+    }
+}
+
+fn not_passed_on(scopes: usize) -> String {
+    format!(
+        "{scopes} of the scopes that the identity provider says it granted are not passed on, since they repeat a \
+         secret or the token, have characters that no scope has, or are too many or too long; the token is served: ask \
+         the identity provider's operator"
+    )
 }
 
 /// A failure, and whether it makes the discovered endpoint doubtful.

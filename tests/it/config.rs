@@ -3,7 +3,7 @@
 use std::os::unix::fs::chown;
 
 use serde_json::Value;
-use tokend::dev::faults::{Fault, Times};
+use tokend::dev::faults::{Fault, Target, Times};
 use tokend::dev::issuer::client::Client;
 
 use crate::harness::idp::{self, LAZY, SECRET};
@@ -243,6 +243,26 @@ fn check_online_finds_a_wrong_secret_and_a_missing_identity_provider() {
     let ran = place.run(&["check", "--online", "--json"]);
     assert_eq!(ran.code, Some(1), "{}", ran.out);
     assert!(ran.out.contains("refused"), "{}", ran.out);
+}
+
+#[test]
+fn trap_48_check_online_shows_a_token_endpoint_elsewhere() {
+    let (issuer, place, config) = idp::one(LAZY);
+    let other = idp::issuer(vec![Client::with_secret("it", SECRET)]);
+    let there = serde_json::json!(format!("{}/token", other.url())).to_string();
+    issuer.script_for(
+        Target::Path("/.well-known/openid-configuration".into()),
+        Fault::field("token_endpoint", Some(&there)),
+        Times::Always,
+    );
+    place.write("tokend.toml", &config);
+    let ran = place.run(&["check", "--online"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.out);
+    for part in ["1 warning", "another origin", other.url(), "profiles.it.issuer"] {
+        assert!(ran.out.contains(part), "{part}: {}", ran.out);
+    }
+    assert_eq!(other.count("/token"), 1, "it is asked all the same");
+    place.secrets.assert_none_in(&ran.out, "tokend check");
 }
 
 /// A message that helps: who, what, why, and what to do.

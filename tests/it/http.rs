@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokend::dev::faults::{Fault, Times};
+use tokend::dev::issuer::Settings;
 use tokend::dev::issuer::client::Client;
 use tokend::proto::GetTokenRequest;
 
 use crate::harness::ask::{connect, exchange, get};
 use crate::harness::idp::{self, LAZY, SECRET};
-use crate::harness::{Daemon, PATIENCE, eventually};
+use crate::harness::{Daemon, PATIENCE, Place, eventually};
 
 const NONE: &str = "[profiles.p]\nmethod = \"none\"\n";
 
@@ -153,16 +154,23 @@ fn every_answer_is_json_and_never_cached() {
 
 #[test]
 fn min_ttl_is_honoured_or_refused_and_never_undercut() {
-    let (issuer, place, config) = idp::one(LAZY);
+    let issuer = idp::with(Settings {
+        clients: vec![Client::with_secret("it", SECRET)],
+        token_lifetime: Duration::from_secs(20),
+        ..Settings::default()
+    });
+    let place = Place::new();
+    place.secret("it.secret", SECRET);
+    let config = idp::idp(&issuer) + &idp::profile("it", "it", LAZY);
     let daemon = place.serve(&config);
     let grpc = daemon.grpc();
     let with = |seconds| GetTokenRequest {
         min_ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
         ..get("it")
     };
-    let first = grpc.ask(with(60)).expect("a token");
-    assert!(first.expires_in >= Some(60.0));
-    // Five minutes less five seconds is all that this issuer gives.
+    let first = grpc.ask(with(10)).expect("a token");
+    assert!(first.expires_in >= Some(10.0));
+    // Twenty seconds less two is all that this issuer gives.
     let why = grpc.ask(with(3600)).err().expect("too long");
     assert_eq!(
         (why.code.as_str(), why.reason.as_str()),
@@ -183,20 +191,20 @@ fn min_ttl_is_honoured_or_refused_and_never_undercut() {
         1,
         "nothing of this was worth a request"
     );
-    // More than what is left of the first, less than a new one has.
+    // More than what is left of the first, less than a new one has. By then a tenth of its life is over.
     let longer = eventually(PATIENCE, || {
         let left = grpc.token("it").ok()?.expires_in?;
-        (left < 292.0).then_some(())?;
-        grpc.ask(with(292)).ok()
+        (left < 15.0).then_some(())?;
+        grpc.ask(with(15)).ok()
     });
-    assert!(longer.expires_in >= Some(292.0), "{:?}", longer.expires_in);
+    assert!(longer.expires_in >= Some(15.0), "{:?}", longer.expires_in);
     assert_ne!(longer.credential.token, first.credential.token);
     assert_eq!(issuer.count("/token"), 2);
     // Unmet while nobody issues: unavailable, and what is there is still served to those who want less.
     issuer.script(Fault::Html200, Times::Always);
     let why = eventually(PATIENCE, || {
         let left = grpc.token("it").expect("served").expires_in?;
-        (left < 292.0).then(|| grpc.ask(with(292)).err()).flatten()
+        (left < 15.0).then(|| grpc.ask(with(15)).err()).flatten()
     });
     assert_eq!(
         (why.code.as_str(), why.reason.as_str()),

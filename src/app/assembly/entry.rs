@@ -8,6 +8,7 @@ use super::Assembly;
 use super::member::Member;
 use crate::core::policy::Access;
 use crate::core::profile::{AccessRule, Invalid, Method, ProfileName, Request};
+use crate::provider::oauth2::proxy;
 use crate::registry::reload::Reloaded;
 use crate::registry::{Entry, Standing};
 
@@ -46,11 +47,16 @@ impl Assembly {
             .collect();
         // The same certificate is in both places as a rule.
         ending.dedup();
+        let proxied = match &profile.method {
+            Method::OAuth2(oauth2) => proxy::remark(&oauth2.idp),
+            _ => None,
+        };
         let warnings = pending
             .into_iter()
             .chain(ending)
             .chain(profile.warnings.iter().cloned())
             .chain(member.live.warnings.iter().cloned())
+            .chain(proxied)
             .chain(unknown)
             .collect();
         Entry {

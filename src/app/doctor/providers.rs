@@ -16,6 +16,7 @@ use crate::cli::status::SKEW_WORTH_TELLING;
 use crate::clock::Clock;
 use crate::core::oauth::withhold::place;
 use crate::core::profile::{Endpoint, Idp, Method};
+use crate::core::secret::Secret;
 use crate::core::time::WallTime;
 use crate::material::{self, Identity, Trust};
 use crate::provider::Shared;
@@ -40,6 +41,8 @@ pub struct Way {
     trust: Option<Trust>,
     /// That of the first profile that has one: of each, only `tokend check --online` tells whether it is accepted.
     identity: Option<Identity>,
+    /// Of all its profiles: never told, whatever the identity provider repeats.
+    secrets: Vec<Secret>,
     profiles: Vec<String>,
 }
 
@@ -53,6 +56,7 @@ pub fn ways(examined: &Examined) -> Vec<Way> {
         };
         let name = one.profile.name.to_string();
         let identity = one.material.as_ref().and_then(|it| it.identity.clone());
+        let secret = one.material.as_ref().and_then(|it| it.secret.clone());
         let idp = &oauth.idp;
         let known = ways.iter_mut().find(|way| {
             way.idp.endpoint == idp.endpoint
@@ -63,6 +67,7 @@ pub fn ways(examined: &Examined) -> Vec<Way> {
         match known {
             Some(way) => {
                 way.profiles.push(name);
+                way.secrets.extend(secret);
                 way.identity = way.identity.take().or(identity);
             }
             None => ways.push(Way {
@@ -71,6 +76,7 @@ pub fn ways(examined: &Examined) -> Vec<Way> {
                     .ok()
                     .map(|(trust, _)| trust),
                 identity,
+                secrets: secret.into_iter().collect(),
                 profiles: vec![name],
             }),
         }
@@ -135,7 +141,8 @@ async fn go_all(ways: Vec<Way>, timeout: Duration) -> Vec<(Way, Option<Probe>)> 
             // Dropped at the deadline; what is known by then stays.
             let _ = timeout_at(deadline, async {
                 let _place = places.acquire().await;
-                probe(&way.idp, &trust, way.identity.as_ref(), &shared, &mut found).await;
+                let tls = (&trust, way.identity.as_ref());
+                probe(&way.idp, tls, &way.secrets, &shared, &mut found).await;
             })
             .await;
             (index, way, Some(found))

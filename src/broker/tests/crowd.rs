@@ -162,6 +162,76 @@ async fn callers_are_served_in_the_order_of_their_coming() {
     assert_eq!(asked, expected);
 }
 
+/// A worker keeps asking one profile for more life than is left, in forty variants: fourteen token requests a second are
+/// wanted where one is granted. Broken by a budget that is first come, first served, or without renewals that are pressing.
+#[tokio::test(start_paused = true)]
+async fn trap_44_who_forces_renewals_starves_no_other_profile() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let seat = async |name: &str, life: u64, eager: bool| {
+        let mut spec = spec(Scripted::new(&clock, &[Step::Numbered(life)]));
+        spec.name = ProfileName::parse(name).expect("name");
+        spec.rules.eager = eager;
+        let upstream = spec.upstream.as_mut().expect("it asks somebody");
+        upstream.max_per_second = 1;
+        broker.seat(spec).await
+    };
+    let quiet = seat("quiet", 120, true).await;
+    ask(&broker, &quiet).await.expect("the first");
+    let greedy = seat("greedy", 30, true).await;
+    for number in 0..40 {
+        let (broker, greedy) = (broker.clone(), greedy.clone());
+        let variant = Variant {
+            scopes: vec![format!("s{number}")],
+            audience: None,
+        };
+        tokio::spawn(async move {
+            loop {
+                let asked = broker.ask(&greedy, variant.clone(), seconds(26));
+                let _ = tokio::time::timeout(seconds(5), asked).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+    let calm = seat("calm", 120, false).await;
+    for second in 0..600 {
+        tokio::time::sleep(seconds(1)).await;
+        let view = quiet.own().view();
+        let lives = view.servable(clock.now(), Duration::ZERO).is_some();
+        assert!(lives, "the quiet one was not renewed by second {second}");
+        if second % 150 == 0 {
+            let asked = clock.now().boot;
+            ask(&broker, &calm).await.expect("served");
+            let waited = clock.now().boot.since(asked);
+            assert!(waited < seconds(4), "{waited:?}");
+        }
+    }
+}
+
+/// `min_ttl` just below what is granted made every call a token request: 54 a minute.
+#[tokio::test(start_paused = true)]
+async fn trap_44_min_ttl_just_below_what_is_granted_costs_ten_renewals_a_life() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let provider = Scripted::new(&clock, &[Step::Numbered(60)]);
+    let seat = broker.seat(spec(provider.clone())).await;
+    ask(&broker, &seat).await.expect("the first");
+    let (mut served, mut told) = (0, 0);
+    while clock.now().boot < BootTime(seconds(100 + 60)) {
+        match broker.ask(&seat, Variant::default(), seconds(54)).await {
+            Ok(_) => served += 1,
+            Err(NoAnswer::Refused(refusal)) => {
+                assert_eq!(refusal.kind, RefusalKind::Unavailable);
+                told += u32::from(refusal.retry_after.is_some());
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(provider.calls() <= 12, "{}", provider.calls());
+    assert!(served > 0 && told > 0, "{served} {told}");
+}
+
 /// Broken by an attempt that belongs to its caller: a `select!` that drops it when the caller's end of the channel is gone.
 #[tokio::test(start_paused = true)]
 async fn callers_that_go_away_cancel_nothing_and_leave_nothing_behind() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Lifecycle, Rejections};
-use crate::core::time::BootTime;
+use crate::core::time::{BootTime, Stamp};
 
 /// First and longest pause after failures that may pass.
 const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
@@ -22,6 +22,12 @@ const PROBE_LONGEST: Duration = Duration::from_secs(60 * 60);
 /// or that was revoked, is not kept for weeks.
 const RENEW_AT_LEAST_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A credential that is good for others is replaced for one caller's `min_ttl` only after this part of its life, and never
+/// before so long. Otherwise a `min_ttl` just below what the issuer grants would make every call a token request, at the cost
+/// of all profiles of that issuer. With it, ten of them per life are the most.
+const FORCED_AFTER_PART: u32 = 10;
+const FORCED_AFTER_LEAST: Duration = Duration::from_secs(1);
+
 /// Reports further apart than this are not taken as a row.
 const REJECTION_ROW: Duration = Duration::from_secs(10 * 60);
 
@@ -39,6 +45,19 @@ impl Lifecycle {
     pub(super) fn due_after_repeat(&self, now: BootTime, expires: BootTime) -> BootTime {
         now.plus((expires.since(now) / 2).max(self.rules.min_interval))
             .min(expires)
+    }
+
+    /// From when on a caller whose `min_ttl` is not met can have the next one asked for. Where nobody is served, at once.
+    pub(super) fn forced_from(&self, now: Stamp) -> BootTime {
+        let Some(credential) = self.servable(now, Duration::ZERO) else {
+            return now.boot;
+        };
+        let born = credential.obtained.boot;
+        let life = credential
+            .expires
+            .map_or(Duration::ZERO, |end| end.since(born));
+        let part = life.min(RENEW_AT_LEAST_EVERY) / FORCED_AFTER_PART;
+        born.plus(part.max(FORCED_AFTER_LEAST))
     }
 
     /// Exponential with full jitter, never below the minimum interval.

@@ -33,10 +33,11 @@ impl Lifecycle {
             });
         }
         let nothing_known = self.trouble.is_none() && !self.repeating(now);
-        if self.doing.is_some() || nothing_known && !self.too_slow_for(min_ttl) {
+        let comes = nothing_known && !self.too_slow_for(min_ttl) && !self.too_young(now);
+        if self.doing.is_some() || comes {
             return Verdict::Wait;
         }
-        Verdict::Refuse(self.refusal(now))
+        Verdict::Refuse(self.refusal(now, min_ttl))
     }
 
     /// Where it stands.
@@ -107,8 +108,17 @@ impl Lifecycle {
             .is_some_and(|left| min_ttl > left)
     }
 
-    fn refusal(&self, now: Stamp) -> Refusal {
-        let next = self.due(now).unwrap_or(self.earliest);
+    /// There is one that is good for others, and no caller can have it replaced yet.
+    fn too_young(&self, now: Stamp) -> bool {
+        let near = now.boot.plus(self.rules.min_interval);
+        self.servable(now, Duration::ZERO).is_some() && self.due(now).is_none_or(|due| due > near)
+    }
+
+    fn refusal(&self, now: Stamp, min_ttl: Duration) -> Refusal {
+        let mut next = self.due(now).unwrap_or(self.earliest);
+        if self.trouble.is_none() && !self.repeating(now) {
+            next = next.min(self.forced_from(now).max(self.earliest));
+        }
         let retry_after = Some(next.since(now.boot).max(self.rules.min_interval / 10));
         match &self.trouble {
             Some(trouble) => Refusal {
@@ -124,8 +134,11 @@ impl Lifecycle {
                 kind: RefusalKind::Unavailable,
                 message: if self.repeating(now) {
                     "the identity provider keeps returning the same token, and it does not live that long any more"
-                } else {
+                } else if self.too_slow_for(min_ttl) {
                     "the identity provider is so slow that its tokens do not live that long any more when they arrive"
+                } else {
+                    "the token does not live that long any more, and it is too new to be replaced for that: ask for less, \
+                     or again later"
                 }
                 .to_owned(),
                 oauth_error: None,

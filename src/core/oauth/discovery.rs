@@ -3,7 +3,7 @@
 use serde_json::Value;
 use url::Url;
 
-use super::withhold::{foreign_place, place};
+use super::withhold::{foreign_place, origin, place};
 use crate::core::profile::is_loopback;
 use crate::core::secret::Secret;
 
@@ -28,6 +28,21 @@ impl Document {
             Some(alias) if with_certificate => alias,
             _ => &self.token_endpoint,
         }
+    }
+
+    /// The origin of the token endpoint where it is not the issuer's: that is allowed, and in most cases meant, but whoever
+    /// checks a configuration should see it. None: it is the issuer's.
+    #[must_use]
+    pub fn elsewhere(
+        &self,
+        issuer: &Url,
+        with_certificate: bool,
+        secrets: &[&Secret],
+    ) -> Option<String> {
+        let mut there = self.endpoint(with_certificate).clone();
+        there.set_path("");
+        let shown = foreign_place(&there, secrets);
+        (origin(&there) != origin(issuer)).then(|| shown.trim_end_matches('/').into())
     }
 
     /// What to add to a failure when the issuer does not list the configured `client_auth`. Issuers' lists are often
@@ -120,10 +135,12 @@ pub fn parse(
         }
         Err(_) => return Err(Unfit::Missing),
     }
+    // A document of an https issuer leads nowhere else, not even to loopback: the secret would go in the clear to whatever
+    // listens there.
     let usable = |url: &Url| {
-        let scheme = match url.scheme() {
-            "https" => true,
-            "http" => allow_insecure_http || is_loopback(url),
+        let scheme = match (issuer.scheme(), url.scheme()) {
+            (_, "https") => true,
+            ("http", "http") => allow_insecure_http || is_loopback(url),
             _ => false,
         };
         scheme && url.has_host() && url.username().is_empty() && url.password().is_none()
@@ -245,6 +262,8 @@ mod tests {
             // A name below localhost is whatever DNS says.
             (good, "http://idp.localhost/token", "no token_endpoint"),
             (good, "http://localhost.example/", "no token_endpoint"),
+            (good, "http://127.0.0.1:8080/token", "no token_endpoint"),
+            (good, "http://localhost/token", "no token_endpoint"),
             (good, "ftp://idp.example/token", "no token_endpoint"),
             (good, "https://u:p@idp.example/token", "no token_endpoint"),
             (good, "/token", "no token_endpoint"),
@@ -262,6 +281,50 @@ mod tests {
             "mtls_endpoint_aliases": { "token_endpoint": "http://idp.example/" },
         });
         assert!(matches!(read(alias), Err(Unfit::Unusable(message)) if message.contains("mtls")));
+    }
+
+    /// Not even where plain HTTP is permitted: the issuer is asked with https.
+    #[test]
+    fn trap_48_an_https_issuer_leads_to_https_only() {
+        let issuer = "https://idp.example/realms/a";
+        for plain in [
+            "http://127.0.0.1:1/t",
+            "http://[::1]/t",
+            "http://idp.example/t",
+        ] {
+            for document in [
+                json!({ "issuer": issuer, "token_endpoint": plain }),
+                json!({
+                    "issuer": issuer, "token_endpoint": "https://idp.example/t",
+                    "mtls_endpoint_aliases": { "token_endpoint": plain },
+                }),
+            ] {
+                let read = parse(document.to_string().as_bytes(), &url(issuer), true, &[]);
+                assert!(matches!(read, Err(Unfit::Unusable(_))), "{document}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_endpoint_elsewhere_is_told_by_its_origin() {
+        let issuer = url("https://idp.example/realms/a");
+        let elsewhere = |endpoint: &str, secrets: &[&Secret]| {
+            read(json!({ "issuer": issuer.as_str(), "token_endpoint": endpoint }))
+                .unwrap()
+                .elsewhere(&issuer, false, secrets)
+        };
+        assert_eq!(elsewhere("https://idp.example/token", &[]), None);
+        assert_eq!(elsewhere("https://idp.example:443/token", &[]), None);
+        let other = "https://tokens.example:8443/t?key=v";
+        assert_eq!(
+            elsewhere(other, &[]).as_deref(),
+            Some("https://tokens.example:8443")
+        );
+        let secret = Secret::new("tokens.example".into());
+        assert_eq!(
+            elsewhere(other, &[&secret]).as_deref(),
+            Some("a place that is not shown here")
+        );
     }
 
     #[test]

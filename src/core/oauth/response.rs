@@ -1,9 +1,11 @@
 //! The token endpoint's answer: bytes in, a checked credential or a classified failure out (RFC 6749 §5).
 //!
 //! Nothing of a body ever gets into a message (trap 32), with two exceptions that are held against the known secrets
-//! first: the `error` code and a Microsoft code (`AADSTS…`).
+//! first: the `error` code and a Microsoft code (`AADSTS…`). What goes further than into messages, the granted scopes, is
+//! held against them too, and against the token.
 
 mod errors;
+mod granted;
 
 #[cfg(test)]
 mod tests;
@@ -12,7 +14,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::lifetime::{NoLife, lifetime};
-use super::withhold::{echoes, foreign_place};
+use super::withhold::{echoes, foreign_place, is_secret, repeats};
 use super::{date, jwt};
 use crate::core::credential::{Issued, Scheme};
 use crate::core::failure::Failure;
@@ -60,12 +62,22 @@ pub struct Asked<'a> {
     pub now: Stamp,
 }
 
+/// What a good answer comes to.
+#[derive(Debug)]
+pub struct Granted {
+    /// The credential.
+    pub issued: Issued,
+    /// How many scopes the answer names that are not passed on, because they repeat a secret or the token, are no scope
+    /// tokens, or are too many or too long.
+    pub withheld: usize,
+}
+
 /// Judges an answer.
 ///
 /// # Errors
 /// Permanent when somebody has to change something, transient for everything that may pass: overload, redirects,
 /// nonsense.
-pub fn judge(response: &Response<'_>, asked: &Asked<'_>) -> Result<Issued, Failure> {
+pub fn judge(response: &Response<'_>, asked: &Asked<'_>) -> Result<Granted, Failure> {
     let date = response.date.and_then(date::parse);
     if response.status == 200 {
         return success(response, asked, date);
@@ -86,7 +98,7 @@ fn success(
     response: &Response<'_>,
     asked: &Asked<'_>,
     date: Option<u64>,
-) -> Result<Issued, Failure> {
+) -> Result<Granted, Failure> {
     let at = asked.at;
     let mut answer = object(response, asked)?;
     let token = match answer.remove("access_token") {
@@ -101,6 +113,16 @@ fn success(
             )));
         }
     };
+    // What came is secret too, whatever else the answer says.
+    let others: Vec<Secret> = ["refresh_token", "id_token"]
+        .into_iter()
+        .filter_map(|name| match answer.remove(name) {
+            Some(Value::String(other)) => Some(Secret::new(other)),
+            _ => None,
+        })
+        .collect();
+    let secrets = asked.secrets.iter().copied();
+    let secrets: Vec<&Secret> = secrets.chain([&token]).chain(&others).collect();
     // RFC 6749 §3.2: a parameter without a value counts as left out.
     let no_error = match answer.get("error") {
         None | Some(Value::Null) => true,
@@ -110,7 +132,7 @@ fn success(
         return Err(Failure::transient(format!(
             "{at} answered HTTP 200 with an error{} and an access_token at once, so that the token cannot be trusted: \
              ask the identity provider's operator",
-            errors::code_of(&answer, asked.secrets)
+            errors::code_of(&answer, &secrets)
                 .map(|code| format!(" ({code})"))
                 .unwrap_or_default(),
         )));
@@ -123,6 +145,13 @@ fn success(
     if !fits_header(token.expose()) {
         return Err(Failure::transient(format!(
             "{at} issued a token with characters that cannot stand in a header: ask the identity provider's operator"
+        )));
+    }
+    if is_secret(&token, asked.secrets) {
+        return Err(Failure::permanent(format!(
+            "{at} issued as access_token what the client proves itself with (its secret, assertion or Authorization \
+             header), and callers must never get that: check that this is the token endpoint and that nothing before it \
+             sends requests back, or ask the identity provider's operator"
         )));
     }
     token_type(answer.get("token_type"), at)?;
@@ -141,18 +170,22 @@ fn success(
              does not check it or the callers hold the certificate"
         )));
     }
-    Ok(Issued {
-        token,
+    let (scopes, withheld) = match answer.get("scope") {
+        Some(Value::String(text)) => granted::scopes(text, asked.scopes, &secrets),
+        _ => (asked.scopes.to_vec(), 0),
+    };
+    let issued = Issued {
         scheme: Scheme::Bearer,
         asked_at: asked.asked_at,
         lifetime,
-        scopes: match answer.get("scope") {
-            Some(Value::String(granted)) => scopes(granted),
-            _ => asked.scopes.to_vec(),
-        },
-        confirmation: facts.and_then(|facts| facts.confirmation),
+        scopes,
+        confirmation: facts
+            .and_then(|facts| facts.confirmation)
+            .filter(|print| !repeats(print, asked.secrets)),
         clock_skew: date.map(|date| skew(date, asked.asked_at, asked.now)),
-    })
+        token,
+    };
+    Ok(Granted { issued, withheld })
 }
 
 /// The JSON object of a 200.
@@ -229,19 +262,6 @@ fn no_life(why: NoLife, at: &str) -> Failure {
             )
         }
     })
-}
-
-/// RFC 6749 §3.3. What is not a scope token is left out.
-fn scopes(text: &str) -> Vec<String> {
-    text.split(' ')
-        .filter(|scope| {
-            !scope.is_empty()
-                && scope
-                    .bytes()
-                    .all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b'\\')
-        })
-        .map(String::from)
-        .collect()
 }
 
 /// How far the issuer's clock is ahead, in seconds. Its answer was made between `asked_at` and `now`, within the second that

@@ -22,6 +22,32 @@ pub fn echoes(text: &str, secrets: &[&Secret]) -> bool {
     })
 }
 
+/// Whether a server's text repeats a secret, wholly or so much of it that chance is ruled out. For words that are too many
+/// and too short for [`echoes`]: that one takes every syllable that occurs in a long secret for an echo.
+#[must_use]
+pub fn repeats(text: &str, secrets: &[&Secret]) -> bool {
+    let text = text.as_bytes();
+    secrets.iter().any(|secret| {
+        let secret = secret.expose().as_bytes();
+        !secret.is_empty()
+            && (holds(text, secret) || text.windows(TELLING).any(|piece| holds(secret, piece)))
+    })
+}
+
+/// Whether a token is a secret: the same, or one holds the other and the shorter of them is long enough to rule out chance.
+/// A common part says nothing, since two JWTs begin alike.
+#[must_use]
+pub fn is_secret(token: &Secret, secrets: &[&Secret]) -> bool {
+    let token = token.expose().as_bytes();
+    secrets.iter().any(|secret| {
+        let secret = secret.expose().as_bytes();
+        if token.len().min(secret.len()) < TELLING {
+            return token == secret;
+        }
+        holds(token, secret) || holds(secret, token)
+    })
+}
+
 /// A URL for people: scheme, host, port and path; neither user nor query nor fragment.
 #[must_use]
 pub fn place(url: &Url) -> String {
@@ -76,6 +102,25 @@ mod tests {
         }
         for honest in ["temporarily_unavailable", "my_error", ""] {
             assert!(!echoes(honest, &secrets), "{honest}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_a_secret_is_told_from_one_that_begins_like_it() {
+        let assertion = Secret::new("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln".into());
+        let short = Secret::new("abc".into());
+        let secrets = [&assertion, &short];
+        for (token, expected) in [
+            ("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln", true),
+            ("x-eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln-x", true),
+            ("JpXVCJ9.e30.c2ln", false),
+            ("IkpXVCJ9.e30.c2ln", true),
+            ("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.e31.YWJj", false),
+            ("abc", true),
+            ("abcd", false),
+        ] {
+            let judged = is_secret(&Secret::new(token.into()), &secrets);
+            assert_eq!(judged, expected, "{token}");
         }
     }
 

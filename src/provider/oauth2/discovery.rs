@@ -110,6 +110,11 @@ impl Discovery {
         }
     }
 
+    /// The document that is in use; None before the first.
+    pub(super) fn known(&self) -> Option<Arc<Document>> {
+        self.state().document.clone()
+    }
+
     /// The token endpoint of this document is gone: look again before the next request.
     pub(super) fn doubt(&self, used: &Arc<Document>) {
         let mut state = self.state();

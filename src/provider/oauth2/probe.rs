@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::DATE;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -22,9 +21,10 @@ use super::upstream::Upstream;
 use crate::clock::Clock;
 use crate::core::certificate::Certificate;
 use crate::core::failure::Failure;
-use crate::core::oauth::withhold::{origin, place};
+use crate::core::oauth::withhold::{foreign_place, origin, place};
 use crate::core::oauth::{date, response};
 use crate::core::profile::{Endpoint, Idp};
+use crate::core::secret::Secret;
 use crate::material::{Identity, Trust, certificate};
 use crate::provider::Shared;
 use crate::tls::witness::Witness;
@@ -57,23 +57,25 @@ pub struct Step {
     pub took: Duration,
 }
 
-/// Goes the way to `idp`. Within the profile's own times; dropping it abandons it.
+/// Goes the way to `idp`. Within the profile's own times; dropping it abandons it. `secrets` are withheld from messages,
+/// since the identity provider may know them from the daemon's requests.
 pub async fn probe(
     idp: &Idp,
-    trust: &Trust,
-    identity: Option<&Identity>,
+    (trust, identity): (&Trust, Option<&Identity>),
+    secrets: &[Secret],
     shared: &Shared,
     found: &mut Probe,
 ) {
-    let outcome = go(idp, trust, identity, shared, found).await;
+    let secrets: Vec<&Secret> = secrets.iter().collect();
+    let outcome = go(idp, (trust, identity), &secrets, shared, found).await;
     found.failure = outcome.err();
     found.doing = None;
 }
 
 async fn go(
     idp: &Idp,
-    trust: &Trust,
-    identity: Option<&Identity>,
+    (trust, identity): (&Trust, Option<&Identity>),
+    secrets: &[&Secret],
     shared: &Shared,
     found: &mut Probe,
 ) -> Result<(), Failure> {
@@ -92,16 +94,18 @@ async fn go(
         connector: TlsConnector::from(config),
         witness: &witness,
         clock: &shared.clock,
+        secrets,
         found,
     };
     let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;
-    walk.connect(url).await?;
+    walk.connect(url, place(url)).await?;
     let Endpoint::Issuer(issuer) = &idp.endpoint else {
         return walk.greet(url).await;
     };
     let endpoint = walk.discover(issuer, idp.allow_insecure_http).await?;
     if origin(&endpoint) != origin(issuer) {
-        walk.connect(&endpoint).await?;
+        walk.connect(&endpoint, foreign_place(&endpoint, secrets))
+            .await?;
     }
     Ok(())
 }
@@ -111,13 +115,13 @@ struct Walk<'a> {
     connector: TlsConnector,
     witness: &'a Witness,
     clock: &'a Clock,
+    secrets: &'a [&'a Secret],
     found: &'a mut Probe,
 }
 
 impl Walk<'_> {
     /// Name, connection and, where no proxy is in between, TLS. Through a proxy, TLS is part of the next exchange.
-    async fn connect(&mut self, url: &Url) -> Result<(), Failure> {
-        let at = place(url);
+    async fn connect(&mut self, url: &Url, at: String) -> Result<(), Failure> {
         let limit = self.upstream.way().connect_timeout;
         let hop = self.hop(url);
         let mut way = self.upstream.way();
@@ -176,7 +180,7 @@ impl Walk<'_> {
         let discovery = Discovery::new(issuer.clone(), insecure);
         let (upstream, clock) = (self.upstream, self.clock);
         let mut skew = None;
-        let look = discovery.look(upstream, clock, &[], &mut skew);
+        let look = discovery.look(upstream, clock, self.secrets, &mut skew);
         let outcome = self.timed("discovery", upstream.timeout(), look).await;
         self.found.clock_skew = skew;
         self.note_certificates();
@@ -247,20 +251,7 @@ impl Walk<'_> {
             port: url.port_or_known_default().unwrap_or(443),
             proxy,
         };
-        if self.upstream.goes_direct(url) {
-            return of(url, None);
-        }
-        if let Some(proxy) = self.upstream.configured_proxy() {
-            return of(proxy, Some(origin(proxy)));
-        }
-        // As the HTTP client reads the environment.
-        let proxy = url
-            .as_str()
-            .parse()
-            .ok()
-            .and_then(|uri| Matcher::from_env().intercept(&uri))
-            .and_then(|proxy| Url::parse(&proxy.uri().to_string()).ok());
-        match proxy {
+        match self.upstream.proxy_for(url) {
             Some(proxy) => of(&proxy, Some(origin(&proxy))),
             None => of(url, None),
         }

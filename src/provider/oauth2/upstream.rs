@@ -11,6 +11,7 @@ use url::Url;
 
 use super::discovery::Discovery;
 use super::lane::{Lane, Lanes, Lost};
+use super::proxy::Environment;
 use super::transport::{self, Answer};
 use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
@@ -103,9 +104,10 @@ impl Upstreams {
 /// One way to identity providers.
 pub(super) struct Upstream {
     http: Http,
+    environment: Environment,
     with_certificate: bool,
     tls: ClientConfig,
-    /// With the proxy that is configured, or those of the environment.
+    /// With the proxy that is configured, or that of the environment.
     usual: OnceLock<Client>,
     /// Without any, for loopback.
     direct: OnceLock<Client>,
@@ -131,6 +133,7 @@ impl Upstream {
     ) -> Upstream {
         Upstream {
             http: http.clone(),
+            environment: Environment::of_process(),
             with_certificate,
             tls,
             usual: OnceLock::new(),
@@ -180,10 +183,18 @@ impl Upstream {
         let limit = self.http.timeout.saturating_add(NOTICE);
         match self.lane.run(limit, transport::send(request)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(NoAnswer {
-                failure: transport::explain(&error, at, &self.way()),
-                unconnected: error.is_connect(),
-            }),
+            Ok(Err(error)) => {
+                let mut way = self.way();
+                way.proxy = error
+                    .url()
+                    .and_then(|url| self.proxy_for(url))
+                    .as_ref()
+                    .map(origin);
+                Err(NoAnswer {
+                    failure: transport::explain(&error, at, &way),
+                    unconnected: error.is_connect(),
+                })
+            }
             Err(lost) => Err(NoAnswer {
                 failure: match lost {
                     Lost::Late => transport::too_late(at, &self.way()),
@@ -207,18 +218,20 @@ impl Upstream {
         }
     }
 
-    /// `http.proxy`
-    pub(super) fn configured_proxy(&self) -> Option<&Url> {
-        self.http.proxy.as_ref()
+    /// The proxy on the way to a URL: `http.proxy`, or the environment's, which never sees what stays on this machine.
+    pub(super) fn proxy_for(&self, url: &Url) -> Option<Url> {
+        let configured = self.http.proxy.clone();
+        configured.or_else(|| self.environment.proxy_for(url))
     }
 
-    /// The environment's proxies never see what stays on this machine; a configured one is obeyed.
-    pub(super) fn goes_direct(&self, url: &Url) -> bool {
+    fn goes_direct(&self, url: &Url) -> bool {
         self.http.proxy.is_none() && is_loopback(url)
     }
 
     fn make(&self, url: &Url) -> Result<Client, Failure> {
         let mut builder = Client::builder()
+            // Of the environment's only those that are documented; they are added below.
+            .no_proxy()
             .tls_backend_preconfigured(self.tls.clone())
             .http1_only()
             // A redirect would carry the secret to whoever the server names.
@@ -236,8 +249,10 @@ impl Upstream {
                 Failure::permanent("http.proxy cannot be used: write it as http://host:port")
             })?;
             builder = builder.proxy(proxy);
-        } else if self.goes_direct(url) {
-            builder = builder.no_proxy();
+        } else if !self.goes_direct(url)
+            && let Some(proxy) = self.environment.proxy()?
+        {
+            builder = builder.proxy(proxy);
         }
         builder.build().map_err(|_| {
             Failure::permanent(

@@ -51,8 +51,8 @@ fn everybody() -> (Cast, Vec<&'static str>) {
         &format!("extra = {{ assertion = \"{}\" }}", secret("extra")),
     );
     let mut served: Vec<_> = cast.profiles.iter().map(|(name, _)| *name).collect();
-    // A scope that is no text takes nobody his token.
-    served.push("f-scope");
+    // A scope that is no text, or that cannot be passed on, takes nobody his token.
+    served.extend(["f-scope", "f-scopes"]);
     cast.place.secret("ready", &secret("ready"));
     cast.oauth2(
         "ready",

@@ -91,6 +91,12 @@ pub fn bodies() -> Vec<(&'static str, Fault)> {
             "f-scope",
             Fault::field("scope", Some(&format!("[\"{}\"]", secret("scope")))),
         ),
+        // The client's own secret.
+        (
+            "f-scopes",
+            field("scope", format!("read {}", secret("f-scopes"))),
+        ),
+        ("f-back", Fault::token(Some(&secret("f-back")))),
         ("t-half", Fault::Truncated),
         ("t-hang", Fault::Hang),
         ("t-close", Fault::CloseConnection),

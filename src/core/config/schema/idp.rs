@@ -10,7 +10,7 @@ pub(in crate::core::config) static IDP: Table = Table {
         key("issuer", Kind::Url(UrlRule::Issuer), "The issuer; its token endpoint is discovered (OpenID Connect Discovery 1.0 §4, RFC 8414 §3). `https`, or `http` on loopback."),
         key("token_url", Kind::Url(UrlRule::Token), "The token endpoint, instead of `issuer`. `https`, or `http` on loopback."),
         key("max_in_flight", Kind::Integer(1, 1000), "Token requests at the same time, over all profiles of this issuer. Where they differ, the smallest holds for all.").or("8"),
-        key("max_per_second", Kind::Integer(1, 1000), "Token requests per second, over all profiles of this issuer. Where they differ, the smallest holds for all.").or("50").or_as_told("`50`; with `preset = \"camunda-saas\"` `1`"),
+        key("max_per_second", Kind::Integer(1, 1000), "Token requests per second, over all profiles of this issuer, which take turns. Where they differ, the smallest holds for all.").or("50").or_as_told("`50`; with `preset = \"camunda-saas\"` `1`"),
         key("http", Kind::Table(&HTTP), "How to get there."),
         key("tls", Kind::Table(&TLS), "Trust, and the client's own certificate."),
         key("allow_insecure_http", Kind::Bool, "Permits `http://` to an address that is not loopback: secrets and tokens then cross the network in the clear.").or("false"),
@@ -33,7 +33,7 @@ pub(in crate::core::config) static HTTP: Table = Table {
             "One request, from its start to the last byte of the answer.",
         )
         .or("\"10s\""),
-        key("proxy", Kind::Url(UrlRule::Proxy), "An HTTP proxy.")
+        key("proxy", Kind::Url(UrlRule::Proxy), "An HTTP proxy. Of the environment only `HTTPS_PROXY` and `NO_PROXY` are obeyed (in small letters too): `ALL_PROXY` and `HTTP_PROXY` are not.")
             .or_as_told("what `HTTPS_PROXY` and `NO_PROXY` say, never for loopback"),
     ],
 };

@@ -34,6 +34,10 @@ fn answer<'a>(status: u16, body: &'a [u8]) -> Response<'a> {
 }
 
 fn ask_with(response: &Response<'_>, refuse_bound: bool) -> Result<Issued, Failure> {
+    grant_with(response, refuse_bound).map(|granted| granted.issued)
+}
+
+fn grant_with(response: &Response<'_>, refuse_bound: bool) -> Result<Granted, Failure> {
     let endpoint = Url::parse("https://user:pw@idp.example/token?key=hidden").unwrap();
     let secret = Secret::new(SECRET.into());
     judge(
@@ -91,6 +95,84 @@ fn a_plain_success() {
     let silent = body(&json!({ "access_token": "t", "token_type": "Bearer" })).unwrap();
     assert_eq!(silent.scopes, ["read", "write"]);
     assert_eq!(silent.lifetime, Lifetime::Unknown);
+}
+
+fn granted(scope: &str) -> (Vec<String>, usize) {
+    let body = json!({
+        "access_token": "opaque-token-of-the-day", "token_type": "Bearer", "scope": scope,
+        "refresh_token": "opaque-for-the-next",
+    });
+    let granted = grant_with(&answer(200, body.to_string().as_bytes()), false).unwrap();
+    (granted.issued.scopes, granted.withheld)
+}
+
+#[test]
+fn trap_48_a_scope_that_repeats_the_secret_or_the_token_is_withheld_and_counted() {
+    for echo in [
+        SECRET.to_owned(),
+        format!("x-{}", SECRET.to_uppercase()),
+        "erSecret-0".into(),
+        "opaque-token-of-the-day".into(),
+        "api:token-of-the".into(),
+        "opaque-for-the-next".into(),
+    ] {
+        assert_eq!(granted(&format!("admin {echo}")), (vec!["admin".into()], 1));
+    }
+    // In pieces, each of them too short to tell, what was asked for in between.
+    let pieces = "Marker Secret- read 012345 6789";
+    assert_eq!(granted(pieces), (vec!["read".into()], 4));
+    // Short words occur in any long secret.
+    assert_eq!(granted("token Secret day").1, 0);
+}
+
+#[test]
+fn trap_48_scopes_are_bounded_in_number_and_length() {
+    let many: Vec<String> = (0..300).map(|number| format!("s{number}")).collect();
+    let (shown, withheld) = granted(&many.join(" "));
+    assert_eq!((shown.len(), withheld), (256, 44));
+    let long = "x".repeat(257);
+    assert_eq!(granted(&format!("{long} a")), (vec!["a".into()], 1));
+    let (shown, withheld) = granted(&vec!["x".repeat(256); 40].join(" "));
+    assert_eq!((shown.len(), withheld), (32, 8));
+    assert_eq!(
+        granted("caf\u{e9} a\u{7}b \"q\" back\\slash a"),
+        (vec!["a".into()], 4)
+    );
+}
+
+#[test]
+fn trap_48_an_access_token_that_is_the_secret_is_refused() {
+    for token in [
+        SECRET.to_owned(),
+        format!("v1.{SECRET}"),
+        SECRET[..20].into(),
+    ] {
+        let message = permanent(body(
+            &json!({ "access_token": token, "token_type": "Bearer" }),
+        ));
+        assert!(
+            message.contains("what the client proves itself with"),
+            "{message}"
+        );
+        assert!(!message.contains(&SECRET[..8]), "{message}");
+    }
+}
+
+#[test]
+fn trap_48_a_thumbprint_that_is_the_secret_is_none() {
+    let bound = |print: &str| {
+        let token = jwt(&json!({ "cnf": { "x5t#S256": print } }));
+        body(&json!({ "access_token": token, "token_type": "Bearer" })).unwrap()
+    };
+    assert_eq!(bound(SECRET).confirmation, None);
+    assert_eq!(bound("abc").confirmation.as_deref(), Some("abc"));
+}
+
+#[test]
+fn trap_48_an_error_beside_a_token_does_not_repeat_it() {
+    let both = json!({ "access_token": "a_lower_case_token", "token_type": "Bearer", "error": "lower_case_token" });
+    let message = transient(body(&both));
+    assert!(!message.contains("lower_case"), "{message}");
 }
 
 fn with_expires_in(expires_in: Value) -> Result<Lifetime, Failure> {
@@ -549,10 +631,8 @@ fn the_cure_knows_the_client_authentication() {
             asked_at: stamp(NOW),
             now: stamp(NOW),
         };
-        let message = permanent(judge(
-            &answer(401, br#"{"error":"invalid_client"}"#),
-            &asked,
-        ));
+        let refused = judge(&answer(401, br#"{"error":"invalid_client"}"#), &asked);
+        let message = permanent(refused.map(|granted| granted.issued));
         assert!(message.contains(expected), "{message}");
     }
 }

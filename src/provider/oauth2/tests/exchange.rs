@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::server::{Act, Refusing, Server, answer, good_token};
+use super::server::{Act, Refusing, Server, answer, good_token, json};
 use super::*;
 use crate::core::credential::{Lifetime, Scheme};
+use crate::provider::oauth2::proxy;
 
 fn basic(url: &str) -> OAuth2 {
     oauth(at_token(url), ClientAuth::SecretBasic(secret()))
@@ -222,28 +223,85 @@ async fn a_configured_proxy_is_used() {
 
 /// The environment belongs to the process, so this test runs itself again with another one.
 #[tokio::test]
-async fn the_environments_proxy_never_sees_loopback() {
-    if std::env::var_os("TOKEND_TEST_PROXIED").is_some() {
+async fn trap_48_scopes_that_repeat_a_secret_are_withheld_and_remarked() {
+    let server = Server::plain(|seen| {
+        let header = seen.header("authorization").unwrap_or_default();
+        let basic = header.strip_prefix("Basic ").unwrap_or_default();
+        json(&serde_json::json!({
+            "access_token": "the-token-of-today", "token_type": "Bearer", "expires_in": 300,
+            "scope": format!("read {basic} the-token-of-today admin {}", SECRET.replace(' ', "")),
+        }))
+    })
+    .await;
+    let provider = provider(basic(&server.url("/token")));
+    let issued = provider.fetch(&Variant::default()).await.unwrap();
+    assert_eq!(issued.scopes, ["read", "admin"]);
+    let remarks = provider.remarks();
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    assert!(
+        remarks[0].starts_with("scopes: 3 of the scopes"),
+        "{remarks:?}"
+    );
+}
+
+#[tokio::test]
+async fn trap_48_an_access_token_that_is_sent_back_is_refused() {
+    let server = Server::plain(|seen| {
+        let header = seen.header("authorization").unwrap_or_default();
+        let token = header.strip_prefix("Basic ").unwrap_or_default();
+        json(&serde_json::json!({ "access_token": token, "token_type": "Bearer", "expires_in": 300 }))
+    })
+    .await;
+    let message = permanent(fetch(basic(&server.url("/token"))).await);
+    assert!(
+        message.contains("what the client proves itself with"),
+        "{message}"
+    );
+}
+
+/// Of the environment's proxies only `HTTPS_PROXY` is obeyed, less `NO_PROXY`, and never for loopback.
+#[tokio::test]
+async fn trap_48_the_environments_proxies_are_obeyed_as_documented() {
+    const WITH: &str = "TOKEND_TEST_PROXIED";
+    if let Ok(proxy) = std::env::var(WITH) {
         let server = Server::plain(|_| good_token()).await;
         fetch(basic(&server.url("/token"))).await.unwrap();
-        let mut settings = basic("http://idp.invalid/token");
-        settings.idp.allow_insecure_http = true;
-        fetch(settings).await.unwrap();
+        for (url, proxied) in [
+            ("https://idp.invalid/token", true),
+            ("http://idp.invalid/token", false),
+            ("https://excepted.invalid/token", false),
+        ] {
+            let mut settings = basic(url);
+            settings.idp.allow_insecure_http = true;
+            let remark = proxy::remark(&settings.idp);
+            let message = transient(fetch(settings).await);
+            let through = format!("through the proxy {proxy}");
+            assert_eq!(message.contains(&through), proxied, "{message}");
+            assert_eq!(remark.is_some(), proxied, "{remark:?}");
+            if let Some(remark) = remark {
+                assert!(remark.contains(&through), "{remark}");
+                assert!(!remark.contains("password"), "{remark}");
+            }
+        }
         return;
     }
-    let proxy = Server::plain(|_| good_token()).await;
+    let obeyed = Server::plain(|_| answer(502, "", "")).await;
+    let ignored = Server::plain(|_| good_token()).await;
     let status = tokio::task::spawn_blocking({
-        let url = proxy.url("/");
+        let with_password = obeyed.url("").replace("//", "//user:password@");
+        let (shown, ignored) = (obeyed.url(""), ignored.url(""));
         move || {
             std::process::Command::new(std::env::current_exe().unwrap())
                 .args([
                     "--exact",
-                    "provider::oauth2::tests::exchange::the_environments_proxy_never_sees_loopback",
+                    "provider::oauth2::tests::exchange::trap_48_the_environments_proxies_are_obeyed_as_documented",
                 ])
-                .env("TOKEND_TEST_PROXIED", "1")
-                .env_remove("NO_PROXY")
+                .env(WITH, shown)
                 .env_remove("no_proxy")
-                .envs([("http_proxy", &url), ("HTTP_PROXY", &url)])
+                .env("NO_PROXY", "excepted.invalid")
+                .env("HTTPS_PROXY", &with_password)
+                .env("https_proxy", &with_password)
+                .envs(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, &ignored)))
                 .stdout(std::process::Stdio::null())
                 .status()
         }
@@ -252,7 +310,8 @@ async fn the_environments_proxy_never_sees_loopback() {
     .unwrap()
     .unwrap();
     assert!(status.success());
-    assert_eq!(proxy.lines(), ["POST http://idp.invalid/token"]);
+    assert_eq!(obeyed.lines(), ["CONNECT idp.invalid:443"]);
+    assert_eq!(ignored.lines(), [""; 0]);
 }
 
 #[tokio::test]

@@ -72,6 +72,28 @@ async fn the_token_endpoint_is_discovered_once_and_shared_by_profiles() {
 }
 
 #[tokio::test]
+async fn trap_48_a_token_endpoint_elsewhere_is_asked_and_remarked() {
+    let tokens = Server::plain(|_| good_token()).await;
+    let there = tokens.url("/token");
+    let server = Server::plain(move |seen| {
+        let issuer = format!("http://{}/realms/a", seen.header("host").unwrap());
+        json(&json!({ "issuer": issuer, "token_endpoint": there }))
+    })
+    .await;
+    let provider = provider(settings(&server));
+    assert_eq!(provider.remarks(), [""; 0], "nothing is known yet");
+    ok(&provider).await;
+    let remarks = provider.remarks();
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    let told = format!(
+        "issuer: its document leads token requests, and with them the client's secret or assertion, to \
+                        another origin ({})",
+        tokens.url("")
+    );
+    assert!(remarks[0].starts_with(&told), "{remarks:?}");
+}
+
+#[tokio::test]
 async fn rfc_8414s_place_is_the_second_choice() {
     for (first, body) in [
         (404, ""),

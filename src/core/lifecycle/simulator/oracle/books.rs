@@ -31,6 +31,8 @@ pub struct Books {
     pub row: Option<Row>,
     /// Something happened that allows an attempt before it is planned.
     hurry: bool,
+    /// Somebody wanted one that lives longer than what others are served.
+    forced: bool,
     last_seen: Option<Nanos>,
     /// Nobody was there when the material changed: what is held is not served before an attempt has ended.
     pub outdated: bool,
@@ -127,8 +129,19 @@ impl Books {
         // An issuer that repeats itself is not asked more often because somebody wants what it does not give.
         let unmet = !self.lives(now, min_ttl) || self.doubted(now);
         if possible && unmet && !self.repeated_and_alive(now) {
-            self.hurry = true;
+            let good = self.lives(now, 0) && !self.doubted(now) && !self.outdated;
+            self.forced |= good;
+            self.hurry |= !good;
         }
+    }
+
+    /// No caller's `min_ttl` has what is held replaced before this.
+    pub fn forced_from(&self) -> Nanos {
+        let held = self.held.as_ref();
+        let life = held.and_then(|held| Some((held.statement?.0.boot, held.end?)));
+        life.map_or(0, |(asked, end)| {
+            asked + ((end - asked).min(24 * 60 * MINUTE) / 10).max(SECOND)
+        })
     }
 
     /// A tick came. Whatever the wall clock was set back by until then hides no pause that comes later.
@@ -218,6 +231,7 @@ impl Books {
             return Err("an attempt for a sleeping profile".to_owned());
         }
         let wanted = self.hurry
+            || self.forced && now.boot >= self.forced_from()
             || self.row.is_some()
             || !self.lives(now, 0)
             || self.planned().is_some_and(|planned| planned <= now.boot)
@@ -226,6 +240,7 @@ impl Books {
             return Err("an attempt without a reason".to_owned());
         }
         self.hurry = false;
+        self.forced = false;
         self.in_flight = Some(attempt);
         self.attempts = attempt;
         self.last_start = Some((now.boot, nanos(rules.min_interval)));

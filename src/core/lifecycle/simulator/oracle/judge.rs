@@ -33,6 +33,8 @@ impl Oracle {
             .life
             .verdict(now.stamp(), Duration::from_nanos(min_ttl));
         let lives = books.lives(now, min_ttl);
+        let lives_at_all = books.lives(now, 0) && !books.outdated;
+        let interval = nanos(self.rules.min_interval);
         match verdict {
             Verdict::Serve(credential) => books.served(&credential, now, min_ttl),
             _ if lives && !books.doubted(now) && !books.outdated => Err(format!(
@@ -76,6 +78,17 @@ impl Oracle {
                     return Err("refused without a time to come back".to_owned());
                 };
                 let back = now.boot.saturating_add(nanos(after));
+                let late = books
+                    .held
+                    .as_ref()
+                    .is_some_and(|held| held.arrived_with < min_ttl);
+                let young =
+                    lives_at_all && row.is_none() && !books.repeated_and_alive(now) && !late;
+                let from = books.forced_from();
+                if young && !books.doubted(now) && (now.boot >= from || back > from + interval / 10)
+                {
+                    return Err("sent away although a renewal could be forced".to_owned());
+                }
                 match row {
                     Some(row) if back < row.not_before && row.not_before > now.boot => {
                         Err("told to come back before there can be anything".to_owned())
@@ -97,7 +110,14 @@ impl Oracle {
             return Ok(());
         }
         match self.life.wake_at(now.stamp()).map(|at| nanos(at.0)) {
-            Some(at) if at <= books.interval_over(&self.rules).max(now.boot) => Ok(()),
+            Some(at)
+                if at
+                    <= books
+                        .interval_over(&self.rules)
+                        .max(now.boot + nanos(self.rules.min_interval)) =>
+            {
+                Ok(())
+            }
             at => Err(format!(
                 "a caller waits, no attempt is in flight, and the next wake-up is {at:?} (now {})",
                 now.boot
