@@ -31,6 +31,9 @@ use crate::provider::Provider;
 /// requests for as long as it is in use.
 pub const VARIANTS_PER_PROFILE: usize = 64;
 
+/// The same of those that one principal has asked for first, so that nobody has them all.
+pub const VARIANTS_PER_PRINCIPAL: usize = 16;
+
 /// Commands that may queue up before their senders wait.
 const QUEUE: usize = 1024;
 
@@ -82,6 +85,15 @@ pub enum NoAnswer {
     TooManyVariants,
     /// Too many callers wait for this credential.
     Crowded,
+}
+
+/// On whose account something is asked for. By default it is nobody's: the daemon asks for itself.
+#[derive(Clone, Default)]
+pub struct Asker {
+    /// The user.
+    pub uid: Option<u32>,
+    /// Called when what is asked forces a renewal that was not due.
+    pub pays: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// What became of a report.
@@ -191,6 +203,17 @@ impl Seat {
         self.variants.load().values().for_each(|slot| slot.stir());
     }
 
+    /// Whether this credential is what it has published last, of its own or of a variant.
+    #[must_use]
+    pub fn publishes(&self, fingerprint: Fingerprint) -> bool {
+        let is_it = |slot: &Slot| {
+            let view = slot.view();
+            let answer = view.answer.as_ref();
+            answer.is_some_and(|answer| answer.credential.fingerprint == fingerprint)
+        };
+        is_it(&self.own) || self.variants.load().values().any(|slot| is_it(slot))
+    }
+
     /// The slot of a variant, if it is alive.
     #[must_use]
     pub fn slot(&self, variant: &Variant) -> Option<Arc<Slot>> {
@@ -217,16 +240,19 @@ enum Command {
         seat: SeatId,
         variant: Variant,
         min_ttl: Duration,
+        by: Asker,
         reply: oneshot::Sender<Result<Arc<Answer>, NoAnswer>>,
     },
     Slot {
         seat: SeatId,
         variant: Variant,
+        by: Asker,
         reply: oneshot::Sender<Result<Arc<Slot>, NoAnswer>>,
     },
     Report {
         seat: SeatId,
         fingerprint: Fingerprint,
+        by: Asker,
         reply: oneshot::Sender<Result<Reported, NoAnswer>>,
     },
 }
@@ -291,12 +317,14 @@ impl Broker {
         seat: &Seat,
         variant: Variant,
         min_ttl: Duration,
+        by: Asker,
     ) -> Result<Arc<Answer>, NoAnswer> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Ask {
             seat: seat.id,
             variant,
             min_ttl,
+            by,
             reply,
         })
         .await;
@@ -307,11 +335,17 @@ impl Broker {
     ///
     /// # Errors
     /// [`NoAnswer::Gone`], [`NoAnswer::Stopped`], [`NoAnswer::TooManyVariants`]
-    pub async fn slot(&self, seat: &Seat, variant: Variant) -> Result<Arc<Slot>, NoAnswer> {
+    pub async fn slot(
+        &self,
+        seat: &Seat,
+        variant: Variant,
+        by: Asker,
+    ) -> Result<Arc<Slot>, NoAnswer> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Slot {
             seat: seat.id,
             variant,
+            by,
             reply,
         })
         .await;
@@ -326,11 +360,13 @@ impl Broker {
         &self,
         seat: &Seat,
         fingerprint: Fingerprint,
+        by: Asker,
     ) -> Result<Reported, NoAnswer> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Report {
             seat: seat.id,
             fingerprint,
+            by,
             reply,
         })
         .await;

@@ -10,12 +10,15 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{debug, info};
 
 use super::budget::{Budget, Next};
-use super::life::{Life, Reply, Waiter, tell};
+use super::life::{Life, Waiter, tell};
 use super::view::Slot;
-use super::{Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools, VARIANTS_PER_PROFILE};
+use super::{
+    Asker, Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools, VARIANTS_PER_PRINCIPAL,
+    VARIANTS_PER_PROFILE,
+};
 use crate::core::credential::{Fingerprint, Issued, Variant};
 use crate::core::failure::Failure;
-use crate::core::lifecycle::{Event, Lifecycle, Reaction, State};
+use crate::core::lifecycle::{Event, Lifecycle, Reaction, State, Verdict};
 use crate::core::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
 /// The longest sleep. Timers stop while the machine sleeps and know nothing of clock steps, so the clock is looked at this
@@ -51,7 +54,15 @@ struct Member {
     seat: Arc<Seat>,
     spec: Box<Spec>,
     own: LifeId,
-    variants: HashMap<Variant, LifeId>,
+    /// Each with the user who has asked for it first.
+    variants: HashMap<Variant, (LifeId, Option<u32>)>,
+}
+
+impl Member {
+    /// The lifecycles of its variants.
+    fn lives(&self) -> impl Iterator<Item = LifeId> {
+        self.variants.values().map(|(life, _)| *life)
+    }
 }
 
 struct Running {
@@ -115,21 +126,24 @@ impl Actor {
                 seat,
                 variant,
                 min_ttl,
+                by,
                 reply,
-            } => self.ask(seat, variant, min_ttl, reply),
+            } => self.ask(seat, variant, &by, Waiter { min_ttl, reply }),
             Command::Slot {
                 seat,
                 variant,
+                by,
                 reply,
             } => {
-                let _ = reply.send(self.slot(seat, variant));
+                let _ = reply.send(self.slot(seat, variant, &by));
             }
             Command::Report {
                 seat,
                 fingerprint,
+                by,
                 reply,
             } => {
-                let _ = reply.send(self.report(seat, fingerprint));
+                let _ = reply.send(self.report(seat, fingerprint, &by));
             }
         }
     }
@@ -150,16 +164,14 @@ impl Actor {
         );
         let now = self.tools.clock.now();
         for (variant, credential, outdated) in left {
-            if let Ok(life) = self.life_for(id, variant)
+            if let Ok(life) = self.life_for(id, variant, &Asker::default())
                 && let Some(life) = self.lives.get_mut(&life)
             {
                 life.machine.inherit(now, credential, outdated);
             }
         }
         let variants = self.profiles.get(&id).into_iter();
-        let variants: Vec<LifeId> = variants
-            .flat_map(|one| one.variants.values().copied())
-            .collect();
+        let variants: Vec<LifeId> = variants.flat_map(Member::lives).collect();
         for life in std::iter::once(own).chain(variants) {
             self.handle(life, Event::Tick);
         }
@@ -179,30 +191,31 @@ impl Actor {
         let Some(member) = self.profiles.remove(&id) else {
             return;
         };
-        for life in std::iter::once(member.own).chain(member.variants.values().copied()) {
+        for life in std::iter::once(member.own).chain(member.lives()) {
             self.bury(life);
         }
         self.leave_budget(id, &member.spec);
     }
 
-    fn ask(&mut self, id: SeatId, variant: Variant, min_ttl: Duration, reply: Reply) {
-        let life = match self.life_for(id, variant) {
+    fn ask(&mut self, id: SeatId, variant: Variant, by: &Asker, waiter: Waiter) {
+        let life = match self.life_for(id, variant, by) {
             Ok(life) => life,
             Err(why) => {
-                let _ = reply.send(Err(why));
+                let _ = waiter.reply.send(Err(why));
                 return;
             }
         };
-        self.handle(life, Event::Asked { min_ttl });
+        let min_ttl = waiter.min_ttl;
+        self.on_account_of(by, life, Event::Asked { min_ttl });
         let now = self.tools.clock.now();
         if let Some(life) = self.lives.get_mut(&life) {
-            life.receive(Waiter { min_ttl, reply }, now);
+            life.receive(waiter, now);
         }
         self.promote(life);
     }
 
-    fn slot(&mut self, id: SeatId, variant: Variant) -> Result<Arc<Slot>, NoAnswer> {
-        let id = self.life_for(id, variant)?;
+    fn slot(&mut self, id: SeatId, variant: Variant, by: &Asker) -> Result<Arc<Slot>, NoAnswer> {
+        let id = self.life_for(id, variant, by)?;
         self.handle(
             id,
             Event::Asked {
@@ -213,11 +226,38 @@ impl Actor {
         Ok(life.slot.clone())
     }
 
-    fn report(&mut self, id: SeatId, fingerprint: Fingerprint) -> Result<Reported, NoAnswer> {
+    /// Handles what a caller wants; a renewal that comes sooner because of that, although there is a credential, is paid for by
+    /// the caller.
+    fn on_account_of(&mut self, by: &Asker, id: LifeId, event: Event) {
+        let now = self.tools.clock.now();
+        let next = |lives: &HashMap<LifeId, Life>| {
+            let life = lives.get(&id)?;
+            let lives_on = matches!(life.machine.verdict(now, Duration::ZERO), Verdict::Serve(_));
+            let next = match life.attempt {
+                Some(_) => now.boot,
+                None => life.machine.due(now)?,
+            };
+            lives_on.then_some(next)
+        };
+        let before = next(&self.lives);
+        self.handle(id, event);
+        if let (Some(before), Some(after), Some(pays)) = (before, next(&self.lives), &by.pays)
+            && after < before
+        {
+            pays();
+        }
+    }
+
+    fn report(
+        &mut self,
+        id: SeatId,
+        fingerprint: Fingerprint,
+        by: &Asker,
+    ) -> Result<Reported, NoAnswer> {
         let now = self.tools.clock.now();
         let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
         let life = std::iter::once(member.own)
-            .chain(member.variants.values().copied())
+            .chain(member.lives())
             .find(|life| {
                 self.lives
                     .get(life)
@@ -225,7 +265,7 @@ impl Actor {
                     .is_some_and(|held| held.fingerprint == fingerprint)
             })
             .unwrap_or(member.own);
-        self.handle(life, Event::Rejected { fingerprint });
+        self.on_account_of(by, life, Event::Rejected { fingerprint });
         self.promote(life);
         let life = self.lives.get(&life).ok_or(NoAnswer::Gone)?;
         Ok(Reported {
@@ -235,17 +275,21 @@ impl Actor {
     }
 
     /// The life of a variant, which begins when it is first asked for.
-    fn life_for(&mut self, id: SeatId, variant: Variant) -> Result<LifeId, NoAnswer> {
+    fn life_for(&mut self, id: SeatId, variant: Variant, by: &Asker) -> Result<LifeId, NoAnswer> {
         let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
         if variant.is_default() {
             return Ok(member.own);
         }
-        if let Some(life) = member.variants.get(&variant) {
+        if let Some((life, _)) = member.variants.get(&variant) {
             return Ok(*life);
         }
         self.forget_sleeping_variants(id);
         let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
-        if member.variants.len() >= VARIANTS_PER_PROFILE {
+        let of_theirs = by.uid.map_or(0, |uid| {
+            let owners = member.variants.values();
+            owners.filter(|(_, owner)| *owner == Some(uid)).count()
+        });
+        if member.variants.len() >= VARIANTS_PER_PROFILE || of_theirs >= VARIANTS_PER_PRINCIPAL {
             return Err(NoAnswer::TooManyVariants);
         }
         let mut spec = member.spec.clone();
@@ -254,7 +298,7 @@ impl Actor {
         let slot = Arc::new(Slot::new(false));
         let life = self.be_born(id, &spec, variant.clone(), slot.clone());
         if let Some(member) = self.profiles.get_mut(&id) {
-            member.variants.insert(variant.clone(), life);
+            member.variants.insert(variant.clone(), (life, by.uid));
             member.seat.variants.rcu(|variants| {
                 let mut variants = HashMap::clone(variants);
                 variants.insert(variant.clone(), slot.clone());
@@ -274,12 +318,12 @@ impl Actor {
         let gone: Vec<(Variant, LifeId)> = member
             .variants
             .iter()
-            .filter(|(_, life)| {
+            .filter(|(_, (life, _))| {
                 lives.get(life).is_none_or(|life| {
                     life.waiters.is_empty() && life.machine.state(now) == State::Asleep
                 })
             })
-            .map(|(variant, life)| (variant.clone(), *life))
+            .map(|(variant, (life, _))| (variant.clone(), *life))
             .collect();
         for (variant, life) in gone {
             if let Some(member) = self.profiles.get_mut(&id) {

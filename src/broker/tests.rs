@@ -154,7 +154,9 @@ fn text(answer: Result<Arc<Answer>, NoAnswer>) -> String {
 }
 
 async fn ask(broker: &Broker, seat: &Seat) -> Result<Arc<Answer>, NoAnswer> {
-    broker.ask(seat, Variant::default(), Duration::ZERO).await
+    broker
+        .ask(seat, Variant::default(), Duration::ZERO, Asker::default())
+        .await
 }
 
 fn seconds(n: u64) -> Duration {
@@ -368,11 +370,23 @@ async fn trap_13_a_thousand_reports_cost_one_attempt() {
         .fingerprint;
     tokio::time::sleep(seconds(2)).await;
     for _ in 0..1000 {
-        assert!(!broker.report(&seat, first).await.expect("seated").replaced);
+        assert!(
+            !broker
+                .report(&seat, first, Asker::default())
+                .await
+                .expect("seated")
+                .replaced
+        );
     }
     tokio::time::sleep(seconds(2)).await;
     assert_eq!(provider.calls(), 2);
-    assert!(broker.report(&seat, first).await.expect("seated").replaced);
+    assert!(
+        broker
+            .report(&seat, first, Asker::default())
+            .await
+            .expect("seated")
+            .replaced
+    );
     assert_eq!(provider.calls(), 2);
 }
 
@@ -387,24 +401,34 @@ async fn variants_live_apart_and_are_bounded() {
         audience: None,
     };
     let own = text(ask(&broker, &seat).await);
-    let other = text(broker.ask(&seat, variant(0), Duration::ZERO).await);
+    let other = text(
+        broker
+            .ask(&seat, variant(0), Duration::ZERO, Asker::default())
+            .await,
+    );
     assert_ne!(own, other);
     assert_eq!(
-        text(broker.ask(&seat, variant(0), Duration::ZERO).await),
+        text(
+            broker
+                .ask(&seat, variant(0), Duration::ZERO, Asker::default())
+                .await
+        ),
         other
     );
     for n in 1..VARIANTS_PER_PROFILE {
         broker
-            .ask(&seat, variant(n), Duration::ZERO)
+            .ask(&seat, variant(n), Duration::ZERO, Asker::default())
             .await
             .expect("answer");
     }
-    let more = broker.ask(&seat, variant(1000), Duration::ZERO).await;
+    let more = broker
+        .ask(&seat, variant(1000), Duration::ZERO, Asker::default())
+        .await;
     assert_eq!(more.unwrap_err(), NoAnswer::TooManyVariants);
     // An hour later nobody has asked for them: they made room.
     tokio::time::sleep(seconds(4000)).await;
     broker
-        .ask(&seat, variant(1000), Duration::ZERO)
+        .ask(&seat, variant(1000), Duration::ZERO, Asker::default())
         .await
         .expect("answer");
 }

@@ -142,6 +142,9 @@ fn taken(status: &Status) -> String {
             (None, Some(times)) => format!("{}, reached {times} times", limit.limit),
         };
         text.push_str(&format!("{}: {}\n", escaped(&limit.name), escaped(&line)));
+        for who in &limit.reached_by {
+            text.push_str(&format!("  by {}\n", escaped(who)));
+        }
     }
     if let Some(audit) = &status.audit {
         text.push_str(&format!(

@@ -97,6 +97,8 @@ pub struct Limit {
     pub used: Option<u64>,
     /// How often it was reached, where that is counted.
     pub refused: Option<u64>,
+    /// By whom.
+    pub reached_by: Vec<String>,
 }
 
 /// What becomes of audit records; the fields are those of `AuditStatus`.

@@ -10,7 +10,7 @@ use super::error::{Denial, shortened};
 use super::guest::Guest;
 use super::metrics::Answered;
 use crate::audit::{Action, Audit, Given, Recorded, Unrecorded};
-use crate::broker::{Answer, Broker, NoAnswer, Reported, Seat, Slot};
+use crate::broker::{Answer, Asker, Broker, NoAnswer, Reported, Seat, Slot};
 use crate::caller::Callers;
 use crate::clock::Clock;
 use crate::core::account::{Held, Spent};
@@ -281,7 +281,12 @@ impl Desk {
             }
             self.admit(guest)?;
             let _waiting = guest.account.charge(Held::Waiting, 1)?;
-            let asked = self.broker.ask(&seat, variant.clone(), ask.min_ttl);
+            if from_memory(&seat, &variant, Duration::ZERO, now).is_some() {
+                // There is one that lives: to want another is to want a renewal.
+                guest.account.may_spend(Spent::Renewals, now.boot)?;
+            }
+            let asker = self.asker(guest);
+            let asked = self.broker.ask(&seat, variant.clone(), ask.min_ttl, asker);
             let answer = match ask.deadline {
                 Some(deadline) => tokio::time::timeout(deadline, asked)
                     .await
@@ -358,6 +363,17 @@ impl Desk {
         Ok(())
     }
 
+    /// On whose account the broker is asked.
+    fn asker(&self, guest: &Guest) -> Asker {
+        let (account, clock) = (guest.account.clone(), self.clock.clone());
+        Asker {
+            uid: Some(account.uid()),
+            pays: Some(Arc::new(move || {
+                account.spend(Spent::Renewals, 1, clock.now().boot);
+            })),
+        }
+    }
+
     /// Takes note that an API refused a credential.
     pub async fn report(
         &self,
@@ -374,7 +390,15 @@ impl Desk {
                 )
             })?;
             self.admit(guest)?;
-            reported = self.broker.report(&seat, fingerprint).await;
+            if seat.publishes(fingerprint) {
+                guest
+                    .account
+                    .may_spend(Spent::Renewals, self.clock.now().boot)?;
+            }
+            reported = self
+                .broker
+                .report(&seat, fingerprint, self.asker(guest))
+                .await;
             if !matches!(reported, Err(NoAnswer::Gone)) {
                 break;
             }
@@ -403,7 +427,7 @@ impl Desk {
         let mut slot = Err(NoAnswer::Gone);
         for _ in 0..SUCCESSORS {
             let (_, seat, variant, _) = self.watched(guest, wanted).await?;
-            slot = self.broker.slot(&seat, variant).await;
+            slot = self.broker.slot(&seat, variant, self.asker(guest)).await;
             if !matches!(slot, Err(NoAnswer::Gone)) {
                 break;
             }

@@ -69,10 +69,8 @@ fn token_tells_by_its_exit_code_why_there_is_none() {
     place.secret("token", "the-fixed-token");
     issuer.set_client(Client::with_secret("wrong", SECRET));
     place.secret("slow.secret", SECRET);
-    let config = config
-        + &idp::profile("wrong", "wrong", LAZY)
-        + &idp::profile("slow", "it", LAZY)
-        + LOCAL;
+    let config =
+        config + &idp::profile("wrong", "wrong", LAZY) + &idp::profile("slow", "it", LAZY) + LOCAL;
     let mut daemon = place.serve(&config);
     let code = |arguments: &[&str], message: &str| {
         let ran = daemon.place.run(&[&["token"], arguments].concat());

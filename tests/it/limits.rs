@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use crate::harness::ask::{Answer, exchange};
 use crate::harness::{Daemon, PATIENCE, Place, block, eventually, resident};
 
 const NONE: &str = "[profiles.a]\nmethod = \"none\"\n";
@@ -267,4 +268,48 @@ fn a_rotation_is_not_counted_as_requests_of_those_who_watch() {
         daemon.place.secret("password", password);
         assert_eq!(next(), [generation; 5]);
     }
+}
+
+/// Broken by renewals that cost their caller nothing: an account that is empty forces no more, and credentials are served on.
+#[test]
+fn renewals_that_a_caller_forces_come_out_of_its_account() {
+    let (_issuer, place, config) = crate::harness::idp::one("");
+    let daemon = place.serve(&format!(
+        "[server.limits]\nforced_renewals_per_minute = 1\n{config}"
+    ));
+    let reject = |fingerprint: &str| {
+        let body = format!("{{\"fingerprint\": \"{fingerprint}\"}}");
+        let request = format!(
+            "POST /v1/profiles/it/rejected HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let bytes = exchange(&daemon.socket(), None, request.as_bytes()).expect("an answer");
+        Answer::read(&bytes)
+    };
+    let first = eventually(PATIENCE, || {
+        let answer = daemon.http_token("it");
+        (answer.status == 200).then(|| answer.text("fingerprint").to_owned())
+    });
+    assert_eq!(reject(&first).status, 200);
+    let second = eventually(PATIENCE, || {
+        let answer = daemon.http_token("it");
+        (answer.text("fingerprint") != first).then(|| answer.text("fingerprint").to_owned())
+    });
+    let refused = reject(&second);
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert!(
+        refused
+            .refusal()
+            .message
+            .contains("forced_renewals_per_minute"),
+        "{refused:?}"
+    );
+    let late = reject(&first);
+    assert_eq!(
+        (late.status, late.body["replaced"].as_bool()),
+        (200, Some(true)),
+        "what was replaced long ago forces nothing"
+    );
+    assert_eq!(daemon.http_token("it").status, 200);
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::Assembly;
-use crate::broker::Seat;
+use crate::broker::{Asker, Seat};
 use crate::core::credential::Variant;
 
 /// How far the trial of a staged version has come. Whoever watches the files is told at every step.
@@ -32,7 +32,9 @@ impl Trial {
         tokio::spawn(async move {
             let mut views = seat.own().watch();
             // A lazy profile is tried too. What comes of it is seen in the views.
-            let _ = broker.ask(&seat, Variant::default(), Duration::ZERO).await;
+            let _ = broker
+                .ask(&seat, Variant::default(), Duration::ZERO, Asker::default())
+                .await;
             told.tried.store(true, Ordering::Release);
             stir.notify_one();
             let _ = views
@@ -42,7 +44,9 @@ impl Trial {
                 .await;
             // Callers who use other scopes or another audience shall not wait for theirs either.
             for variant in live.variants() {
-                let _ = broker.ask(&seat, variant, Duration::ZERO).await;
+                let _ = broker
+                    .ask(&seat, variant, Duration::ZERO, Asker::default())
+                    .await;
             }
             told.over.store(true, Ordering::Release);
             stir.notify_one();

@@ -187,7 +187,7 @@ async fn trap_44_who_forces_renewals_starves_no_other_profile() {
         };
         tokio::spawn(async move {
             loop {
-                let asked = broker.ask(&greedy, variant.clone(), seconds(26));
+                let asked = broker.ask(&greedy, variant.clone(), seconds(26), Asker::default());
                 let _ = tokio::time::timeout(seconds(5), asked).await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -218,7 +218,10 @@ async fn trap_44_min_ttl_just_below_what_is_granted_costs_ten_renewals_a_life() 
     ask(&broker, &seat).await.expect("the first");
     let (mut served, mut told) = (0, 0);
     while clock.now().boot < BootTime(seconds(100 + 60)) {
-        match broker.ask(&seat, Variant::default(), seconds(54)).await {
+        match broker
+            .ask(&seat, Variant::default(), seconds(54), Asker::default())
+            .await
+        {
             Ok(_) => served += 1,
             Err(NoAnswer::Refused(refusal)) => {
                 assert_eq!(refusal.kind, RefusalKind::Unavailable);
@@ -322,11 +325,83 @@ async fn a_broker_that_is_gone_is_no_missing_profile() {
     });
     drop(actor);
     assert_eq!(ask(&gone, &seat).await.unwrap_err(), NoAnswer::Stopped);
-    let slot = gone.slot(&seat, Variant::default()).await;
+    let slot = gone.slot(&seat, Variant::default(), Asker::default()).await;
     assert_eq!(slot.unwrap_err(), NoAnswer::Stopped);
     let print = Fingerprinter::new(&[0; 32]).of(Scheme::Bearer, &Secret::new("t".into()));
     assert_eq!(
-        gone.report(&seat, print).await.unwrap_err(),
+        gone.report(&seat, print, Asker::default())
+            .await
+            .unwrap_err(),
         NoAnswer::Stopped
+    );
+}
+
+/// Broken by variants that belong to nobody: one user has all that a profile may have.
+#[tokio::test(start_paused = true)]
+async fn one_user_has_only_a_share_of_a_profiles_variants() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let seat = broker
+        .seat(spec(Scripted::new(&clock, &[Step::Numbered(3600)])))
+        .await;
+    let ask = async |uid, n: usize| {
+        let variant = Variant {
+            scopes: vec![format!("s{n}")],
+            audience: None,
+        };
+        let by = Asker {
+            uid: Some(uid),
+            pays: None,
+        };
+        broker
+            .ask(&seat, variant, Duration::ZERO, by)
+            .await
+            .map(|_| ())
+    };
+    for n in 0..VARIANTS_PER_PRINCIPAL {
+        ask(1, n).await.expect("answer");
+    }
+    assert_eq!(ask(1, 1000).await, Err(NoAnswer::TooManyVariants));
+    assert_eq!(ask(2, 1000).await, Ok(()), "another's share");
+    assert_eq!(ask(1, 1000).await, Ok(()), "it is there");
+}
+
+/// Broken by payments for renewals that were due, and for what has been forced already.
+#[tokio::test(start_paused = true)]
+async fn who_forces_a_renewal_pays_for_it_once() {
+    let clock = clock();
+    let broker = broker(&clock);
+    let provider = Scripted::new(&clock, &[Step::Numbered(3600)]);
+    let seat = broker.seat(spec(provider.clone())).await;
+    let paid = Arc::<AtomicUsize>::default();
+    let by = || {
+        let paid = paid.clone();
+        Asker {
+            uid: Some(1),
+            pays: Some(Arc::new(move || {
+                paid.fetch_add(1, Ordering::Relaxed);
+            })),
+        }
+    };
+    let ask = async |min_ttl| {
+        broker
+            .ask(&seat, Variant::default(), seconds(min_ttl), by())
+            .await
+    };
+    let first = ask(0).await.expect("answer").credential.fingerprint;
+    assert_eq!(paid.load(Ordering::Relaxed), 0, "there was none");
+    tokio::time::sleep(seconds(1000)).await;
+    ask(0).await.expect("answer");
+    assert_eq!(paid.load(Ordering::Relaxed), 0, "nothing was forced");
+    let second = ask(3000).await.expect("answer").credential.fingerprint;
+    assert_ne!(first, second);
+    assert_eq!(paid.load(Ordering::Relaxed), 1);
+    for _ in 0..10 {
+        let _ = broker.report(&seat, second, by()).await;
+    }
+    assert_eq!(
+        paid.load(Ordering::Relaxed),
+        2,
+        "ten reports of one credential"
     );
 }
