@@ -21,6 +21,7 @@ use super::desk::Desk;
 use super::grpc::told_to_stop;
 use super::http::refuse;
 use super::metrics;
+use crate::core::repeated::Repeated;
 
 /// Connections at the same time. A monitoring system has one or two; more would only cost memory.
 const CONNECTIONS: usize = 16;
@@ -33,6 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until told to stop.
 pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Receiver<bool>) {
+    let clock = desk.clock.clone();
     let router = Router::new()
         .route("/metrics", get(page))
         .fallback(|| async { (StatusCode::NOT_FOUND, "only /metrics is here\n") })
@@ -48,6 +50,7 @@ pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Re
         router
     };
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut lines = Repeated::default();
     loop {
         let place = tokio::select! {
             place = room.clone().acquire_owned() => place.expect("it is never closed"),
@@ -57,7 +60,9 @@ pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Re
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection for metrics; trying again");
+                    if let Some(left_out) = lines.say((), clock.now().boot) {
+                        warn!(%error, left_out, "cannot accept a connection for metrics; trying again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

@@ -105,6 +105,40 @@ fn connections_of_one_user_are_limited_and_come_back() {
     });
 }
 
+/// Broken by a line that is said again as soon as there was room: whoever keeps all places but one could fill the log.
+#[test]
+fn connections_closed_for_want_of_room_are_one_line_in_the_log() {
+    let daemon = with("connections_per_user = 2");
+    let ask = |mut stream: &UnixStream| {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: tokend\r\n\r\n")
+            .is_ok()
+            && stream.read(&mut [0; 64]).is_ok_and(|read| read > 0)
+    };
+    let connect = || UnixStream::connect(daemon.socket()).expect("connected");
+    let held = eventually(PATIENCE, || {
+        let stream = connect();
+        ask(&stream).then_some(stream)
+    });
+    for _ in 0..20 {
+        // There is room, there is none, and there is again.
+        let other = eventually(PATIENCE, || {
+            let stream = connect();
+            ask(&stream).then_some(stream)
+        });
+        assert!(!ask(&connect()));
+        drop(other);
+    }
+    assert!(ask(&held));
+    daemon.signal(rustix::process::Signal::TERM);
+    eventually(PATIENCE, || daemon.log().contains("stopping").then_some(()));
+    let log = daemon.log();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("connections_per_user"));
+    assert_eq!(lines.count(), 1, "{log}");
+}
+
 #[test]
 fn asking_too_often_for_what_is_not_in_memory_is_refused_and_memory_is_not() {
     let (issuer, place, config) = crate::harness::idp::one("");
