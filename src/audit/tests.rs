@@ -251,7 +251,8 @@ async fn what_is_remembered_of_a_principal_is_bounded_and_names_the_profile() {
     assert_eq!(lock(&audit.accounts).remembered(), 0);
 }
 
-/// Broken by `may_count` that only looks whether the sink fails: until the next flush, nobody knows.
+/// Broken by `may_count` that only looks whether the sink fails, with `flush_for_ever` that waits for FLUSH: until then, nobody
+/// knows.
 #[tokio::test(start_paused = true)]
 async fn with_deny_at_most_a_second_of_grants_is_without_a_record_when_the_sink_begins_to_fail() {
     let (audit, written, works) = working(true);
@@ -327,4 +328,27 @@ async fn with_deny_a_sink_that_begins_to_hang_is_noticed_within_a_second() {
         (Err(Unrecorded), Duration::ZERO),
         "nobody waits again"
     );
+}
+
+/// Broken by `fail` that says each new beginning: a caller who fills a disk, and lets it empty, would fill the log.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_fails_and_works_by_turns_is_said_once_in_a_minute() {
+    let (audit, _inbox) = hanging(false);
+    let condition = &audit.condition;
+    let mut said = 0;
+    for _ in 0..1000 {
+        condition.outcome(Err("full".to_owned()));
+        said += u32::from(condition.said().is_some());
+        assert!(condition.trouble().is_some(), "whoever asks is told");
+        condition.outcome(Ok(()));
+        assert_eq!((condition.said(), condition.trouble()), (None, None));
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    assert_eq!(said, 1);
+    // What goes on is said when it may be.
+    for _ in 0..60 {
+        condition.outcome(Err("full".to_owned()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(condition.said().as_deref(), Some("full"));
 }

@@ -151,6 +151,12 @@ impl Condition {
         }
     }
 
+    /// Why records are not written, as the log was told.
+    #[cfg(test)]
+    pub fn said(&self) -> Option<String> {
+        lock(&self.said).why.clone()
+    }
+
     /// What the sink has answered.
     pub fn outcome(&self, outcome: Result<(), String>) {
         match outcome {

@@ -351,7 +351,7 @@ fn with_deny_nothing_is_given_without_its_record() {
     grpc.token("a").expect("recorded again");
 }
 
-/// Broken by `may_count` without UNRECORDED, and by `flush_for_ever` that waits for five seconds whatever happens.
+/// Broken by `may_count` without UNRECORDED with `flush_for_ever` that waits for five seconds whatever happens.
 #[test]
 fn with_deny_at_most_a_second_of_a_flood_is_without_a_record_when_the_disk_fails() {
     let place = place();
