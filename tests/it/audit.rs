@@ -505,6 +505,7 @@ fn a_full_disk_leaves_whole_lines_and_nobody_without_a_credential() {
         fs::copy(&path, daemon.place.path("saved")).expect("copied");
         fs::remove_file(&path).expect("removed");
     });
+    assert_eq!(daemon.http_token("a").status, 200);
     eventually(Duration::from_secs(12), || {
         (!records_in(&path).is_empty()).then_some(())
     });
