@@ -1,27 +1,29 @@
 //! The record of who was given what, and who was not.
 //!
-//! The first grant of a credential on a connection is written before the answer leaves; what follows of the same is counted
-//! and written as one record within [`FLUSH`], so that an answer from memory costs nothing for it. A denial is written at once,
-//! its repetitions likewise. What is written goes through one thread, `audit`, so that a disk that hangs stops nobody who
+//! The first grants of a credential to a principal are written before the answer leaves, one for each connection; what follows
+//! is counted and written as one record within [`FLUSH`], so that an answer from memory costs nothing for it, and a connection
+//! for each call writes no record for each call. A denial is written at once, its repetitions likewise. What is written goes through one thread, `audit`, so that a disk that hangs stops nobody who
 //! is served; what is to happen to grants then is `audit.on_failure`.
 //!
 //! Each record has a number; a number that is missing is a record that is missing. No secret is in any of them: a credential
 //! is named by its fingerprint.
 
+mod accounts;
+mod denials;
 mod ledger;
 mod record;
 mod sink;
 mod writer;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
+use self::accounts::Accounts;
+use self::denials::Denials;
 use self::ledger::Line;
 pub use self::ledger::{Given, Ledger};
 pub use self::record::Action;
@@ -31,10 +33,17 @@ use crate::caller::Peer;
 use crate::clock::Clock;
 use crate::core::policy::Decision;
 use crate::core::profile;
-use crate::core::time::WallTime;
+use crate::core::time::{Stamp, WallTime};
 
 /// What is counted is written this often: half of the ten seconds that are promised, the rest is for the writing.
 pub const FLUSH: Duration = Duration::from_secs(5);
+
+/// With `on_failure = "deny"`, what was counted longer ago than this has been written, or nothing more is counted: so much of
+/// what was given is without a record at the most when the sink begins to fail.
+const UNRECORDED: Duration = Duration::from_secs(1);
+
+/// What is counted is written this often then, so that as a rule nobody has to wait for it.
+const FLUSH_TO_DENY: Duration = Duration::from_millis(500);
 
 /// A record has to be written within this time. A local disk or the journal takes a thousandth of it; what takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -49,13 +58,6 @@ const BATCH: usize = 256;
 /// counted as lost.
 const OWED: usize = 4096;
 
-/// Names that one user may be denied under in the time of one [`FLUSH`], each with a record of its own; what is beyond is
-/// counted together. It bounds what somebody who asks for everything can write.
-const DENIALS_PER_USER: u32 = 256;
-
-/// Stands for the names beyond. It is no name of a profile.
-const OTHERS: &str = "(others)";
-
 /// Of the records that were handed over, how many were written and how many were not.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -65,6 +67,30 @@ pub struct Counts {
     pub lost: AtomicU64,
 }
 
+/// Whose account a record is charged to.
+type Principal = u32;
+
+/// The one place that says so.
+fn principal(peer: &Peer) -> Principal {
+    peer.owner
+}
+
+/// What was counted together with others since its principal had as many records of its own as one may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limited {
+    /// How often.
+    pub count: u64,
+    /// The principal, the last time.
+    pub last: Option<u32>,
+}
+
+impl Limited {
+    fn happened(&mut self, principal: Principal) {
+        self.count += 1;
+        self.last = Some(principal);
+    }
+}
+
 /// Hands records to the thread that writes them. One for the daemon.
 pub struct Audit {
     clock: Clock,
@@ -72,14 +98,12 @@ pub struct Audit {
     condition: Arc<Condition>,
     /// What has been counted and not been written. A line is here once.
     counted: Mutex<Vec<Arc<Line>>>,
-    denied: Mutex<Denied>,
-}
-
-#[derive(Default)]
-struct Denied {
-    /// How often since the last flush beyond the first time.
-    names: HashMap<(u32, Action, String), (Arc<Peer>, u64)>,
-    per_user: HashMap<u32, u32>,
+    accounts: Mutex<Accounts>,
+    denials: Mutex<Denials>,
+    /// Somebody waits for what is counted to be written.
+    due: Notify,
+    /// That has been tried.
+    flushed: Notify,
 }
 
 /// How a grant was recorded.
@@ -87,7 +111,7 @@ struct Denied {
 pub enum Recorded {
     /// It was given before: it is counted.
     Counted,
-    /// It was written, or it is known that it could not be; that took time.
+    /// It was written, or it is known that it could not be, or it was counted after others had been written; that took time.
     Written,
 }
 
@@ -102,15 +126,22 @@ impl Audit {
     /// When the system gives no thread.
     pub fn start(clock: Clock, settings: &profile::Audit) -> io::Result<Arc<Audit>> {
         let (commands, inbox) = mpsc::channel(QUEUE);
-        let condition = Arc::new(Condition::new(settings.deny_on_failure));
+        let condition = Arc::new(Condition::new(clock.clone(), settings.deny_on_failure));
         writer::start(clock.clone(), settings.clone(), condition.clone(), inbox)?;
-        Ok(Arc::new(Audit {
+        Ok(Arc::new(Audit::new(clock, commands, condition)))
+    }
+
+    fn new(clock: Clock, commands: mpsc::Sender<Command>, condition: Arc<Condition>) -> Audit {
+        Audit {
             clock,
             commands,
             condition,
             counted: Mutex::default(),
-            denied: Mutex::default(),
-        }))
+            accounts: Mutex::new(Accounts::new()),
+            denials: Mutex::new(Denials::new()),
+            due: Notify::new(),
+            flushed: Notify::new(),
+        }
     }
 
     /// Takes other settings over, from the next record on.
@@ -136,6 +167,13 @@ impl Audit {
         self.condition.counts()
     }
 
+    /// Grants and denials that have no record of their own for a limit's sake.
+    #[must_use]
+    pub fn limited(&self) -> (Limited, Limited) {
+        let grants = lock(&self.accounts).limited();
+        (grants, lock(&self.denials).limited())
+    }
+
     /// Records that a credential is about to be handed out.
     ///
     /// # Errors
@@ -148,55 +186,73 @@ impl Audit {
         given: Given<'_>,
     ) -> Result<Recorded, Unrecorded> {
         // With a sink that fails, nobody is to be given anything on the word that it will be counted.
-        if !self.condition.denies_now() && ledger.count(&given, self) {
+        if self.may_count() && ledger.count(&given, self) {
             return Ok(Recorded::Counted);
         }
-        self.granted_first(ledger, Line::new(peer.clone(), &given))
-            .await
+        self.granted_first(ledger, peer, given).await
     }
 
-    async fn granted_first(&self, ledger: &Ledger, line: Line) -> Result<Recorded, Unrecorded> {
-        let line = Arc::new(line);
-        let written = self.write_now(line.draft(self.now(), 1)).await;
-        if !written {
+    async fn granted_first(
+        &self,
+        ledger: &Ledger,
+        peer: &Arc<Peer>,
+        given: Given<'_>,
+    ) -> Result<Recorded, Unrecorded> {
+        let waited = self.catch_up().await;
+        let may_count = self.may_count();
+        if waited && may_count && ledger.count(&given, self) {
+            return Ok(Recorded::Written);
+        }
+        let now = self.clock.now();
+        let (line, own) = lock(&self.accounts).enter(peer, &given, now.boot);
+        if may_count && !own {
+            line.count(self);
+            ledger.enter(line, &given);
+            return Ok(match waited {
+                true => Recorded::Written,
+                false => Recorded::Counted,
+            });
+        }
+        if !self.write_now(given.draft(now.wall, peer)).await {
             if self.condition.denies() {
                 return Err(Unrecorded);
             }
             // It is written when that is possible again.
             line.count(self);
         }
-        ledger.enter(line);
+        line.settle();
+        ledger.enter(line, &given);
         Ok(Recorded::Written)
+    }
+
+    /// Whether a grant may go on the word that it will be recorded.
+    #[inline]
+    fn may_count(&self) -> bool {
+        self.condition.may_count(&self.clock)
+    }
+
+    /// Waits until what was counted too long ago has been written, or could not be; all wait for the same attempt. Whether there
+    /// was anything to wait for.
+    async fn catch_up(&self) -> bool {
+        if self.may_count() || self.condition.fails() || self.condition.hangs() {
+            return false;
+        }
+        let flushed = self.flushed.notified();
+        self.due.notify_one();
+        if tokio::time::timeout(PATIENCE, flushed).await.is_err() {
+            self.condition.hang(PATIENCE);
+        }
+        true
     }
 
     /// Records that somebody was not given what was asked for. The answer does not wait for it.
     pub fn denied(&self, peer: &Arc<Peer>, action: Action, profile: &str, decision: Decision) {
-        let uid = peer.caller.uid;
-        let name = record::shortened(profile);
-        let mut denied = lock(&self.denied);
-        let Denied { names, per_user } = &mut *denied;
-        let mut key = (uid, action, name);
-        if !names.contains_key(&key) {
-            let different = per_user.entry(uid).or_default();
-            if *different >= DENIALS_PER_USER {
-                key.2 = OTHERS.to_owned();
-            }
-            *different = different.saturating_add(1);
-        }
-        let name = key.2.clone();
-        match names.entry(key) {
-            Slot::Occupied(mut known) => {
-                known.get_mut().1 += 1;
-                return;
-            }
-            Slot::Vacant(new) => new.insert((peer.clone(), 0)),
-        };
-        drop(denied);
-        let draft = Draft::denial(self.now(), peer.clone(), action, name, decision, 1);
-        if self
-            .commands
-            .try_send(Command::Write(vec![draft], None))
-            .is_err()
+        let draft = lock(&self.denials).enter(peer, action, profile, decision, self.now());
+        if let Some(draft) = draft
+            && self
+                .commands
+                .try_send(Command::Write(vec![draft], None))
+                .is_err()
         {
             self.condition.overflowed(1);
         }
@@ -206,18 +262,36 @@ impl Audit {
         self.clock.now().wall
     }
 
-    /// Writes what has been counted, now and every [`FLUSH`].
+    /// Writes what has been counted, now, when somebody waits for it, and every [`FLUSH`]; with `deny` more often.
     pub async fn flush_for_ever(&self) {
-        let mut tick = tokio::time::interval(FLUSH);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tick.tick().await;
-            self.flush().await;
+            let denials = lock(&self.denials).due(self.clock.now());
+            self.flush(denials).await;
+            let pause = match self.condition.denies() {
+                true => FLUSH_TO_DENY,
+                false => FLUSH,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.due.notified() => {}
+            }
         }
     }
 
-    async fn flush(&self) {
-        let now = self.now();
+    async fn flush(&self, denials: Vec<Draft>) {
+        let began = self.clock.now();
+        lock(&self.accounts).turn(began.boot);
+        if self.flush_grants(began).await {
+            self.condition.caught_up(began.boot);
+        }
+        self.flushed.notify_waiters();
+        if !denials.is_empty() {
+            self.send(Command::Write(denials, None)).await;
+        }
+    }
+
+    /// Whether all that had been counted was written.
+    async fn flush_grants(&self, now: Stamp) -> bool {
         let mut counted = std::mem::take(&mut *lock(&self.counted)).into_iter();
         loop {
             let batch: Vec<(Arc<Line>, u64)> = counted
@@ -226,9 +300,11 @@ impl Audit {
                 .map(|line| (line.clone(), line.take()))
                 .collect();
             if batch.is_empty() {
-                break;
+                return true;
             }
-            let drafts = batch.iter().map(|(line, count)| line.draft(now, *count));
+            let drafts = batch
+                .iter()
+                .map(|(line, count)| line.draft(now.wall, *count));
             let written = self.write(drafts.collect()).await;
             if written < batch.len() {
                 let unwritten = batch.into_iter().skip(written);
@@ -237,27 +313,16 @@ impl Audit {
                     let count = line.take();
                     line.owe(self, count);
                 });
-                break;
+                return false;
             }
-        }
-        let denied = std::mem::take(&mut *lock(&self.denied));
-        let denials: Vec<Draft> = denied
-            .names
-            .into_iter()
-            .filter(|(_, (_, count))| *count > 0)
-            .map(|((_, action, name), (peer, count))| {
-                Draft::denial(now, peer, action, name, Decision::Denied, count)
-            })
-            .collect();
-        if !denials.is_empty() {
-            self.send(Command::Write(denials, None)).await;
         }
     }
 
     /// Writes everything that is there, and that the daemon ends. Bounded by `within`.
     pub async fn finish(&self, within: Duration) {
         let ending = async {
-            self.flush().await;
+            let denials = lock(&self.denials).take(self.clock.now());
+            self.flush(denials).await;
             let (done, told) = oneshot::channel();
             self.send(Command::Finish(done)).await;
             // An error means that it has ended already.

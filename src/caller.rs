@@ -44,12 +44,6 @@ impl Callers {
         }
     }
 
-    /// Whose doing it is what a process with this uid does: the owner's where it is a subordinate one.
-    #[must_use]
-    pub fn owner(&self, uid: u32) -> u32 {
-        self.subordinate.load().owner(uid)
-    }
-
     /// Reads again who owns which subordinate uids. Blocks.
     pub fn read_subordinate_uids(&self) {
         let now = subordinate_uids();
@@ -77,6 +71,7 @@ impl Callers {
         // Many groups of another user namespace look like this one.
         groups.retain(|group| *group != self.overflow_gid);
         Ok(Peer {
+            owner: self.subordinate.load().owner(uid),
             caller: Caller {
                 uid,
                 gid,
@@ -94,6 +89,7 @@ impl Callers {
     #[must_use]
     pub fn known_by_ids(&self, caller: Caller) -> Peer {
         Peer {
+            owner: caller.uid,
             caller,
             process: Mutex::default(),
             unit: OnceLock::new(),
@@ -131,6 +127,8 @@ fn overflow_id(path: &str) -> u32 {
 pub struct Peer {
     /// Its ids.
     pub caller: Caller,
+    /// The user whose doing it is: the owner of a subordinate uid, and else the user itself. For accounts, never for decisions.
+    pub owner: u32,
     /// The process that connected, until its unit has been found out. The number of a process is used again; this is not.
     process: Mutex<Option<OwnedFd>>,
     unit: OnceLock<Option<Arc<str>>>,

@@ -11,5 +11,6 @@ pub mod lifecycle;
 pub mod oauth;
 pub mod policy;
 pub mod profile;
+pub mod repeated;
 pub mod secret;
 pub mod time;

@@ -1,12 +1,12 @@
 //! What one connection has been given: what is the same again is counted, and nothing else happens.
 
 use std::cmp::Ordering as Order;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::record::{Action, Draft, Event};
-use super::{Audit, OWED, lock};
+use super::record::{self, Action, Draft, Event, Who};
+use super::{Audit, OWED, Principal, lock};
 use crate::caller::Peer;
 use crate::core::credential::{Credential, Fingerprint, Variant};
 use crate::core::policy::Decision;
@@ -35,76 +35,146 @@ pub struct Given<'a> {
 /// What one connection has been given.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// By profile and variant; as a rule there is one.
+    /// By profile, variant and call; as a rule there is one.
     lines: Mutex<Vec<Arc<Line>>>,
 }
 
-/// One credential, given to one connection.
+/// One credential, given to one principal: on one connection or on many, which count here together.
 #[derive(Debug)]
 pub(super) struct Line {
-    peer: Arc<Peer>,
-    profile: ProfileName,
-    variant: Variant,
+    key: Key,
     scopes: Vec<String>,
-    fingerprint: Fingerprint,
     generation: u64,
-    decision: Decision,
-    action: Action,
+    /// The first connection, and whether it is not the only one.
+    peer: Arc<Peer>,
+    several: AtomicBool,
+    /// The first grant has its record, or is owed one.
+    settled: AtomicBool,
     /// How often it was given and that was not written.
     count: AtomicU64,
     /// Since when, in milliseconds since 1970.
     since: AtomicU64,
 }
 
+/// What is the same for all grants that are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    uid: u32,
+    /// None: of any group.
+    gid: Option<u32>,
+    /// As far as it is known when the grant is about to be recorded. None: of any.
+    unit: Option<Arc<str>>,
+    profile: ProfileName,
+    variant: Variant,
+    /// None: any credential of the profile.
+    fingerprint: Option<Fingerprint>,
+    decision: Decision,
+    action: Action,
+}
+
 impl Ledger {
     /// Counts it, if it was given before.
     pub(super) fn count(&self, given: &Given<'_>, audit: &Audit) -> bool {
         let lines = lock(&self.lines);
-        let Ok(at) = lines.binary_search_by(|line| line.order(given.profile, given.variant)) else {
+        let Ok(at) = lines.binary_search_by(|line| line.key.order(given)) else {
             return false;
         };
         let line = &lines[at];
-        let is_it =
-            line.fingerprint == given.credential.fingerprint && line.decision == given.decision;
+        let is_it = line.key.fingerprint == Some(given.credential.fingerprint)
+            && line.key.decision == given.decision;
         if is_it {
             line.count(audit);
         }
         is_it
     }
 
-    /// Notes that it was given for the first time, in place of the credential before it.
-    pub(super) fn enter(&self, line: Arc<Line>) {
+    /// Notes that it was given for the first time, in place of the credential before it. What is counted for a whole profile
+    /// is not noted: each of its credentials is another.
+    pub(super) fn enter(&self, line: Arc<Line>, given: &Given<'_>) {
+        if line.key.fingerprint.is_none() {
+            return;
+        }
         let mut lines = lock(&self.lines);
         if lines.len() >= LINES {
             lines.clear();
         }
-        match lines.binary_search_by(|other| other.order(&line.profile, &line.variant)) {
+        match lines.binary_search_by(|other| other.key.order(given)) {
             Ok(at) => lines[at] = line,
             Err(at) => lines.insert(at, line),
         }
     }
 }
 
-impl Line {
-    pub(super) fn new(peer: Arc<Peer>, given: &Given<'_>) -> Line {
-        Line {
-            peer,
+impl Key {
+    pub(super) fn of(peer: &Peer, given: &Given<'_>) -> Key {
+        Key {
+            uid: peer.caller.uid,
+            gid: Some(peer.caller.gid),
+            unit: record::known(peer.unit()).map(Arc::from),
             profile: given.profile.clone(),
             variant: given.variant.clone(),
-            scopes: given.credential.scopes.clone(),
-            fingerprint: given.credential.fingerprint,
-            generation: given.credential.generation,
+            fingerprint: Some(given.credential.fingerprint),
             decision: given.decision,
             action: given.action,
-            count: AtomicU64::new(0),
-            since: AtomicU64::new(0),
         }
     }
 
-    fn order(&self, profile: &ProfileName, variant: &Variant) -> Order {
+    /// The same for whatever the principal is given of the profile.
+    pub(super) fn of_profile(principal: Principal, given: &Given<'_>) -> Key {
+        Key {
+            uid: principal,
+            gid: None,
+            unit: None,
+            profile: given.profile.clone(),
+            variant: Variant::default(),
+            fingerprint: None,
+            decision: given.decision,
+            action: given.action,
+        }
+    }
+
+    /// In which order a ledger has them.
+    fn order(&self, given: &Given<'_>) -> Order {
         self.profile
-            .cmp(profile)
-            .then_with(|| self.variant.cmp(variant))
+            .cmp(given.profile)
+            .then_with(|| self.variant.cmp(given.variant))
+            .then_with(|| self.action.cmp(&given.action))
+    }
+}
+
+impl Line {
+    pub(super) fn new(key: Key, peer: Arc<Peer>, given: &Given<'_>) -> Line {
+        let exact = key.fingerprint.is_some();
+        let scopes: &[String] = match exact {
+            true => &given.credential.scopes,
+            false => &[],
+        };
+        Line {
+            scopes: scopes.to_vec(),
+            generation: given.credential.generation,
+            peer,
+            several: AtomicBool::new(!exact),
+            settled: AtomicBool::new(false),
+            count: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            key,
+        }
+    }
+
+    /// That this connection counts here too.
+    pub(super) fn share(&self, peer: &Arc<Peer>) {
+        if !Arc::ptr_eq(peer, &self.peer) {
+            self.several.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The first grant has its record, or is owed one: others may be counted from here on.
+    pub(super) fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Relaxed)
     }
 
     /// Once more. What has been counted is in the list of what is to be written, once.
@@ -137,20 +207,49 @@ impl Line {
         self.count.swap(0, Ordering::Relaxed)
     }
 
+    /// What has been counted.
     pub(super) fn draft(&self, at: WallTime, count: u64) -> Draft {
+        let key = &self.key;
+        let who = match self.several.load(Ordering::Relaxed) {
+            false => Who::Peer(self.peer.clone()),
+            true => Who::Several {
+                uid: Some(key.uid),
+                gid: key.gid,
+                unit: key.unit.clone(),
+            },
+        };
         let since = self.since.load(Ordering::Relaxed);
         Draft {
             at,
             since: (since > 0).then(|| WallTime(Duration::from_millis(since))),
             event: Event::Grant,
-            action: self.action,
-            peer: self.peer.clone(),
-            profile: self.profile.to_string(),
+            action: key.action,
+            who,
+            profile: key.profile.to_string(),
             scopes: self.scopes.clone(),
+            audience: key.variant.audience.clone(),
+            decision: key.decision,
+            credential: key.fingerprint.map(|one| (one, self.generation)),
+            count,
+        }
+    }
+}
+
+impl Given<'_> {
+    /// The record of this one grant.
+    pub(super) fn draft(&self, at: WallTime, peer: &Arc<Peer>) -> Draft {
+        Draft {
+            at,
+            since: None,
+            event: Event::Grant,
+            action: self.action,
+            who: Who::Peer(peer.clone()),
+            profile: self.profile.to_string(),
+            scopes: self.credential.scopes.clone(),
             audience: self.variant.audience.clone(),
             decision: self.decision,
-            credential: Some((self.fingerprint, self.generation)),
-            count,
+            credential: Some((self.credential.fingerprint, self.credential.generation)),
+            count: 1,
         }
     }
 }

@@ -17,7 +17,7 @@ const NAME: usize = 128;
 const MESSAGE_ID: &str = "3f1a7c0e5d9b4b6e8a2f4c7d1e0b9a58";
 
 /// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// A credential, in either language.
     GetToken,
@@ -70,6 +70,22 @@ impl Event {
     }
 }
 
+/// Whom a record is about.
+#[derive(Clone, Debug)]
+pub enum Who {
+    /// The other end of one connection.
+    Peer(Arc<Peer>),
+    /// Several connections: what they have in common.
+    Several {
+        /// None: they are of several users.
+        uid: Option<u32>,
+        /// None: it is not the same for all.
+        gid: Option<u32>,
+        /// None: it is not known to be the same for all.
+        unit: Option<Arc<str>>,
+    },
+}
+
 /// A record that has no number yet, and whose caller's unit has not been looked for.
 #[derive(Debug)]
 pub struct Draft {
@@ -78,7 +94,7 @@ pub struct Draft {
     pub since: Option<WallTime>,
     pub event: Event,
     pub action: Action,
-    pub peer: Arc<Peer>,
+    pub who: Who,
     pub profile: String,
     pub scopes: Vec<String>,
     pub audience: Option<String>,
@@ -92,7 +108,7 @@ pub struct Draft {
 impl Draft {
     pub fn denial(
         at: WallTime,
-        peer: Arc<Peer>,
+        who: Who,
         action: Action,
         profile: String,
         decision: Decision,
@@ -103,7 +119,7 @@ impl Draft {
             since: None,
             event: Event::Deny,
             action,
-            peer,
+            who,
             profile,
             scopes: Vec::new(),
             audience: None,
@@ -115,16 +131,22 @@ impl Draft {
 
     /// The record with its number. Looks for the caller's unit, which may read many folders.
     pub fn finished(self, seq: u64) -> Record {
-        self.peer.look_for_unit();
-        let caller = &self.peer.caller;
-        let unit = match self.peer.unit() {
-            Unit::Known(unit) => Some(unit),
-            Unit::Unknown | Unit::NotAsked => None,
+        let (uid, gid, pid, unit) = match &self.who {
+            Who::Peer(peer) => {
+                peer.look_for_unit();
+                let caller = &peer.caller;
+                let unit = known(peer.unit());
+                (Some(caller.uid), Some(caller.gid), caller.pid, unit)
+            }
+            Who::Several { uid, gid, unit } => (*uid, *gid, None, unit.as_deref()),
         };
         let word = self.event.as_str();
         let mut message = format!("{word} {} {}", self.action.as_str(), self.profile);
         // Writing to a text cannot fail.
-        let _ = write!(message, " to uid {}", caller.uid);
+        let _ = match uid {
+            Some(uid) => write!(message, " to uid {uid}"),
+            None => write!(message, " to several users"),
+        };
         if self.count > 1 {
             let _ = write!(message, ", {} times", self.count);
         }
@@ -132,9 +154,9 @@ impl Draft {
         let mut put = |name, value| fields.push((name, value));
         put("decision", json!(word));
         put("action", json!(self.action.as_str()));
-        put("uid", json!(caller.uid));
-        put("gid", json!(caller.gid));
-        put("pid", json!(caller.pid));
+        put("uid", json!(uid));
+        put("gid", json!(gid));
+        put("pid", json!(pid));
         put("unit", json!(unit));
         put("profile", json!(self.profile));
         put("scopes", json!(self.scopes));
@@ -221,6 +243,14 @@ impl Record {
             }
         }
         bytes
+    }
+}
+
+/// The unit, where it has been found out and there is one.
+pub fn known(unit: Unit<'_>) -> Option<&str> {
+    match unit {
+        Unit::Known(unit) => Some(unit),
+        Unit::Unknown | Unit::NotAsked => None,
     }
 }
 

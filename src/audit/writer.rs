@@ -1,7 +1,7 @@
 //! The thread that writes, and what is known of how it goes.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,9 +11,11 @@ use tracing::{error, info};
 
 use super::record::{Draft, Record};
 use super::sink::Sink;
-use super::{BATCH, Counts, lock};
+use super::{BATCH, Counts, UNRECORDED, lock};
 use crate::clock::Clock;
 use crate::core::profile;
+use crate::core::repeated::Repeated;
+use crate::core::time::BootTime;
 
 /// What the thread is told.
 pub enum Command {
@@ -26,11 +28,21 @@ pub enum Command {
 }
 
 /// How it goes, in one byte, which is looked at with each grant.
-#[derive(Debug)]
 pub struct Condition {
     flags: AtomicU8,
+    /// What was counted before this has been written, in milliseconds on the boot clock.
+    caught_up: AtomicU64,
     why: Mutex<Option<String>>,
+    said: Mutex<Said>,
     counts: Counts,
+    clock: Clock,
+}
+
+/// What the log has been told. Callers that fill a disk or a queue, and let it empty again, would fill the log.
+#[derive(Debug, Default)]
+struct Said {
+    why: Option<String>,
+    lines: Repeated<()>,
 }
 
 /// `on_failure = "deny"`
@@ -41,11 +53,14 @@ const FAILS: u8 = 2;
 const HANGS: u8 = 4;
 
 impl Condition {
-    pub fn new(deny: bool) -> Condition {
+    pub fn new(clock: Clock, deny: bool) -> Condition {
         Condition {
             flags: AtomicU8::new(if deny { DENY } else { 0 }),
+            caught_up: AtomicU64::new(0),
             why: Mutex::default(),
+            said: Mutex::default(),
             counts: Counts::default(),
+            clock,
         }
     }
 
@@ -58,10 +73,22 @@ impl Condition {
         self.has(DENY)
     }
 
-    /// Whether none may go on the word that it will be recorded.
-    pub fn denies_now(&self) -> bool {
+    /// Whether a grant may go on the word that it will be recorded. With `deny` not while that fails, and not while something
+    /// that was counted more than [`UNRECORDED`] ago has not been written: nobody would know yet that it fails.
+    #[inline]
+    pub fn may_count(&self, clock: &Clock) -> bool {
         let flags = self.flags.load(Ordering::Relaxed);
-        flags & DENY != 0 && flags & (FAILS | HANGS) != 0
+        if flags & DENY == 0 {
+            return true;
+        }
+        let caught_up = Duration::from_millis(self.caught_up.load(Ordering::Relaxed));
+        flags & (FAILS | HANGS) == 0 && clock.now().boot.since(BootTime(caught_up)) < UNRECORDED
+    }
+
+    /// What was counted before `at` has been written.
+    pub fn caught_up(&self, at: BootTime) {
+        let at = u64::try_from(at.0.as_millis()).unwrap_or(u64::MAX);
+        self.caught_up.fetch_max(at, Ordering::Relaxed);
     }
 
     /// Whether nothing can be written now.
@@ -124,17 +151,36 @@ impl Condition {
         }
     }
 
-    /// Said when it begins, and when the reason is another.
+    /// Why records are not written, as the log was told.
+    #[cfg(test)]
+    pub fn said(&self) -> Option<String> {
+        lock(&self.said).why.clone()
+    }
+
+    /// What the sink has answered.
+    pub fn outcome(&self, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.works(),
+            Err(why) => {
+                self.set(HANGS, false);
+                self.fail(why);
+            }
+        }
+    }
+
+    /// Said when it begins, and when the reason is another; not more often than such lines may be.
     fn fail(&self, why: String) {
-        let new = {
-            let mut known = lock(&self.why);
-            let new = known.as_ref() != Some(&why);
-            *known = Some(why);
-            new
-        };
+        *lock(&self.why) = Some(why.clone());
         self.set(FAILS, true);
-        if new && let Some(trouble) = self.trouble() {
-            error!("{trouble}");
+        let mut said = lock(&self.said);
+        if said.why.as_ref() != Some(&why)
+            && let Some(left_out) = said.lines.say((), self.clock.now().boot)
+        {
+            said.why = Some(why);
+            drop(said);
+            if let Some(trouble) = self.trouble() {
+                error!(left_out, "{trouble}");
+            }
         }
     }
 
@@ -144,7 +190,10 @@ impl Condition {
         }
         self.set(FAILS | HANGS, false);
         *lock(&self.why) = None;
-        info!("[audit] records are written again");
+        // Of what was not said nothing has to be taken back.
+        if lock(&self.said).why.take().is_some() {
+            info!("[audit] records are written again");
+        }
     }
 }
 
@@ -266,19 +315,13 @@ impl Writer {
         let lost = counts.lost.load(Ordering::Relaxed);
         // Numbers of what was not written are used by what comes next: none is missing that was not taken away.
         self.seq += done as u64;
-        match outcome {
-            Err(why) => {
-                self.condition.set(HANGS, false);
-                self.condition.fail(why.to_string());
-            }
-            Ok(()) => {
-                self.condition.works();
-                if lost > self.told {
-                    let records = json!(lost - self.told);
-                    self.told = lost;
-                    self.own("lost", vec![("records", records)]);
-                }
-            }
+        let works = outcome.is_ok();
+        self.condition
+            .outcome(outcome.map_err(|why| why.to_string()));
+        if works && lost > self.told {
+            let records = json!(lost - self.told);
+            self.told = lost;
+            self.own("lost", vec![("records", records)]);
         }
         done
     }

@@ -10,7 +10,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{debug, info};
 
 use super::budget::{Budget, Next};
-use super::life::{Life, Waiter, tell};
+use super::life::{Life, Waiter, news, tell};
 use super::view::Slot;
 use super::{
     Asker, Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools, VARIANTS_PER_PRINCIPAL,
@@ -19,6 +19,8 @@ use super::{
 use crate::core::credential::{Fingerprint, Issued, Variant};
 use crate::core::failure::Failure;
 use crate::core::lifecycle::{Event, Lifecycle, Reaction, State, Verdict};
+use crate::core::profile::ProfileName;
+use crate::core::repeated::Repeated;
 use crate::core::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
 /// The longest sleep. Timers stop while the machine sleeps and know nothing of clock steps, so the clock is looked at this
@@ -47,6 +49,8 @@ pub struct Actor {
     running: HashMap<Id, Running>,
     /// The clocks when drift was last looked at.
     drift_from: Stamp,
+    /// What callers can cause to be said of a profile by what they ask for beyond its default.
+    lines: Repeated<ProfileName>,
 }
 
 /// A profile.
@@ -86,6 +90,7 @@ impl Actor {
             tasks: JoinSet::new(),
             running: HashMap::new(),
             drift_from,
+            lines: Repeated::default(),
         }
     }
 
@@ -652,7 +657,16 @@ impl Actor {
             && let Some(life) = self.lives.get(&run.life)
             && let Some(member) = self.profiles.get(&life.seat)
         {
-            tell(&member.spec.name, before.as_ref(), life.machine.trouble());
+            let (name, before, after) =
+                (&member.spec.name, before.as_ref(), life.machine.trouble());
+            let now = self.tools.clock.now().boot;
+            let said = match life.variant.is_default() || !news(before, after) {
+                true => Some(0),
+                false => self.lines.say(name.clone(), now),
+            };
+            if let Some(left_out) = said {
+                tell(name, before, after, left_out);
+            }
         }
     }
 }

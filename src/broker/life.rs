@@ -124,23 +124,36 @@ impl Life {
     }
 }
 
-/// Says once how an attempt ended: the first failure and the recovery aloud, repetitions quietly.
-pub fn tell(profile: &ProfileName, before: Option<&Trouble>, after: Option<&Trouble>) {
+/// Whether how an attempt ended is something else than how the one before ended.
+pub fn news(before: Option<&Trouble>, after: Option<&Trouble>) -> bool {
+    let message = |trouble: Option<&Trouble>| trouble.map(|one| one.failure.message.clone());
+    message(before) != message(after)
+}
+
+/// Says once how an attempt ended: the first failure and the recovery aloud, repetitions quietly. `left_out`: what else there
+/// would have been to say of the profile since the last time.
+pub fn tell(
+    profile: &ProfileName,
+    before: Option<&Trouble>,
+    after: Option<&Trouble>,
+    left_out: u64,
+) {
+    let left_out = Some(left_out).filter(|left_out| *left_out > 0);
     match (before, after) {
         (None, None) => debug!(%profile, "credential obtained"),
         (Some(trouble), None) => {
-            info!(%profile, failures = trouble.failures, "credential obtained again");
+            info!(%profile, failures = trouble.failures, left_out, "credential obtained again");
         }
-        (before, Some(trouble)) => {
+        (_, Some(trouble)) => {
             let (failure, failures) = (&trouble.failure, trouble.failures);
-            let news = before.is_none_or(|before| before.failure.message != failure.message);
-            if news {
+            if news(before, after) {
                 warn!(
                     %profile,
                     error = failure.message,
                     oauth_error = failure.oauth_error,
                     kind = ?failure.kind,
                     failures,
+                    left_out,
                     "cannot get a credential; trying again"
                 );
             } else {

@@ -151,6 +151,9 @@ fn taken(status: &Status) -> String {
             "audit records: {} written, {} lost\n",
             audit.written, audit.lost
         ));
+        for line in &audit.counted_together {
+            text.push_str(&format!("  counted together: {}\n", escaped(line)));
+        }
     }
     text
 }

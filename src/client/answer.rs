@@ -109,6 +109,8 @@ pub struct Records {
     pub written: u64,
     /// Grants and denials without a record.
     pub lost: u64,
+    /// Grants and denials that were counted together, and whose the last were.
+    pub counted_together: Vec<String>,
 }
 
 /// Why a caller may or may not; the fields are those of `ExplainResponse`.

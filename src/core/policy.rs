@@ -84,7 +84,7 @@ enum Id {
 }
 
 /// What makes a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
     /// The entry of this index permits.
     Entry(usize),

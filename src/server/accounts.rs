@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 
 use super::error::Denial;
 use super::turn::{Rounds, Share};
-use crate::caller::{Callers, Peer};
+use crate::caller::Peer;
 use crate::core::account::{
     AccountLimits, Book, Full, Held, HeldLimit, Principal, Spent, SpentLimit, Usage,
 };
@@ -179,11 +179,10 @@ impl Accounts {
     pub fn admit(
         self: &Arc<Self>,
         peer: &Peer,
-        callers: &Callers,
         named: &Named,
         now: BootTime,
     ) -> Result<(Account, Charge), NoPlace> {
-        let uid = callers.owner(peer.caller.uid);
+        let uid = peer.owner;
         let crowded = self.state().book.of_user(uid, Held::Connections) >= UNITS_FROM;
         let who = Principal {
             uid,

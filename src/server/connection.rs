@@ -21,6 +21,7 @@ use super::guest::Guest;
 use super::languages::{Languages, Visit};
 use super::turn::{InTurn, Measured, Turn};
 use crate::core::profile::Limits;
+use crate::core::repeated::Repeated;
 use crate::socket::authority::RepairAuthority;
 
 /// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own deadline; a watcher's stream
@@ -65,6 +66,17 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// left is given back.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 
+/// What callers can cause to be said of their connections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Line {
+    /// Accepting fails, as a rule since all descriptors are taken.
+    NotAccepted,
+    /// Who is asking cannot be told from others; so neither can whom it is to be charged to.
+    Unknown,
+    /// There is no place.
+    Full,
+}
+
 /// Accepts until told to stop, then drains. A new listener takes the place of the one before, to which no name leads.
 pub async fn accept(
     mut listener: UnixListener,
@@ -77,7 +89,8 @@ pub async fn accept(
     let connections = Connections::new(desk, shutdown.clone(), closing);
     let accounts = desk.accounts.clone();
     let tidying = tokio::spawn(tidy_up(accounts.clone()));
-    let mut was_full = false;
+    let mut lines = Repeated::default();
+    let mut line = |kind, uid| lines.say((kind, uid), desk.clock.now().boot);
     // Each connection holds one end; the other hears when all are gone.
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     loop {
@@ -87,7 +100,9 @@ pub async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection; trying again");
+                    if let Some(left_out) = line(Line::NotAccepted, None) {
+                        warn!(%error, left_out, "cannot accept a connection; trying again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -106,32 +121,34 @@ pub async fn accept(
         let peer = match desk.callers.of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
-                warn!(%error, "the kernel does not say who is asking: the connection is closed");
+                if let Some(left_out) = line(Line::Unknown, None) {
+                    warn!(%error, left_out, "the kernel does not say who is asking: the connection is closed");
+                }
                 continue;
             }
         };
         let now = desk.clock.now().boot;
         let named = &desk.registry.load().named;
-        let mut admitted = accounts.admit(&peer, &desk.callers, named, now);
+        let mut admitted = accounts.admit(&peer, named, now);
         if let Err(no_place) = &admitted
             && accounts.make_room(no_place, now)
         {
             // The task that is to end does so now.
             tokio::task::yield_now().await;
-            admitted = accounts.admit(&peer, &desk.callers, named, now);
+            admitted = accounts.admit(&peer, named, now);
         }
         let (account, place) = match admitted {
             Ok(admitted) => admitted,
             Err(no_place) => {
-                // Said once, until there is room again: whoever causes it does so often.
-                if !was_full {
-                    warn!(pid = peer.caller.pid, "a connection is closed: {no_place}");
+                if let Some(left_out) = line(Line::Full, Some(no_place.uid)) {
+                    warn!(
+                        pid = peer.caller.pid,
+                        left_out, "a connection is closed: {no_place}"
+                    );
                 }
-                was_full = true;
                 continue;
             }
         };
-        was_full = false;
         let guest = Arc::new(Guest::new(peer, account.clone()));
         let held = (place, Silence(account.clone()), open.clone());
         let task = tokio::spawn(connections.serve(stream, guest, held));

@@ -160,6 +160,15 @@ fn taken(page: &mut Page, desk: &Desk) {
     for (result, count) in [("written", &counts.written), ("lost", &counts.lost)] {
         records.line(&[("result", result)], count.load(Ordering::Relaxed));
     }
+    let mut limited = page.family(
+        "tokend_audit_limited_total",
+        Counter,
+        "Grants and denials that were counted together since their caller had as many records of its own as it may.",
+    );
+    let (grants, denials) = desk.audit.limited();
+    for (event, limited_so_far) in [("grant", grants), ("deny", denials)] {
+        limited.line(&[("event", event)], limited_so_far.count);
+    }
     page.family(
         "tokend_audit_failing",
         Gauge,

@@ -28,6 +28,7 @@ use super::desk::Desk;
 use super::grpc::told_to_stop;
 use super::http::refuse;
 use super::metrics;
+use crate::core::repeated::Repeated;
 use crate::core::time::BootTime;
 
 /// Connections at the same time. A monitoring system has one or two; more would only cost memory.
@@ -57,6 +58,7 @@ struct Open {
 
 /// Serves until told to stop.
 pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Receiver<bool>) {
+    let clock = desk.clock.clone();
     let shared = Arc::new(Shared {
         desk,
         page: Mutex::default(),
@@ -76,6 +78,7 @@ pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Re
         router
     };
     let mut open: VecDeque<Open> = VecDeque::new();
+    let mut lines = Repeated::default();
     loop {
         // One at a time: whoever asks for credentials has a turn in between.
         tokio::task::yield_now().await;
@@ -83,7 +86,9 @@ pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Re
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection for metrics; trying again");
+                    if let Some(left_out) = lines.say((), clock.now().boot) {
+                        warn!(%error, left_out, "cannot accept a connection for metrics; trying again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

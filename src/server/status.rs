@@ -168,7 +168,19 @@ fn audit(desk: &Desk) -> AuditStatus {
         written: counts.written.load(Ordering::Relaxed),
         lost: counts.lost.load(Ordering::Relaxed),
         trouble: desk.audit.trouble().unwrap_or_default(),
+        counted_together: counted_together(desk),
     }
+}
+
+fn counted_together(desk: &Desk) -> Vec<String> {
+    let (grants, denials) = desk.audit.limited();
+    let lines = [("grants", grants), ("denials", denials)].into_iter();
+    lines
+        .filter_map(|(what, limited)| {
+            let last = limited.last?;
+            Some(format!("{} {what}, the last of uid {last}", limited.count))
+        })
+        .collect()
 }
 
 /// The state of one.
@@ -322,6 +334,7 @@ pub fn json(desk: &Desk, entries: &[Arc<Entry>], admin: bool) -> Value {
             "written": audit.written,
             "lost": audit.lost,
             "trouble": audit.trouble,
+            "counted_together": audit.counted_together,
         });
     }
     body

@@ -8,7 +8,7 @@ use tokend::proto::GetStatusRequest;
 use tokend::proto::admin_service_client::AdminServiceClient;
 
 use crate::harness::ask::{Who, exchange};
-use crate::harness::{Daemon, Place, block, is_root, run};
+use crate::harness::{Daemon, PATIENCE, Place, block, eventually, is_root, run};
 
 const WORKER: u32 = 65001;
 const OTHER: u32 = 65002;
@@ -264,6 +264,26 @@ fn a_caller_whose_id_has_no_number_here_is_not_served() {
         );
     }
     assert_eq!(daemon.get("/healthz").status, 200);
+}
+
+/// Broken by a line for each connection: whoever may connect could fill the log.
+#[test]
+fn callers_without_a_number_here_are_one_line_in_the_log() {
+    if !is_root() {
+        return;
+    }
+    let daemon = daemon();
+    let request = b"GET /healthz HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\n\r\n";
+    for _ in 0..100 {
+        let _ = exchange(&daemon.socket(), Some(&Who::user(OVERFLOW)), request);
+    }
+    // What comes after them in the log has come with them.
+    let stopped = |daemon: &Daemon| daemon.log().contains("stopping");
+    daemon.signal(rustix::process::Signal::TERM);
+    eventually(PATIENCE, || stopped(&daemon).then_some(()));
+    let log = daemon.log();
+    let lines = log.lines().filter(|line| line.contains("uid 65534"));
+    assert_eq!(lines.count(), 1, "{log}");
 }
 
 #[test]

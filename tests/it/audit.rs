@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokend::proto::credential_service_client::CredentialServiceClient;
@@ -105,6 +105,44 @@ fn a_grant_is_recorded_before_the_answer_with_everything_about_it() {
         .expect("there")
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// Broken by `Accounts::enter` that gives every connection a record of its own.
+#[test]
+fn a_connection_for_each_call_does_not_write_a_record_for_each_call() {
+    let daemon = daemon();
+    let start = Instant::now();
+    for _ in 0..600 {
+        assert_eq!(daemon.http_token("a").status, 200);
+    }
+    let all = eventually(Duration::from_secs(10), || {
+        let found = of(records(&daemon), "grant", "a");
+        (total(&found) == 600).then_some(found)
+    });
+    // Eight in ten seconds have their own, and what is counted is written every five.
+    let tens = start.elapsed().as_secs() / 10 + 1;
+    let most = usize::try_from(tens * 8 + tens * 2 + 2).expect("few");
+    assert!(all.len() <= most, "{} records, not {most}", all.len());
+    let several = all.iter().filter(|one| one["pid"].is_null());
+    assert_eq!(several.clone().count(), all.len() - own(&all));
+    for record in several {
+        assert_eq!(record["uid"], all[0]["uid"], "{record}");
+        assert_eq!(record["fingerprint"], all[0]["fingerprint"], "{record}");
+        assert_eq!(record["rule"], "default", "{record}");
+        assert!(record["since"].as_str() <= record["time"].as_str());
+    }
+    let page = daemon.page("/metrics");
+    let limited = format!(
+        "\ntokend_audit_limited_total{{event=\"grant\"}} {}\n",
+        600 - own(&all)
+    );
+    assert!(page.contains(&limited), "{limited}{page}");
+}
+
+/// Those that are about one grant of one process.
+fn own(records: &[Value]) -> usize {
+    let own = records.iter().filter(|one| one["pid"].is_number());
+    own.count()
 }
 
 /// Broken by `Ledger::count` that never counts (each call would write), and by `flush` without its task (nothing comes).
@@ -297,12 +335,12 @@ fn with_deny_nothing_is_given_without_its_record() {
     let folder = daemon.place.path("logs");
     fs::create_dir(&folder).expect("folder");
     grpc.token("a").expect("recorded");
-    grpc.token("a").expect("counted");
-    assert_eq!(trouble(&daemon), "\"\"");
     assert_eq!(
         of(records_in(&folder.join("audit.jsonl")), "grant", "a").len(),
         1
     );
+    grpc.token("a").expect("counted");
+    assert_eq!(trouble(&daemon), "\"\"");
 
     // Lost while a connection has what it was given: that does not make it counted from then on.
     let away = daemon.place.path("away");
@@ -311,6 +349,42 @@ fn with_deny_nothing_is_given_without_its_record() {
     assert!(grpc.token("a").is_err(), "an old one");
     fs::rename(&away, &folder).expect("moved back");
     grpc.token("a").expect("recorded again");
+}
+
+/// Broken by `may_count` without UNRECORDED with `flush_for_ever` that waits for five seconds whatever happens.
+#[test]
+fn with_deny_at_most_a_second_of_a_flood_is_without_a_record_when_the_disk_fails() {
+    let place = place();
+    let folder = place.path("logs");
+    fs::create_dir(&folder).expect("folder");
+    let daemon = place.serve(&with_audit("on_failure = \"deny\""));
+    let grpc = daemon.grpc();
+    let mut given = 0;
+    let mut call = || {
+        let asked = Instant::now();
+        let outcome = grpc.token("a");
+        given += u64::from(outcome.is_ok());
+        (asked, outcome.is_ok())
+    };
+    let flood = Instant::now();
+    while flood.elapsed() < Duration::from_secs(2) {
+        assert!(call().1, "while records can be written");
+    }
+    let away = daemon.place.path("away");
+    fs::rename(&folder, &away).expect("moved");
+    let failed = Instant::now();
+    while failed.elapsed() < Duration::from_secs(4) {
+        let (asked, served) = call();
+        let late = asked.duration_since(failed);
+        assert!(!served || late <= Duration::from_secs(1), "{late:?}");
+    }
+    assert!(!call().1);
+    fs::rename(&away, &folder).expect("moved back");
+    assert!(call().1, "it can be written again");
+    let path = folder.join("audit.jsonl");
+    eventually(Duration::from_secs(5), || {
+        (total(&of(records_in(&path), "grant", "a")) == given).then_some(())
+    });
 }
 
 /// Broken by `granted_first` that forgets what it could not write.
@@ -417,8 +491,10 @@ fn a_full_disk_leaves_whole_lines_and_nobody_without_a_credential() {
     let _mounted = Mounted(there);
     let daemon = place.serve(&with_audit(""));
     let path = logs.join("audit.jsonl");
-    let full = (0..200).find(|_| {
+    let full = (0..200).find(|n| {
         assert_eq!(daemon.http_token("a").status, 200);
+        // Grants of one user are a few records; names that are not there are one each.
+        assert_eq!(daemon.http_token(&format!("guess-{n}")).status, 404);
         daemon.get("/v1/status").body["audit"]["trouble"] != ""
     });
     assert!(full.is_some(), "it never was full");
@@ -429,6 +505,7 @@ fn a_full_disk_leaves_whole_lines_and_nobody_without_a_credential() {
         fs::copy(&path, daemon.place.path("saved")).expect("copied");
         fs::remove_file(&path).expect("removed");
     });
+    assert_eq!(daemon.http_token("a").status, 200);
     eventually(Duration::from_secs(12), || {
         (!records_in(&path).is_empty()).then_some(())
     });

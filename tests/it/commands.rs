@@ -1,7 +1,5 @@
 //! The commands against a running daemon: what they print, and the exit codes that scripts rely on.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokend::dev::faults::{Fault, Times};
 use tokend::dev::issuer::client::Client;

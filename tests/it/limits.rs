@@ -5,6 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::harness::ask::{Answer, exchange};
+use tokend::dev::faults::{Fault, Times};
+use tokend::proto::GetTokenRequest;
+
 use crate::harness::{Daemon, PATIENCE, Place, block, eventually, resident};
 
 const NONE: &str = "[profiles.a]\nmethod = \"none\"\n";
@@ -106,6 +109,68 @@ fn connections_of_one_user_are_limited_and_come_back() {
     });
 }
 
+/// Broken by a line that is said again as soon as there was room: whoever keeps all places but one could fill the log.
+#[test]
+fn connections_closed_for_want_of_room_are_one_line_in_the_log() {
+    let daemon = with("connections_per_user = 2");
+    let ask = |mut stream: &UnixStream| {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: tokend\r\n\r\n")
+            .is_ok()
+            && stream.read(&mut [0; 64]).is_ok_and(|read| read > 0)
+    };
+    let connect = || UnixStream::connect(daemon.socket()).expect("connected");
+    let held = eventually(PATIENCE, || {
+        let stream = connect();
+        ask(&stream).then_some(stream)
+    });
+    for _ in 0..20 {
+        // There is room, there is none, and there is again.
+        let other = eventually(PATIENCE, || {
+            let stream = connect();
+            ask(&stream).then_some(stream)
+        });
+        assert!(!ask(&connect()));
+        drop(other);
+    }
+    assert!(ask(&held));
+    daemon.signal(rustix::process::Signal::TERM);
+    eventually(PATIENCE, || daemon.log().contains("stopping").then_some(()));
+    let log = daemon.log();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("connections_per_user"));
+    assert_eq!(lines.count(), 1, "{log}");
+}
+
+/// Broken by a line for each variant: whoever may ask for scopes could fill the log with what the identity provider refuses.
+#[test]
+fn variants_that_are_refused_are_one_line_of_their_profile_in_the_log() {
+    let scopes = "request = { scopes = [\"a\", \"b\", \"c\", \"d\"] }";
+    let (issuer, place, config) = crate::harness::idp::one(scopes);
+    let daemon = place.serve(&config);
+    let grpc = daemon.grpc();
+    grpc.token("it").expect("served");
+    issuer.script(Fault::oauth_error("invalid_scope"), Times::Always);
+    for n in 1..16 {
+        let scopes = ["a", "b", "c", "d"].into_iter().enumerate();
+        let scopes = scopes.filter(|(bit, _)| n >> bit & 1 == 1);
+        let refused = grpc.ask(GetTokenRequest {
+            profile: "it".into(),
+            scopes: scopes.map(|(_, scope)| scope.to_owned()).collect(),
+            ..GetTokenRequest::default()
+        });
+        assert_eq!(refused.err().expect("refused").reason, "UPSTREAM_REJECTED");
+    }
+    daemon.signal(rustix::process::Signal::TERM);
+    eventually(PATIENCE, || daemon.log().contains("stopping").then_some(()));
+    let log = daemon.log();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("cannot get a credential"));
+    assert_eq!(lines.count(), 1, "{log}");
+}
+
 #[test]
 fn asking_too_often_for_what_is_not_in_memory_is_refused_and_memory_is_not() {
     let (issuer, place, config) = crate::harness::idp::one("");
@@ -138,8 +203,6 @@ fn half_a_request_is_given_up() {
 
 #[test]
 fn the_strangest_lifetimes_are_told_from_good_ones_and_long_texts_are_cut() {
-    use tokend::proto::GetTokenRequest;
-
     let daemon = with("");
     for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, i32::MIN), (1, 1_000_000_000)] {
         let request = GetTokenRequest {
