@@ -2,24 +2,34 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use rustix::fs::OFlags;
+use rustix::process::geteuid;
 
 use crate::core::config::{Loaded, SourceFile, Sources};
+use crate::safe_open::{self, OpenError};
 
 /// Longest file, in bytes: tens of thousands of profiles have room in it.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name.
 ///
+/// Whoever can write one of them decides who gets which credential, so that each must be root's or this process's user's, writable
+/// for nobody else, in a folder that is so too. Of a `profiles.d` that is not, nothing is used: not even the names of its files.
+///
 /// # Errors
-/// When `tokend.toml` itself cannot be read, is no regular file or too long, or anybody may write it.
+/// When `tokend.toml` itself cannot be read, is no regular file or too long, or others may write it.
 pub fn sources(path: &Path) -> io::Result<Sources> {
-    let main = read(path)?;
-    let folder = path.parent().unwrap_or(Path::new(".")).join("profiles.d");
+    let path = std::path::absolute(path)?;
+    let main = read(&path)?;
+    let folder = path.parent().unwrap_or(Path::new("/")).join("profiles.d");
+    if let Err(OpenError::Refused(why)) = safe_open::guarded_folder(&folder, geteuid().as_raw()) {
+        let why = why.to_string();
+        let fragments = vec![Loaded::Unreadable { path: folder, why }];
+        return Ok(Sources { main, fragments });
+    }
     let fragments = names(&folder)?
         .into_iter()
         .map(|path| {
@@ -89,16 +99,6 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
 fn read(path: &Path) -> io::Result<SourceFile> {
     let path = std::path::absolute(path)?;
     let (bytes, found) = content(&path)?;
-    if found.mode() & 0o002 != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!(
-                "{} can be written by everybody, so it cannot be trusted: run `chmod o-w {}`",
-                path.display(),
-                path.display()
-            ),
-        ));
-    }
     let text = String::from_utf8(bytes).map_err(|error| {
         io::Error::new(
             io::ErrorKind::InvalidData,
@@ -120,13 +120,10 @@ fn read(path: &Path) -> io::Result<SourceFile> {
 
 /// The bytes of a regular file and what the system says of that very file, whatever its name means a moment later.
 fn content(path: &Path) -> io::Result<(Vec<u8>, fs::Metadata)> {
-    // Not blocking: opening a pipe that nobody writes to would hang for ever. (Close-on-exec is std's own doing.)
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(|error| said(path, &error))?;
+    let file = safe_open::guarded_file(path).map_err(|error| match error {
+        OpenError::System(error) => said(path, &error),
+        OpenError::Refused(why) => io::Error::new(io::ErrorKind::PermissionDenied, why.to_string()),
+    })?;
     let found = file.metadata().map_err(|error| said(path, &error))?;
     if !found.is_file() {
         return Err(io::Error::new(

@@ -245,10 +245,15 @@ impl Waiting {
     }
 }
 
+/// Where names of users and groups become numbers. A number that is free goes to the next user that is made, who must not be
+/// taken for the one before; a database elsewhere (LDAP) is asked again every [`POLL`].
+const USERS: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
+
 /// The files and folders that matter.
 pub fn interest_in(path: &Path, config: &Config, surroundings: &Surroundings) -> Interest {
     let mut files = paths(config);
     files.insert(path.to_owned());
+    files.extend(USERS.map(PathBuf::from));
     let mut folders = BTreeSet::new();
     if let Some(folder) = path.parent() {
         folders.insert(folder.join("profiles.d"));
