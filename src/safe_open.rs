@@ -81,12 +81,11 @@ pub fn file(path: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Opens a file for reading that nobody but root and this process's user may have a hand in: it and every folder on the way.
+/// Opens a file for reading that nobody but root and the user `us` may have a hand in: it and every folder on the way.
 ///
 /// # Errors
 /// When others could change it or put another in its place; and what the system says.
-pub fn guarded_file(path: &Path) -> Result<File, OpenError> {
-    let us = geteuid().as_raw();
+pub fn guarded_file(path: &Path, us: u32) -> Result<File, OpenError> {
     let way = Way::walk(path, us, true)?;
     let (file, about) = way.open()?;
     let place = way.place();
@@ -96,7 +95,10 @@ pub fn guarded_file(path: &Path) -> Result<File, OpenError> {
     }
     if !trusted(about.st_uid, us) {
         let (uid, shown) = (about.st_uid, place.display());
-        let cure = format!("run `chown {us} {shown}` (or root), or run this as uid {uid}");
+        let cure = format!(
+            "let {} own it (`chown {us} {shown}`), or run this as uid {uid}",
+            owners(us)
+        );
         return Err(refused(&place, &format!("belongs to uid {uid}"), &cure));
     }
     if about.st_mode & 0o022 != 0 {
@@ -271,7 +273,8 @@ impl Folder {
         if !trusted(link.st_uid, us) {
             let why = format!("is a link of uid {}, which is not followed", link.st_uid);
             let cure = format!(
-                "let root or uid {us} own it (`chown -h root {shown}`), or name the file that it leads to"
+                "let {} own it (`chown -h {us} {shown}`), or name the file that it leads to",
+                owners(us)
             );
             return Err(refused(path, &why, &cure));
         }
@@ -304,8 +307,7 @@ impl Folder {
             let why = format!(
                 "belongs to uid {uid}, who could put something else in place of what is in it"
             );
-            let cure =
-                format!("run `chown {us} {shown}`, or use a folder of root's or of uid {us}'s");
+            let cure = format!("let {} own it (`chown {us} {shown}`)", owners(us));
             refused(path, &why, &cure)
         }
     }
@@ -317,6 +319,14 @@ fn refused(place: &Path, why: &str, cure: &str) -> OpenError {
         why: why.to_owned(),
         cure: cure.to_owned(),
     })
+}
+
+/// Who is trusted, in words.
+fn owners(us: u32) -> String {
+    if us == 0 {
+        return "root".to_owned();
+    }
+    format!("root or uid {us}")
 }
 
 fn trusted(uid: u32, us: u32) -> bool {

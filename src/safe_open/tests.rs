@@ -55,7 +55,7 @@ fn a_link_of_somebody_else_is_not_followed_wherever_it_stands() {
     for name in ["theirs/token", "theirs/folder/token"] {
         let why = why(file(&at(name)));
         assert!(
-            why.contains(&format!("is a link of uid {STRANGER}")) && why.contains("chown -h root"),
+            why.contains(&format!("is a link of uid {STRANGER}")) && why.contains("chown -h 0"),
             "{name}: {why}"
         );
     }
@@ -183,10 +183,10 @@ fn a_guarded_file_is_ours_and_nobody_else_can_write_it() {
     let at = |name: &str| top.path().join(name);
     fs::create_dir(at("d")).expect("folder");
     write(&at("d/a"));
-    assert!(guarded_file(&at("d/a")).is_ok());
+    assert!(guarded_file(&at("d/a"), 0).is_ok());
     for bits in [0o664, 0o646] {
         mode(&at("d/a"), bits);
-        let why = why(guarded_file(&at("d/a")));
+        let why = why(guarded_file(&at("d/a"), 0));
         assert!(
             why.contains("chmod go-w") && why.contains("can be written by others"),
             "{why}"
@@ -194,14 +194,18 @@ fn a_guarded_file_is_ours_and_nobody_else_can_write_it() {
     }
     mode(&at("d/a"), 0o644);
     chown(at("d/a"), Some(STRANGER), None).expect("chown");
-    assert!(why(guarded_file(&at("d/a"))).contains(&format!("belongs to uid {STRANGER}")));
+    assert!(why(guarded_file(&at("d/a"), 0)).contains(&format!("belongs to uid {STRANGER}")));
+    assert!(
+        guarded_file(&at("d/a"), STRANGER).is_ok(),
+        "that user's own"
+    );
     chown(at("d/a"), Some(0), None).expect("chown");
     for bits in [0o777, 0o1777] {
         mode(&at("d"), bits);
-        assert!(why(guarded_file(&at("d/a"))).contains("chmod go-w"));
+        assert!(why(guarded_file(&at("d/a"), 0)).contains("chmod go-w"));
     }
     mode(&at("d"), 0o755);
     write(&at("b"));
     link(at("d/a"), &at("c"), STRANGER);
-    assert!(guarded_file(&at("c")).is_err());
+    assert!(guarded_file(&at("c"), 0).is_err());
 }

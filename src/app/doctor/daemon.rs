@@ -61,6 +61,13 @@ pub fn look(report: &mut Report, socket: &Path, timeout: Duration) -> Daemon {
     }
 }
 
+/// The user of the daemon that answers at `socket`; None: none does, or none that is believed.
+pub fn user(socket: &Path, timeout: Duration) -> Option<u32> {
+    let client = Client::new(socket.to_owned(), Clock::system());
+    let status = client.status(None, timeout).ok()?;
+    Some(running(socket, &status).who?.uid)
+}
+
 fn running(socket: &Path, status: &Status) -> Daemon {
     let listener = bind::listener(socket);
     // A socket that was handed over by the service manager is listened on by that one.
