@@ -5,17 +5,41 @@ use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::harness::ask::{Who, as_user, connect};
-use crate::harness::{Daemon, Place, is_root, run};
+use crate::harness::{Daemon, PATIENCE, Place, Ran, eventually, is_root, run};
 
 /// Two who are no daemon.
 const RENEWER: u32 = 65_301;
 const LISTENER: u32 = 65_302;
 
 const PLAIN: &str = "[profiles.p]\nmethod = \"none\"\n";
+
+/// Runs it to its end, which comes by itself, or fails.
+fn ended(command: &mut Command) -> Ran {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let start = Instant::now();
+    while child.try_wait().expect("waited").is_none() && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Gone, as a rule.
+    let _ = child.kill();
+    let output = child.wait_with_output().expect("ended");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ran {
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
 
 /// What became of each profile, as `name=outcome: message`, in the words of `tokend reload --json`.
 fn reload(daemon: &Daemon) -> Vec<String> {
@@ -163,7 +187,7 @@ fn a_tokend_toml_that_others_have_a_hand_in_is_status_78() {
     place.write("tokend.toml", PLAIN);
     let refused = |word: &str| {
         for command in ["serve", "check"] {
-            let ran = place.run(&[command]);
+            let ran = ended(&mut place.tokend(&[command]));
             let said = ran.out + &ran.err;
             assert_eq!(ran.code, Some(78), "{command}: {said}");
             assert!(said.contains(word), "{command}: {said}");
@@ -186,7 +210,7 @@ fn each_folder_above_the_socket_is_looked_at_and_a_sticky_one_is_not_its_own() {
     fs::create_dir_all(place.path("above/run")).expect("folder");
     let serve = |socket: &str| {
         let socket = place.path(socket);
-        let ran = run(place.tokend(&["serve"]).env("TOKEND_SOCKET", &socket));
+        let ran = ended(place.tokend(&["serve"]).env("TOKEND_SOCKET", &socket));
         assert_eq!(ran.code, Some(78), "{}", ran.err);
         assert!(!socket.exists());
         ran.err
@@ -228,7 +252,7 @@ fn a_listener_that_is_neither_roots_nor_the_folders_owners_is_asked_nothing() {
         &["watch", "p"],
         &["wait", "p", "--timeout", "100ms"],
     ] {
-        let ran = place.run(&[command, &["--socket", text]].concat());
+        let ran = ended(&mut place.tokend(&[command, &["--socket", text]].concat()));
         assert_eq!(ran.code, Some(6), "{command:?}: {ran:?}");
         assert!(ran.out.is_empty(), "{command:?}: {ran:?}");
         assert!(
@@ -295,9 +319,7 @@ fn connections_take_no_more_descriptors_than_doctor_says_are_needed() {
         let folder = fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
         folder.expect("readable").count()
     };
-    crate::harness::eventually(crate::harness::PATIENCE, || {
-        (open() >= connections.len()).then_some(())
-    });
+    eventually(PATIENCE, || (open() >= connections.len()).then_some(()));
     // The last ones are being accepted.
     assert_eq!(daemon.get("/healthz").status, 200);
     assert!(
