@@ -112,7 +112,7 @@ pub fn overflow_ids() -> io::Result<(u32, u32)> {
         // SAFETY: computes a number.
         let least = unsafe { libc::CMSG_LEN(size_of::<libc::ucred>() as u32) } as usize;
         (it.cmsg_level, it.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS)
-            && it.cmsg_len as usize >= least
+            && it.cmsg_len >= least
     });
     let header = wanted.ok_or(io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel says that a `ucred` follows this header; it need not be aligned.
