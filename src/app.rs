@@ -158,7 +158,7 @@ struct Read {
 }
 
 fn sources(path: &Path) -> Result<Sources, StartError> {
-    load::sources(path).map_err(|error| StartError::ConfigFile(error.to_string()))
+    load::sources(path, daemon_uid()).map_err(|error| StartError::ConfigFile(error.to_string()))
 }
 
 /// What the files say.

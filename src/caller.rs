@@ -21,18 +21,18 @@ const OVERFLOW_DEFAULT: u32 = 65534;
 /// Reads callers.
 #[derive(Clone, Debug)]
 pub struct Callers {
-    overflow_uid: u32,
-    overflow_gid: u32,
+    /// uid and gid, beside [`OVERFLOW_DEFAULT`].
+    overflow: (u32, u32),
     units: Arc<Units>,
 }
 
 impl Callers {
-    /// Reads the kernel's overflow ids, and looks what it tells about the unit of a caller, once.
+    /// Asks the kernel for its overflow ids, and what it tells about the unit of a caller, once.
     #[must_use]
     pub fn new() -> Callers {
+        let default = (OVERFLOW_DEFAULT, OVERFLOW_DEFAULT);
         Callers {
-            overflow_uid: overflow_id("/proc/sys/kernel/overflowuid"),
-            overflow_gid: overflow_id("/proc/sys/kernel/overflowgid"),
+            overflow: crate::sys::overflow_ids().unwrap_or(default),
             units: Arc::new(Units::of_this_machine()),
         }
     }
@@ -44,7 +44,7 @@ impl Callers {
     pub fn of(&self, stream: &UnixStream) -> io::Result<Peer> {
         let credentials = stream.peer_cred()?;
         let (uid, gid) = (credentials.uid(), credentials.gid());
-        if uid == self.overflow_uid || gid == self.overflow_gid {
+        if is_overflow(uid, self.overflow.0) || is_overflow(gid, self.overflow.1) {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
                 format!(
@@ -54,7 +54,7 @@ impl Callers {
         }
         let mut groups = crate::sys::peer_groups(stream)?;
         // Many groups of another user namespace look like this one.
-        groups.retain(|group| *group != self.overflow_gid);
+        groups.retain(|group| !is_overflow(*group, self.overflow.1));
         Ok(Peer {
             caller: Caller {
                 uid,
@@ -93,11 +93,9 @@ impl Default for Callers {
     }
 }
 
-fn overflow_id(path: &str) -> u32 {
-    std::fs::read_to_string(path)
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(OVERFLOW_DEFAULT)
+/// The usual one too, where this kernel has another: that can be changed while we run, and nobody but `nobody` has it.
+fn is_overflow(id: u32, told: u32) -> bool {
+    id == told || id == OVERFLOW_DEFAULT
 }
 
 /// The other end of one connection.
@@ -172,10 +170,10 @@ mod tests {
     async fn an_overflow_id_is_refused() {
         let (here, _there) = UnixStream::pair().expect("pair");
         let callers = Callers {
-            overflow_uid: rustix::process::geteuid().as_raw(),
-            overflow_gid: OVERFLOW_DEFAULT,
+            overflow: (rustix::process::geteuid().as_raw(), OVERFLOW_DEFAULT),
             ..Callers::new()
         };
         assert!(callers.of(&here).is_err());
+        assert!(is_overflow(65_534, 7) && is_overflow(7, 7) && !is_overflow(8, 7));
     }
 }

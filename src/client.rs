@@ -39,6 +39,16 @@ pub enum ClientError {
         /// What to do about it, for people.
         cure: String,
     },
+    /// Somebody listens who is not the daemon for all that is known: it was asked nothing.
+    #[error("what listens at {} is not believed: {cause}", .socket.display())]
+    Unbelieved {
+        /// Where it listens.
+        socket: PathBuf,
+        /// What is wrong, for people.
+        cause: String,
+        /// What to do about it, for people.
+        cure: String,
+    },
     /// The connection ended before the answer was complete, twice.
     #[error("the daemon closed the connection at {} before its answer was complete", .0.display())]
     Closed(PathBuf),

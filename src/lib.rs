@@ -19,6 +19,7 @@ pub mod material;
 pub mod proto;
 pub mod provider;
 pub mod registry;
+pub mod safe_open;
 pub mod server;
 pub mod socket;
 pub mod supervisor;

@@ -5,6 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -73,6 +74,53 @@ pub fn peer_process(socket: &impl AsFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel made this descriptor (close-on-exec) for this call, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(process) })
+}
+
+/// The uid and the gid that the kernel puts in place of those that have no number here: kernel.overflowuid and overflowgid,
+/// asked of the kernel itself, since a sandbox may hide /proc/sys. For what a socket was sent before anybody wanted to know by
+/// whom, it tells no process and these two.
+///
+/// # Errors
+/// What the system says, and `InvalidData` when it tells something else.
+pub fn overflow_ids() -> io::Result<(u32, u32)> {
+    let (here, there) = UnixDatagram::pair()?;
+    there.send(&[0])?;
+    rustix::net::sockopt::set_socket_passcred(&here, true)?;
+    let mut byte = [0_u8];
+    let mut part = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: byte.len(),
+    };
+    // More than a header and three numbers, aligned for the header.
+    let mut control = [0_u64; 8];
+    // SAFETY: it consists of integers and pointers, for which zero is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: the descriptor is borrowed for the call; the kernel writes at most one byte into `byte` and at most
+    // `msg_controllen` bytes into `control`, both of which outlive it.
+    let outcome =
+        unsafe { libc::recvmsg(here.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has filled `message`, and what CMSG_FIRSTHDR gives is null or a whole header within `control`.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
+    let wanted = header.filter(|it| {
+        // SAFETY: computes a number.
+        let least = unsafe { libc::CMSG_LEN(size_of::<libc::ucred>() as u32) } as usize;
+        (it.cmsg_level, it.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS)
+            && it.cmsg_len >= least
+    });
+    let header = wanted.ok_or(io::ErrorKind::InvalidData)?;
+    // SAFETY: the kernel says that a `ucred` follows this header; it need not be aligned.
+    let told = unsafe { std::ptr::read_unaligned(libc::CMSG_DATA(header).cast::<libc::ucred>()) };
+    // A process, were there one, would be one with numbers of its own.
+    (told.pid == 0)
+        .then_some((told.uid, told.gid))
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Takes over a descriptor that the service manager left open for this process: once each, and only those that
@@ -147,5 +195,21 @@ unsafe impl GlobalAlloc for Wiping {
             libc::explicit_bzero(block.cast(), layout.size());
             System.dealloc(block, layout);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Broken by anything that has to be read from /proc/sys, which the shipped unit does not see.
+    #[test]
+    fn the_kernel_itself_tells_its_overflow_ids() {
+        let read = |name: &str| -> u32 {
+            let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
+            text.expect("readable").trim().parse().expect("a number")
+        };
+        let told = overflow_ids().expect("told");
+        assert_eq!(told, (read("overflowuid"), read("overflowgid")));
     }
 }

@@ -6,6 +6,7 @@ mod member;
 mod trial;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,9 +145,10 @@ impl Assembly {
         }
         let mut removed = Vec::new();
         for (name, member) in before {
-            // Nobody knows what is in a file that cannot be read: what was defined there is not gone.
-            let file = member.file.as_ref();
-            match file.and_then(|file| config.broken.get(file)) {
+            // Nobody knows what is in a file, or in a folder of them, that cannot be read: what was defined there is not gone.
+            let broken = |path: &Path| config.broken.get(path);
+            let file = member.file.as_deref();
+            match file.and_then(|file| broken(file).or_else(|| broken(file.parent()?))) {
                 Some(why) => {
                     let why = why.clone();
                     let member = self.keep(member, why);

@@ -52,7 +52,7 @@ pub fn run(args: &CheckArgs) -> u8 {
 }
 
 fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
-    let mut examined = match examine(path) {
+    let mut examined = match examine(path, super::daemon_uid()) {
         Ok(examined) => examined,
         Err(finding) => return (vec![*finding], None),
     };
@@ -103,13 +103,13 @@ impl Examined {
     }
 }
 
-/// Reads everything and asks nobody.
+/// Reads everything and asks nobody. The configuration may be root's or the user `us`'s.
 ///
 /// # Errors
 /// When `tokend.toml` cannot be read.
-pub fn examine(path: &Path) -> Result<Examined, Box<Finding>> {
+pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
     let sources =
-        load::sources(path).map_err(|error| Box::new(unreadable(path, error.to_string())))?;
+        load::sources(path, us).map_err(|error| Box::new(unreadable(path, error.to_string())))?;
     let outcome = config::load(&sources);
     let profiles = outcome.config.iter();
     let checked = profiles

@@ -35,7 +35,7 @@ pub fn run(args: &DoctorArgs) -> u8 {
             return exit::CONFIG;
         }
     };
-    let examined = check::examine(&path);
+    let examined = check::examine(&path, owner(args));
     let mut report = Report::default();
     configuration(&mut report, &path, &examined);
     let usable = usable(&examined);
@@ -55,6 +55,14 @@ pub fn run(args: &DoctorArgs) -> u8 {
         (Some(_), Some(_)) => exit::FINDINGS,
         (Some(_), None) => exit::DONE,
     }
+}
+
+/// Whose the configuration may be beside root: this process's user, and for root the user of the daemon, if one answers that can be
+/// believed.
+fn owner(args: &DoctorArgs) -> u32 {
+    let me = super::daemon_uid();
+    let daemons = || daemon::user(&socket(args, None).ok()?, args.timeout);
+    (me == 0).then(daemons).flatten().unwrap_or(me)
 }
 
 fn usable(examined: &Result<Examined, Box<Finding>>) -> Option<&Examined> {

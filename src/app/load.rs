@@ -2,28 +2,37 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use rustix::fs::OFlags;
 
 use crate::core::config::{Loaded, SourceFile, Sources};
+use crate::safe_open::{self, OpenError};
 
 /// Longest file, in bytes: tens of thousands of profiles have room in it.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name.
 ///
+/// Whoever can write one of them decides who gets which credential, so that each must be root's or the daemon's user `us`'s, writable
+/// for nobody else, in a folder that is so too. Of a `profiles.d` that is not, nothing is used: not even the names of its files.
+///
 /// # Errors
-/// When `tokend.toml` itself cannot be read, is no regular file or too long, or anybody may write it.
-pub fn sources(path: &Path) -> io::Result<Sources> {
-    let main = read(path)?;
-    let folder = path.parent().unwrap_or(Path::new(".")).join("profiles.d");
+/// When `tokend.toml` itself cannot be read, is no regular file or too long, or others may write it.
+pub fn sources(path: &Path, us: u32) -> io::Result<Sources> {
+    let path = std::path::absolute(path)?;
+    let main = read(&path, us)?;
+    let folder = path.parent().unwrap_or(Path::new("/")).join("profiles.d");
+    if let Err(OpenError::Refused(why)) = safe_open::guarded_folder(&folder, us) {
+        let why = why.to_string();
+        let fragments = vec![Loaded::Unreadable { path: folder, why }];
+        return Ok(Sources { main, fragments });
+    }
     let fragments = names(&folder)?
         .into_iter()
         .map(|path| {
-            read(&path).map_or_else(
+            read(&path, us).map_or_else(
                 |error| Loaded::Unreadable {
                     path: path.clone(),
                     why: error.to_string(),
@@ -86,19 +95,9 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read(path: &Path) -> io::Result<SourceFile> {
+fn read(path: &Path, us: u32) -> io::Result<SourceFile> {
     let path = std::path::absolute(path)?;
-    let (bytes, found) = content(&path)?;
-    if found.mode() & 0o002 != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!(
-                "{} can be written by everybody, so it cannot be trusted: run `chmod o-w {}`",
-                path.display(),
-                path.display()
-            ),
-        ));
-    }
+    let (bytes, found) = content(&path, us)?;
     let text = String::from_utf8(bytes).map_err(|error| {
         io::Error::new(
             io::ErrorKind::InvalidData,
@@ -119,14 +118,11 @@ fn read(path: &Path) -> io::Result<SourceFile> {
 }
 
 /// The bytes of a regular file and what the system says of that very file, whatever its name means a moment later.
-fn content(path: &Path) -> io::Result<(Vec<u8>, fs::Metadata)> {
-    // Not blocking: opening a pipe that nobody writes to would hang for ever. (Close-on-exec is std's own doing.)
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-        .map_err(|error| said(path, &error))?;
+fn content(path: &Path, us: u32) -> io::Result<(Vec<u8>, fs::Metadata)> {
+    let file = safe_open::guarded_file(path, us).map_err(|error| match error {
+        OpenError::System(error) => said(path, &error),
+        OpenError::Refused(why) => io::Error::new(io::ErrorKind::PermissionDenied, why.to_string()),
+    })?;
     let found = file.metadata().map_err(|error| said(path, &error))?;
     if !found.is_file() {
         return Err(io::Error::new(
@@ -188,6 +184,10 @@ mod tests {
 
     use super::*;
 
+    fn us() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("folder");
         fs::create_dir(folder.path().join("profiles.d")).expect("folder");
@@ -208,7 +208,7 @@ mod tests {
     fn a_main_file_that_is_no_regular_file_is_an_error_at_once() {
         let folder = folder();
         let main = folder.path().join("tokend.toml");
-        let refusal = || sources(&main).expect_err("refused").to_string();
+        let refusal = || sources(&main, us()).expect_err("refused").to_string();
         fs::remove_file(&main).expect("removed");
         pipe(&main);
         let why = refusal();
@@ -232,7 +232,7 @@ mod tests {
         symlink("/dev/zero", fragments.join("b.toml")).expect("linked");
         fs::create_dir(fragments.join("c.toml")).expect("folder");
         write(&fragments.join("d.toml"), "# fine");
-        let read = sources(&folder.path().join("tokend.toml")).expect("read");
+        let read = sources(&folder.path().join("tokend.toml"), us()).expect("read");
         let said: Vec<&str> = read
             .fragments
             .iter()
@@ -256,9 +256,9 @@ mod tests {
         let main = folder.path().join("tokend.toml");
         let file = fs::File::options().write(true).open(&main).expect("open");
         file.set_len(LONGEST).expect("grown");
-        assert!(sources(&main).is_ok());
+        assert!(sources(&main, us()).is_ok());
         file.set_len(LONGEST + 1).expect("grown");
-        let why = sources(&main).expect_err("too long").to_string();
+        let why = sources(&main, us()).expect_err("too long").to_string();
         assert!(why.contains("longer than 16 MiB"), "{why}");
     }
 }

@@ -245,10 +245,20 @@ impl Waiting {
     }
 }
 
+/// Where names of users and groups become numbers. A number that is free goes to the next user that is made, who must not be
+/// taken for the one before; a database elsewhere (LDAP) is asked again every [`POLL`].
+const USERS: [&str; 4] = [
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/subuid",
+    "/etc/nsswitch.conf",
+];
+
 /// The files and folders that matter.
 pub fn interest_in(path: &Path, config: &Config, surroundings: &Surroundings) -> Interest {
     let mut files = paths(config);
     files.insert(path.to_owned());
+    files.extend(USERS.map(PathBuf::from));
     let mut folders = BTreeSet::new();
     if let Some(folder) = path.parent() {
         folders.insert(folder.join("profiles.d"));
@@ -348,4 +358,29 @@ fn host_seed() -> u64 {
         .to_bytes()
         .hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Broken by leaving it to [`POLL`]: for a minute whoever got a deleted user's number was served as that user.
+    #[test]
+    fn the_database_of_users_is_watched() {
+        let sources = crate::core::config::Sources {
+            main: crate::core::config::SourceFile {
+                path: "/x/tokend.toml".into(),
+                text: String::new(),
+                private: true,
+            },
+            fragments: Vec::new(),
+        };
+        let outcome = crate::core::config::load(&sources);
+        let config = outcome.config.expect("usable");
+        let surroundings = assembly::surroundings();
+        let interest = interest_in(Path::new("/x/tokend.toml"), &config, &surroundings);
+        for file in ["/etc/passwd", "/etc/group", "/etc/subuid"] {
+            assert!(interest.files.contains(Path::new(file)), "{file}");
+        }
+    }
 }

@@ -34,7 +34,9 @@ pub fn error(
 #[must_use]
 pub fn cure(error: &ClientError, profile: Option<&str>, client: Option<&Client>) -> Option<String> {
     match error {
-        ClientError::Unreachable { cure, .. } => Some(cure.clone()),
+        ClientError::Unreachable { cure, .. } | ClientError::Unbelieved { cure, .. } => {
+            Some(cure.clone())
+        }
         ClientError::Closed(_) => {
             Some("look at the daemon's log; it may be full or about to end".into())
         }

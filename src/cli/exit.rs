@@ -25,9 +25,10 @@ pub const CONFIG: u8 = 78;
 #[must_use]
 pub fn code_of(error: &ClientError) -> u8 {
     match error {
-        ClientError::Unreachable { .. } | ClientError::Closed(_) | ClientError::Nonsense { .. } => {
-            UNREACHABLE
-        }
+        ClientError::Unreachable { .. }
+        | ClientError::Unbelieved { .. }
+        | ClientError::Closed(_)
+        | ClientError::Nonsense { .. } => UNREACHABLE,
         ClientError::TimedOut(_) => UNAVAILABLE,
         ClientError::Refused(refusal) => match refusal.code.as_str() {
             "NOT_FOUND" => NOT_FOUND,

@@ -100,9 +100,10 @@ fn code_name(error: &ClientError) -> &str {
     match error {
         ClientError::Refused(refusal) => &refusal.code,
         ClientError::TimedOut(_) => "DEADLINE_EXCEEDED",
-        ClientError::Unreachable { .. } | ClientError::Closed(_) | ClientError::Nonsense { .. } => {
-            "DAEMON_UNREACHABLE"
-        }
+        ClientError::Unreachable { .. }
+        | ClientError::Unbelieved { .. }
+        | ClientError::Closed(_)
+        | ClientError::Nonsense { .. } => "DAEMON_UNREACHABLE",
     }
 }
 

@@ -2,20 +2,24 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as join, socket_with,
 };
 
 use super::{ClientError, Deadline};
+use crate::safe_open::{OpenError, guarded_folder};
 
 /// Where the system's own daemon listens; see interface.md.
 const SYSTEM_SOCKET: &str = "/run/tokend/tokend.sock";
+
+const OTHER_SOCKET: &str = "let TOKEND_SOCKET or --socket name the daemon's socket";
 
 /// A connection whose writes are bounded by the time that was left.
 ///
@@ -43,13 +47,52 @@ pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStre
         };
         set_socket_timeout(&fd, Timeout::Send, Some(left)).map_err(fail)?;
         match join(&fd, &address) {
-            Ok(()) => return Ok(UnixStream::from(fd)),
+            Ok(()) => {
+                believe(socket, &fd)?;
+                return Ok(UnixStream::from(fd));
+            }
             // A Unix socket that was interrupted or timed out while connecting is not connected; asking again is right.
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => hangs = true,
             Err(errno) => return Err(fail(errno)),
         }
     }
+}
+
+/// Only who can be the daemon is asked: whoever else listens would learn what is asked for, and its answer would be taken for a
+/// credential. That is root (systemd, which hands its socket over), or the user whose folder the socket is in, if nobody else can
+/// put a socket there.
+fn believe(socket: &Path, connection: &OwnedFd) -> Result<(), ClientError> {
+    let fail = |errno| unreachable(socket, errno);
+    let unbelieved = |cause, cure| ClientError::Unbelieved {
+        socket: socket.to_owned(),
+        cause,
+        cure,
+    };
+    let uid = socket_peercred(connection).map_err(fail)?.uid.as_raw();
+    if uid == 0 {
+        return Ok(());
+    }
+    let failed = |error: io::Error| fail(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    let path = std::path::absolute(socket).map_err(failed)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let owner = fs::metadata(folder).map_err(failed)?.uid();
+    if uid != owner {
+        return Err(unbelieved(
+            format!(
+                "it is uid {uid}'s process, and only root's or uid {owner}'s, whose folder {} is, could be the daemon",
+                folder.display()
+            ),
+            format!("find out what it is (`ss -xlp`) and end it, or {OTHER_SOCKET}"),
+        ));
+    }
+    guarded_folder(folder, uid).map_err(|error| match error {
+        OpenError::System(error) => failed(error),
+        OpenError::Refused(refused) => unbelieved(
+            format!("{} {}", refused.place.display(), refused.why),
+            refused.cure,
+        ),
+    })
 }
 
 /// The error with its cause and its cure. Looks at the file system, since the errno alone does not tell them apart.
@@ -63,10 +106,9 @@ fn unreachable(socket: &Path, errno: Errno) -> ClientError {
                 "start the daemon, or let TOKEND_SOCKET or --socket name its socket".to_owned()
             },
         ),
-        Errno::CONNREFUSED if !is_socket(socket) => (
-            "it is not a socket".to_owned(),
-            "let TOKEND_SOCKET or --socket name the daemon's socket".to_owned(),
-        ),
+        Errno::CONNREFUSED if !is_socket(socket) => {
+            ("it is not a socket".to_owned(), OTHER_SOCKET.to_owned())
+        }
         Errno::CONNREFUSED => (
             "connection refused: the socket was left behind by a daemon that has ended".to_owned(),
             "start the daemon; it replaces the socket".to_owned(),
@@ -80,10 +122,7 @@ fn unreachable(socket: &Path, errno: Errno) -> ClientError {
             "the path cannot be that of a socket: at most 107 bytes, none of them zero".to_owned(),
             "let TOKEND_SOCKET or --socket name a shorter path".to_owned(),
         ),
-        other => (
-            io::Error::from(other).to_string(),
-            "let TOKEND_SOCKET or --socket name the daemon's socket".to_owned(),
-        ),
+        other => (io::Error::from(other).to_string(), OTHER_SOCKET.to_owned()),
     };
     ClientError::Unreachable {
         socket: Some(socket.to_owned()),

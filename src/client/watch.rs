@@ -1,5 +1,6 @@
 //! A stream of credentials. The one call that lasts, so it speaks gRPC, with a runtime of its own.
 
+use std::io;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -41,25 +42,29 @@ impl Client {
             at: self.clock.now().boot.plus(CONNECT_TIMEOUT),
             timeout: CONNECT_TIMEOUT,
         };
-        drop(connect::connect(&self.socket, &deadline)?);
+        let connection = connect::connect(&self.socket, &deadline)?;
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| self.nonsense(error.to_string()))?
-            .block_on(self.stream(profile, tell))
+            .block_on(self.stream(connection, profile, tell))
     }
 
     async fn stream(
         &self,
+        connection: std::os::unix::net::UnixStream,
         profile: &str,
         tell: &mut dyn FnMut(News) -> bool,
     ) -> Result<(), ClientError> {
         let closed = || ClientError::Closed(self.socket.clone());
-        let path = self.socket.clone();
+        connection.set_nonblocking(true).map_err(|_| closed())?;
+        let connection = UnixStream::from_std(connection).map_err(|_| closed())?;
+        // This one, of which it is known who listens; once it ends, so does the stream.
+        let mut connection = Some(TokioIo::new(connection));
         let channel = Endpoint::from_static("http://tokend")
             .connect_with_connector(tower::service_fn(move |_| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+                let connection = connection.take();
+                async move { connection.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
             }))
             .await
             .map_err(|_| closed())?;

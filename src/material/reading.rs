@@ -1,20 +1,20 @@
 //! Reads bytes from files, systemd credentials and the environment, hashes them, and collects problems and warnings.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::{Digest, Surroundings};
 use crate::core::profile::SecretRef;
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
+use crate::safe_open::{self, OpenError};
 
 /// Longest secret, key or certificate chain, in bytes. A larger file is not what it was taken for.
 pub(super) const LONGEST_SECRET: u64 = 64 * 1024;
@@ -245,13 +245,10 @@ fn digest_of(hash: Context) -> Digest {
 
 /// Bytes and mode, or cause and cure.
 fn read(path: &Path, most: u64) -> Sheet {
-    // Not blocking: opening a pipe that nobody writes to would hang the daemon.
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)
-        .map_err(|error| explain(&error))?;
+    let file = safe_open::file(path).map_err(|error| match error {
+        OpenError::System(error) => explain(&error),
+        OpenError::Refused(why) => format!("is not read: {why}"),
+    })?;
     let about = file.metadata().map_err(|error| explain(&error))?;
     if !about.is_file() {
         return Err("is no regular file: name a file".into());

@@ -148,7 +148,7 @@ fn a_file_that_cannot_be_used_ends_serve_and_check_with_78() {
     place.mode("tokend.toml", 0o666);
     let ran = place.run(&["serve"]);
     assert_eq!(ran.code, Some(78));
-    assert!(ran.err.contains("chmod o-w"), "{}", ran.err);
+    assert!(ran.err.contains("chmod go-w"), "{}", ran.err);
 }
 
 #[test]

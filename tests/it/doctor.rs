@@ -168,23 +168,27 @@ fn no_daemon_and_a_socket_that_was_left_behind_are_told_apart() {
 /// Broken by leaving the folder out: the daemon would say so only at its next start.
 #[test]
 fn a_folder_in_which_others_could_put_their_own_socket_is_an_error() {
-    let daemon = Daemon::start(PLAIN);
-    daemon.place.mode("", 0o777);
-    let found = findings(&daemon.place, &[]);
-    daemon.place.mode("", 0o700);
-    let cure = format!("chmod go-w {}", daemon.place.path("").display());
-    let cure = cure.trim_end_matches('/');
+    let place = Place::new();
+    fs::create_dir(place.path("open")).expect("folder");
+    place.secret("open/token", "a-token-in-an-open-folder");
+    let daemon =
+        place.serve("[profiles.p]\nmethod = \"static\"\ntoken = { file = \"open/token\" }\n");
+    let open = daemon.place.path("open");
+    daemon.place.mode("open", 0o777);
+    let socket = open.join("tokend.sock").display().to_string();
+    let found = findings(&daemon.place, &["--socket", &socket]);
+    let cure = format!("chmod go-w {}", open.display());
     assert!(
         found
             .iter()
-            .any(|line| line.contains("who could put another socket") && line.contains(cure)),
+            .any(|line| line.contains("who could put something else") && line.contains(&cure)),
         "{found:#?}"
     );
     assert!(
         found
             .iter()
             .any(|line| line.contains("can replace files in")),
-        "the configuration is there too: {found:#?}"
+        "a secret is there too: {found:#?}"
     );
 }
 

@@ -20,6 +20,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod ownership;
 mod reload;
 mod restart;
 mod rotation;

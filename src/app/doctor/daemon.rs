@@ -8,7 +8,7 @@ use super::people::{Who, user_name};
 use super::report::Report;
 use crate::app::check::plural;
 use crate::cli::complaint;
-use crate::client::{Client, ProfileState, Status};
+use crate::client::{Client, ClientError, ProfileState, Status};
 use crate::clock::Clock;
 use crate::socket::bind;
 
@@ -47,6 +47,10 @@ pub fn look(report: &mut Report, socket: &Path, timeout: Duration) -> Daemon {
         Err(error) => {
             let cure = complaint::cure(&error, None, None).unwrap_or_default();
             report.error(AREA, "server.socket", error.to_string(), cure);
+            // Nothing of whoever else listens there counts: not its process, and not its user.
+            if matches!(error, ClientError::Unbelieved { .. }) {
+                return Daemon::default();
+            }
             let listener = bind::listener(socket);
             Daemon {
                 pid: listener.map(|it| it.pid.as_raw_nonzero().get()),
@@ -55,6 +59,13 @@ pub fn look(report: &mut Report, socket: &Path, timeout: Duration) -> Daemon {
             }
         }
     }
+}
+
+/// The user of the daemon that answers at `socket`; None: none does, or none that is believed.
+pub fn user(socket: &Path, timeout: Duration) -> Option<u32> {
+    let client = Client::new(socket.to_owned(), Clock::system());
+    let status = client.status(None, timeout).ok()?;
+    Some(running(socket, &status).who?.uid)
 }
 
 fn running(socket: &Path, status: &Status) -> Daemon {

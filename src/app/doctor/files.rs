@@ -77,7 +77,9 @@ fn believable(message: &str, mine: bool, answers: bool) -> bool {
     let of_rights = message.contains("(permission denied)");
     let of_surroundings = message.contains("there is no $CREDENTIALS_DIRECTORY")
         || message.contains("the environment variable ");
-    !(of_rights && !mine || of_surroundings && answers)
+    // A link of the daemon's user is followed by the daemon, and not by another user's process.
+    let of_links = message.contains(" is a link ");
+    !((of_rights || of_links) && !mine || of_surroundings && answers)
 }
 
 /// Who can change what the daemon believes.
@@ -216,6 +218,12 @@ mod tests {
             (credential, true, false, true),
             (variable, false, true, false),
             (variable, false, false, true),
+            (
+                "token: /x: is not read: /x is a link of uid 7, …",
+                false,
+                true,
+                false,
+            ),
             ("token: /x does not exist", false, true, true),
         ] {
             assert_eq!(believable(message, mine, answers), expected, "{message}");

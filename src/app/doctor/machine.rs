@@ -11,6 +11,9 @@ use crate::core::profile::{AuditSink, Config};
 /// Where the journal takes entries (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
+/// Descriptors that a connection takes: its socket, and its process until the unit has been asked for.
+const PER_CONNECTION: u64 = 2;
+
 /// Descriptors for what is no caller: files that are being read, identity providers, event queues.
 const OTHERS: u64 = 100;
 
@@ -22,7 +25,7 @@ pub fn look(report: &mut Report, config: &Config, audited: bool, daemon: &Daemon
 
 fn descriptors(report: &mut Report, config: &Config, daemon: &Daemon) {
     const AREA: &str = "limits";
-    let needed = u64::from(config.server.limits.connections) + OTHERS;
+    let needed = u64::from(config.server.limits.connections) * PER_CONNECTION + OTHERS;
     let limit = daemon
         .pid
         .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/limits")).ok())

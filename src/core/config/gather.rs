@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::finding::printable;
 use super::read::{self, File};
 use super::report::{Owner, Place, Report, Spot, shorten};
 use super::schema::{AUDIT, IDP, PROFILE, ROOTS, SERVER};
@@ -49,7 +50,7 @@ pub(super) fn gather(report: &mut Report, sources: &Sources) -> Gathered {
                 let file = report.add_file(path.clone(), String::new());
                 let spot = root(file, false);
                 report
-                    .error(&spot, format!("cannot be read: {}", shorten(why)))
+                    .error(&spot, format!("cannot be read: {}", printable(why)))
                     .help("its profiles are not available until it can be read");
             }
         }

@@ -28,7 +28,20 @@ reborn_and_ask() {
   tail -n 1 "$WORK/reborn.said"
 }
 
+# The number of a user who is deleted goes to the next who is made: nobody says so to the daemon, and its look by time is far away.
+deleted() {
+  local status=0
+  inside useradd -M -U -u 3100 -G tokend leaver || return 1
+  configure profiles.d/leaving.toml <<<$'[profiles.leaving]\nmethod = "none"\naccess = [{ user = "leaver" }]' || status=1
+  says "200 " steps leaver connect get:leaving || status=1
+  inside userdel leaver && inside useradd -M -U -u 3100 -G tokend newcomer || return 1
+  comes 3 says "$denied" steps newcomer connect get:leaving || status=1
+  inside userdel newcomer || status=1
+  return "$status"
+}
+
 test_reused() {
   check "from a unit that may not to one that may" reused "$granted" side.service orders@1.service
   check "from a unit that may to one that may not" reused "$denied" orders@1.service side.service
+  check "a deleted user's, which the next user gets: within 3 s" deleted
 }
