@@ -10,5 +10,6 @@ pub mod lifecycle;
 pub mod oauth;
 pub mod policy;
 pub mod profile;
+pub mod readers;
 pub mod secret;
 pub mod time;

@@ -18,6 +18,7 @@ pub mod files;
 pub mod material;
 pub mod proto;
 pub mod provider;
+pub mod readers;
 pub mod registry;
 pub mod server;
 pub mod socket;

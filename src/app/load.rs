@@ -9,21 +9,22 @@ use aws_lc_rs::digest::{Context, SHA256};
 use rustix::fs::OFlags;
 
 use crate::core::config::{Loaded, SourceFile, Sources};
+use crate::readers::{Look, Privacy};
 
 /// Longest file, in bytes: tens of thousands of profiles have room in it.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name.
+/// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name; `readers` looks who else can.
 ///
 /// # Errors
 /// When `tokend.toml` itself cannot be read, is no regular file or too long, or anybody may write it.
-pub fn sources(path: &Path) -> io::Result<Sources> {
-    let main = read(path)?;
+pub fn sources(path: &Path, readers: &Look) -> io::Result<Sources> {
+    let main = read(path, readers)?;
     let folder = path.parent().unwrap_or(Path::new(".")).join("profiles.d");
     let fragments = names(&folder)?
         .into_iter()
         .map(|path| {
-            read(&path).map_or_else(
+            read(&path, readers).map_or_else(
                 |error| Loaded::Unreadable {
                     path: path.clone(),
                     why: error.to_string(),
@@ -45,6 +46,7 @@ pub fn digest(sources: &Sources) -> Vec<u8> {
     let mut file = |file: &SourceFile| {
         add(file.path.as_os_str().as_encoded_bytes());
         add(&[u8::from(file.private)]);
+        add(file.readers.as_bytes());
         add(file.text.as_bytes());
     };
     file(&sources.main);
@@ -56,6 +58,7 @@ pub fn digest(sources: &Sources) -> Vec<u8> {
                 path: path.clone(),
                 text: format!("unreadable: {why}"),
                 private: false,
+                readers: String::new(),
             }),
         }
     }
@@ -86,9 +89,9 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read(path: &Path) -> io::Result<SourceFile> {
+fn read(path: &Path, readers: &Look) -> io::Result<SourceFile> {
     let path = std::path::absolute(path)?;
-    let (bytes, found) = content(&path)?;
+    let (bytes, file, found) = content(&path)?;
     if found.mode() & 0o002 != 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -109,17 +112,20 @@ fn read(path: &Path) -> io::Result<SourceFile> {
             ),
         )
     })?;
-    let own_group = found.gid() == rustix::process::getegid().as_raw();
-    let private = found.mode() & 0o007 == 0 && (found.mode() & 0o070 == 0 || own_group);
+    let (private, readers) = match readers.at(&path, &file, &found) {
+        Privacy::Private => (true, String::new()),
+        Privacy::Shared(why) | Privacy::Clients(why) => (false, why),
+    };
     Ok(SourceFile {
         path,
         text,
         private,
+        readers,
     })
 }
 
 /// The bytes of a regular file and what the system says of that very file, whatever its name means a moment later.
-fn content(path: &Path) -> io::Result<(Vec<u8>, fs::Metadata)> {
+fn content(path: &Path) -> io::Result<(Vec<u8>, fs::File, fs::Metadata)> {
     // Not blocking: opening a pipe that nobody writes to would hang for ever. (Close-on-exec is std's own doing.)
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = fs::OpenOptions::new()
@@ -139,7 +145,8 @@ fn content(path: &Path) -> io::Result<(Vec<u8>, fs::Metadata)> {
         ));
     }
     let mut bytes = Vec::new();
-    file.take(LONGEST + 1)
+    (&file)
+        .take(LONGEST + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| said(path, &error))?;
     if bytes.len() as u64 > LONGEST {
@@ -153,7 +160,7 @@ fn content(path: &Path) -> io::Result<(Vec<u8>, fs::Metadata)> {
             ),
         ));
     }
-    Ok((bytes, found))
+    Ok((bytes, file, found))
 }
 
 fn kind(found: fs::FileType) -> &'static str {
@@ -208,7 +215,11 @@ mod tests {
     fn a_main_file_that_is_no_regular_file_is_an_error_at_once() {
         let folder = folder();
         let main = folder.path().join("tokend.toml");
-        let refusal = || sources(&main).expect_err("refused").to_string();
+        let refusal = || {
+            sources(&main, &Look::default())
+                .expect_err("refused")
+                .to_string()
+        };
         fs::remove_file(&main).expect("removed");
         pipe(&main);
         let why = refusal();
@@ -232,7 +243,7 @@ mod tests {
         symlink("/dev/zero", fragments.join("b.toml")).expect("linked");
         fs::create_dir(fragments.join("c.toml")).expect("folder");
         write(&fragments.join("d.toml"), "# fine");
-        let read = sources(&folder.path().join("tokend.toml")).expect("read");
+        let read = sources(&folder.path().join("tokend.toml"), &Look::default()).expect("read");
         let said: Vec<&str> = read
             .fragments
             .iter()
@@ -256,9 +267,11 @@ mod tests {
         let main = folder.path().join("tokend.toml");
         let file = fs::File::options().write(true).open(&main).expect("open");
         file.set_len(LONGEST).expect("grown");
-        assert!(sources(&main).is_ok());
+        assert!(sources(&main, &Look::default()).is_ok());
         file.set_len(LONGEST + 1).expect("grown");
-        let why = sources(&main).expect_err("too long").to_string();
+        let why = sources(&main, &Look::default())
+            .expect_err("too long")
+            .to_string();
         assert!(why.contains("longer than 16 MiB"), "{why}");
     }
 }

@@ -22,6 +22,7 @@ use crate::core::profile::{Config, ProfileName, Server};
 use crate::files::{self, Files, Interest};
 use crate::material::Surroundings;
 use crate::provider;
+use crate::readers::Look;
 use crate::registry::Current;
 use crate::registry::reload::Order;
 use crate::server;
@@ -47,6 +48,8 @@ pub struct Setup {
     /// Names the files that it was read from.
     pub seen: Vec<u8>,
     pub config_path: PathBuf,
+    /// Looks who else can read files of secrets.
+    pub readers: Look,
     pub registry: Current,
     pub clock: Clock,
     /// Somebody wants everything read again.
@@ -119,6 +122,8 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         files.stirrer(),
     );
     assembly.no_units = setup.no_units;
+    let surroundings = std::mem::take(&mut assembly.surroundings);
+    assembly.surroundings = surroundings.with_readers(setup.readers.clone());
     let started_with = setup.config.server.clone();
     let mut config = setup.config;
     let mut interest = interest_in(&setup.config_path, &config, &assembly.surroundings);
@@ -174,7 +179,8 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         // Watched before it is read, so that nothing changes unseen in between.
         files.follow(&interest);
         let (path, before) = (setup.config_path.clone(), seen.clone());
-        match tokio::task::spawn_blocking(move || look(&path, &before)).await {
+        let readers = setup.readers.anew();
+        match tokio::task::spawn_blocking(move || look(&path, &before, &readers)).await {
             Ok(None) => {}
             Ok(Some((now, Ok(read)))) => {
                 seen = now;
@@ -216,8 +222,8 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
 }
 
 /// What names the files now and what they say, unless they are those of `before`: what was understood of them holds then.
-fn look(path: &Path, before: &[u8]) -> Option<(Vec<u8>, Result<Read, StartError>)> {
-    match sources(path) {
+fn look(path: &Path, before: &[u8], readers: &Look) -> Option<(Vec<u8>, Result<Read, StartError>)> {
+    match sources(path, readers) {
         // It may be readable again, as it was, at the next look.
         Err(error) => Some((Vec::new(), Err(error))),
         Ok(sources) => {
