@@ -20,6 +20,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod readers;
 mod reload;
 mod restart;
 mod rotation;
