@@ -126,7 +126,8 @@ impl Look {
         };
         if readers.clients {
             let whom = match self.clients.group.filter(|_| !readers.everybody) {
-                Some(gid) => format!("the group {}", group_name(gid)),
+                Some(gid) if readers.users.is_empty() => format!("the group {}", group_name(gid)),
+                Some(gid) => format!("the group {} ({})", group_name(gid), named(&readers.users)),
                 None => "everybody on this machine".to_owned(),
             };
             return Privacy::Clients(format!(
