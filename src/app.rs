@@ -12,6 +12,7 @@ mod doorplate;
 mod heartbeat;
 mod keeper;
 mod load;
+mod privacy;
 mod upstream;
 
 use std::io;
@@ -36,6 +37,7 @@ use crate::clock::Clock;
 use crate::core::config::{self, Finding, Severity, Sources};
 use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
+use crate::readers::Look;
 use crate::registry::Registry;
 use crate::registry::reload::Order;
 use crate::server::{self, Accounts, Answered, Desk};
@@ -157,8 +159,9 @@ struct Read {
     seen: Vec<u8>,
 }
 
-fn sources(path: &Path) -> Result<Sources, StartError> {
-    load::sources(path, daemon_uid()).map_err(|error| StartError::ConfigFile(error.to_string()))
+fn sources(path: &Path, readers: &Look) -> Result<Sources, StartError> {
+    load::sources(path, daemon_uid(), readers)
+        .map_err(|error| StartError::ConfigFile(error.to_string()))
 }
 
 /// What the files say.
@@ -172,6 +175,21 @@ fn understood(sources: &Sources) -> Result<Read, StartError> {
         }),
         None => Err(StartError::Config(outcome.findings)),
     }
+}
+
+/// Reads the files, and says who else could. Whom the socket lets in stands in the very files whose readers are looked at, unless the
+/// service manager holds it.
+fn read(
+    path: &Path,
+    inherited: Option<&std::os::unix::net::UnixListener>,
+) -> Result<(Read, Look), StartError> {
+    let readers = privacy::look(inherited, None)?;
+    let read = understood(&sources(path, &readers)?)?;
+    let meant = privacy::look(inherited, Some(&read.config.server))?;
+    if meant.is_like(&readers) {
+        return Ok((read, readers));
+    }
+    Ok((understood(&sources(path, &meant)?)?, meant))
 }
 
 /// Logs what no profile says for itself: files that cannot be used, and keys outside of profiles.
@@ -197,13 +215,14 @@ fn worded(finding: &Finding) -> String {
 /// Runs the daemon until SIGTERM or SIGINT; one that came before it ran counts. `ready` is called when the socket answers.
 fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
     supervisor::harden();
+    let inherited = supervisor::inherit()?;
+    let (read, readers) = read(&plan.config, inherited.listener.as_ref())?;
     let Read {
         config,
         findings,
         seen,
-    } = understood(&sources(&plan.config)?)?;
+    } = read;
     say(&findings);
-    let inherited = supervisor::inherit()?;
     let (new_listener, listeners) = mpsc::channel(1);
     let Door {
         listener,
@@ -229,6 +248,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         findings,
         seen,
         config_path: plan.config.clone(),
+        readers,
         registry: registry.clone(),
         clock: clock.clone(),
         reloads,

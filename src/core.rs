@@ -11,6 +11,7 @@ pub mod lifecycle;
 pub mod oauth;
 pub mod policy;
 pub mod profile;
+pub mod readers;
 pub mod repeated;
 pub mod secret;
 pub mod time;

@@ -18,6 +18,7 @@ pub mod files;
 pub mod material;
 pub mod proto;
 pub mod provider;
+pub mod readers;
 pub mod registry;
 pub mod safe_open;
 pub mod server;

@@ -29,6 +29,7 @@ use crate::core::profile::{
 };
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
+use crate::readers::Look;
 use certificate::Names;
 use reading::{Reader, Sheets};
 
@@ -37,24 +38,33 @@ use reading::{Reader, Sheets};
 pub struct Surroundings {
     /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5)); None outside of systemd.
     pub credentials_directory: Option<PathBuf>,
+    /// Who can read files.
+    readers: Look,
     /// What has been read already; None: everything is read where it is needed.
     sheets: Option<Sheets>,
 }
 
 impl Surroundings {
-    /// Of a daemon with this `$CREDENTIALS_DIRECTORY`.
+    /// Of a daemon with this `$CREDENTIALS_DIRECTORY`, which is this process's user and has no callers.
     #[must_use]
     pub fn new(credentials_directory: Option<PathBuf>) -> Surroundings {
         Surroundings {
             credentials_directory,
-            sheets: None,
+            ..Surroundings::default()
         }
+    }
+
+    /// The same where `readers` says whose the daemon is and whom its socket lets in.
+    #[must_use]
+    pub fn with_readers(self, readers: Look) -> Surroundings {
+        Surroundings { readers, ..self }
     }
 
     /// For one look at the files of many profiles: a file is read once, however many name it.
     #[must_use]
     pub fn for_one_look(&self) -> Surroundings {
         Surroundings {
+            readers: self.readers.anew(),
             sheets: Some(Sheets::default()),
             ..self.clone()
         }

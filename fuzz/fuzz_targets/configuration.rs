@@ -10,6 +10,7 @@ fuzz_target!(|text: &str| {
         path: "/etc/tokend/tokend.toml".into(),
         text: text.to_owned(),
         private: true,
+        readers: String::new(),
     };
     let _ = config::load(&Sources {
         main,

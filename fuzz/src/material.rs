@@ -23,6 +23,7 @@ pub fn read(tls: &str) {
         path: folder.join("tokend.toml"),
         text,
         private: true,
+        readers: String::new(),
     };
     let config = config::load(&Sources {
         main,

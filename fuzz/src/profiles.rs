@@ -116,6 +116,7 @@ fn load(text: &str) -> tokend::core::profile::Config {
         path: "/etc/tokend/tokend.toml".into(),
         text: text.to_owned(),
         private: true,
+        readers: String::new(),
     };
     config::load(&Sources {
         main,

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::assembly::surroundings;
-use super::load;
+use super::{load, privacy};
 use crate::cli::paths::default_config;
 use crate::cli::{CheckArgs, exit, print};
 use crate::clock::Clock;
@@ -17,9 +17,10 @@ use crate::core::config::{self, Finding, Locator, Outcome, Severity, Sources, fi
 use crate::core::credential::Variant;
 use crate::core::failure::Failure;
 use crate::core::profile::{Config, Method, Profile};
-use crate::material::{self, Material};
+use crate::material::{self, Material, Surroundings};
 use crate::provider::oauth2::proxy;
 use crate::provider::{self, Provider, Shared};
+use crate::readers::Look;
 
 /// Requests of `--online` at the same time.
 const AT_ONCE: usize = 8;
@@ -109,13 +110,24 @@ impl Examined {
 /// # Errors
 /// When `tokend.toml` cannot be read.
 pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
-    let sources =
-        load::sources(path, us).map_err(|error| Box::new(unreadable(path, error.to_string())))?;
-    let outcome = config::load(&sources);
+    let read = |readers: &Look| match load::sources(path, us, readers) {
+        Ok(sources) => Ok((config::load(&sources), sources)),
+        Err(error) => Err(Box::new(unreadable(path, error.to_string()))),
+    };
+    // Where the socket is, and whom it lets in, stands in the files whose readers are looked at.
+    let mut readers = privacy::look_from_outside(None);
+    let (mut outcome, mut sources) = read(&readers)?;
+    let server = outcome.config.as_ref().map(|config| &config.server);
+    let meant = privacy::look_from_outside(server);
+    if !meant.is_like(&readers) {
+        readers = meant;
+        (outcome, sources) = read(&readers)?;
+    }
+    let surroundings = surroundings().with_readers(readers).for_one_look();
     let profiles = outcome.config.iter();
     let checked = profiles
         .flat_map(|config| config.profiles.values().flatten())
-        .map(check_profile)
+        .map(|profile| check_profile(profile, &surroundings))
         .collect();
     Ok(Examined {
         sources,
@@ -136,7 +148,7 @@ pub struct Checked {
     provider: Option<Arc<dyn Provider>>,
 }
 
-fn check_profile(profile: &Arc<Profile>) -> Checked {
+fn check_profile(profile: &Arc<Profile>, surroundings: &Surroundings) -> Checked {
     let clock = Clock::system();
     let mut checked = Checked {
         profile: profile.clone(),
@@ -145,7 +157,7 @@ fn check_profile(profile: &Arc<Profile>) -> Checked {
         material: None,
         provider: None,
     };
-    let material = match material::read(profile, &surroundings(), clock.now().wall) {
+    let material = match material::read(profile, surroundings, clock.now().wall) {
         Ok(material) => material,
         Err(problems) => {
             let errors = problems.into_iter();

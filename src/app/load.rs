@@ -2,27 +2,28 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::core::config::{Loaded, SourceFile, Sources};
+use crate::readers::{Look, Privacy};
 use crate::safe_open::{self, OpenError};
 
 /// Longest file, in bytes: tens of thousands of profiles have room in it.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name.
+/// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name; `readers` looks who else can.
 ///
 /// Whoever can write one of them decides who gets which credential, so that each must be root's or the daemon's user `us`'s, writable
 /// for nobody else, in a folder that is so too. Of a `profiles.d` that is not, nothing is used: not even the names of its files.
 ///
 /// # Errors
 /// When `tokend.toml` itself cannot be read, is no regular file or too long, or others may write it.
-pub fn sources(path: &Path, us: u32) -> io::Result<Sources> {
+pub fn sources(path: &Path, us: u32, readers: &Look) -> io::Result<Sources> {
     let path = std::path::absolute(path)?;
-    let main = read(&path, us)?;
+    let main = read(&path, us, readers)?;
     let folder = path.parent().unwrap_or(Path::new("/")).join("profiles.d");
     if let Err(OpenError::Refused(why)) = safe_open::guarded_folder(&folder, us) {
         let why = why.to_string();
@@ -32,7 +33,7 @@ pub fn sources(path: &Path, us: u32) -> io::Result<Sources> {
     let fragments = names(&folder)?
         .into_iter()
         .map(|path| {
-            read(&path, us).map_or_else(
+            read(&path, us, readers).map_or_else(
                 |error| Loaded::Unreadable {
                     path: path.clone(),
                     why: error.to_string(),
@@ -54,6 +55,7 @@ pub fn digest(sources: &Sources) -> Vec<u8> {
     let mut file = |file: &SourceFile| {
         add(file.path.as_os_str().as_encoded_bytes());
         add(&[u8::from(file.private)]);
+        add(file.readers.as_bytes());
         add(file.text.as_bytes());
     };
     file(&sources.main);
@@ -65,6 +67,7 @@ pub fn digest(sources: &Sources) -> Vec<u8> {
                 path: path.clone(),
                 text: format!("unreadable: {why}"),
                 private: false,
+                readers: String::new(),
             }),
         }
     }
@@ -95,9 +98,9 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read(path: &Path, us: u32) -> io::Result<SourceFile> {
+fn read(path: &Path, us: u32, readers: &Look) -> io::Result<SourceFile> {
     let path = std::path::absolute(path)?;
-    let (bytes, found) = content(&path, us)?;
+    let (bytes, file, found) = content(&path, us)?;
     let text = String::from_utf8(bytes).map_err(|error| {
         io::Error::new(
             io::ErrorKind::InvalidData,
@@ -108,17 +111,20 @@ fn read(path: &Path, us: u32) -> io::Result<SourceFile> {
             ),
         )
     })?;
-    let own_group = found.gid() == rustix::process::getegid().as_raw();
-    let private = found.mode() & 0o007 == 0 && (found.mode() & 0o070 == 0 || own_group);
+    let (private, readers) = match readers.at(&path, &file, &found) {
+        Privacy::Private => (true, String::new()),
+        Privacy::Shared(why) | Privacy::Clients(why) => (false, why),
+    };
     Ok(SourceFile {
         path,
         text,
         private,
+        readers,
     })
 }
 
 /// The bytes of a regular file and what the system says of that very file, whatever its name means a moment later.
-fn content(path: &Path, us: u32) -> io::Result<(Vec<u8>, fs::Metadata)> {
+fn content(path: &Path, us: u32) -> io::Result<(Vec<u8>, fs::File, fs::Metadata)> {
     let file = safe_open::guarded_file(path, us).map_err(|error| match error {
         OpenError::System(error) => said(path, &error),
         OpenError::Refused(why) => io::Error::new(io::ErrorKind::PermissionDenied, why.to_string()),
@@ -135,7 +141,8 @@ fn content(path: &Path, us: u32) -> io::Result<(Vec<u8>, fs::Metadata)> {
         ));
     }
     let mut bytes = Vec::new();
-    file.take(LONGEST + 1)
+    (&file)
+        .take(LONGEST + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| said(path, &error))?;
     if bytes.len() as u64 > LONGEST {
@@ -149,7 +156,7 @@ fn content(path: &Path, us: u32) -> io::Result<(Vec<u8>, fs::Metadata)> {
             ),
         ));
     }
-    Ok((bytes, found))
+    Ok((bytes, file, found))
 }
 
 fn kind(found: fs::FileType) -> &'static str {
@@ -208,7 +215,11 @@ mod tests {
     fn a_main_file_that_is_no_regular_file_is_an_error_at_once() {
         let folder = folder();
         let main = folder.path().join("tokend.toml");
-        let refusal = || sources(&main, us()).expect_err("refused").to_string();
+        let refusal = || {
+            sources(&main, us(), &Look::default())
+                .expect_err("refused")
+                .to_string()
+        };
         fs::remove_file(&main).expect("removed");
         pipe(&main);
         let why = refusal();
@@ -232,7 +243,8 @@ mod tests {
         symlink("/dev/zero", fragments.join("b.toml")).expect("linked");
         fs::create_dir(fragments.join("c.toml")).expect("folder");
         write(&fragments.join("d.toml"), "# fine");
-        let read = sources(&folder.path().join("tokend.toml"), us()).expect("read");
+        let read =
+            sources(&folder.path().join("tokend.toml"), us(), &Look::default()).expect("read");
         let said: Vec<&str> = read
             .fragments
             .iter()
@@ -256,9 +268,11 @@ mod tests {
         let main = folder.path().join("tokend.toml");
         let file = fs::File::options().write(true).open(&main).expect("open");
         file.set_len(LONGEST).expect("grown");
-        assert!(sources(&main, us()).is_ok());
+        assert!(sources(&main, us(), &Look::default()).is_ok());
         file.set_len(LONGEST + 1).expect("grown");
-        let why = sources(&main, us()).expect_err("too long").to_string();
+        let why = sources(&main, us(), &Look::default())
+            .expect_err("too long")
+            .to_string();
         assert!(why.contains("longer than 16 MiB"), "{why}");
     }
 }

@@ -24,6 +24,7 @@ use crate::core::profile::{Config, ProfileName, Server};
 use crate::files::{self, Files, Interest};
 use crate::material::Surroundings;
 use crate::provider;
+use crate::readers::Look;
 use crate::registry::Current;
 use crate::registry::reload::Order;
 use crate::server;
@@ -49,6 +50,8 @@ pub struct Setup {
     /// Names the files that it was read from.
     pub seen: Vec<u8>,
     pub config_path: PathBuf,
+    /// Looks who else can read files of secrets.
+    pub readers: Look,
     pub registry: Current,
     pub clock: Clock,
     /// Somebody wants everything read again.
@@ -121,6 +124,8 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         files.stirrer(),
     );
     assembly.no_units = setup.callers.no_units().map(str::to_owned);
+    let surroundings = std::mem::take(&mut assembly.surroundings);
+    assembly.surroundings = surroundings.with_readers(setup.readers.clone());
     let started_with = setup.config.server.clone();
     let mut config = setup.config;
     let mut interest = interest_in(&setup.config_path, &config, &assembly.surroundings);
@@ -176,10 +181,10 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         // Watched before it is read, so that nothing changes unseen in between.
         files.follow(&interest);
         let (path, before) = (setup.config_path.clone(), seen.clone());
-        let callers = setup.callers.clone();
+        let (callers, readers) = (setup.callers.clone(), setup.readers.anew());
         let look = move || {
             callers.read_subordinate_uids();
-            look(&path, &before)
+            look(&path, &before, &readers)
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(None) => {}
@@ -223,8 +228,8 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
 }
 
 /// What names the files now and what they say, unless they are those of `before`: what was understood of them holds then.
-fn look(path: &Path, before: &[u8]) -> Option<(Vec<u8>, Result<Read, StartError>)> {
-    match sources(path) {
+fn look(path: &Path, before: &[u8], readers: &Look) -> Option<(Vec<u8>, Result<Read, StartError>)> {
+    match sources(path, readers) {
         // It may be readable again, as it was, at the next look.
         Err(error) => Some((Vec::new(), Err(error))),
         Ok(sources) => {
@@ -379,6 +384,7 @@ mod tests {
                 path: "/x/tokend.toml".into(),
                 text: String::new(),
                 private: true,
+                readers: String::new(),
             },
             fragments: Vec::new(),
         };

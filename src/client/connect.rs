@@ -162,12 +162,28 @@ fn denied(socket: &Path) -> (String, String) {
     let open_to_group = if path == socket { 0o020 } else { 0o010 };
     let cure = if found.mode() & open_to_group == 0 {
         "it is closed to its group too: `socket_mode` and `socket_group` in [server] decide who may connect".to_owned()
+    } else if is_own_group(found.uid(), found.gid()) {
+        format!(
+            "{group} is the daemon's own group, where nobody else belongs: give the socket one for its callers \
+             (`SocketGroup=` in tokend.socket, else `socket_group` in [server]), and add the user to that"
+        )
     } else {
         format!(
             "add the user to group {group} and log in again (`SupplementaryGroups={group}` in a systemd unit)"
         )
     };
     (cause, cure)
+}
+
+/// Whether this is the primary group of a user who is not root. Whoever is in the daemon's may read what the daemon may.
+fn is_own_group(uid: u32, gid: u32) -> bool {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut users = users.lines().map(|line| line.split(':').skip(2));
+    let (uid_text, gid_text) = (uid.to_string(), gid.to_string());
+    uid != 0
+        && users.any(|mut fields| {
+            fields.next() == Some(uid_text.as_str()) && fields.next() == Some(gid_text.as_str())
+        })
 }
 
 /// As in /etc/group, else the number: name services would need foreign code for what is only a hint.
@@ -290,6 +306,22 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let (_, cure) = cause_and_cure(unreachable(&path, Errno::ACCESS));
         assert!(cure.contains("socket_mode"), "{cure}");
+    }
+
+    /// Broken by sending callers into the group that may read what the daemon may.
+    #[test]
+    fn nobody_is_told_to_join_the_daemons_own_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let _listener = UnixListener::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        assert!(is_own_group(1, 1) && !is_own_group(1, 2) && !is_own_group(0, 0));
+        // The user `daemon`, with the primary group of that name.
+        if std::os::unix::fs::chown(&path, Some(1), Some(1)).is_ok() {
+            let (_, cure) = cause_and_cure(unreachable(&path, Errno::ACCESS));
+            assert!(cure.contains("the daemon's own group"), "{cure}");
+            assert!(!cure.contains("add the user to group"), "{cure}");
+        }
     }
 
     #[test]

@@ -36,8 +36,10 @@ pub struct SourceFile {
     pub path: PathBuf,
     /// What is in it.
     pub text: String,
-    /// Readable by nobody but its owner and the daemon's own group: literal secrets are accepted.
+    /// Readable by nobody but root and the daemon's user: literal secrets are accepted.
     pub private: bool,
+    /// Who else can read it, for people, where it is not private; empty: that was not looked at.
+    pub readers: String,
 }
 
 /// A file of `profiles.d`, as far as it could be read.

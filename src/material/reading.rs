@@ -14,6 +14,7 @@ use super::{Digest, Surroundings};
 use crate::core::profile::SecretRef;
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
+use crate::readers::{Look, Privacy};
 use crate::safe_open::{self, OpenError};
 
 /// Longest secret, key or certificate chain, in bytes. A larger file is not what it was taken for.
@@ -28,10 +29,13 @@ pub(super) const LONGEST_STORE: u64 = 512 * 1024;
 /// What the files of one look had in them: profiles that share a file share one reading of it, and all see the same content,
 /// whatever happens to the file meanwhile.
 #[derive(Clone, Default)]
-pub(super) struct Sheets(Arc<Mutex<HashMap<(PathBuf, u64), Sheet>>>);
+pub(super) struct Sheets(Arc<Mutex<HashMap<Asked, Sheet>>>);
 
-/// Bytes and mode of a file, or why not.
-type Sheet = Result<(Zeroizing<Vec<u8>>, u32), String>;
+/// A file, how long it may be, and whether it was asked who else can read it.
+type Asked = (PathBuf, u64, bool);
+
+/// Bytes of a file and, of a secret, who else can read them; or why not.
+type Sheet = Result<(Zeroizing<Vec<u8>>, Privacy), String>;
 
 impl std::fmt::Debug for Sheets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,12 +44,12 @@ impl std::fmt::Debug for Sheets {
 }
 
 impl Sheets {
-    fn read(&self, path: &Path, most: u64) -> Sheet {
+    fn read(&self, path: &Path, most: u64, readers: Option<&Look>) -> Sheet {
         // Nothing is done with it that could panic half-way.
         let mut sheets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sheets
-            .entry((path.to_owned(), most))
-            .or_insert_with(|| read(path, most))
+            .entry((path.to_owned(), most, readers.is_some()))
+            .or_insert_with(|| read(path, most, readers))
             .clone()
     }
 }
@@ -163,22 +167,25 @@ impl Reader<'_> {
         most: u64,
         secret: bool,
     ) -> Option<Zeroizing<Vec<u8>>> {
+        // The service manager has seen to who can read its own.
+        let in_credentials = self
+            .surroundings
+            .credentials_directory
+            .as_ref()
+            .is_some_and(|folder| path.starts_with(folder));
+        let readers = (secret && !in_credentials).then_some(&self.surroundings.readers);
         let sheet = match &self.surroundings.sheets {
-            Some(sheets) => sheets.read(path, most),
-            None => read(path, most),
+            Some(sheets) => sheets.read(path, most, readers),
+            None => read(path, most, readers),
         };
         match sheet {
-            Ok((bytes, mode)) => {
-                let in_credentials = self
-                    .surroundings
-                    .credentials_directory
-                    .as_ref()
-                    .is_some_and(|folder| path.starts_with(folder));
-                if secret && mode & 0o004 != 0 && !in_credentials {
-                    self.warnings.push(format!(
-                        "{role}: {} can be read by everybody on this machine: chmod o-r it",
-                        path.display()
-                    ));
+            Ok((_, Privacy::Clients(why))) => {
+                self.problem(format!("{role}: {} {why}", path.display()));
+                None
+            }
+            Ok((bytes, privacy)) => {
+                if let Privacy::Shared(why) = privacy {
+                    self.warning(format!("{role}: {} {why}", path.display()));
                 }
                 self.note(role, &bytes);
                 Some(bytes)
@@ -243,8 +250,8 @@ fn digest_of(hash: Context) -> Digest {
     Digest(out)
 }
 
-/// Bytes and mode, or cause and cure.
-fn read(path: &Path, most: u64) -> Sheet {
+/// Bytes and who else can read them, where `readers` looks; or cause and cure.
+fn read(path: &Path, most: u64, readers: Option<&Look>) -> Sheet {
     let file = safe_open::file(path).map_err(|error| match error {
         OpenError::System(error) => explain(&error),
         OpenError::Refused(why) => format!("is not read: {why}"),
@@ -264,7 +271,8 @@ fn read(path: &Path, most: u64) -> Sheet {
             most / 1024
         ));
     }
-    Ok((bytes, about.mode()))
+    let privacy = readers.map_or(Privacy::Private, |readers| readers.at(path, &file, &about));
+    Ok((bytes, privacy))
 }
 
 fn fill(file: &File, most: u64, bytes: &mut Vec<u8>) -> std::io::Result<usize> {

@@ -280,7 +280,7 @@ fn a_secret_that_the_daemons_user_cannot_read_is_an_error_for_root_too() {
         found.iter().any(|line| {
             line.starts_with("error: the daemon's user 65001 cannot read")
                 && line.contains(&path)
-                && line.contains("chgrp")
+                && line.contains("chown 65001:root")
         }),
         "{found:#?}"
     );

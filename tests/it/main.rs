@@ -21,6 +21,7 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod ownership;
+mod readers;
 mod reload;
 mod restart;
 mod rotation;

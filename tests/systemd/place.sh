@@ -12,10 +12,10 @@ if [[ ! -e /usr/bin/tokend ]]; then
   install -D -m 644 -t /etc/tmpfiles.d /share/systemd/tmpfiles.d/*.conf
   for group in worker ops other crew; do groupadd "$group"; done
   # Everybody of these may connect, except the stranger. Who may have what is another question.
-  for name in worker ops other; do useradd -M -g "$name" -G tokend "$name"; done
+  for name in worker ops other; do useradd -M -g "$name" -G tokend-clients "$name"; done
   usermod -a -G crew other
   useradd -M -U stranger
-  useradd -M -U -u 3001 -G tokend mover
+  useradd -M -U -u 3001 -G tokend-clients mover
 fi
 
 # --- What a test may have changed ----------------------------------------------------------------------------------------
@@ -25,13 +25,16 @@ systemctl stop 'orders@*.service' 'outer.service' 'side.service' 'user@*.service
 systemctl stop tokend.service 2>/dev/null || true
 rm -rf /etc/systemd/system/{tokend,orders@}.service /etc/systemd/system/tokend.service.d /etc/tokend /var/log/tokend
 install -m 644 /share/systemd/tokend.service /etc/systemd/system/
+# Without tokend.socket, as most tests are, the daemon gives the socket to the group itself. `package` has everything as it is shipped.
+install -d /etc/systemd/system/tokend.service.d
+printf '[Service]\nSupplementaryGroups=tokend-clients\nSystemCallFilter=@chown\n' >/etc/systemd/system/tokend.service.d/clients.conf
 usermod -u 3001 mover
 systemd-tmpfiles --create /etc/tmpfiles.d/tokend.conf
 install -m 644 /share/tokend.toml /etc/tokend/
 sed -n 's/^\[profiles\.\(.*\)\]$/\1/p' /etc/tokend/tokend.toml | while read -r profile; do
   echo "token-of-$profile" >"/etc/tokend/secrets/$profile"
-  chgrp tokend "/etc/tokend/secrets/$profile"
-  chmod 640 "/etc/tokend/secrets/$profile"
+  chown tokend:root "/etc/tokend/secrets/$profile"
+  chmod 400 "/etc/tokend/secrets/$profile"
 done
 find /share/mark -mindepth 1 -delete
 systemctl daemon-reload

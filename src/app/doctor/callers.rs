@@ -115,6 +115,8 @@ fn contradiction(rule: &AccessRule) -> Option<String> {
 struct Gate<'a> {
     socket: &'a Path,
     owned: Owned,
+    /// The group is the daemon's own.
+    own: bool,
 }
 
 impl<'a> Gate<'a> {
@@ -124,7 +126,8 @@ impl<'a> Gate<'a> {
             std::fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket());
         if daemon.answers && is_socket {
             let owned = Owned::of(socket)?;
-            return Some(Gate { socket, owned });
+            let own = daemon.user().groups.first() == Some(&owned.gid);
+            return Some(Gate { socket, owned, own });
         }
         let who = daemon.who.as_ref()?;
         let gid = match &config.server.socket_group {
@@ -138,6 +141,7 @@ impl<'a> Gate<'a> {
                 gid,
                 mode: config.server.socket_mode,
             },
+            own: who.groups.first() == Some(&gid),
         })
     }
 
@@ -161,13 +165,23 @@ impl<'a> Gate<'a> {
             self.socket.display(),
             self.owned.told()
         );
-        let group = group_name(self.owned.gid);
+        // Whoever is in the daemon's own group may read what that may.
+        let (first, group) = if self.own {
+            let group = "tokend-clients".to_owned();
+            let first = format!(
+                "give the socket a group for its callers, which the daemon's own is not (`groupadd --system {group}`; \
+                 `SocketGroup={group}` in tokend.socket, else `socket_group` in [server]); "
+            );
+            (first, group)
+        } else {
+            (String::new(), group_name(self.owned.gid))
+        };
         let cure = if self.owned.mode & 0o020 == 0 {
             "open the socket to a group: `socket_mode = \"0660\"` and `socket_group` in [server]"
                 .into()
         } else {
             format!(
-                "run `usermod -aG {group} USER` and start its processes anew, or put SupplementaryGroups={group} into their \
+                "{first}run `usermod -aG {group} USER` and start its processes anew, or put SupplementaryGroups={group} into their \
                  unit (which is not seen here)"
             )
         };
@@ -259,6 +273,7 @@ mod tests {
                 gid: 4_000_001,
                 mode,
             },
+            own: false,
         };
         let worker = |groups: &[u32]| Who {
             uid: 4_000_002,
@@ -272,6 +287,16 @@ mod tests {
             "{why}"
         );
         assert!(cure.contains("usermod -aG 4000001 USER"), "{cure}");
+        let own = Gate {
+            own: true,
+            ..gate(0o660)
+        };
+        let (_, cure) = own.stops(&worker(&[1])).expect("stopped");
+        assert!(
+            cure.contains("SocketGroup=tokend-clients")
+                && cure.contains("usermod -aG tokend-clients USER"),
+            "{cure}"
+        );
         let (_, cure) = gate(0o600).stops(&worker(&[4_000_001])).expect("stopped");
         assert!(cure.contains("socket_mode"), "{cure}");
         std::fs::set_permissions(

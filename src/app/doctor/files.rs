@@ -51,8 +51,12 @@ pub fn look(report: &mut Report, config: &Path, examined: &Examined, daemon: &Da
                     found.told()
                 ),
                 format!(
-                    "give {} to a group of {user} (`chgrp`) and let that group read it (`chmod g+rX`)",
-                    place.display()
+                    "{}: a group would let everybody in who is in it",
+                    if place == *path {
+                        format!("run `chown {user}:root {0} && chmod 400 {0}`", place.display())
+                    } else {
+                        format!("give {0} to {user} (`chown {user} {0}`), or let it be passed (`chmod o+x {0}`)", place.display())
+                    }
                 ),
             );
         }

@@ -78,6 +78,7 @@ fn read_file(
         index,
         path: &source.path,
         private: source.private,
+        readers: &source.readers,
     };
     let root = root(index, main);
     let (document, errors) = DeTable::parse_recoverable(&source.text);

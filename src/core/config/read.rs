@@ -22,6 +22,8 @@ pub(super) struct File<'a> {
     pub path: &'a Path,
     /// Literal secrets are accepted.
     pub private: bool,
+    /// Who else can read it, for people.
+    pub readers: &'a str,
 }
 
 impl File<'_> {

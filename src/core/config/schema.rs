@@ -169,7 +169,7 @@ pub(super) static RULE: Table = Table {
 /// Where a secret is.
 pub(super) static SECRET: Table = Table {
     title: "secret",
-    doc: "A secret is text, or a table with exactly one of these keys. Text is accepted only in a file that nobody but its owner and the daemon's own group can read.",
+    doc: "A secret is text, or a table with exactly one of these keys. Text is accepted only in a file that nobody but root and the daemon's user can read.",
     keys: &[
         key(
             "file",

@@ -18,6 +18,7 @@ fn file(path: &str, text: &str) -> SourceFile {
         path: Path::new("/etc/tokend").join(path),
         text: text.to_owned(),
         private: true,
+        readers: String::new(),
     }
 }
 

@@ -33,14 +33,14 @@ stream() {
 renumbered() {
   rm -f "$SHARE"/mark/*
   # By number: it is about to be nobody's.
-  later caller inside setpriv --reuid 3001 --regid mover --groups tokend "${client[@]}" connect get:moving mark:/share/mark/asked wait:/share/mark/go get:moving
+  later caller inside setpriv --reuid 3001 --regid mover --groups tokend-clients "${client[@]}" connect get:moving mark:/share/mark/asked wait:/share/mark/go get:moving
   comes 10 marked asked || return 1
   # usermod would refuse while the user has a process.
   inside sed -i 's/^mover:x:3001:/mover:x:3002:/' /etc/passwd && inside tokend reload || return 1
   says "200 token-of-moving" steps mover connect get:moving || return 1
   mark go
   says "200 token-of-moving"$'\n'"$denied" ended caller &&
-    says "$denied" inside setpriv --reuid 3001 --regid mover --groups tokend "${client[@]}" connect get:moving
+    says "$denied" inside setpriv --reuid 3001 --regid mover --groups tokend-clients "${client[@]}" connect get:moving
 }
 
 test_changed() {

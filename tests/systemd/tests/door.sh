@@ -19,7 +19,7 @@ of_crew() {
 
 test_door() {
   check "each of the group may connect" says "$denied" steps mover connect get:user
-  check "by a supplementary group of a unit too" says "$denied" unit side.service stranger SupplementaryGroups=tokend connect get:user
+  check "by a supplementary group of a unit too" says "$denied" unit side.service stranger SupplementaryGroups=tokend-clients connect get:user
   check "who is not in the group may not" says "no connection: Permission denied" steps stranger connect
   check "nor with tokend token: 6" exits 6 inside runuser -u stranger -- env TOKEND_SOCKET=/run/tokend/tokend.sock tokend token user
   check "nor in a unit" says "no connection: Permission denied" unit orders@1.service stranger connect

@@ -8,7 +8,7 @@ as_root_in_a_namespace() { inside runuser -u worker -- unshare --user --map-root
 
 test_private() {
   # The user that the kernel's stand-in number belongs to is refused at all times.
-  check "nobody is refused" says closed unit side.service nobody SupplementaryGroups=tokend connect get:user
+  check "nobody is refused" says closed unit side.service nobody SupplementaryGroups=tokend-clients connect get:user
   check "worker is not" says "200 token-of-user" steps worker connect get:user
   check "PrivateUsers=yes of a caller: its user is its own" says "200 token-of-user"$'\n'"$denied" \
     unit side.service worker PrivateUsers=yes connect get:user get:crew

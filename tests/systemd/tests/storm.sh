@@ -16,7 +16,7 @@ stock_clients() {
 }
 stock() {
   local uid gid group
-  uid=$(inside id -u worker) gid=$(inside id -g worker) group=$(inside getent group tokend | cut -d: -f3)
+  uid=$(inside id -u worker) gid=$(inside id -g worker) group=$(inside getent group tokend-clients | cut -d: -f3)
   exec 7<"/proc/$(<"$WORK/run/pid")/root/run/tokend"
   chmod -R go+rX "$WORK/venv" "$WORK/stubs"
   PYTHONPATH=$WORK/stubs PYTHONDONTWRITEBYTECODE=1 timeout 600 setpriv --reuid "$uid" --regid "$gid" --groups "$group" -- \

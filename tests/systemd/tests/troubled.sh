@@ -39,7 +39,7 @@ starts_soon() {
 others_are_served() { says "200 token-of-user" steps worker connect get:user; }
 room_again() { inside sh -c 'rm /var/log/tokend/full' && says "200 token-of-user" steps worker connect get:user && comes 15 inside grep -q '"profile":"user"' /var/log/tokend/audit.jsonl; }
 audit_trouble() { inside env TOKEND_SOCKET=/run/tokend/tokend.sock tokend status | grep -i 'audit' | grep -i 'space'; }
-secret_comes() { inside sh -c 'echo token-of-missing >/etc/tokend/secrets/new && chgrp tokend /etc/tokend/secrets/new && chmod 640 /etc/tokend/secrets/new && mv /etc/tokend/secrets/new /etc/tokend/secrets/missing'; }
+secret_comes() { inside sh -c 'echo token-of-missing >/etc/tokend/secrets/new && chown tokend:root /etc/tokend/secrets/new && chmod 400 /etc/tokend/secrets/new && mv /etc/tokend/secrets/new /etc/tokend/secrets/missing'; }
 provider_comes() { inside systemd-run --quiet --collect --unit=idp-of-trouble.service python3 /share/idp.py 8501 /run/idp-of-trouble.count; }
 fails_at_once() {
   inside sh -c 'mkdir -p /etc/systemd/system/tokend.service.d && printf "[Service]\nExecStart=\nExecStart=/bin/false\n" >/etc/systemd/system/tokend.service.d/false.conf && systemctl daemon-reload'
@@ -72,7 +72,7 @@ test_troubled() {
   inside umount /var/log/tokend
   check "a daemon that cannot start" fails_at_once
   check "… is started again, ever more slowly" restarts_ever_more_slowly
-  inside rm -r /etc/systemd/system/tokend.service.d
+  inside rm /etc/systemd/system/tokend.service.d/false.conf
   inside systemctl daemon-reload
   check "repaired, it starts" inside systemctl restart tokend.service
   check "… and serves" others_are_served

@@ -30,7 +30,7 @@ test_users() {
   check "root: what has no rules" has_only root daemon
   check "tokend: what has no rules" has_only tokend daemon
   check "a group that a process has given up does not count" says "$denied" \
-    inside setpriv --reuid other --regid tokend --clear-groups "${client[@]}" connect get:crew
+    inside setpriv --reuid other --regid tokend-clients --clear-groups "${client[@]}" connect get:crew
   check "tokend token: worker" says token-of-user token_as worker user
   check "tokend token: ops" says token-of-primary token_as ops primary
   check "tokend token: other" says token-of-crew token_as other crew

@@ -27,17 +27,25 @@ pub(super) fn secret(
         DeValue::String(text) => {
             report.hide(spot.place);
             if !file.private {
+                let readers = file.readers;
                 let file = super::super::finding::printable(&file.path.to_string_lossy());
                 report
                     .error(
                         spot,
                         format!(
-                            "`{}` is in the file itself, and others can read the file",
-                            key.name
+                            "`{}` is in the file itself, and others can read the file{}{readers}",
+                            key.name,
+                            if readers.is_empty() { "" } else { ": it " }
                         ),
                     )
                     .help(format!(
-                        "chmod 600 {file}, or move it into a file of its own: {} = {{ file = \"…\" }}",
+                        "{}move it into a file of its own: {} = {{ file = \"…\" }}",
+                        // Otherwise the readers' sentence says how to keep them out.
+                        if readers.is_empty() {
+                            format!("chmod 600 {file}, or ")
+                        } else {
+                            "or ".into()
+                        },
                         key.name
                     ));
                 return None;

@@ -8,7 +8,7 @@ pub(in crate::core::config) static SERVER: Table = Table {
     keys: &[
         key("socket", Kind::Path, "The Unix socket. `TOKEND_SOCKET` overrides it; a socket handed over by systemd overrides both.")
             .or_as_told("`/run/tokend/tokend.sock`; not root: `$XDG_RUNTIME_DIR/tokend/tokend.sock`"),
-        key("socket_group", Kind::Principal, "The socket's group.").or_as_told("the daemon's own"),
+        key("socket_group", Kind::Principal, "The socket's group: those who may connect. Never one that can read a secret; a profile whose secret it can read is refused.").or_as_told("the daemon's own"),
         key("socket_mode", Kind::Mode, "The socket's mode. Who may connect is not who may get a credential: that is `access`.").or("\"0660\""),
         key("admins", Kind::Rules, "Who may see everything and reload, besides root and the daemon's own user. Entries as in `access`.").or_as_told("nobody else"),
         key("metrics_listen", Kind::Address, "Also serves Prometheus metrics over TCP, to anybody who can connect: keep it on loopback.").or_as_told("not served over TCP"),

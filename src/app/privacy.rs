@@ -1,0 +1,93 @@
+//! Whom the socket lets in, for judging who can read a secret: whoever may ask for a token must not be able to read what it is
+//! obtained with.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::unistd::{Uid, User};
+
+use super::{StartError, daemon_uid, group};
+use crate::cli::paths::default_socket;
+use crate::core::profile::Server;
+use crate::core::readers::Clients;
+use crate::readers::Look;
+
+/// `socket_mode` where nobody says.
+const DEFAULT_MODE: u32 = 0o660;
+
+/// The user that the package makes for the daemon.
+const USER: &str = "tokend";
+
+/// For this process, a daemon: a socket that the service manager holds has group and mode from there, another one from
+/// `[server]`.
+pub fn look(inherited: Option<&UnixListener>, server: Option<&Server>) -> Result<Look, StartError> {
+    let clients = match inherited {
+        Some(listener) => {
+            let address = listener.local_addr()?;
+            match address
+                .as_pathname()
+                .and_then(|path| fs::metadata(path).ok())
+            {
+                Some(found) => Clients::of(found.mode(), found.gid(), true),
+                // Its name is gone; whom its file let in nobody knows.
+                None => Clients {
+                    everybody: true,
+                    ..Clients::default()
+                },
+            }
+        }
+        None => meant(server, rustix::process::getegid().as_raw())?,
+    };
+    Ok(Look::new(daemon_uid(), clients))
+}
+
+/// As `[server]` says; `own` is the daemon's group.
+fn meant(server: Option<&Server>, own: u32) -> Result<Clients, StartError> {
+    let named = server.and_then(|server| server.socket_group.as_ref());
+    let gid = named.map(group).transpose()?;
+    let mode = server.map_or(DEFAULT_MODE, |server| server.socket_mode);
+    Ok(Clients::of(mode, gid.unwrap_or(own), gid.is_some()))
+}
+
+/// For another process that is or will be the daemon, as far as socket and folder tell: for `tokend check` and `doctor`.
+pub fn look_from_outside(server: Option<&Server>) -> Look {
+    let named = std::env::var_os("TOKEND_SOCKET").filter(|path| !path.is_empty());
+    let socket = named
+        .map(Into::into)
+        .or_else(|| server.and_then(|server| server.socket.clone()))
+        .or_else(|| default_socket().ok())
+        .unwrap_or_default();
+    let (uid, own) = daemon_of(&socket);
+    let clients = match fs::symlink_metadata(&socket) {
+        Ok(found) if found.file_type().is_socket() => {
+            let named = server.is_some_and(|server| server.socket_group.is_some());
+            Clients::of(found.mode(), found.gid(), named || found.gid() != own)
+        }
+        // That there is no such group is said elsewhere.
+        _ => meant(server, own).unwrap_or_default(),
+    };
+    Look::new(uid, clients)
+}
+
+/// User and primary group of the daemon: of this process, but for root: that of the socket's folder, and where there is none that
+/// of the package.
+fn daemon_of(socket: &Path) -> (u32, u32) {
+    let mine = (daemon_uid(), rustix::process::getegid().as_raw());
+    if mine.0 != 0 {
+        return mine;
+    }
+    let folder = socket.parent().and_then(|folder| fs::metadata(folder).ok());
+    let found = match folder {
+        Some(folder) => User::from_uid(Uid::from_raw(folder.uid())).map(|user| {
+            (
+                folder.uid(),
+                user.map_or(folder.gid(), |user| user.gid.as_raw()),
+            )
+        }),
+        None => User::from_name(USER)
+            .map(|user| user.map_or(mine, |user| (user.uid.as_raw(), user.gid.as_raw()))),
+    };
+    found.unwrap_or(mine)
+}
