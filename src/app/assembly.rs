@@ -19,8 +19,10 @@ use crate::broker::{Broker, Seat, Spec, Upstream};
 use crate::caller::{Remembered, SystemDirectory};
 use crate::clock::Clock;
 use crate::core::certificate::Certificate;
+use crate::core::config::AccessOnDisk;
 use crate::core::lifecycle::State;
 use crate::core::policy::Access;
+use crate::core::policy::stated::Stated;
 use crate::core::profile::{Config, Invalid, Method, Profile, ProfileName};
 use crate::core::time::WallTime;
 use crate::material::{self, Digest, Material, Surroundings};
@@ -103,10 +105,12 @@ impl Assembly {
         }
     }
 
-    /// Takes a configuration over, profile by profile: what fails, fails alone. `warnings` are the daemon's own.
+    /// Takes a configuration over, profile by profile: what fails, fails alone. `access` is what the files say of that, which
+    /// holds in any case; `warnings` are the daemon's own.
     pub async fn apply(
         &mut self,
         config: &Config,
+        access: &AccessOnDisk,
         gathered: Gathered,
         mut warnings: Vec<String>,
     ) -> Looked {
@@ -115,6 +119,7 @@ impl Assembly {
         let mut before = std::mem::take(&mut self.members);
         let mut invalid_before = std::mem::take(&mut self.invalid);
         for (name, outcome) in gathered {
+            let stated = access.of(&name);
             let member = before.remove(&name);
             let prepared = outcome
                 .and_then(|(profile, material)| self.prepare(profile, material, member.as_ref()));
@@ -122,11 +127,11 @@ impl Assembly {
                 (Ok(prepared), member) => {
                     let mut member = self.admit(prepared, member).await;
                     member.file = config.files.get(&name).cloned();
-                    entries.push(self.enter(name, member));
+                    entries.push(self.enter(name, member, stated));
                 }
                 (Err(invalid), Some(member)) => {
                     let member = self.keep(member, one_line(&invalid.message));
-                    entries.push(self.enter(name, member));
+                    entries.push(self.enter(name, member, stated));
                 }
                 (Err(invalid), None) => {
                     let since = invalid_before
@@ -137,7 +142,7 @@ impl Assembly {
                         why: one_line(&invalid.message),
                         since,
                     };
-                    entries.push(self.invalid(&name, &invalid, reloaded.clone()));
+                    entries.push(self.invalid(&name, &invalid, reloaded.clone(), stated));
                     self.invalid.insert(name, reloaded);
                 }
             }
@@ -150,7 +155,8 @@ impl Assembly {
                 Some(why) => {
                     let why = why.clone();
                     let member = self.keep(member, why);
-                    entries.push(self.enter(name, member));
+                    let stated = access.of(&name);
+                    entries.push(self.enter(name, member, stated));
                 }
                 None => {
                     self.leaving.push(member.live.seat);
@@ -234,7 +240,8 @@ impl Assembly {
         member
     }
 
-    fn enter(&mut self, name: ProfileName, member: Member) -> Arc<Entry> {
+    fn enter(&mut self, name: ProfileName, mut member: Member, stated: &[Stated]) -> Arc<Entry> {
+        member.note_access(stated, self.now());
         let entry = Arc::new(self.entry(&member));
         self.members.insert(name, member);
         entry

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256};
 use rustix::fs::OFlags;
 
-use crate::core::config::{Loaded, SourceFile, Sources};
+use crate::core::config::{Loaded, NOT_UTF_8, SourceFile, Sources};
 
 /// Longest file, in bytes: tens of thousands of profiles have room in it.
 const LONGEST: u64 = 16 * 1024 * 1024;
@@ -99,16 +99,12 @@ fn read(path: &Path) -> io::Result<SourceFile> {
             ),
         ));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!(
-                "{} is not UTF-8 text (byte {})",
-                path.display(),
-                error.utf8_error().valid_up_to()
-            ),
-        )
-    })?;
+    // What is not UTF-8 is told of with its place, and what the rest says of access still counts: TOML takes this nowhere.
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes())
+            .replace(char::REPLACEMENT_CHARACTER, NOT_UTF_8),
+    };
     let own_group = found.gid() == rustix::process::getegid().as_raw();
     let private = found.mode() & 0o007 == 0 && (found.mode() & 0o070 == 0 || own_group);
     Ok(SourceFile {

@@ -22,6 +22,7 @@ mod limits;
 mod metrics;
 mod reload;
 mod restart;
+mod revocation;
 mod rotation;
 mod rotation_under_load;
 mod serving;

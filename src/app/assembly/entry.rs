@@ -7,7 +7,9 @@ use tracing::{info, warn};
 use super::Assembly;
 use super::member::Member;
 use crate::core::policy::Access;
+use crate::core::policy::stated::Stated;
 use crate::core::profile::{AccessRule, Invalid, Method, ProfileName, Request};
+use crate::core::time::WallTime;
 use crate::registry::reload::Reloaded;
 use crate::registry::{Entry, Standing};
 
@@ -31,11 +33,15 @@ impl Assembly {
     pub(super) fn entry(&self, member: &Member) -> Entry {
         let profile = &member.live.profile;
         let (access, unknown) = self.access(&profile.access);
-        // Until the new definition is in force, nobody gets more than both permit.
-        let also = member
-            .staged
-            .as_ref()
-            .map(|staged| self.access(&staged.version.profile.access).0);
+        // Until what is in the files is in force, nobody gets more than both permit.
+        let also: Vec<Access> = member
+            .on_disk
+            .beyond(&profile.access)
+            .map(|stated| self.stated(stated).0)
+            .collect();
+        let narrowed = member
+            .access_differs_since
+            .map(|since| narrowed(&also, since));
         let reloaded = member.reloaded();
         let pending = (!reloaded.outcome.in_force()).then(|| reloaded.told());
         let certificates = member.certificates();
@@ -48,6 +54,7 @@ impl Assembly {
         ending.dedup();
         let warnings = pending
             .into_iter()
+            .chain(narrowed)
             .chain(ending)
             .chain(profile.warnings.iter().cloned())
             .chain(member.live.warnings.iter().cloned())
@@ -76,21 +83,43 @@ impl Assembly {
         name: &ProfileName,
         invalid: &Invalid,
         reloaded: Reloaded,
+        stated: &[Stated],
     ) -> Arc<Entry> {
-        let (access, warnings) = self.access(&invalid.access);
+        // Nobody but root may learn that it exists as long as nothing can be read.
+        let stated = if stated.is_empty() {
+            &[Stated::RootOnly]
+        } else {
+            stated
+        };
+        let mut warnings = Vec::new();
+        let mut all = stated.iter().map(|stated| {
+            let (access, said) = self.stated(stated);
+            warnings.extend(said);
+            access
+        });
+        let access = all.next().expect("there is always one");
+        let also = all.collect();
         Arc::new(Entry {
             name: name.clone(),
             method: invalid.method.clone(),
             target: None,
             issuer: None,
             access,
-            also: None,
+            also,
             request: Request::default(),
             standing: Standing::Invalid(reloaded.why.clone()),
             warnings,
             reloaded,
             certificates: Vec::new(),
         })
+    }
+
+    /// What the files say, with names turned into numbers.
+    fn stated(&self, stated: &Stated) -> (Access, Vec<String>) {
+        match stated {
+            Stated::Rules(rules) => self.access(rules),
+            Stated::RootOnly => (Access::root_only(), Vec::new()),
+        }
     }
 
     /// Rules with names turned into numbers, and what there is to say about them.
@@ -105,4 +134,13 @@ impl Assembly {
         }
         (access, said)
     }
+}
+
+/// Whom the files permit, for people.
+fn narrowed(also: &[Access], since: WallTime) -> String {
+    let named: Vec<String> = also.iter().map(Access::named_ones).collect();
+    format!(
+        "what its files say of access holds since {since} although the rest of what they say is not in force: of those permitted before, only {} are served",
+        named.join(" and, of these, ")
+    )
 }

@@ -7,6 +7,7 @@ use super::trial::Trial;
 use crate::broker::Seat;
 use crate::core::certificate::Certificate;
 use crate::core::failure::FailureKind;
+use crate::core::policy::stated::{OnDisk, Stated};
 use crate::core::profile::Profile;
 use crate::core::time::WallTime;
 use crate::material::Digest;
@@ -24,6 +25,10 @@ pub struct Member {
     pub staged: Option<Staged>,
     /// Why what is in the files now cannot be used.
     pub kept: Option<String>,
+    /// What the files say of its access, be that in force or not.
+    pub on_disk: OnDisk,
+    /// Since when that permits other callers than what is in force.
+    pub access_differs_since: Option<WallTime>,
     /// Since when the files say something else than what is served.
     pub differs_since: Option<WallTime>,
 }
@@ -63,8 +68,22 @@ impl Member {
             live,
             staged: None,
             kept: None,
+            on_disk: OnDisk::default(),
+            access_differs_since: None,
             differs_since: None,
         }
+    }
+
+    /// Takes note of what the files say of its access. To be done last: what is in force counts.
+    pub fn note_access(&mut self, stated: &[Stated], now: WallTime) {
+        self.on_disk.note(stated);
+        let differs = self
+            .on_disk
+            .beyond(&self.live.profile.access)
+            .next()
+            .is_some();
+        let since = self.access_differs_since.unwrap_or(now);
+        self.access_differs_since = differs.then_some(since);
     }
 
     /// The certificates that are in use, and those that are on disk; the same where nothing else is there. Of files that
