@@ -34,7 +34,7 @@ use crate::caller::Callers;
 use crate::cli::paths::default_config;
 use crate::cli::{Command, LogFormat, ServeArgs, exit};
 use crate::clock::Clock;
-use crate::core::config::{self, Finding, Severity, Sources};
+use crate::core::config::{self, AccessOnDisk, Finding, Severity, Sources};
 use crate::core::policy::{Access, Directory};
 use crate::core::profile::{Config, Principal};
 use crate::readers::Look;
@@ -81,7 +81,7 @@ struct Plan {
 #[derive(Debug, thiserror::Error)]
 enum StartError {
     #[error("the configuration cannot be used")]
-    Config(Vec<Finding>),
+    Config(Box<config::Outcome>),
     #[error("{0}")]
     ConfigFile(String),
     #[error("[server] socket_group: this host does not know the group {0:?}")]
@@ -140,8 +140,8 @@ fn finish(outcome: Result<(), StartError>) -> u8 {
     match outcome {
         Ok(()) => exit::DONE,
         Err(error) => {
-            if let StartError::Config(findings) = &error {
-                for finding in findings {
+            if let StartError::Config(outcome) = &error {
+                for finding in &outcome.findings {
                     eprintln!("{finding}\n");
                 }
             }
@@ -154,6 +154,8 @@ fn finish(outcome: Result<(), StartError>) -> u8 {
 /// A configuration that can be used, and what there is to say about it.
 struct Read {
     config: Config,
+    /// What the files say of each profile's access.
+    access: AccessOnDisk,
     findings: Vec<Finding>,
     /// Names the files that say so.
     seen: Vec<u8>,
@@ -166,14 +168,15 @@ fn sources(path: &Path, readers: &Look) -> Result<Sources, StartError> {
 
 /// What the files say.
 fn understood(sources: &Sources) -> Result<Read, StartError> {
-    let outcome = config::load(sources);
-    match outcome.config {
+    let mut outcome = config::load(sources);
+    match outcome.config.take() {
         Some(config) => Ok(Read {
             config,
+            access: outcome.access,
             findings: outcome.findings,
             seen: load::digest(sources),
         }),
-        None => Err(StartError::Config(outcome.findings)),
+        None => Err(StartError::Config(Box::new(outcome))),
     }
 }
 
@@ -219,6 +222,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     let (read, readers) = read(&plan.config, inherited.listener.as_ref())?;
     let Read {
         config,
+        access,
         findings,
         seen,
     } = read;
@@ -245,6 +249,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     let metrics_listen = config.server.metrics_listen;
     let upstream = upstream::start(upstream::Setup {
         config,
+        access,
         findings,
         seen,
         config_path: plan.config.clone(),

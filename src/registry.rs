@@ -63,8 +63,8 @@ pub struct Entry {
     pub issuer: Option<String>,
     /// Who may use it.
     pub access: Access,
-    /// Who may use it too, while another definition is being tried: both have to permit.
-    pub also: Option<Access>,
+    /// What its files say of that now, where it is not in force: they have to permit too.
+    pub also: Vec<Access>,
     /// What a caller may ask for beyond the default.
     pub request: Request,
     /// Whether it works.
@@ -98,17 +98,18 @@ impl Whereabouts {
 }
 
 impl Entry {
-    /// Whether a caller may use it. Where two definitions have to permit, the one that is in force names the rule.
+    /// Whether a caller may use it. Where more than one has to permit, the one that is in force names the rule.
     #[must_use]
     pub fn decide(&self, caller: &Caller, unit: Unit<'_>) -> Decision {
-        let decision = self.access.decide(caller, unit);
-        match &self.also {
-            Some(also) if decision != Decision::Denied => match also.decide(caller, unit) {
-                no @ (Decision::Denied | Decision::NeedsUnit) => no,
-                Decision::Entry(_) | Decision::Default => decision,
-            },
-            _ => decision,
+        let mut decision = self.access.decide(caller, unit);
+        for also in &self.also {
+            match also.decide(caller, unit) {
+                Decision::Denied => return Decision::Denied,
+                Decision::NeedsUnit if decision.permits() => decision = Decision::NeedsUnit,
+                _ => {}
+            }
         }
+        decision
     }
 
     /// Whether everybody may do the same with both.
@@ -150,8 +151,7 @@ impl Registry {
             refused: Vec::new(),
             warnings: Vec::new(),
             asks_for_units: entries.iter().any(|entry| {
-                entry.access.asks_for_units()
-                    || entry.also.as_ref().is_some_and(Access::asks_for_units)
+                entry.access.asks_for_units() || entry.also.iter().any(Access::asks_for_units)
             }),
             entries: entries
                 .into_iter()

@@ -20,8 +20,10 @@ use crate::broker::{Broker, Seat, Spec, Upstream};
 use crate::caller::{Remembered, SystemDirectory};
 use crate::clock::Clock;
 use crate::core::certificate::Certificate;
+use crate::core::config::AccessOnDisk;
 use crate::core::lifecycle::State;
 use crate::core::policy::Access;
+use crate::core::policy::stated::Stated;
 use crate::core::profile::{Config, Invalid, Method, Profile, ProfileName};
 use crate::core::time::WallTime;
 use crate::material::{self, Digest, Material, Surroundings};
@@ -104,10 +106,12 @@ impl Assembly {
         }
     }
 
-    /// Takes a configuration over, profile by profile: what fails, fails alone. `warnings` are the daemon's own.
+    /// Takes a configuration over, profile by profile: what fails, fails alone. `access` is what the files say of that, which
+    /// holds in any case; `warnings` are the daemon's own.
     pub async fn apply(
         &mut self,
         config: &Config,
+        access: &AccessOnDisk,
         gathered: Gathered,
         mut warnings: Vec<String>,
     ) -> Looked {
@@ -116,6 +120,7 @@ impl Assembly {
         let mut before = std::mem::take(&mut self.members);
         let mut invalid_before = std::mem::take(&mut self.invalid);
         for (name, outcome) in gathered {
+            let stated = access.of(&name);
             let member = before.remove(&name);
             let prepared = outcome
                 .and_then(|(profile, material)| self.prepare(profile, material, member.as_ref()));
@@ -123,11 +128,11 @@ impl Assembly {
                 (Ok(prepared), member) => {
                     let mut member = self.admit(prepared, member).await;
                     member.file = config.files.get(&name).cloned();
-                    entries.push(self.enter(name, member));
+                    entries.push(self.enter(name, member, stated));
                 }
                 (Err(invalid), Some(member)) => {
                     let member = self.keep(member, one_line(&invalid.message));
-                    entries.push(self.enter(name, member));
+                    entries.push(self.enter(name, member, stated));
                 }
                 (Err(invalid), None) => {
                     let since = invalid_before
@@ -137,8 +142,9 @@ impl Assembly {
                         outcome: Outcome::Invalid,
                         why: one_line(&invalid.message),
                         since,
+                        nothing_left: true,
                     };
-                    entries.push(self.invalid(&name, &invalid, reloaded.clone()));
+                    entries.push(self.invalid(&name, &invalid, reloaded.clone(), stated));
                     self.invalid.insert(name, reloaded);
                 }
             }
@@ -152,7 +158,8 @@ impl Assembly {
                 Some(why) => {
                     let why = why.clone();
                     let member = self.keep(member, why);
-                    entries.push(self.enter(name, member));
+                    let stated = access.of(&name);
+                    entries.push(self.enter(name, member, stated));
                 }
                 None => {
                     self.leaving.push(member.live.seat);
@@ -212,6 +219,7 @@ impl Assembly {
                 outcome: Outcome::Removed,
                 why: String::new(),
                 since: now,
+                nothing_left: true,
             };
             profiles.entry(name.clone()).or_insert(gone);
         }
@@ -236,7 +244,8 @@ impl Assembly {
         member
     }
 
-    fn enter(&mut self, name: ProfileName, member: Member) -> Arc<Entry> {
+    fn enter(&mut self, name: ProfileName, mut member: Member, stated: &[Stated]) -> Arc<Entry> {
+        member.note_access(stated, self.now());
         let entry = Arc::new(self.entry(&member));
         self.members.insert(name, member);
         entry
@@ -375,6 +384,7 @@ impl Assembly {
                         .and_then(|staged| staged.told_to_wait())
                         .or_else(|| member.live.seat.told_to_wait());
                 }
+                spec.replaces = true;
                 self.leaving.extend(staged);
                 info!(profile = %spec.name, "new material or definition is being tried");
                 let seat = self.broker.seat(*spec).await;
@@ -386,12 +396,20 @@ impl Assembly {
             }
         };
         if self.is_better(&staged, &member.live.seat) {
-            info!(profile = %staged.version.profile.name, "new material or definition in force");
+            let name = &staged.version.profile.name;
             let generation = member.live.seat.generation();
             self.broker.succeed(&staged.version.seat, generation).await;
+            if self.delivers(&staged.version.seat) {
+                info!(profile = %name, "new material or definition in force");
+                member.differs_since = None;
+            } else {
+                info!(profile = %name, "nothing is left of what was in force: new material or definition takes its place untried");
+                member.differs_since.get_or_insert(changed.since);
+                member.unproven = Some(staged.trial);
+                self.broker.again(&staged.version.seat).await;
+            }
             self.leaving
                 .push(std::mem::replace(&mut member.live, staged.version).seat);
-            member.differs_since = None;
         } else {
             member.staged = Some(staged);
             member.differs_since.get_or_insert(changed.since);
@@ -435,6 +453,7 @@ impl Assembly {
             provider,
             upstream,
             told_to_wait: None,
+            replaces: false,
             keep: profile
                 .identity()
                 .map(|identity| (identity, digest.bytes())),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use crate::core::config::{Loaded, SourceFile, Sources};
+use crate::core::config::{Loaded, NOT_UTF_8, SourceFile, Sources};
 use crate::readers::{Look, Privacy};
 use crate::safe_open::{self, OpenError};
 
@@ -101,16 +101,12 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
 fn read(path: &Path, us: u32, readers: &Look) -> io::Result<SourceFile> {
     let path = std::path::absolute(path)?;
     let (bytes, file, found) = content(&path, us)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!(
-                "{} is not UTF-8 text (byte {})",
-                path.display(),
-                error.utf8_error().valid_up_to()
-            ),
-        )
-    })?;
+    // What is not UTF-8 is told of with its place, and what the rest says of access still counts: TOML takes this nowhere.
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes())
+            .replace(char::REPLACEMENT_CHARACTER, NOT_UTF_8),
+    };
     let (private, readers) = match readers.at(&path, &file, &found) {
         Privacy::Private => (true, String::new()),
         Privacy::Shared(why) | Privacy::Clients(why) => (false, why),

@@ -17,7 +17,7 @@ use crate::audit::Audit;
 use crate::broker::{Broker, Tools};
 use crate::caller::Callers;
 use crate::clock::Clock;
-use crate::core::config::Finding;
+use crate::core::config::{AccessOnDisk, Finding};
 use crate::core::credential::Fingerprinter;
 use crate::core::profile::files::paths;
 use crate::core::profile::{Config, ProfileName, Server};
@@ -45,6 +45,8 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 /// What the thread is made with.
 pub struct Setup {
     pub config: Config,
+    /// What the files say of each profile's access.
+    pub access: AccessOnDisk,
     /// What has been said about it.
     pub findings: Vec<Finding>,
     /// Names the files that it was read from.
@@ -128,10 +130,12 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
     assembly.surroundings = surroundings.with_readers(setup.readers.clone());
     let started_with = setup.config.server.clone();
     let mut config = setup.config;
+    // What the files say of access holds, whether or not the rest of what they say can be used.
+    let mut access = setup.access;
     let mut interest = interest_in(&setup.config_path, &config, &assembly.surroundings);
     files.follow(&interest);
     let about = about_the_daemon(&started_with, &config, &setup.unreachable, &files);
-    let mut complete = take_over(&mut assembly, &config, about).await.0;
+    let mut complete = take_over(&mut assembly, &config, &access, about).await.0;
     assembly.left.forget();
     let mut keeper = tokio::spawn(keeper.run(setup.stop.clone()));
     if tell_ready.send(broker).is_err() {
@@ -198,7 +202,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
                 if read.config.audit != config.audit {
                     setup.audit.configure(&read.config.audit).await;
                 }
-                config = read.config;
+                (config, access) = (read.config, read.access);
                 let now = interest_in(&setup.config_path, &config, &assembly.surroundings);
                 if now != interest {
                     interest = now;
@@ -208,6 +212,9 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
             }
             Ok(Some((now, Err(error)))) => {
                 seen = now;
+                if let StartError::Config(outcome) = &error {
+                    access = outcome.access.clone();
+                }
                 refused = refuse(&error, &mut said);
             }
             // Not what the panic said: there may be something of the files in it.
@@ -220,7 +227,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         }
         // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
         let about = about_the_daemon(&started_with, &config, &setup.unreachable, &files);
-        let (all, removed) = take_over(&mut assembly, &config, about).await;
+        let (all, removed) = take_over(&mut assembly, &config, &access, about).await;
         complete = all && refused.is_empty();
         assembly.refuse(refused.clone());
         waiting.retain_mut(|waiting| waiting.tell(&assembly, &removed));
@@ -282,7 +289,7 @@ pub fn interest_in(path: &Path, config: &Config, surroundings: &Surroundings) ->
 /// Says, once, why the configuration in force stays.
 fn refuse(error: &StartError, said: &mut Vec<String>) -> Vec<String> {
     let lines: Vec<String> = match error {
-        StartError::Config(findings) => findings.iter().map(worded).collect(),
+        StartError::Config(outcome) => outcome.findings.iter().map(worded).collect(),
         error => vec![error.to_string()],
     };
     if lines != *said {
@@ -299,6 +306,7 @@ fn refuse(error: &StartError, said: &mut Vec<String>) -> Vec<String> {
 async fn take_over(
     assembly: &mut Assembly,
     config: &Config,
+    access: &AccessOnDisk,
     warnings: Vec<String>,
 ) -> (bool, Vec<ProfileName>) {
     let config = config.clone();
@@ -310,7 +318,7 @@ async fn take_over(
     .await;
     match read {
         Ok((config, gathered)) => {
-            let looked = assembly.apply(&config, gathered, warnings).await;
+            let looked = assembly.apply(&config, access, gathered, warnings).await;
             debug!(?looked, "profiles");
             // Reading a configuration takes several times the memory that what is kept of it does.
             drop(config);

@@ -12,6 +12,7 @@ mod profiles;
 mod read;
 pub mod reference;
 mod report;
+mod salvage;
 mod schema;
 mod section;
 mod server;
@@ -25,9 +26,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::policy::stated::Stated;
 use super::profile::{Config, Invalid, Profile, ProfileName};
 use gather::RawProfile;
 use report::{Owner, Report};
+
+/// Stands in a text for bytes that are not UTF-8. No TOML has it.
+pub const NOT_UTF_8: &str = "\0";
 
 /// One file's content.
 #[derive(Clone, Debug)]
@@ -65,11 +70,39 @@ pub struct Sources {
     pub fragments: Vec<Loaded>,
 }
 
+/// What the files say of each profile's access, whatever else is wrong with them.
+#[derive(Clone, Debug, Default)]
+pub struct AccessOnDisk {
+    /// One for each place that names the profile.
+    stated: BTreeMap<ProfileName, Vec<Stated>>,
+    /// Every file could be read, and is TOML: what is not there is not there.
+    whole: bool,
+}
+
+impl AccessOnDisk {
+    /// Empty: the files could not be read so far that they say anything of this profile. One that is in none of them, where
+    /// that is certain, is nobody's but root's if it is kept all the same.
+    #[must_use]
+    pub fn of(&self, name: &ProfileName) -> &[Stated] {
+        match self.stated.get(name) {
+            Some(stated) => stated,
+            None if self.whole => &[Stated::RootOnly],
+            None => &[],
+        }
+    }
+
+    fn add(&mut self, name: ProfileName, stated: Stated) {
+        self.stated.entry(name).or_default().push(stated);
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// None: `tokend.toml` itself cannot be used.
     pub config: Option<Config>,
+    /// What the files say of access, which holds in any case.
+    pub access: AccessOnDisk,
     /// Everything that was noticed, in the order of the files.
     pub findings: Vec<Finding>,
 }
@@ -130,7 +163,7 @@ pub fn findings_json(findings: &[Finding]) -> Value {
 #[must_use]
 pub fn load(sources: &Sources) -> Outcome {
     let mut report = Report::default();
-    let gathered = gather::gather(&mut report, sources);
+    let mut gathered = gather::gather(&mut report, sources);
     let server = server::server(&mut report, gathered.server.as_ref());
     let audit = server::audit(&mut report, gathered.audit.as_ref());
     for idp in gathered.idps.values() {
@@ -170,8 +203,12 @@ pub fn load(sources: &Sources) -> Outcome {
             broken,
         })
     };
+    let unreadable = |fragment| matches!(fragment, &Loaded::Unreadable { .. });
+    gathered.access.whole = !sources.fragments.iter().any(unreadable)
+        && report.files().all(|(file, _)| !report.is_broken(file));
     Outcome {
         config,
+        access: gathered.access,
         findings: report.findings(),
     }
 }

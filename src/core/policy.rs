@@ -1,6 +1,7 @@
 //! May this caller have this profile's credential? Default deny; every key of an entry must hold, any entry suffices, and
 //! what is not known about a caller never matches.
 
+pub mod stated;
 pub mod subuid;
 pub mod unit;
 
@@ -187,6 +188,32 @@ impl Access {
             },
             unknown,
         )
+    }
+
+    /// Nobody but root, the daemon's own user neither.
+    #[must_use]
+    pub fn root_only() -> Access {
+        Access {
+            daemon: 0,
+            entries: Vec::new(),
+        }
+    }
+
+    /// Whom it names, for people.
+    #[must_use]
+    pub fn named_ones(&self) -> String {
+        if !self.entries.is_empty() {
+            let rules: Vec<String> = self
+                .entries
+                .iter()
+                .map(|one| one.rule.to_string())
+                .collect();
+            rules.join(", ")
+        } else if self.daemon == 0 {
+            "root".to_owned()
+        } else {
+            "root and the daemon's own user".to_owned()
+        }
     }
 
     /// Decides. Entries that do not ask for the unit go first, so that most callers' is never looked up.

@@ -77,14 +77,14 @@ fn explained(entry: &Entry, caller: &Caller, unit: Unit<'_>, desk: &Desk) -> Exp
     let rules = entry.access.explain(caller, unit).into_iter();
     let profile = status::profile(entry, desk.clock.now());
     let mut explanation = sentences(&profile);
-    if let Some(also) = &entry.also
-        && also.decide(caller, unit) != entry.access.decide(caller, unit)
-    {
-        let rules = also.explain(caller, unit).into_iter();
-        let rules: Vec<String> = rules.map(|(rule, _)| rule).collect();
+    for also in &entry.also {
+        let verdict = match also.decide(caller, unit).permits() {
+            true => "they permit this caller",
+            false => "they do not permit this caller",
+        };
         explanation.push(format!(
-            "Another definition is being tried, whose access rules have to permit as well until it is in force: {}.",
-            rules.join(", ")
+            "What is in its files now is not in force as a whole, but its access rules have to permit as well until it is: {}; {verdict}.",
+            also.named_ones()
         ));
     }
     ExplainResponse {

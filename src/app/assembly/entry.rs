@@ -7,9 +7,11 @@ use tracing::{info, warn};
 use super::Assembly;
 use super::member::Member;
 use crate::core::policy::Access;
+use crate::core::policy::stated::Stated;
 use crate::core::profile::{AccessRule, Invalid, Method, ProfileName, Request};
+use crate::core::time::{Stamp, WallTime};
 use crate::provider::oauth2::proxy;
-use crate::registry::reload::Reloaded;
+use crate::registry::reload::{Outcome, Reloaded};
 use crate::registry::{Entry, Standing};
 
 impl Assembly {
@@ -20,11 +22,23 @@ impl Assembly {
             lines.insert(0, format!("the profile cannot be used: {why}"));
         }
         let before = self.said.remove(&entry.name).unwrap_or_default();
+        // That something is being tried is no cause for alarm: an ordinary rotation comes this way.
+        let ordinary = (entry.reloaded.outcome == Outcome::Staged && !entry.reloaded.nothing_left)
+            .then(|| entry.reloaded.told());
         for line in lines.iter().filter(|line| !before.contains(line)) {
-            warn!(profile = %entry.name, "{line}");
+            if ordinary.as_ref() == Some(line) {
+                info!(profile = %entry.name, "{line}");
+            } else {
+                warn!(profile = %entry.name, "{line}");
+            }
         }
         if lines.is_empty() && !before.is_empty() {
-            info!(profile = %entry.name, "nothing is wrong with the profile any more");
+            if !available(entry, self.clock.now()) {
+                // It is not all right before there is a credential again.
+                lines = before;
+            } else {
+                info!(profile = %entry.name, "nothing is wrong with the profile any more");
+            }
         }
         self.said.insert(entry.name.clone(), lines);
     }
@@ -32,11 +46,15 @@ impl Assembly {
     pub(super) fn entry(&self, member: &Member) -> Entry {
         let profile = &member.live.profile;
         let (access, unknown) = self.access(&profile.access);
-        // Until the new definition is in force, nobody gets more than both permit.
-        let also = member
-            .staged
-            .as_ref()
-            .map(|staged| self.access(&staged.version.profile.access).0);
+        // Until what is in the files is in force, nobody gets more than both permit.
+        let also: Vec<Access> = member
+            .on_disk
+            .beyond(&profile.access)
+            .map(|stated| self.stated(stated).0)
+            .collect();
+        let narrowed = member
+            .access_differs_since
+            .map(|since| narrowed(&also, since));
         let reloaded = member.reloaded();
         let pending = (!reloaded.outcome.in_force()).then(|| reloaded.told());
         let certificates = member.certificates();
@@ -53,6 +71,7 @@ impl Assembly {
         };
         let warnings = pending
             .into_iter()
+            .chain(narrowed)
             .chain(ending)
             .chain(profile.warnings.iter().cloned())
             .chain(member.live.warnings.iter().cloned())
@@ -82,21 +101,43 @@ impl Assembly {
         name: &ProfileName,
         invalid: &Invalid,
         reloaded: Reloaded,
+        stated: &[Stated],
     ) -> Arc<Entry> {
-        let (access, warnings) = self.access(&invalid.access);
+        // Nobody but root may learn that it exists as long as nothing can be read.
+        let stated = if stated.is_empty() {
+            &[Stated::RootOnly]
+        } else {
+            stated
+        };
+        let mut warnings = Vec::new();
+        let mut all = stated.iter().map(|stated| {
+            let (access, said) = self.stated(stated);
+            warnings.extend(said);
+            access
+        });
+        let access = all.next().expect("there is always one");
+        let also = all.collect();
         Arc::new(Entry {
             name: name.clone(),
             method: invalid.method.clone(),
             target: None,
             issuer: None,
             access,
-            also: None,
+            also,
             request: Request::default(),
             standing: Standing::Invalid(reloaded.why.clone()),
             warnings,
             reloaded,
             certificates: Vec::new(),
         })
+    }
+
+    /// What the files say, with names turned into numbers.
+    fn stated(&self, stated: &Stated) -> (Access, Vec<String>) {
+        match stated {
+            Stated::Rules(rules) => self.access(rules),
+            Stated::RootOnly => (Access::root_only(), Vec::new()),
+        }
     }
 
     /// Rules with names turned into numbers, and what there is to say about them.
@@ -110,5 +151,22 @@ impl Assembly {
             ));
         }
         (access, said)
+    }
+}
+
+/// Whom the files permit, for people.
+fn narrowed(also: &[Access], since: WallTime) -> String {
+    let named: Vec<String> = also.iter().map(Access::named_ones).collect();
+    format!(
+        "what its files say of access holds since {since} although the rest of what they say is not in force: of those permitted before, only {} are served",
+        named.join(" and, of these, ")
+    )
+}
+
+/// Whether a credential is there, or comes with the first who asks.
+fn available(entry: &Entry, now: Stamp) -> bool {
+    match &entry.standing {
+        Standing::Seated(seat) => seat.own().view().state(now).available(),
+        Standing::Invalid(_) => false,
     }
 }

@@ -7,6 +7,7 @@ use super::trial::Trial;
 use crate::broker::Seat;
 use crate::core::certificate::Certificate;
 use crate::core::failure::FailureKind;
+use crate::core::policy::stated::{OnDisk, Stated};
 use crate::core::profile::Profile;
 use crate::core::time::WallTime;
 use crate::material::Digest;
@@ -22,8 +23,14 @@ pub struct Member {
     /// What is in the files now, until it has delivered its first credential. None: that is what is in force, or it cannot
     /// be used.
     pub staged: Option<Staged>,
+    /// The trial of what is in force, where it has taken over from what had ended and had not delivered then.
+    pub unproven: Option<Trial>,
     /// Why what is in the files now cannot be used.
     pub kept: Option<String>,
+    /// What the files say of its access, be that in force or not.
+    pub on_disk: OnDisk,
+    /// Since when that permits other callers than what is in force.
+    pub access_differs_since: Option<WallTime>,
     /// Since when the files say something else than what is served.
     pub differs_since: Option<WallTime>,
 }
@@ -62,9 +69,24 @@ impl Member {
             file: None,
             live,
             staged: None,
+            unproven: None,
             kept: None,
+            on_disk: OnDisk::default(),
+            access_differs_since: None,
             differs_since: None,
         }
+    }
+
+    /// Takes note of what the files say of its access. To be done last: what is in force counts.
+    pub fn note_access(&mut self, stated: &[Stated], now: WallTime) {
+        self.on_disk.note(stated);
+        let differs = self
+            .on_disk
+            .beyond(&self.live.profile.access)
+            .next()
+            .is_some();
+        let since = self.access_differs_since.unwrap_or(now);
+        self.access_differs_since = differs.then_some(since);
     }
 
     /// The certificates that are in use, and those that are on disk; the same where nothing else is there. Of files that
@@ -84,39 +106,55 @@ impl Member {
 
     /// Whether nothing is being tried for the first time, nor has delivered and is about to be promoted.
     pub fn is_settled(&self) -> bool {
-        self.staged.as_ref().is_none_or(|staged| {
-            staged.trial.was_tried() && staged.version.seat.own().view().answer.is_none()
-        })
+        let unproven = self.unproven.as_ref().filter(|_| self.is_unproven());
+        unproven.is_none_or(Trial::was_tried)
+            && self.staged.as_ref().is_none_or(|staged| {
+                staged.trial.was_tried() && staged.version.seat.own().view().answer.is_none()
+            })
+    }
+
+    fn is_unproven(&self) -> bool {
+        self.unproven.is_some() && self.live.seat.own().view().answer.is_none()
     }
 
     /// Where it stands between its files and what is served.
     pub fn reloaded(&self) -> Reloaded {
         let in_force = self.live.in_force;
-        let since = self.differs_since.unwrap_or(in_force.since);
+        let since = match self.differs_since {
+            Some(since) if self.kept.is_some() || self.staged.is_some() || self.is_unproven() => {
+                since
+            }
+            _ => in_force.since,
+        };
         let (outcome, why) = match (&self.kept, &self.staged) {
             (Some(why), _) => (Outcome::Kept, why.clone()),
+            (None, Some(staged)) => tried(&staged.version.seat),
+            (None, None) if self.is_unproven() => tried(&self.live.seat),
             (None, None) => (in_force.outcome, String::new()),
-            (None, Some(staged)) => {
-                let view = staged.version.seat.own().view();
-                match &view.trouble {
-                    None => (
-                        Outcome::Staged,
-                        "its first credential has not come yet".to_owned(),
-                    ),
-                    Some(trouble) => (
-                        match trouble.failure.kind {
-                            FailureKind::Permanent => Outcome::Rejected,
-                            FailureKind::Transient => Outcome::Staged,
-                        },
-                        trouble.failure.message.clone(),
-                    ),
-                }
-            }
         };
         Reloaded {
             outcome,
             why,
             since,
+            nothing_left: self.is_unproven(),
         }
+    }
+}
+
+/// How far a version has come that has not delivered.
+fn tried(seat: &Seat) -> (Outcome, String) {
+    let view = seat.own().view();
+    match &view.trouble {
+        None => (
+            Outcome::Staged,
+            "its first credential has not come yet".to_owned(),
+        ),
+        Some(trouble) => (
+            match trouble.failure.kind {
+                FailureKind::Permanent => Outcome::Rejected,
+                FailureKind::Transient => Outcome::Staged,
+            },
+            trouble.failure.message.clone(),
+        ),
     }
 }

@@ -10,7 +10,8 @@ use super::read::{self, File};
 use super::report::{Owner, Place, Report, Spot, shorten};
 use super::schema::{AUDIT, IDP, PROFILE, ROOTS, SERVER};
 use super::section::Section;
-use super::{Loaded, SourceFile, Sources, values};
+use super::{AccessOnDisk, Loaded, NOT_UTF_8, SourceFile, Sources, salvage, values};
+use crate::core::policy::stated::Stated;
 use crate::core::profile::ProfileName;
 
 /// Syntax errors that are told of one file: a file that is something else altogether would have thousands.
@@ -25,6 +26,7 @@ pub(super) struct Gathered {
     pub audit: Option<Section>,
     pub idps: BTreeMap<String, Section>,
     pub profiles: BTreeMap<ProfileName, RawProfile>,
+    pub access: AccessOnDisk,
 }
 
 /// A profile as it stands in its file.
@@ -82,12 +84,17 @@ fn read_file(
     };
     let root = root(index, main);
     let (document, errors) = DeTable::parse_recoverable(&source.text);
+    let spot_at = |span| Spot {
+        place: Place::of(index, span),
+        ..root.clone()
+    };
+    // First: others may follow from it.
+    if let Some(at) = source.text.find(NOT_UTF_8) {
+        report.syntax_error(&spot_at(at..at + 1), "here it is not UTF-8 text");
+    }
     for error in errors.iter().take(MOST_SYNTAX_ERRORS) {
         let end = source.text.len();
-        let spot = Spot {
-            place: Place::of(index, error.span().unwrap_or(end..end)),
-            ..root.clone()
-        };
+        let spot = spot_at(error.span().unwrap_or(end..end));
         report.syntax_error(&spot, error.message());
     }
     for (key, value) in document.get_ref() {
@@ -136,6 +143,9 @@ fn read_file(
     }
     if !errors.is_empty() {
         names_in_headers(gathered, file, &source.text);
+        for (name, stated) in salvage::access(source) {
+            gathered.access.add(name, stated);
+        }
     }
     index
 }
@@ -174,6 +184,8 @@ fn profiles(
     found: &DeTable<'_>,
     spot: &Spot,
 ) {
+    // Of a file that is not, `salvage` tells more.
+    let whole = !report.is_broken(file.index);
     for (key, value) in found {
         let text: &str = key.get_ref();
         let mut spot = spot.child(text, file.place(key));
@@ -193,6 +205,14 @@ fn profiles(
         if let Some(first) = gathered.profiles.get(&name) {
             read::cut_all(report, file, value);
             let first = report.describe(first.place);
+            // Each of them holds.
+            if whole {
+                let stated = match value.get_ref() {
+                    DeValue::Table(table) => salvage::stated(file.path, table),
+                    _ => Stated::RootOnly,
+                };
+                gathered.access.add(name.clone(), stated);
+            }
             report
                 .error(
                     &spot,
@@ -204,6 +224,11 @@ fn profiles(
         let place = spot.place;
         let section = table_of(report, file, value, &spot)
             .map(|table| read::table(report, file, &PROFILE, table, spot));
+        if whole {
+            let stated = section.as_ref().map(Section::stated_access);
+            let stated = stated.unwrap_or(Stated::RootOnly);
+            gathered.access.add(name.clone(), stated);
+        }
         gathered.profiles.insert(
             name,
             RawProfile {

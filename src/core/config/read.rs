@@ -223,7 +223,7 @@ fn read(
         (Kind::Principal, DeValue::String(_) | DeValue::Integer(_)) => {
             Value::Principal(parts::principal(report, key, found, spot)?)
         }
-        (Kind::Rules, DeValue::Array(_)) => Value::Rules(parts::rules(report, file, value, spot)),
+        (Kind::Rules, DeValue::Array(_)) => Value::Rules(parts::rules(report, file, value, spot)?),
         (Kind::Address, DeValue::String(text)) => match text.parse() {
             Ok(address) => Value::Address(address),
             Err(_) => {

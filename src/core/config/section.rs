@@ -9,6 +9,7 @@ use url::Url;
 
 use super::report::Spot;
 use super::schema::{Key, Kind, Table};
+use crate::core::policy::stated::Stated;
 use crate::core::profile::{AccessRule, Principal, SecretRef};
 
 /// A value of the right kind, or the fact that there is a wrong one, which has been told.
@@ -157,6 +158,15 @@ impl Section {
         match self.value(name) {
             Some(Value::Rules(rules)) => rules,
             _ => Vec::new(),
+        }
+    }
+
+    /// `access` of a profile as the file states it.
+    pub fn stated_access(&self) -> Stated {
+        if self.is_broken("access") {
+            Stated::RootOnly
+        } else {
+            Stated::Rules(self.rules("access"))
         }
     }
 

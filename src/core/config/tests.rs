@@ -6,6 +6,7 @@ mod good;
 mod isolation;
 mod noise;
 mod presets;
+mod revocation;
 mod secrets;
 
 use std::path::Path;

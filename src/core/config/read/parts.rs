@@ -161,15 +161,17 @@ pub(super) fn principal(
     u32::try_from(id).ok().map(Principal::Id)
 }
 
-/// Access rules. A rule with anything wrong in it is left out whole: without its wrong key it would let in more.
+/// Access rules. A rule with anything wrong in it is left out whole: without its wrong key it would let in more. None where
+/// nothing is left, which is not the same as no rules.
 pub(super) fn rules(
     report: &mut Report,
     file: File<'_>,
     value: &Spanned<DeValue<'_>>,
     spot: &Spot,
-) -> Vec<AccessRule> {
+) -> Option<Vec<AccessRule>> {
     let mut rules = Vec::new();
-    for (index, item) in value.get_ref().as_array().into_iter().flatten().enumerate() {
+    let written = value.get_ref().as_array()?;
+    for (index, item) in written.iter().enumerate() {
         let spot = spot.item(index, file.place(item));
         let DeValue::Table(found) = item.get_ref() else {
             hide_all(report, file, item);
@@ -205,7 +207,7 @@ pub(super) fn rules(
             rules.push(rule);
         }
     }
-    rules
+    (written.is_empty() || !rules.is_empty()).then_some(rules)
 }
 
 /// A file mode.

@@ -1,0 +1,162 @@
+//! What a file that is not TOML still says of each profile's `access`. A mistake anywhere in a file must not keep a caller
+//! served whom it no longer names, so that each profile's part is read by itself; a mistake in `access` itself leaves root.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::SourceFile;
+use super::read::{self, File};
+use super::report::{Owner, Place, Report, Spot};
+use super::schema::PROFILE;
+use crate::core::policy::stated::Stated;
+use crate::core::profile::ProfileName;
+
+/// Every profile of whose access anything can be told.
+pub(super) fn access(source: &SourceFile) -> Vec<(ProfileName, Stated)> {
+    let mut told = Vec::new();
+    for (owner, part) in parts(&source.text) {
+        let (document, errors) = DeTable::parse_recoverable(&part);
+        let broken: Vec<usize> = errors
+            .iter()
+            .map(|error| line_of(&part, error.span().map_or(part.len(), |span| span.start)))
+            .collect();
+        let found = document.get_ref().get("profiles").map(Spanned::get_ref);
+        for (key, value) in found.and_then(DeValue::as_table).into_iter().flatten() {
+            if let Some(name) = ProfileName::parse(key.get_ref())
+                && owner.as_ref().is_none_or(|owner| *owner == name)
+            {
+                told.push((name, of_profile(source, &part, &broken, value)));
+            }
+        }
+        if let Some(name) = owner
+            && mentions(&part)
+            && !told.iter().any(|(other, _)| *other == name)
+        {
+            told.push((name, Stated::RootOnly));
+        }
+    }
+    told
+}
+
+/// The text of each profile, all its tables together; under no name what is in none.
+fn parts(text: &str) -> BTreeMap<Option<ProfileName>, String> {
+    let mut parts: BTreeMap<Option<ProfileName>, String> = BTreeMap::new();
+    let mut owner = None;
+    for line in text.split_inclusive('\n') {
+        let start = line.trim_start();
+        let is_header =
+            start.starts_with('[') || start.starts_with("profiles") && !start.contains('=');
+        let mut line = line.to_owned();
+        if is_header {
+            owner = named_in(start);
+            if let Some(name) = &owner
+                && DeTable::parse(&line).is_err()
+            {
+                // A bracket too few.
+                line = format!("[profiles.\"{name}\"]\n");
+            }
+        }
+        parts.entry(owner.clone()).or_default().push_str(&line);
+    }
+    parts
+}
+
+/// The profile that a header names, complete or not.
+fn named_in(header: &str) -> Option<ProfileName> {
+    let rest = header.trim_start_matches(['[', ' ', '\t']);
+    let rest = rest.trim_start_matches(['"', '\'']);
+    let rest = rest.strip_prefix("profiles")?;
+    let rest = rest.trim_start_matches(['"', '\'', ' ', '\t']);
+    let rest = rest.strip_prefix('.')?.trim_start();
+    let name = match rest.strip_prefix(['"', '\'']) {
+        Some(quoted) => quoted.split(['"', '\'', ']']).next(),
+        None => rest.split(['.', ']', ' ', '\t', '\r', '\n']).next(),
+    };
+    ProfileName::parse(name?)
+}
+
+fn of_profile(
+    source: &SourceFile,
+    part: &str,
+    broken: &[usize],
+    value: &Spanned<DeValue<'_>>,
+) -> Stated {
+    let DeValue::Table(table) = value.get_ref() else {
+        return Stated::RootOnly;
+    };
+    let Some((key, access)) = table.get_key_value("access") else {
+        // What looks like it may be there, and the parser has not come to it.
+        let sure = broken.is_empty() || !mentions(part);
+        return if sure {
+            Stated::Rules(Vec::new())
+        } else {
+            Stated::RootOnly
+        };
+    };
+    let whole = key.span().start..end_of(access);
+    let lines = line_of(part, whole.start)..=line_of(part, whole.end);
+    if broken.iter().any(|line| lines.contains(line)) || twice(part, &whole) {
+        return Stated::RootOnly;
+    }
+    stated(&source.path, table)
+}
+
+/// What the table of a profile says. What is wrong with it is told elsewhere.
+pub(super) fn stated(path: &Path, table: &DeTable<'_>) -> Stated {
+    let mut report = Report::default();
+    let file = File {
+        index: report.add_file(path.to_owned(), String::new()),
+        path,
+        private: false,
+        readers: "",
+    };
+    let spot = Spot {
+        owner: Owner::Nobody,
+        path: String::new(),
+        place: Place::of(file.index, 0..0),
+    };
+    read::table(&mut report, file, &PROFILE, table, spot).stated_access()
+}
+
+/// Where a value ends; the span of an array of tables is its first header alone.
+fn end_of(value: &Spanned<DeValue<'_>>) -> usize {
+    let inner = match value.get_ref() {
+        DeValue::Table(table) => table.iter().map(|(_, inner)| end_of(inner)).max(),
+        DeValue::Array(list) => list.iter().map(end_of).max(),
+        _ => None,
+    };
+    inner.unwrap_or(0).max(value.span().end)
+}
+
+/// Whether another `access` stands outside of this one: nobody can tell which of them is meant.
+fn twice(part: &str, known: &Range<usize>) -> bool {
+    let rest = part.get(known.end..).unwrap_or_default();
+    rest.lines()
+        .skip(1)
+        .any(|line| is_access(line) && !line.trim_start().starts_with('['))
+}
+
+fn mentions(part: &str) -> bool {
+    part.lines().any(is_access)
+}
+
+/// Whether a line gives a value to `access`, or seems to.
+fn is_access(line: &str) -> bool {
+    let line = line.trim_start();
+    line.contains(".access")
+        || line.contains("{ access")
+        || line.contains("{access")
+        || line.contains(", access")
+        || line.trim_start_matches(['"', '\'']).starts_with("access")
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())]
+        .iter()
+        .filter(|byte| **byte == b'\n')
+        .count()
+}
