@@ -1,7 +1,5 @@
 //! The commands against a running daemon: what they print, and the exit codes that scripts rely on.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokend::dev::faults::{Fault, Times};
 use tokend::dev::issuer::client::Client;
@@ -69,10 +67,8 @@ fn token_tells_by_its_exit_code_why_there_is_none() {
     place.secret("token", "the-fixed-token");
     issuer.set_client(Client::with_secret("wrong", SECRET));
     place.secret("slow.secret", SECRET);
-    let config = config
-        + &idp::profile("wrong", "wrong", LAZY)
-        + &idp::profile("slow", "it", LAZY)
-        + LOCAL;
+    let config =
+        config + &idp::profile("wrong", "wrong", LAZY) + &idp::profile("slow", "it", LAZY) + LOCAL;
     let mut daemon = place.serve(&config);
     let code = |arguments: &[&str], message: &str| {
         let ran = daemon.place.run(&[&["token"], arguments].concat());

@@ -258,7 +258,12 @@ fn trap_48_check_online_shows_a_token_endpoint_elsewhere() {
     place.write("tokend.toml", &config);
     let ran = place.run(&["check", "--online"]);
     assert_eq!(ran.code, Some(0), "{}", ran.out);
-    for part in ["1 warning", "another origin", other.url(), "profiles.it.issuer"] {
+    for part in [
+        "1 warning",
+        "another origin",
+        other.url(),
+        "profiles.it.issuer",
+    ] {
         assert!(ran.out.contains(part), "{part}: {}", ran.out);
     }
     assert_eq!(other.count("/token"), 1, "it is asked all the same");
