@@ -308,8 +308,7 @@ fn unknown_parameter(name: &str, known: &str) -> Denial {
 }
 
 async fn ready(State(desk): Place, Extension(guest): Who) -> Result<Response, Denial> {
-    desk.survey(&guest, false, |desk, visible| readiness(desk, visible))
-        .await
+    desk.survey(&guest, false, readiness).await
 }
 
 fn readiness(desk: &Desk, visible: &[Arc<Entry>]) -> Response {
