@@ -50,6 +50,8 @@ pub struct Spec {
     /// The identity provider has asked for this profile to wait until then (`Retry-After`), and why: a changed file is no
     /// reason not to.
     pub told_to_wait: Option<(BootTime, Trouble)>,
+    /// It is to replace a version that works: the identity provider may not know it yet.
+    pub replaces: bool,
     /// What is kept over a restart of the daemon: whose its credentials are, and what they are proven with.
     pub keep: Option<([u8; 32], [u8; 32])>,
     /// Credentials that an earlier run has left, and whether they are to be renewed at once.
@@ -212,6 +214,7 @@ pub struct Broker {
 enum Command {
     Seat(Arc<Seat>, Box<Spec>),
     Succeed(SeatId, u64, oneshot::Sender<()>),
+    Again(SeatId),
     Remove(SeatId),
     Ask {
         seat: SeatId,
@@ -275,6 +278,11 @@ impl Broker {
         self.send(Command::Succeed(seat.id, generation, done)).await;
         // A broker that is gone has nothing to number.
         let _ = told.await;
+    }
+
+    /// What was refused or failed may do now: it is tried at once, and often for a while.
+    pub async fn again(&self, seat: &Seat) {
+        self.send(Command::Again(seat.id)).await;
     }
 
     /// Takes a profile out; its callers and watchers get NOT_FOUND.

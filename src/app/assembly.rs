@@ -141,6 +141,7 @@ impl Assembly {
                         outcome: Outcome::Invalid,
                         why: one_line(&invalid.message),
                         since,
+                        nothing_left: true,
                     };
                     entries.push(self.invalid(&name, &invalid, reloaded.clone(), stated));
                     self.invalid.insert(name, reloaded);
@@ -216,6 +217,7 @@ impl Assembly {
                 outcome: Outcome::Removed,
                 why: String::new(),
                 since: now,
+                nothing_left: true,
             };
             profiles.entry(name.clone()).or_insert(gone);
         }
@@ -380,6 +382,7 @@ impl Assembly {
                         .and_then(|staged| staged.told_to_wait())
                         .or_else(|| member.live.seat.told_to_wait());
                 }
+                spec.replaces = true;
                 self.leaving.extend(staged);
                 info!(profile = %spec.name, "new material or definition is being tried");
                 let seat = self.broker.seat(*spec).await;
@@ -391,12 +394,20 @@ impl Assembly {
             }
         };
         if self.is_better(&staged, &member.live.seat) {
-            info!(profile = %staged.version.profile.name, "new material or definition in force");
+            let name = &staged.version.profile.name;
             let generation = member.live.seat.generation();
             self.broker.succeed(&staged.version.seat, generation).await;
+            if self.delivers(&staged.version.seat) {
+                info!(profile = %name, "new material or definition in force");
+                member.differs_since = None;
+            } else {
+                info!(profile = %name, "nothing is left of what was in force: new material or definition takes its place untried");
+                member.differs_since.get_or_insert(changed.since);
+                member.unproven = Some(staged.trial);
+                self.broker.again(&staged.version.seat).await;
+            }
             self.leaving
                 .push(std::mem::replace(&mut member.live, staged.version).seat);
-            member.differs_since = None;
         } else {
             member.staged = Some(staged);
             member.differs_since.get_or_insert(changed.since);
@@ -440,6 +451,7 @@ impl Assembly {
             provider,
             upstream,
             told_to_wait: None,
+            replaces: false,
             keep: profile
                 .identity()
                 .map(|identity| (identity, digest.bytes())),

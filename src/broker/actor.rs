@@ -110,6 +110,7 @@ impl Actor {
                 self.succeed(id, generation);
                 let _ = done.send(());
             }
+            Command::Again(id) => self.again(id),
             Command::Remove(id) => self.remove(id),
             Command::Ask {
                 seat,
@@ -172,6 +173,16 @@ impl Actor {
         {
             life.machine.succeed(generation);
             self.settle(own, now, true);
+        }
+    }
+
+    fn again(&mut self, id: SeatId) {
+        let member = self.profiles.get(&id).into_iter();
+        let lives: Vec<LifeId> = member
+            .flat_map(|one| std::iter::once(one.own).chain(one.variants.values().copied()))
+            .collect();
+        for life in lives {
+            self.handle(life, Event::Again);
         }
     }
 
@@ -300,6 +311,9 @@ impl Actor {
         let mut machine = Lifecycle::new(spec.rules.clone(), phase.finish());
         if let Some((until, trouble)) = &spec.told_to_wait {
             machine = machine.told_to_wait(*until, trouble.clone());
+        }
+        if spec.replaces {
+            machine = machine.replacing();
         }
         self.next_life += 1;
         self.lives.insert(

@@ -144,6 +144,7 @@ fn spec(provider: Arc<dyn Provider>) -> Spec {
             deadline: Duration::from_secs(20),
         }),
         told_to_wait: None,
+        replaces: false,
         keep: None,
         left: Vec::new(),
     }

@@ -7,6 +7,7 @@
 //! what a caller gets; [`Lifecycle::wake_at`] says when to call again. Retrying happens here and nowhere else.
 
 mod draw;
+pub mod rotation;
 mod schedule;
 #[cfg(test)]
 mod simulator;
@@ -60,6 +61,8 @@ pub enum Event {
     },
     /// The profile's secret, key, certificate or definition changed.
     MaterialChanged,
+    /// What was refused or failed may do now: the version that it is to replace is refused, or has ended.
+    Again,
 }
 
 /// What to do about an event.
@@ -175,6 +178,11 @@ pub struct Lifecycle {
     generation: u64,
     /// No attempt before this. Set when an attempt starts (minimum interval) and when one fails (back-off).
     earliest: BootTime,
+    /// The identity provider has asked not to be asked before this. Set on Failed, forgotten on MaterialChanged.
+    told_until: BootTime,
+    /// It has worked, or it is to replace what works: the identity provider may merely not know it yet, or no more, so that a
+    /// refusal may pass in seconds. Set on Fetched, MaterialChanged and Again; never cleared.
+    in_rotation: bool,
     /// Set on Failed, cleared on Fetched and MaterialChanged.
     trouble: Option<Trouble>,
     /// Full lifetime of the last credential that was new, for "never lives that long". None: unknown or unlimited.
@@ -232,6 +240,8 @@ impl Lifecycle {
             started: BootTime(Duration::ZERO),
             generation: 0,
             earliest: BootTime(Duration::ZERO),
+            told_until: BootTime(Duration::ZERO),
+            in_rotation: false,
             trouble: None,
             granted: None,
             asked: None,
@@ -243,7 +253,15 @@ impl Lifecycle {
     #[must_use]
     pub fn told_to_wait(mut self, until: BootTime, trouble: Trouble) -> Lifecycle {
         self.earliest = until;
+        self.told_until = until;
         self.trouble = Some(trouble);
+        self
+    }
+
+    /// Is to replace a version of the same profile that works.
+    #[must_use]
+    pub fn replacing(mut self) -> Lifecycle {
+        self.in_rotation = true;
         self
     }
 
@@ -262,6 +280,7 @@ impl Lifecycle {
             credential.refresh_at
         };
         self.generation = self.generation.max(credential.generation);
+        self.in_rotation = true;
         self.granted = life;
         self.held = Some(Held {
             due: planned.filter(|_| credential.expires.is_some()),
@@ -334,6 +353,10 @@ impl Lifecycle {
             Event::Rejected { fingerprint } => self.rejected(now, fingerprint),
             Event::MaterialChanged => {
                 self.material_changed(now);
+                publish = true;
+            }
+            Event::Again => {
+                self.again(now);
                 publish = true;
             }
         }
@@ -498,6 +521,7 @@ impl Lifecycle {
             self.granted = expires.map(|end| end.since(issued.asked_at.boot));
         }
         self.trouble = None;
+        self.in_rotation = true;
         let credential = Credential {
             token: issued.token,
             scheme: issued.scheme,
@@ -548,6 +572,7 @@ impl Lifecycle {
         let asked_for = failure.retry_after.map_or(Duration::ZERO, |after| {
             after.min(self.rules.retry_after_max)
         });
+        self.told_until = self.told_until.max(now.boot.plus(asked_for));
         self.earliest = self
             .earliest
             .max(now.boot.plus(pause))
@@ -581,16 +606,35 @@ impl Lifecycle {
         self.doing = None;
         self.trouble = None;
         self.granted = None;
-        self.earliest = if self.attempts == 0 {
-            now.boot
-        } else {
-            now.boot.max(self.started.plus(self.rules.min_interval))
-        };
+        self.in_rotation = true;
+        self.told_until = now.boot;
+        self.earliest = self.past_the_interval(now);
         self.hurry();
         if !self.awake(now)
             && let Some(held) = &mut self.held
         {
             held.outdated = true;
+        }
+    }
+
+    fn again(&mut self, now: Stamp) {
+        let Some(trouble) = &mut self.trouble else {
+            return;
+        };
+        // The row of refusals begins anew; why there is nothing so far is still told.
+        trouble.permanents = 0;
+        self.in_rotation = true;
+        self.earliest = self.past_the_interval(now).max(self.told_until);
+        self.note_asked(now.boot);
+        self.hurry();
+    }
+
+    /// The first moment that the minimum interval allows.
+    fn past_the_interval(&self, now: Stamp) -> BootTime {
+        if self.attempts == 0 {
+            now.boot
+        } else {
+            now.boot.max(self.started.plus(self.rules.min_interval))
         }
     }
 }

@@ -64,6 +64,8 @@ pub struct Reloaded {
     pub why: String,
     /// Since when it stands there.
     pub since: WallTime,
+    /// What was in force before has ended, so that nothing is kept.
+    pub nothing_left: bool,
 }
 
 impl Reloaded {
@@ -71,6 +73,9 @@ impl Reloaded {
     #[must_use]
     pub fn told(&self) -> String {
         let what = match self.outcome {
+            _ if self.nothing_left => {
+                "what is in its files now has taken over from what has ended, and has no credential yet"
+            }
             Outcome::Staged | Outcome::Rejected => {
                 "what is in its files now is not in force yet, its last good state is kept"
             }

@@ -16,6 +16,7 @@ mod health;
 mod hostile;
 mod http;
 mod keystores;
+mod late_rotation;
 mod leaks;
 mod lifecycle;
 mod limits;

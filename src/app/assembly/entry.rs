@@ -9,8 +9,8 @@ use super::member::Member;
 use crate::core::policy::Access;
 use crate::core::policy::stated::Stated;
 use crate::core::profile::{AccessRule, Invalid, Method, ProfileName, Request};
-use crate::core::time::WallTime;
-use crate::registry::reload::Reloaded;
+use crate::core::time::{Stamp, WallTime};
+use crate::registry::reload::{Outcome, Reloaded};
 use crate::registry::{Entry, Standing};
 
 impl Assembly {
@@ -21,11 +21,23 @@ impl Assembly {
             lines.insert(0, format!("the profile cannot be used: {why}"));
         }
         let before = self.said.remove(&entry.name).unwrap_or_default();
+        // That something is being tried is no cause for alarm: an ordinary rotation comes this way.
+        let ordinary = (entry.reloaded.outcome == Outcome::Staged && !entry.reloaded.nothing_left)
+            .then(|| entry.reloaded.told());
         for line in lines.iter().filter(|line| !before.contains(line)) {
-            warn!(profile = %entry.name, "{line}");
+            if ordinary.as_ref() == Some(line) {
+                info!(profile = %entry.name, "{line}");
+            } else {
+                warn!(profile = %entry.name, "{line}");
+            }
         }
         if lines.is_empty() && !before.is_empty() {
-            info!(profile = %entry.name, "nothing is wrong with the profile any more");
+            if !available(entry, self.clock.now()) {
+                // It is not all right before there is a credential again.
+                lines = before;
+            } else {
+                info!(profile = %entry.name, "nothing is wrong with the profile any more");
+            }
         }
         self.said.insert(entry.name.clone(), lines);
     }
@@ -143,4 +155,12 @@ fn narrowed(also: &[Access], since: WallTime) -> String {
         "what its files say of access holds since {since} although the rest of what they say is not in force: of those permitted before, only {} are served",
         named.join(" and, of these, ")
     )
+}
+
+/// Whether a credential is there, or comes with the first who asks.
+fn available(entry: &Entry, now: Stamp) -> bool {
+    match &entry.standing {
+        Standing::Seated(seat) => seat.own().view().state(now).available(),
+        Standing::Invalid(_) => false,
+    }
 }

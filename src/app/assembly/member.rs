@@ -23,6 +23,8 @@ pub struct Member {
     /// What is in the files now, until it has delivered its first credential. None: that is what is in force, or it cannot
     /// be used.
     pub staged: Option<Staged>,
+    /// The trial of what is in force, where it has taken over from what had ended and had not delivered then.
+    pub unproven: Option<Trial>,
     /// Why what is in the files now cannot be used.
     pub kept: Option<String>,
     /// What the files say of its access, be that in force or not.
@@ -67,6 +69,7 @@ impl Member {
             file: None,
             live,
             staged: None,
+            unproven: None,
             kept: None,
             on_disk: OnDisk::default(),
             access_differs_since: None,
@@ -103,39 +106,55 @@ impl Member {
 
     /// Whether nothing is being tried for the first time, nor has delivered and is about to be promoted.
     pub fn is_settled(&self) -> bool {
-        self.staged.as_ref().is_none_or(|staged| {
-            staged.trial.was_tried() && staged.version.seat.own().view().answer.is_none()
-        })
+        let unproven = self.unproven.as_ref().filter(|_| self.is_unproven());
+        unproven.is_none_or(Trial::was_tried)
+            && self.staged.as_ref().is_none_or(|staged| {
+                staged.trial.was_tried() && staged.version.seat.own().view().answer.is_none()
+            })
+    }
+
+    fn is_unproven(&self) -> bool {
+        self.unproven.is_some() && self.live.seat.own().view().answer.is_none()
     }
 
     /// Where it stands between its files and what is served.
     pub fn reloaded(&self) -> Reloaded {
         let in_force = self.live.in_force;
-        let since = self.differs_since.unwrap_or(in_force.since);
+        let since = match self.differs_since {
+            Some(since) if self.kept.is_some() || self.staged.is_some() || self.is_unproven() => {
+                since
+            }
+            _ => in_force.since,
+        };
         let (outcome, why) = match (&self.kept, &self.staged) {
             (Some(why), _) => (Outcome::Kept, why.clone()),
+            (None, Some(staged)) => tried(&staged.version.seat),
+            (None, None) if self.is_unproven() => tried(&self.live.seat),
             (None, None) => (in_force.outcome, String::new()),
-            (None, Some(staged)) => {
-                let view = staged.version.seat.own().view();
-                match &view.trouble {
-                    None => (
-                        Outcome::Staged,
-                        "its first credential has not come yet".to_owned(),
-                    ),
-                    Some(trouble) => (
-                        match trouble.failure.kind {
-                            FailureKind::Permanent => Outcome::Rejected,
-                            FailureKind::Transient => Outcome::Staged,
-                        },
-                        trouble.failure.message.clone(),
-                    ),
-                }
-            }
         };
         Reloaded {
             outcome,
             why,
             since,
+            nothing_left: self.is_unproven(),
         }
+    }
+}
+
+/// How far a version has come that has not delivered.
+fn tried(seat: &Seat) -> (Outcome, String) {
+    let view = seat.own().view();
+    match &view.trouble {
+        None => (
+            Outcome::Staged,
+            "its first credential has not come yet".to_owned(),
+        ),
+        Some(trouble) => (
+            match trouble.failure.kind {
+                FailureKind::Permanent => Outcome::Rejected,
+                FailureKind::Transient => Outcome::Staged,
+            },
+            trouble.failure.message.clone(),
+        ),
     }
 }

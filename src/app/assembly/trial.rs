@@ -4,9 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::Assembly;
-use crate::broker::Seat;
+use crate::broker::{Broker, Seat};
+use crate::clock::Clock;
 use crate::core::credential::Variant;
+use crate::core::lifecycle::State;
+use crate::core::lifecycle::rotation::Rotation;
 
 /// How far the trial of a staged version has come. Whoever watches the files is told at every step.
 pub struct Trial(Arc<Steps>);
@@ -29,6 +34,13 @@ impl Trial {
             assembly.clock.clone(),
         );
         let told = steps.clone();
+        tokio::spawn(accompany(
+            broker.clone(),
+            stir.clone(),
+            clock.clone(),
+            seat.clone(),
+            live.clone(),
+        ));
         tokio::spawn(async move {
             let mut views = seat.own().watch();
             // A lazy profile is tried too. What comes of it is seen in the views.
@@ -58,5 +70,45 @@ impl Trial {
     /// Whether everything that was in use has been asked for.
     pub fn is_over(&self) -> bool {
         self.0.over.load(Ordering::Acquire)
+    }
+}
+
+/// Follows both versions for as long as there are two: has the new one tried at once when the one in force is refused, and has
+/// it take over as soon as that one has ended.
+async fn accompany(
+    broker: Broker,
+    stir: Arc<Notify>,
+    clock: Clock,
+    next: Arc<Seat>,
+    live: Arc<Seat>,
+) {
+    let (mut of_live, mut of_next) = (live.own().watch(), next.own().watch());
+    let mut rotation = Rotation::default();
+    let mut ended = false;
+    loop {
+        let (one, other) = (live.own().view(), next.own().view());
+        if one.closed || other.closed {
+            return;
+        }
+        let now = clock.now();
+        let signs = (one.trouble.as_ref(), other.trouble.as_ref());
+        let again = rotation.sign(now.boot, signs.0, signs.1);
+        let nothing_left =
+            one.servable(now, Duration::ZERO).is_none() && one.state(now) != State::Asleep;
+        drop((one, other));
+        if again {
+            broker.again(&next).await;
+        }
+        if nothing_left && !ended {
+            stir.notify_one();
+        }
+        ended = nothing_left;
+        let changed = tokio::select! {
+            changed = of_live.changed() => changed,
+            changed = of_next.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
     }
 }

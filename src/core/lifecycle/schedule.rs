@@ -13,7 +13,15 @@ const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 /// that must not cost minutes.
 const SECOND_OPINION: Duration = Duration::from_secs(2);
 
-/// Pause between attempts after a second refusal, and the longest that it grows to. Shorter would lock clients out at
+/// Refusals in a row that are answered by pauses of seconds where the identity provider and this side may merely not agree
+/// yet: about six minutes with the pauses below, since there are providers that read keys once in five. More would lock
+/// clients out at those that count failures.
+const ROTATION_REFUSALS: u32 = 12;
+
+/// The longest of these pauses, before it is spread by half: so long at most lies between agreement and the next attempt.
+const ROTATION_LONGEST: Duration = Duration::from_secs(40);
+
+/// Pause between attempts after the last of those, or after a second refusal, and the longest that it grows to. Shorter would lock clients out at
 /// providers that count failures; changed material re-arms at once anyway.
 const PROBE_FIRST: Duration = Duration::from_secs(5 * 60);
 const PROBE_LONGEST: Duration = Duration::from_secs(60 * 60);
@@ -49,15 +57,20 @@ impl Lifecycle {
             .max(self.rules.min_interval)
     }
 
-    /// A quick second opinion, then a slow and growing probe.
+    /// A quick second opinion, more of them in a rotation, then a slow and growing probe.
     pub(super) fn probe_pause(&mut self, refusals: u32) -> Duration {
         let spread = self.draws.next();
-        if refusals <= 1 {
-            return SECOND_OPINION
+        let quick = if self.in_rotation {
+            ROTATION_REFUSALS
+        } else {
+            1
+        };
+        if refusals <= quick {
+            return doubled(SECOND_OPINION, refusals - 1, ROTATION_LONGEST)
                 .mul_f64(0.5 + spread)
                 .max(self.rules.min_interval);
         }
-        doubled(PROBE_FIRST, refusals - 2, PROBE_LONGEST).mul_f64(0.9 + 0.2 * spread)
+        doubled(PROBE_FIRST, refusals - quick - 1, PROBE_LONGEST).mul_f64(0.9 + 0.2 * spread)
     }
 }
 

@@ -83,6 +83,8 @@ pub enum Input {
     },
     Report(u64),
     Change,
+    /// The other version of the profile is refused, or has ended.
+    Again,
     /// Another definition; a change of material follows, as in the broker.
     Rules(Refresh),
 }

@@ -1,6 +1,7 @@
 //! Each promise of the lifecycle in a few lines; the numbers are those of traps.md.
 
 mod found;
+mod rotation;
 mod simulation;
 mod traps;
 

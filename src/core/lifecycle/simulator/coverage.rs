@@ -27,6 +27,7 @@ pub enum Kind {
     Void,
     ReportHeld,
     ReportOther,
+    /// Of the material or the rules, or a sign that what was refused may do now.
     Change,
 }
 

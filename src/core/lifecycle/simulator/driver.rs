@@ -306,6 +306,8 @@ impl Driver {
     fn reload(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
         let input = if self.dice.permille(300) {
             Input::Rules(rules(&mut self.dice, self.nominal))
+        } else if self.dice.permille(100) {
+            Input::Again
         } else {
             Input::Change
         };

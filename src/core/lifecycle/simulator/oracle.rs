@@ -167,6 +167,11 @@ impl Oracle {
                 }
             }
             Input::Change => self.change(now)?,
+            Input::Again => {
+                self.books.again(now, &self.rules);
+                self.handle(now, Event::Again)?;
+                Kind::Change
+            }
             Input::Rules(rules) => {
                 self.books.rules_changed(rules);
                 self.rules = rules.clone();

@@ -135,6 +135,7 @@ impl fmt::Display for Script {
                 }
                 Input::Report(token) => writeln!(f, "report {token}")?,
                 Input::Change => writeln!(f, "change")?,
+                Input::Again => writeln!(f, "again")?,
                 Input::Rules(rules) => writeln!(f, "rules {}", Rules(rules))?,
             }
         }
@@ -221,6 +222,7 @@ fn parse_input(words: &mut Words<'_>) -> Option<Input> {
         },
         "report" => Input::Report(number(words)?),
         "change" => Input::Change,
+        "again" => Input::Again,
         "rules" => Input::Rules(parse_rules(words)?),
         _ => return None,
     })

@@ -29,6 +29,10 @@ pub struct Books {
     /// Life of the newest token that was new, less the margin.
     pub granted: Option<Nanos>,
     pub row: Option<Row>,
+    /// It has worked, or changed: a refusal may pass in seconds.
+    in_rotation: bool,
+    /// The issuer has asked not to be asked before this.
+    told_until: Nanos,
     /// Something happened that allows an attempt before it is planned.
     hurry: bool,
     last_seen: Option<Nanos>,
@@ -168,6 +172,8 @@ impl Books {
     }
 
     pub fn changed(&mut self, now: Moment, rules: &Refresh) {
+        self.in_rotation = true;
+        self.told_until = now.boot;
         self.in_flight = None;
         self.row = None;
         self.recent.clear();
@@ -177,6 +183,21 @@ impl Books {
         if let Some(held) = &mut self.held {
             held.allowance += 1;
             self.outdated |= asleep;
+        }
+    }
+
+    /// What was refused may do now; only the minimum interval and what the issuer has asked for hold it back.
+    pub fn again(&mut self, now: Moment, rules: &Refresh) {
+        let earliest = self.interval_over(rules).max(self.told_until).max(now.boot);
+        let Some(row) = &mut self.row else { return };
+        row.permanents = 0;
+        (row.not_before, row.not_after) = (earliest, earliest);
+        self.in_rotation = true;
+        self.hurry = true;
+        self.recent.clear();
+        self.seen(now);
+        if let Some(held) = &mut self.held {
+            held.allowance += 1;
         }
     }
 
@@ -272,6 +293,7 @@ impl Books {
             return Outcome::Accepted(Kind::Dead);
         }
         self.row = None;
+        self.in_rotation = true;
         self.recent.clear();
         if let (Some(held), true) = (&mut self.held, repeated) {
             held.end = end;
@@ -338,16 +360,21 @@ impl Books {
             .map_or((0, 0), |row| (row.failures, row.permanents));
         let failures = failures + 1;
         let permanents = permanents + u32::from(permanent);
+        let quick = if self.in_rotation { 12 } else { 1 };
         let (least, most) = match (permanent, permanents) {
             (false, _) => (0, (SECOND << (failures - 1).min(6)).min(MINUTE)),
-            (true, 1) => (SECOND, 3 * SECOND),
-            (true, _) => {
-                let probe = ((5 * MINUTE) << (permanents - 2).min(4)).min(60 * MINUTE);
+            (true, refusals) if refusals <= quick => {
+                let pause = ((2 * SECOND) << (refusals - 1).min(5)).min(40 * SECOND);
+                (pause / 2, pause / 2 * 3)
+            }
+            (true, refusals) => {
+                let probe = ((5 * MINUTE) << (refusals - quick - 1).min(4)).min(60 * MINUTE);
                 (probe / 10 * 9, probe / 10 * 11)
             }
         };
-        let floor = nanos(rules.min_interval)
-            .max(retry_after.map_or(0, |after| after.min(nanos(rules.retry_after_max))));
+        let asked_for = retry_after.map_or(0, |after| after.min(nanos(rules.retry_after_max)));
+        self.told_until = self.told_until.max(now.boot + asked_for);
+        let floor = nanos(rules.min_interval).max(asked_for);
         let started = self.interval_over(rules);
         self.row = Some(Row {
             failures,
