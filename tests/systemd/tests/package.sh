@@ -71,8 +71,7 @@ is_enabled() { says "$(printf 'enabled\nenabled')" inside systemctl is-enabled t
 modes() {
   says "755 root root, 755 root root, 700 tokend root, 644 root root, 755 root root, 755 tokend tokend, " inside stat --printf '%a %U %G, ' \
     /etc/tokend /etc/tokend/profiles.d /etc/tokend/secrets /etc/tokend/tokend.toml /usr/bin/tokend /run/tokend &&
-    # Its owner is root until the service is given the folder with all that is in it.
-    says "660 tokend-clients" inside stat -c '%a %G' /run/tokend/tokend.sock
+    says "660 tokend tokend-clients" inside stat -c '%a %U %G' /run/tokend/tokend.sock
 }
 not_in_clients() {
   local gid
@@ -195,6 +194,7 @@ test_package() {
   check "the daemon is not in the socket's group" not_in_clients
   check "tokend check accepts the configuration that is shipped" inside tokend check
   check "a profile, and the identity provider goes down" set_up
+  check "systemctl reload goes well" inside systemctl reload tokend.service
   check "a caller can read the configuration, and no secret" reads_no_secret /etc/tokend/profiles.d/idp.toml /etc/tokend/tokend.toml
   check "… and tokend check has nothing to say" eval 'inside tokend check | grep -F "0 errors, 0 warnings"'
   check "the credentials are in the descriptor store" comes 5 kept_in_memory
