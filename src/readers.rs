@@ -60,6 +60,12 @@ impl Look {
         }
     }
 
+    /// The daemon's user.
+    #[must_use]
+    pub fn daemon(&self) -> u32 {
+        self.daemon
+    }
+
     /// The same with nothing remembered.
     #[must_use]
     pub fn anew(&self) -> Look {

@@ -110,7 +110,7 @@ impl Examined {
 /// # Errors
 /// When `tokend.toml` cannot be read.
 pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
-    let read = |readers: &Look| match load::sources(path, us, readers) {
+    let read = |readers: &Look| match load::sources(path, whose(us, readers), readers) {
         Ok(sources) => Ok((config::load(&sources), sources)),
         Err(error) => Err(Box::new(unreadable(path, error.to_string()))),
     };
@@ -134,6 +134,11 @@ pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
         outcome,
         checked,
     })
+}
+
+/// Whose the configuration may be besides root's: root checks for the daemon's user, as far as that is known.
+fn whose(us: u32, readers: &Look) -> u32 {
+    if us == 0 { readers.daemon() } else { us }
 }
 
 /// A profile and what its files gave reason to say.
