@@ -149,8 +149,9 @@ before() {
       echo odd >odd && chgrp tokend odd && chmod 660 odd
       echo elsewhere >/root/elsewhere && chgrp tokend /root/elsewhere && chmod 640 /root/elsewhere && ln -s /root/elsewhere link
       printf "[Service]\nSupplementaryGroups=crew tokend\nExecStart=/bin/true\n" >/etc/systemd/system/of-group.service' &&
-    comes 10 refused_as_readable
+    comes 10 refused_as_readable && comes 10 kept_and_told
 }
+kept_and_told() { inside env TOKEND_SOCKET=/run/tokend/tokend.sock tokend status idp | grep -F "can be read by the group tokend (worker, ops)"; }
 refused_as_readable() { { inside tokend check || true; } | grep -F "secrets/idp can be read by the group tokend (worker, ops), and so by whoever may connect"; }
 moved() {
   local socket
@@ -175,6 +176,11 @@ connects() { inside setpriv --reuid worker --regid worker --groups "$1" "${clien
 made_anew() {
   says "200 token-1" connects tokend && inside sh -c 'systemctl stop tokend && systemctl restart tokend.socket && systemctl start tokend' &&
     says "no connection: Permission denied" connects tokend && fails says "no connection: Permission denied" connects tokend-clients
+}
+# The group of a socket that is inherited, whoever is in it.
+refused_at_start() {
+  inside sh -c 'chmod 711 /etc/tokend/secrets && chgrp tokend-clients /etc/tokend/secrets/idp && chmod 440 /etc/tokend/secrets/idp && systemctl stop tokend && systemctl start tokend' &&
+    says "424 PROFILE_INVALID" steps worker connect get:idp && comes 5 journal "can be read by the group tokend-clients (worker"
 }
 tidied() { inside rm /etc/systemd/system/of-group.service /root/elsewhere && purged; }
 as_before() {
@@ -229,6 +235,7 @@ test_package() {
   check "secrets, folder and socket have other owners, and what is an administrator's stays" owners_moved
   check "a caller can read no secret" reads_no_secret /etc/tokend/profiles.d/idp.toml /etc/tokend/tokend.toml
   check "who is only in the old group may connect until the socket is made anew" made_anew
+  check "a secret that the socket's group can read is refused at start" refused_at_start
   check "dpkg -P" tidied
   check "nothing is left" as_before
   check "the box is as it was" put_back
