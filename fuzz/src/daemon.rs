@@ -23,7 +23,6 @@ use tokio::time::Instant;
 use crate::profiles::{self, CALLER, DEADLINE, IN_FLIGHT};
 use crate::script::Script;
 
-
 /// The one of this process.
 pub static DAEMON: LazyLock<Daemon> = LazyLock::new(Daemon::new);
 

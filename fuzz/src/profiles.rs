@@ -169,7 +169,7 @@ fn entry(name: &str, who: u32, standing: Standing) -> Entry {
         target: None,
         issuer: None,
         access: access(&rules),
-        also: None,
+        also: Vec::new(),
         request: Request::default(),
         standing,
         warnings: Vec::new(),
