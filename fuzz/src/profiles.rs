@@ -149,6 +149,7 @@ async fn seated(
         provider,
         upstream,
         told_to_wait: None,
+        replaces: false,
         keep: None,
         left: Vec::new(),
     };
@@ -177,6 +178,7 @@ fn entry(name: &str, who: u32, standing: Standing) -> Entry {
             outcome: Outcome::Added,
             why: String::new(),
             since: WallTime(Duration::ZERO),
+            nothing_left: false,
         },
         certificates: Vec::new(),
     }
