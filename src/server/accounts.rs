@@ -21,7 +21,8 @@ use crate::registry::Entry;
 /// So many connections have to close before it is worth while to look for memory that they have left.
 const MANY: u64 = 64;
 
-/// Users with fewer connections than this need no accounts for their units: nobody is crowded.
+/// Users with fewer connections than this, and than an eighth of what they may have, need no accounts for their units: nobody is
+/// crowded. What a unit has of those comes on top of its three quarters, and leaves the last eighth to the others.
 const UNITS_FROM: u64 = 16;
 
 /// A connection that has asked nothing may be closed for another's sake after this long.
@@ -40,6 +41,8 @@ pub struct Accounts {
     state: Mutex<State>,
     rounds: Rounds,
     many_left: Notify,
+    /// From so many connections of a user on its units are told apart.
+    units_from: u64,
 }
 
 #[derive(Debug)]
@@ -131,6 +134,7 @@ impl Accounts {
     /// Nobody has anything yet.
     #[must_use]
     pub fn new(limits: &Limits) -> Arc<Accounts> {
+        let units_from = UNITS_FROM.min(u64::from(limits.connections_per_user) / 8);
         let held = |in_all: u32, per_user: u32| HeldLimit {
             in_all: in_all.into(),
             per_user: per_user.into(),
@@ -169,6 +173,7 @@ impl Accounts {
             }),
             rounds: Rounds::default(),
             many_left: Notify::new(),
+            units_from,
         })
     }
 
@@ -183,7 +188,7 @@ impl Accounts {
         now: BootTime,
     ) -> Result<(Account, Charge), NoPlace> {
         let uid = peer.owner;
-        let crowded = self.state().book.of_user(uid, Held::Connections) >= UNITS_FROM;
+        let crowded = self.state().book.of_user(uid, Held::Connections) >= self.units_from;
         let who = Principal {
             uid,
             unit: crowded.then(|| peer.unit_at_once()).flatten(),

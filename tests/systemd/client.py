@@ -5,6 +5,7 @@ get:PROFILE       asks on it: prints the status, and the token or the reason
 often:PROFILE:F   asks until the file F is there: prints "always", or after how many tokens there was none
 give:PATH         passes the connection on to whoever takes at PATH
 take:PATH         takes the connection that somebody gives
+hold:COUNT        opens so many connections and asks on each whether the daemon is there: prints how many were answered
 mark:F, wait:F    makes the file F; waits for it
 pid, where        prints the number of this process; its control group
 sub:PATH          makes a control group below its own and moves there
@@ -26,6 +27,7 @@ DAEMON = "/run/tokend/tokend.sock"
 PATIENCE = 20
 
 connection = None
+kept = []
 
 
 def say(*words):
@@ -95,6 +97,19 @@ def step_often(profile, file):
             return say(f"{good} times, then {answer}")
         good += 1
     say("always" if good else "never asked")
+
+
+def step_hold(count):
+    answered = 0
+    for _ in range(int(count)):
+        held = connect()
+        kept.append(held)
+        try:
+            held.sendall(b"GET /healthz HTTP/1.1\r\nHost: tokend\r\n\r\n")
+            answered += bool(held.recv(65536))
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    say(f"{answered} of {count}")
 
 
 def step_give(path):
