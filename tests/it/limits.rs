@@ -376,3 +376,34 @@ fn renewals_that_a_caller_forces_come_out_of_its_account() {
     );
     assert_eq!(daemon.http_token("it").status, 200);
 }
+
+/// Broken by calls that wait and are counted nowhere; and by a charge that stays when the wait is over.
+#[test]
+fn calls_that_wait_are_counted_and_so_is_their_end() {
+    let (issuer, place, config) = crate::harness::idp::one("");
+    issuer.script(Fault::Hang, Times::Always);
+    let daemon = place.serve(&format!(
+        "[server.limits]\nwaiting_per_user = 4\n{config}{NONE}"
+    ));
+    let request = b"GET /v1/profiles/it/token HTTP/1.1\r\nHost: tokend\r\n\r\n";
+    let wait = || {
+        let mut stream = UnixStream::connect(daemon.socket()).expect("connected");
+        stream.write_all(request).expect("written");
+        stream
+    };
+    let waiting: Vec<UnixStream> = (0..4).map(|_| wait()).collect();
+    let refused = eventually(PATIENCE, || {
+        let answer = daemon.http_token("it");
+        (answer.status == 429).then_some(answer)
+    });
+    assert!(
+        refused.refusal().message.contains("waiting_per_user"),
+        "{refused:?}"
+    );
+    assert_eq!(daemon.http_token("a").status, 200, "who need not wait");
+    drop(waiting);
+    issuer.clear_script();
+    eventually(Duration::from_secs(60), || {
+        (daemon.http_token("it").status == 200).then_some(())
+    });
+}
