@@ -314,18 +314,19 @@ fn reloaded_json(reloaded: &Reloaded) -> Value {
 
 /// The same as JSON. What concerns the daemon as a whole is for administrators.
 pub fn json(desk: &Desk, entries: &[Arc<Entry>], admin: bool) -> Value {
-    let status = of(desk, entries);
-    let profiles = status.profiles.iter().zip(entries);
+    let now = desk.clock.now();
+    let profiles = entries.iter();
     let mut body = json!({
-        "version": status.version,
-        "pid": status.pid,
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
         "started_at": desk.started.wall.to_string(),
-        "config_generation": status.config_generation,
+        "config_generation": desk.registry.load().generation,
         "profiles": profiles
-            .map(|(status, entry)| profile_json(status, entry))
+            .map(|entry| profile_json(&profile(entry, now), entry))
             .collect::<Vec<_>>(),
     });
     if admin {
+        let status = of(desk, &[]);
         body["refused"] = json!(status.refused);
         body["warnings"] = json!(status.warnings);
         body["limits"] = status.limits.iter().map(limit_json).collect();

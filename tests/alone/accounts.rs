@@ -25,10 +25,11 @@ const ROUNDS: usize = 3;
 const SLICE: Duration = Duration::from_millis(400);
 const PASSAGE: Duration = Duration::from_millis(100);
 
-/// Goal: others' p99 at most doubled. What is this fast is fast enough whatever the ratio, in microseconds: without
-/// optimisation, and with attackers on the same two cores.
+/// Goal: others' p99 at most doubled. What is this fast is fast enough whatever the ratio, in microseconds: without optimisation a
+/// request takes 150, and a round of the attackers a few thousand; on a machine that does something else besides, several times
+/// that. Without the repairs others waited for seconds, until they gave up.
 const RATIO: f64 = 2.0;
-const FLOOR: f64 = 20_000.0;
+const FLOOR: f64 = 40_000.0;
 
 /// With so many profiles for the victim and one that nobody may use.
 fn daemon(server: &str, profiles: usize, environment: &[(&str, &str)]) -> Daemon {

@@ -341,14 +341,7 @@ impl Driver {
                 // Whoever ticks more often than planned changes nothing.
                 self.step(Input::Tick, coverage, weather)?;
             }
-            _ if self.dice.permille(if down {
-                500
-            } else if explore {
-                250
-            } else {
-                40
-            }) =>
-            {
+            _ if self.dice.permille(if explore { 250 } else { 40 }) => {
                 let attempt = self.dice.below(self.lived.attempts + 3);
                 if self.oracle.in_flight() != Some(attempt) && attempt != IN_FLIGHT {
                     let (_, input) = self.issuer(attempt);
