@@ -311,6 +311,10 @@ impl Books {
         self.in_rotation = true;
         self.recent.clear();
         if let (Some(held), true) = (&mut self.held, repeated) {
+            if let (None, Some(end)) = (held.end, end) {
+                // It was said to live for ever, and now has an end to be halved towards.
+                held.allowance += halvings(end - now.boot, rules);
+            }
             held.end = end;
             held.repeats += 1;
             held.allowance -= 1;
