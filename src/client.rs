@@ -15,6 +15,8 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+
 pub use self::answer::{
     Certificate, Credential, Explanation, LastError, Limit, ProfileState, Records, Refusal, Reload,
     Reloaded, Rule, Status, Who,
@@ -140,7 +142,7 @@ impl Client {
         let mut target = "/v1/status".to_owned();
         if let Some(name) = profile {
             target.push_str("?profile=");
-            target.push_str(&encoded(name));
+            target.extend(encoded(name));
         }
         let body = self.ask("GET", &target, timeout)?;
         answer::status(body).map_err(|problem| self.nonsense(problem))
@@ -249,18 +251,15 @@ impl Deadline<'_> {
     }
 }
 
-/// RFC 3986 §2.1, everything but unreserved characters; fits a path segment as well as a query parameter.
-fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for &byte in text.as_bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+/// All but the unreserved characters of RFC 3986 §2.3 is encoded: fits a path segment as well as a query parameter.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+fn encoded(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
 }
 
 /// A duration as one number with one unit, so that it needs no space; rounded up to milliseconds, since a caller that

@@ -16,7 +16,7 @@ use rustix::net::{
 use super::{ClientError, Deadline};
 use crate::safe_open::{OpenError, guarded_folder};
 
-/// Where the system's own daemon listens; see interface.md.
+/// Where the system's own daemon listens: `server.socket` of docs/configuration.md.
 const SYSTEM_SOCKET: &str = "/run/tokend/tokend.sock";
 
 const OTHER_SOCKET: &str = "let TOKEND_SOCKET or --socket name the daemon's socket";

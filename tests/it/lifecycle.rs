@@ -1,5 +1,5 @@
-//! Promises 1 to 3 end to end: three lifetimes without an identity provider, waits that are obeyed, repairs that are noticed,
-//! streams, reports, and a thousand profiles that start at once.
+//! Promises 1 to 3 of docs/promises.md end to end: three lifetimes without an identity provider, waits that are obeyed,
+//! repairs that are noticed, streams, reports, and a thousand profiles that start at once.
 
 use std::time::{Duration, Instant};
 

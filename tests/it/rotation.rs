@@ -1,4 +1,5 @@
-//! Promise 4, as far as it goes today: changed files are taken over by themselves, and what cannot be used replaces nothing.
+//! Promise 4 of docs/promises.md, as far as it goes today: changed files are taken over by themselves, and what cannot be
+//! used replaces nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,5 +1,5 @@
-//! Promise 4 under load: a hundred rotations in a row, in every way in which files are replaced, while fifty callers and
-//! twenty watchers ask all the time.
+//! Promise 4 of docs/promises.md under load: a hundred rotations in a row, in every way in which files are replaced, while
+//! fifty callers and twenty watchers ask all the time.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 # The box: a systemd of its own, built once, started for one run, and gone afterwards whatever happens.
 # shellcheck shell=bash disable=SC2034,SC2154
 
-BOX=${TOKEND_SHARED:-$ROOT/../shared}/systemd-box/box
+BOX=$here/box
 cache=${TOKEND_BOX_CACHE:-${XDG_CACHE_HOME:-/var/cache}/tokend-box}
 # Debian 13 has systemd 257, Debian 12 (bookworm) 252.
 suite=${TOKEND_BOX_SUITE:-trixie}
@@ -59,8 +59,7 @@ missing() {
   for tool in mmdebstrap unshare nsenter setsid timeout; do
     has "$tool" || { echo "no $tool"; return; }
   done
-  [[ $GROUPS_ROOT ]] || { echo "no cgroup2"; return; }
-  [[ -r $BOX ]] || echo "no $BOX (TOKEND_SHARED names the folder that has systemd-box/box)"
+  [[ $GROUPS_ROOT ]] || echo "no cgroup2"
 }
 executable() {
   if [[ ! ${TOKEND:-} ]]; then

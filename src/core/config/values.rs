@@ -221,7 +221,7 @@ pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, Wrong> {
 
 /// The known word that a misspelled one is nearest to, if it is near at all.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |text: &str| -> Vec<char> {
+    let plain = |text: &str| -> String {
         text.chars()
             .filter(|c| c.is_alphanumeric())
             .flat_map(char::to_lowercase)
@@ -229,38 +229,20 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
             .collect()
     };
     let word = plain(word);
+    let length = word.chars().count();
     known
         .into_iter()
         .map(|candidate| {
             let letters = plain(candidate);
-            let reach = (word.len().max(letters.len()) / 3).max(1);
-            (distance(&word, &letters), reach, candidate)
+            let reach = (length.max(letters.chars().count()) / 3).max(1);
+            // Insertions, deletions, replacements, and exchanges of neighbours.
+            (strsim::osa_distance(&word, &letters), reach, candidate)
         })
         .filter(|(distance, reach, candidate)| {
-            distance <= reach && (*distance < word.len() || candidate.is_empty())
+            distance <= reach && (*distance < length || candidate.is_empty())
         })
         .min_by_key(|(distance, ..)| *distance)
         .map(|(.., candidate)| candidate)
-}
-
-/// Edits from one word to the other: insertion, deletion, replacement, and exchange of neighbours.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = replaced.min(above[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(before[j - 2] + 1);
-            }
-            row.push(best);
-        }
-        before = above;
-        above = row;
-    }
-    above[b.len()]
 }
 
 #[cfg(test)]

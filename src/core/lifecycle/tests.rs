@@ -1,4 +1,4 @@
-//! Each promise of the lifecycle in a few lines; the numbers are those of traps.md.
+//! Each promise of the lifecycle in a few lines; the numbers are those of docs/traps.md.
 
 mod found;
 mod rotation;

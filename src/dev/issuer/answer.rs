@@ -237,27 +237,10 @@ impl hyper::body::Body for Half {
 
 /// IMF-fixdate (RFC 9110 §5.6.7), for instance `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(super) fn http_date(at: WallTime) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    /// The last second of the year 9999: neither format goes further.
+    /// The last second of the year 9999: the format goes no further.
     const LAST: u64 = 253_402_300_799;
     let seconds = at.0.as_secs().min(LAST);
-    let text =
-        humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-            .to_string();
-    // 1970-01-01 was a Thursday. Months count from "01".
-    let day = DAYS[usize::try_from(seconds / 86_400 % 7).unwrap_or(0)];
-    let month = text[5..7]
-        .parse::<usize>()
-        .map_or("Jan", |month| MONTHS[(month + 11) % 12]);
-    format!(
-        "{day}, {} {month} {} {} GMT",
-        &text[8..10],
-        &text[0..4],
-        &text[11..19]
-    )
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 fn http_date_value(at: WallTime) -> HeaderValue {

@@ -1,4 +1,4 @@
-//! The traps of traps.md that lie in the pure core and are not in the parent module. Each names the one line that, broken,
+//! The traps of docs/traps.md that lie in the pure core and are not in the parent module. Each names the one line that, broken,
 //! turns it red.
 
 use super::*;
