@@ -306,7 +306,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
         tokio::spawn(async move { counting.flush_for_ever().await });
         tokio::pin!(serving);
         info!(socket = %path.display(), pid = std::process::id(), "ready");
-        let mut status = server::in_one_line(&published.load(), clock.now());
+        let mut status = server::in_one_line(&published.load(), &audit, clock.now());
         supervisor::ready(&status);
         ready(&path);
         let (tell_reloaded, mut reloaded) = mpsc::channel(1);
@@ -347,7 +347,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
                         unreachable.send_replace(plate.trouble().map(str::to_owned));
                         drop(reload.try_send(Order::new().0));
                     }
-                    let now = server::in_one_line(&published.load(), clock.now());
+                    let now = server::in_one_line(&published.load(), &audit, clock.now());
                     if now != status {
                         supervisor::status(&now);
                         status = now;

@@ -161,6 +161,12 @@ impl Audit {
         self.condition.trouble()
     }
 
+    /// Whether nobody is given a credential now, since its record could not be written.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.condition.refuses()
+    }
+
     /// What has become of the records.
     #[must_use]
     pub fn counts(&self) -> &Counts {
@@ -267,6 +273,11 @@ impl Audit {
         loop {
             let denials = lock(&self.denials).due(self.clock.now());
             self.flush(denials).await;
+            // Who is refused may be told by readiness not to come again, and then nobody's record would find out that it can be
+            // written.
+            if self.condition.refuses() && self.condition.try_again() {
+                let _ = self.commands.try_send(Command::TryAgain);
+            }
             let pause = match self.condition.denies() {
                 true => FLUSH_TO_DENY,
                 false => FLUSH,

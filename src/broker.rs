@@ -6,6 +6,7 @@
 mod actor;
 mod budget;
 mod life;
+mod outage;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -1,5 +1,7 @@
 //! Log set-up. What is logged is decided where it happens; secrets have no way here, since their type has no text.
 
+mod journal;
+
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
@@ -44,9 +46,8 @@ pub fn start(format: Format) -> Result<(), String> {
             .json()
             .with_writer(stderr)
             .boxed(),
-        Format::Journald => tracing_journald::layer()
+        Format::Journald => journal::Journal::new()
             .map_err(|error| format!("cannot reach the journal: {error}; use --log-format text"))?
-            .with_syslog_identifier("tokend".to_owned())
             .boxed(),
     };
     tracing_subscriber::registry()

@@ -22,6 +22,8 @@ pub enum Command {
     /// Write these; who waits is told how many were, and sees to the others.
     Write(Vec<Draft>, Option<oneshot::Sender<usize>>),
     Reopen,
+    /// See whether records can be written again.
+    TryAgain,
     Configure(profile::Audit),
     /// Nothing comes after this.
     Finish(oneshot::Sender<()>),
@@ -51,6 +53,8 @@ const DENY: u8 = 1;
 const FAILS: u8 = 2;
 /// It takes so long that nobody waits for it.
 const HANGS: u8 = 4;
+/// The thread has been told to try again, and has not done so.
+const TRIES: u8 = 8;
 
 impl Condition {
     pub fn new(clock: Clock, deny: bool) -> Condition {
@@ -98,6 +102,17 @@ impl Condition {
 
     pub fn hangs(&self) -> bool {
         self.has(HANGS)
+    }
+
+    /// Whether no grant goes, as far as is known: the next record may be written.
+    pub fn refuses(&self) -> bool {
+        let flags = self.flags.load(Ordering::Relaxed);
+        flags & DENY != 0 && flags & (FAILS | HANGS) != 0
+    }
+
+    /// Whether the thread is to be told to try again: it may hang, and what it is told may then not become more and more.
+    pub fn try_again(&self) -> bool {
+        self.flags.fetch_or(TRIES, Ordering::Relaxed) & TRIES == 0
     }
 
     /// Somebody has waited in vain.
@@ -266,6 +281,13 @@ impl Writer {
             }
             Command::Configure(settings) => self.settings = settings,
             Command::Reopen => self.sink.reopen(),
+            Command::TryAgain => {
+                self.condition.set(TRIES, false);
+                // Somebody's record may have been written since.
+                if self.condition.refuses() {
+                    self.own("resume", Vec::new());
+                }
+            }
             Command::Write(..) | Command::Finish(_) => {}
         }
     }

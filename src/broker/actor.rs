@@ -11,6 +11,7 @@ use tracing::{debug, info};
 
 use super::budget::{Budget, Next};
 use super::life::{Life, Waiter, news, tell};
+use super::outage::Outages;
 use super::view::Slot;
 use super::{
     Asker, Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools, VARIANTS_PER_PRINCIPAL,
@@ -51,6 +52,7 @@ pub struct Actor {
     drift_from: Stamp,
     /// What callers can cause to be said of a profile by what they ask for beyond its default.
     lines: Repeated<ProfileName>,
+    outages: Outages,
 }
 
 /// A profile.
@@ -91,6 +93,7 @@ impl Actor {
             running: HashMap::new(),
             drift_from,
             lines: Repeated::default(),
+            outages: Outages::default(),
         }
     }
 
@@ -157,6 +160,9 @@ impl Actor {
     fn seat(&mut self, seat: Arc<Seat>, mut spec: Box<Spec>) {
         self.join_budget(&spec);
         let id = seat.id;
+        if !spec.replaces {
+            self.outages.in_force(&spec.name, id);
+        }
         let left = std::mem::take(&mut spec.left);
         let own = self.be_born(id, &spec, Variant::default(), seat.own.clone());
         self.profiles.insert(
@@ -185,6 +191,9 @@ impl Actor {
 
     fn succeed(&mut self, id: SeatId, generation: u64) {
         let now = self.tools.clock.now();
+        if let Some(member) = self.profiles.get(&id) {
+            self.outages.in_force(&member.spec.name, id);
+        }
         if let Some(own) = self.profiles.get(&id).map(|member| member.own)
             && let Some(life) = self.lives.get_mut(&own)
         {
@@ -210,6 +219,7 @@ impl Actor {
         for life in std::iter::once(member.own).chain(member.lives()) {
             self.bury(life);
         }
+        self.outages.forget(&member.spec.name, id);
         self.leave_budget(id, &member.spec);
     }
 
@@ -499,6 +509,12 @@ impl Actor {
                 self.tools.published.notify_one();
             }
         }
+        if life.variant.is_default()
+            && let Some(member) = self.profiles.get(&life.seat)
+        {
+            let name = &member.spec.name;
+            self.outages.look(name, life.seat, &life.machine, now);
+        }
         let wake = life.machine.wake_at(now);
         if wake != life.wake {
             if let Some(at) = life.wake {
@@ -554,6 +570,7 @@ impl Actor {
             }
             self.handle(life, Event::Tick);
         }
+        self.outages.remind(now);
         self.start_queued(now);
     }
 
@@ -655,6 +672,7 @@ impl Actor {
             attempts.ended(outcome.as_ref().err().map(|failure| failure.kind), took);
         }
         let before = life.machine.trouble().cloned();
+        let told = self.outages.told;
         let event = match outcome {
             Ok(issued) => Event::Fetched {
                 attempt: run.attempt,
@@ -667,7 +685,9 @@ impl Actor {
             },
         };
         self.handle(run.life, event);
+        // That an outage begins or ends says it all.
         if current
+            && self.outages.told == told
             && let Some(life) = self.lives.get(&run.life)
             && let Some(member) = self.profiles.get(&life.seat)
         {

@@ -1,6 +1,7 @@
 //! The broker with a provider of ours, on paused time and without sockets.
 
 mod crowd;
+mod outage;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

@@ -111,6 +111,8 @@ pub struct Records {
     pub lost: u64,
     /// Grants and denials that were counted together, and whose the last were.
     pub counted_together: Vec<String>,
+    /// Nobody is given a credential, since no record can be written.
+    pub refuses: bool,
 }
 
 /// Why a caller may or may not; the fields are those of `ExplainResponse`.

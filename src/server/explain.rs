@@ -23,8 +23,9 @@ impl Desk {
         guest: &Guest,
         wanted: ExplainRequest,
     ) -> Result<(ExplainResponse, Arc<Entry>), Denial> {
+        let admin = self.is_admin(guest).await;
         let for_another = !wanted.as_user.is_empty() || !wanted.as_unit.is_empty();
-        let entry = if self.is_admin(guest).await {
+        let entry = if admin {
             let found = self.registry.load().get(&wanted.profile).cloned();
             found.ok_or_else(|| Denial::not_found(&wanted.profile))?
         } else if for_another {
@@ -51,7 +52,7 @@ impl Desk {
             ("", Some(_)) => Unit::Unknown,
             (unit, _) => Unit::Known(unit),
         };
-        Ok((explained(&entry, caller, unit, self), entry))
+        Ok((explained(&entry, caller, unit, self, admin), entry))
     }
 }
 
@@ -72,11 +73,23 @@ async fn supposed(user: String) -> Result<Caller, Denial> {
     }
 }
 
-fn explained(entry: &Entry, caller: &Caller, unit: Unit<'_>, desk: &Desk) -> ExplainResponse {
+fn explained(
+    entry: &Entry,
+    caller: &Caller,
+    unit: Unit<'_>,
+    desk: &Desk,
+    admin: bool,
+) -> ExplainResponse {
     let decision = entry.decide(caller, unit);
     let rules = entry.access.explain(caller, unit).into_iter();
-    let profile = status::profile(entry, desk.clock.now());
+    let profile = status::profile(&desk.audit, entry, desk.clock.now());
     let mut explanation = sentences(&profile);
+    if desk.audit.refuses() {
+        explanation.push(match desk.audit.trouble().filter(|_| admin) {
+            Some(trouble) => format!("Callers are refused all the same: {trouble}."),
+            None => format!("All the same, {}.", status::UNRECORDED),
+        });
+    }
     for also in &entry.also {
         let verdict = match also.decide(caller, unit).permits() {
             true => "they permit this caller",

@@ -127,7 +127,7 @@ impl CredentialService for Credentials {
             let summaries = visible.iter().map(|entry| ProfileSummary {
                 name: entry.name.to_string(),
                 method: entry.method.clone(),
-                available: status::available(entry, now),
+                available: status::available(&desk.audit, entry, now),
                 target: entry.target.clone().unwrap_or_default(),
             });
             summaries.collect()

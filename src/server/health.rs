@@ -36,11 +36,13 @@ impl HealthDesk {
             return Some(ServingStatus::Serving);
         }
         let (entry, _) = self.0.permitted(guest, service).await?;
-        Some(if status::available(&entry, self.0.clock.now()) {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        })
+        Some(
+            if status::available(&self.0.audit, &entry, self.0.clock.now()) {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            },
+        )
     }
 }
 

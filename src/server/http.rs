@@ -224,7 +224,7 @@ async fn profiles(State(desk): Place, Extension(guest): Who) -> Result<Response,
                 json!({
                     "name": entry.name.as_str(),
                     "method": entry.method,
-                    "available": status::available(entry, now),
+                    "available": status::available(&desk.audit, entry, now),
                     "target": entry.target.as_deref().unwrap_or_default(),
                 })
             })
@@ -315,12 +315,20 @@ fn readiness(desk: &Desk, visible: &[Arc<Entry>]) -> Response {
     let now = desk.clock.now();
     let missing: Vec<Value> = visible
         .iter()
-        .filter(|entry| !status::available(entry, now))
+        .filter(|entry| !status::available(&desk.audit, entry, now))
         .map(|entry| {
             let (state, message) = match &entry.standing {
                 Standing::Invalid(why) => ("invalid", why.clone()),
                 Standing::Seated(seat) => {
                     let view = seat.own().view();
+                    if view.state(now).available() {
+                        // It is for want of a record then.
+                        return json!({
+                            "name": entry.name.as_str(),
+                            "state": view.state(now).as_str(),
+                            "message": status::UNRECORDED,
+                        });
+                    }
                     let why = view.trouble.as_ref().map_or_else(
                         || "the first credential has not come yet".to_owned(),
                         |trouble| trouble.failure.message.clone(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::desk::Desk;
 use super::status;
+use crate::audit::Audit;
 use crate::broker::Seat;
 use crate::core::account::{Held, Spent};
 use crate::core::time::Stamp;
@@ -79,7 +80,7 @@ pub fn render(desk: &Desk, entries: &[Arc<Entry>]) -> String {
     .line(&[], u8::from(!registry.refused.is_empty()));
     answered(&mut page, &desk.answered);
     taken(&mut page, desk);
-    profiles(&mut page, entries, now);
+    profiles(&mut page, &desk.audit, entries, now);
     reloads(&mut page, entries);
     certificates(&mut page, entries);
     page.text
@@ -177,7 +178,7 @@ fn taken(page: &mut Page, desk: &Desk) {
     .line(&[], u8::from(desk.audit.trouble().is_some()));
 }
 
-fn profiles(page: &mut Page, entries: &[Arc<Entry>], now: Stamp) {
+fn profiles(page: &mut Page, audit: &Audit, entries: &[Arc<Entry>], now: Stamp) {
     let mut available = page.family(
         "tokend_profile_available",
         Gauge,
@@ -188,7 +189,7 @@ fn profiles(page: &mut Page, entries: &[Arc<Entry>], now: Stamp) {
             ("profile", entry.name.as_str()),
             ("method", entry.method.as_str()),
         ];
-        available.line(&labels, u8::from(status::available(entry, now)));
+        available.line(&labels, u8::from(status::available(audit, entry, now)));
     }
     let mut states = page.family(
         "tokend_profile_state",

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::desk::Desk;
 use super::wire;
+use crate::audit::Audit;
 use crate::core::account::{Held, Spent, Usage};
 use crate::core::failure::FailureKind;
 use crate::core::profile::ProfileName;
@@ -22,8 +23,15 @@ use crate::registry::{Entry, Registry, Standing};
 /// Accounts that are named where somebody has reached a limit.
 const ACCOUNTS: usize = 16;
 
-/// Whether a credential is there now or will be fetched on first use.
-pub fn available(entry: &Entry, now: Stamp) -> bool {
+/// What those are told who may not know what is wrong with the daemon.
+pub const UNRECORDED: &str = "callers are refused: no audit record can be written, and audit.on_failure = \"deny\" lets no credential go without; an administrator sees why in `tokend status`";
+
+/// Whether callers get a credential: it is there now or will be fetched on first use, and its record can be written.
+pub fn available(audit: &Audit, entry: &Entry, now: Stamp) -> bool {
+    !audit.refuses() && stands(entry, now)
+}
+
+fn stands(entry: &Entry, now: Stamp) -> bool {
     match &entry.standing {
         Standing::Seated(seat) => seat.own().view().state(now).available(),
         Standing::Invalid(_) => false,
@@ -39,7 +47,10 @@ pub fn of(desk: &Desk, entries: &[Arc<Entry>]) -> GetStatusResponse {
         pid: std::process::id(),
         started_at: Some(wire::timestamp(desk.started.wall)),
         config_generation: registry.generation,
-        profiles: entries.iter().map(|entry| profile(entry, now)).collect(),
+        profiles: entries
+            .iter()
+            .map(|entry| profile(&desk.audit, entry, now))
+            .collect(),
         refused: registry.refused.clone(),
         warnings: registry
             .warnings
@@ -53,13 +64,13 @@ pub fn of(desk: &Desk, entries: &[Arc<Entry>]) -> GetStatusResponse {
 }
 
 /// How it goes, for `systemctl status`.
-pub fn in_one_line(registry: &Registry, now: Stamp) -> String {
+pub fn in_one_line(registry: &Registry, audit: &Audit, now: Stamp) -> String {
     /// More names than these are not read.
     const NAMES: usize = 3;
     let entries = registry.all();
     let missing: Vec<&str> = entries
         .iter()
-        .filter(|entry| !available(entry, now))
+        .filter(|entry| !stands(entry, now))
         .map(|entry| entry.name.as_str())
         .collect();
     let all = entries.len();
@@ -73,6 +84,12 @@ pub fn in_one_line(registry: &Registry, now: Stamp) -> String {
     }
     if !registry.refused.is_empty() {
         line.push_str("; tokend.toml cannot be used, what was in force is kept");
+    }
+    if audit.refuses() {
+        line.insert_str(
+            0,
+            "refusing everybody, since no audit record can be written; else ",
+        );
     }
     line
 }
@@ -169,6 +186,7 @@ fn audit(desk: &Desk) -> AuditStatus {
         lost: counts.lost.load(Ordering::Relaxed),
         trouble: desk.audit.trouble().unwrap_or_default(),
         counted_together: counted_together(desk),
+        refuses: desk.audit.refuses(),
     }
 }
 
@@ -184,11 +202,11 @@ fn counted_together(desk: &Desk) -> Vec<String> {
 }
 
 /// The state of one.
-pub fn profile(entry: &Entry, now: Stamp) -> ProfileStatus {
+pub fn profile(audit: &Audit, entry: &Entry, now: Stamp) -> ProfileStatus {
     let mut status = ProfileStatus {
         name: entry.name.to_string(),
         method: entry.method.clone(),
-        available: available(entry, now),
+        available: available(audit, entry, now),
         target: entry.target.clone().unwrap_or_default(),
         issuer: entry.issuer.clone().unwrap_or_default(),
         warnings: entry.warnings.clone(),
@@ -207,6 +225,9 @@ pub fn profile(entry: &Entry, now: Stamp) -> ProfileStatus {
             .collect(),
         ..ProfileStatus::default()
     };
+    if audit.refuses() {
+        status.warnings.insert(0, UNRECORDED.to_owned());
+    }
     let seat = match &entry.standing {
         Standing::Invalid(why) => {
             status.state = "invalid".to_owned();
@@ -336,6 +357,7 @@ pub fn json(desk: &Desk, entries: &[Arc<Entry>], admin: bool) -> Value {
             "lost": audit.lost,
             "trouble": audit.trouble,
             "counted_together": audit.counted_together,
+            "refuses": audit.refuses,
         });
     }
     body

@@ -351,6 +351,99 @@ fn with_deny_nothing_is_given_without_its_record() {
     grpc.token("a").expect("recorded again");
 }
 
+/// Broken by `available` that does not ask the audit, and by a daemon that finds out only from the next caller that it can write again.
+#[test]
+fn trap_50_with_deny_a_sink_that_fails_makes_every_profile_unavailable_and_says_so() {
+    let daemon = place().serve(&with_audit("on_failure = \"deny\""));
+    let grpc = daemon.grpc();
+    let ready = eventually(PATIENCE, || {
+        let ready = daemon.get("/readyz");
+        (ready.status == 503).then_some(ready)
+    });
+    assert_eq!(ready.body["profiles"][0]["state"], "fresh");
+    assert!(
+        ready
+            .body
+            .to_string()
+            .contains("no audit record can be written")
+    );
+    assert_eq!(
+        (grpc.health("").as_str(), grpc.health("a").as_str()),
+        ("SERVING", "NOT_SERVING")
+    );
+    let gauge = |value: u8| {
+        format!("tokend_profile_available{{profile=\"a\",method=\"static\"}} {value}\n")
+    };
+    assert!(daemon.page("/metrics").contains(&gauge(0)));
+    assert_eq!(
+        daemon.get("/v1/profiles").body["profiles"][0]["available"],
+        false
+    );
+    let cause = "audit.jsonl cannot be written: No such file or directory";
+    let refused = "callers are refused: no audit record can be written";
+    let status = daemon.place.run(&["status"]);
+    assert!(
+        status.out.contains(cause) && status.out.contains(&format!("a: warning: {refused}")),
+        "{}",
+        status.out
+    );
+    let explained = daemon.place.run(&["explain", "a"]).out;
+    assert!(
+        explained.contains("Callers are refused all the same: ") && explained.contains(cause),
+        "{explained}"
+    );
+    // Who is no administrator is told no path.
+    let theirs = daemon
+        .get_as(Some(&Who::user(OTHER)), "/v1/profiles/theirs/explain")
+        .body;
+    assert!(
+        theirs.to_string().contains(refused) && !theirs.to_string().contains("audit.jsonl"),
+        "{theirs}"
+    );
+    let doctor: Value =
+        serde_json::from_str(&daemon.place.run(&["doctor", "--offline", "--json"]).out)
+            .expect("JSON");
+    let findings = doctor["findings"].as_array().expect("findings");
+    let of_daemon: Vec<&Value> = findings
+        .iter()
+        .filter(|it| {
+            it["path"]
+                .as_str()
+                .is_some_and(|path| path == "audit" || path.starts_with("profiles."))
+        })
+        .collect();
+    let [finding] = of_daemon.as_slice() else {
+        panic!("{findings:#?}")
+    };
+    assert_eq!(finding["severity"], "error");
+    assert!(
+        finding["message"].as_str().expect("text").contains(cause),
+        "{finding}"
+    );
+    assert!(
+        finding["help"]
+            .as_str()
+            .expect("text")
+            .contains("make the folder"),
+        "{finding}"
+    );
+
+    // Nobody asks for a credential.
+    let folder = daemon.place.path("logs");
+    fs::create_dir(&folder).expect("folder");
+    eventually(PATIENCE, || {
+        (daemon.get("/readyz").status == 200).then_some(())
+    });
+    assert_eq!(grpc.health("a"), "SERVING");
+    assert!(daemon.page("/metrics").contains(&gauge(1)));
+    let events: Vec<Value> = records_in(&folder.join("audit.jsonl"))
+        .into_iter()
+        .map(|it| it["event"].clone())
+        .collect();
+    assert_eq!(events.first(), Some(&json!("resume")), "{events:?}");
+    assert_eq!(events.iter().filter(|event| **event == "resume").count(), 1);
+}
+
 /// Broken by `may_count` without UNRECORDED with `flush_for_ever` that waits for five seconds whatever happens.
 #[test]
 fn with_deny_at_most_a_second_of_a_flood_is_without_a_record_when_the_disk_fails() {

@@ -146,7 +146,22 @@ fn tell(report: &mut Report, socket: &Path, status: &Status, daemon: &Daemon) {
             "repair it; what was in force before is served until then",
         );
     }
+    let refused = status.profiles.iter().find(|it| unrecorded(it));
+    let refuses = refused.is_some() || status.audit.as_ref().is_some_and(|audit| audit.refuses);
+    if let (Some(profile), None) = (refused, &status.audit) {
+        let why = profile.warnings.first().cloned().unwrap_or_default();
+        report.error(AREA, "audit", why, "ask an administrator of the daemon");
+    }
     for line in &status.warnings {
+        if refuses && line.starts_with("[audit]") {
+            report.error(
+                AREA,
+                "audit",
+                line.clone(),
+                "make room, or make the folder or journal writable for the daemon's user: it is tried again every half second; `[audit] on_failure = \"continue\"` would hand credentials out without a record",
+            );
+            continue;
+        }
         report.warning(
             AREA,
             "",
@@ -154,11 +169,18 @@ fn tell(report: &mut Report, socket: &Path, status: &Status, daemon: &Daemon) {
             "see the daemon's log for when it began",
         );
     }
-    profiles(report, &status.profiles);
+    profiles(report, &status.profiles, refuses);
 }
 
-fn profiles(report: &mut Report, all: &[ProfileState]) {
-    let unavailable: Vec<&ProfileState> = all.iter().filter(|it| !it.available).collect();
+/// It has a credential, and callers are refused all the same.
+fn unrecorded(it: &ProfileState) -> bool {
+    !it.available && matches!(it.state.as_str(), "fresh" | "stale" | "asleep")
+}
+
+/// `refuses`: they are all unavailable for want of a record, which has been said.
+fn profiles(report: &mut Report, all: &[ProfileState], refuses: bool) {
+    let has_one = |it: &ProfileState| it.available || (refuses && unrecorded(it));
+    let unavailable: Vec<&ProfileState> = all.iter().filter(|it| !has_one(it)).collect();
     for profile in unavailable.iter().take(NAMED) {
         let why = match &profile.last_error {
             Some(error) => format!(": {}", error.message),
@@ -186,7 +208,7 @@ fn profiles(report: &mut Report, all: &[ProfileState]) {
             "`tokend status` shows all of them",
         );
     }
-    for profile in all.iter().filter(|it| it.available) {
+    for profile in all.iter().filter(|it| has_one(it)) {
         let path = format!("profiles.{}", profile.name);
         let status = format!("`tokend status {}` shows since when", profile.name);
         if let Some(error) = &profile.last_error {
