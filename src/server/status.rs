@@ -343,7 +343,7 @@ pub fn json(desk: &Desk, entries: &[Arc<Entry>], admin: bool) -> Value {
         "started_at": desk.started.wall.to_string(),
         "config_generation": desk.registry.load().generation,
         "profiles": profiles
-            .map(|entry| profile_json(&profile(entry, now), entry))
+            .map(|entry| profile_json(&profile(&desk.audit, entry, now), entry))
             .collect::<Vec<_>>(),
     });
     if admin {
