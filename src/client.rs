@@ -13,6 +13,7 @@ mod process;
 pub mod text;
 pub mod watch;
 
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -232,6 +233,8 @@ impl Client {
 
     /// Why nothing came: the daemon is slow, since it does say that it is there; or it does not answer at all.
     fn silent(&self, stream: &UnixStream, timeout: Duration) -> ClientError {
+        // The question is given up: a daemon that is at its answer is not to wait for us.
+        let _ = stream.shutdown(Shutdown::Both);
         let deadline = Deadline {
             clock: &self.clock,
             at: self.clock.now().boot.plus(SIGN_OF_LIFE),
