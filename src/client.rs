@@ -9,9 +9,12 @@ mod connect;
 #[cfg(test)]
 pub(crate) mod fake;
 mod http;
+mod process;
 pub mod text;
 pub mod watch;
 
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +30,9 @@ use crate::core::time::BootTime;
 
 /// What a daemon that has waited as long as it was told to may need to say so.
 const ANSWER_AFTER_WAIT: Duration = Duration::from_secs(5);
+
+/// A daemon that does not even say within this time that it is there does not answer; it takes a thousandth of it.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// Why a question was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -221,9 +227,30 @@ impl Client {
         let stream = connect::connect(&self.socket, deadline)?;
         http::exchange(&stream, method, target, deadline).map_err(|broken| match broken {
             http::Broken::TimedOut => ClientError::TimedOut(deadline.timeout),
+            http::Broken::Silent => self.silent(&stream, deadline.timeout),
             http::Broken::Closed => ClientError::Closed(self.socket.clone()),
             http::Broken::Nonsense(problem) => self.nonsense(problem.to_owned()),
         })
+    }
+
+    /// Why nothing came: the daemon is slow, since it does say that it is there; or it does not answer at all.
+    fn silent(&self, stream: &UnixStream, timeout: Duration) -> ClientError {
+        // The question is given up: a daemon that is at its answer is not to wait for us.
+        let _ = stream.shutdown(Shutdown::Both);
+        let deadline = Deadline {
+            clock: &self.clock,
+            at: self.clock.now().boot.plus(SIGN_OF_LIFE),
+            timeout: SIGN_OF_LIFE,
+        };
+        let alive = connect::connect(&self.socket, &deadline).is_ok_and(|stream| {
+            let answer = http::exchange(&stream, "GET", "/healthz", &deadline);
+            // The beginning of an answer is a sign of life, too.
+            matches!(answer, Ok(_) | Err(http::Broken::TimedOut))
+        });
+        match alive {
+            true => ClientError::TimedOut(timeout),
+            false => connect::mute(&self.socket, Some(stream)),
+        }
     }
 
     fn nonsense(&self, problem: String) -> ClientError {

@@ -44,7 +44,7 @@ pub fn cure(error: &ClientError, profile: Option<&str>, client: Option<&Client>)
             "let TOKEND_SOCKET or --socket name the socket of a daemon of the same version".into(),
         ),
         ClientError::TimedOut(_) => {
-            Some("try a longer --timeout; `tokend status` shows what it is waiting for".into())
+            Some("the daemon is there, and this takes it longer: try a longer --timeout; `journalctl -u tokend` shows what it is waiting for".into())
         }
         ClientError::Refused(refusal) => refused(refusal, profile, client),
     }

@@ -276,11 +276,34 @@ fn each_error_has_its_exit_status_and_leaves_standard_output_empty() {
     assert_eq!(token(&["p"], &garbage).0, exit::UNREACHABLE);
     let cut = Fake::new(|_, _| Reply::Bytes(Vec::new()));
     assert_eq!(token(&["p"], &cut).0, exit::UNREACHABLE);
-    let silent = Fake::new(|_, _| Reply::Hang(Vec::new()));
-    let (code, _, err) = token(&["p", "--timeout", "200ms"], &silent);
+}
+
+/// Broken by taking every silence for a slow daemon, or for none.
+#[test]
+fn a_daemon_that_is_slow_and_one_that_does_not_answer_are_told_apart() {
+    let slow = Fake::new(|_, target| match target {
+        "/healthz" => json(200, "{}"),
+        _ => Reply::Hang(Vec::new()),
+    });
+    let (code, _, err) = token(&["p", "--timeout", "200ms"], &slow);
     assert_eq!(code, exit::UNAVAILABLE);
     assert!(
         err.starts_with("tokend: p: no answer within 200ms\n"),
+        "{err}"
+    );
+    assert!(err.contains("the daemon is there"), "{err}");
+    let silent = Fake::new(|_, _| Reply::Hang(Vec::new()));
+    let (code, _, err) = token(&["p", "--timeout", "200ms"], &silent);
+    assert_eq!(code, exit::UNREACHABLE);
+    let place = silent.socket().display();
+    assert!(
+        err.starts_with(&format!(
+            "tokend: p: daemon not reachable at {place}: the daemon, process "
+        )),
+        "{err}"
+    );
+    assert!(
+        err.contains("hangs or is overloaded") && err.contains("systemctl status tokend"),
         "{err}"
     );
 }

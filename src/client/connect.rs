@@ -13,11 +13,15 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as join, socket_with,
 };
 
+use super::process::{Held, held};
 use super::{ClientError, Deadline};
 use crate::safe_open::{OpenError, guarded_folder};
 
 /// Where the system's own daemon listens: `server.socket` of docs/configuration.md.
 const SYSTEM_SOCKET: &str = "/run/tokend/tokend.sock";
+
+/// Who leads on from a daemon that is not there.
+const WHY_NOT: &str = "`systemctl status tokend` says why it does not run, `tokend check` whether its configuration can be used";
 
 const OTHER_SOCKET: &str = "let TOKEND_SOCKET or --socket name the daemon's socket";
 
@@ -103,7 +107,9 @@ fn unreachable(socket: &Path, errno: Errno) -> ClientError {
             if socket != Path::new(SYSTEM_SOCKET) && Path::new(SYSTEM_SOCKET).exists() {
                 format!("the system's daemon listens at {SYSTEM_SOCKET}: set TOKEND_SOCKET to that")
             } else {
-                "start the daemon, or let TOKEND_SOCKET or --socket name its socket".to_owned()
+                format!(
+                    "start the daemon ({WHY_NOT}), or let TOKEND_SOCKET or --socket name its socket"
+                )
             },
         ),
         Errno::CONNREFUSED if !is_socket(socket) => {
@@ -111,18 +117,51 @@ fn unreachable(socket: &Path, errno: Errno) -> ClientError {
         }
         Errno::CONNREFUSED => (
             "connection refused: the socket was left behind by a daemon that has ended".to_owned(),
-            "start the daemon; it replaces the socket".to_owned(),
+            format!("start the daemon, it replaces the socket; {WHY_NOT}"),
         ),
         Errno::ACCESS | Errno::PERM => denied(socket),
-        Errno::AGAIN => (
-            "it accepts no connections in the time given: it hangs or is overloaded".to_owned(),
-            "try a longer --timeout, and look at the daemon's log".to_owned(),
-        ),
+        Errno::AGAIN => return mute(socket, None),
         Errno::NAMETOOLONG | Errno::INVAL => (
             "the path cannot be that of a socket: at most 107 bytes, none of them zero".to_owned(),
             "let TOKEND_SOCKET or --socket name a shorter path".to_owned(),
         ),
         other => (io::Error::from(other).to_string(), OTHER_SOCKET.to_owned()),
+    };
+    ClientError::Unreachable {
+        socket: Some(socket.to_owned()),
+        cause,
+        cure,
+    }
+}
+
+/// The error of a socket that somebody holds and nobody answers at. `connection`: to it; None: not even that came about.
+pub(super) fn mute(socket: &Path, connection: Option<&UnixStream>) -> ClientError {
+    let pid = connection
+        .and_then(|connection| socket_peercred(connection).ok())
+        .map(|peer| peer.pid.as_raw_nonzero().get())
+        // The system's socket is systemd's as a rule.
+        .or_else(|| (socket == Path::new(SYSTEM_SOCKET)).then_some(1));
+    let does = match connection {
+        Some(_) => "answers nothing, not even that it is there",
+        None => "accepts no connections in the time given",
+    };
+    let (cause, cure) = match held(pid) {
+        Held::ByManager => (
+            "systemd holds the socket, and no daemon runs behind it".to_owned(),
+            WHY_NOT.to_owned(),
+        ),
+        Held::Stopped(pid) => (
+            format!("the daemon, process {pid}, is stopped (SIGSTOP or a debugger)"),
+            format!("`kill -CONT {pid}` lets it go on; `systemctl status tokend` shows its state, `systemctl restart tokend` starts it anew"),
+        ),
+        Held::By(pid) => (
+            format!("the daemon, process {pid}, {does}: it hangs or is overloaded"),
+            "`systemctl status tokend` and `journalctl -u tokend` show what it does; `systemctl restart tokend` starts it anew".to_owned(),
+        ),
+        Held::ByNobodyKnown => (
+            format!("it {does}: the daemon hangs or is overloaded"),
+            "`systemctl status tokend` and `journalctl -u tokend` show what it does".to_owned(),
+        ),
     };
     ClientError::Unreachable {
         socket: Some(socket.to_owned()),

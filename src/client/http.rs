@@ -34,6 +34,8 @@ pub(super) struct Response {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Broken {
     TimedOut,
+    /// Not one byte of an answer in the time given.
+    Silent,
     /// The other side went away before the end.
     Closed,
     /// What is wrong with it, without any part of it.
@@ -58,20 +60,33 @@ pub(super) fn exchange(
         },
         env!("CARGO_PKG_VERSION")
     );
-    let mut timed = Timed { stream, deadline };
+    let mut timed = Timed {
+        stream,
+        deadline,
+        heard: false,
+    };
+    answered(&mut timed, &request).map_err(|broken| match broken {
+        Broken::TimedOut if !timed.heard => Broken::Silent,
+        other => other,
+    })
+}
+
+fn answered(timed: &mut Timed<'_>, request: &str) -> Result<Response, Broken> {
     match timed.write_all(request.as_bytes()) {
         // The other side may have answered before it read everything, so its answer is looked for in any case.
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(broken(&error)),
     }
-    receive(&mut timed)
+    receive(timed)
 }
 
 /// A stream of which each step is bounded by what is left of the deadline.
 struct Timed<'a> {
     stream: &'a UnixStream,
     deadline: &'a Deadline<'a>,
+    /// Something of an answer has come.
+    heard: bool,
 }
 
 impl Timed<'_> {
@@ -90,10 +105,12 @@ impl Timed<'_> {
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut stream = self.stream;
-        self.step(|left| {
+        let count = self.step(|left| {
             stream.set_read_timeout(Some(left))?;
             stream.read(buffer)
-        })
+        })?;
+        self.heard |= count > 0;
+        Ok(count)
     }
 }
 

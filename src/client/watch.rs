@@ -42,6 +42,8 @@ impl Client {
             at: self.clock.now().boot.plus(CONNECT_TIMEOUT),
             timeout: CONNECT_TIMEOUT,
         };
+        // A stream says nothing for as long as nothing changes, a daemon that does not answer for ever.
+        self.attempt("GET", "/healthz", &deadline)?;
         let connection = connect::connect(&self.socket, &deadline)?;
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -165,6 +165,47 @@ fn no_daemon_and_a_socket_that_was_left_behind_are_told_apart() {
     assert!(found.iter().any(|line| line.contains("107")), "{found:#?}");
 }
 
+/// Broken by a deadline that passes without a look at who has let it pass.
+#[test]
+fn a_daemon_that_is_stopped_is_not_reachable_for_every_command() {
+    let daemon = Place::new().serve(PLAIN);
+    let pid = daemon.pid();
+    daemon.signal(rustix::process::Signal::STOP);
+    let said = format!("the daemon, process {pid}, is stopped (SIGSTOP or a debugger)");
+    let cure = format!("`kill -CONT {pid}`");
+    for command in [
+        &["status", "--timeout", "300ms"][..],
+        &["token", "p", "--timeout", "300ms"],
+        &["explain", "p", "--timeout", "300ms"],
+        &["wait", "p", "--timeout", "300ms"],
+        &["watch", "p"],
+    ] {
+        let ran = daemon.place.run(command);
+        assert_eq!(ran.code, Some(6), "{command:?}: {}", ran.err);
+        assert!(
+            ran.err.contains(&said) && ran.err.contains(&cure),
+            "{command:?}: {}",
+            ran.err
+        );
+        assert!(
+            !ran.err.contains(&format!("`tokend {}", command[0])),
+            "{command:?}: {}",
+            ran.err
+        );
+    }
+    let found = findings(&daemon.place, &["--offline", "--timeout", "300ms"]);
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains(&said) && line.contains(&cure)),
+        "{found:#?}"
+    );
+    daemon.signal(rustix::process::Signal::CONT);
+    eventually(PATIENCE, || {
+        (daemon.place.run(&["status"]).code == Some(0)).then_some(())
+    });
+}
+
 /// Broken by leaving the folder out: the daemon would say so only at its next start.
 #[test]
 fn a_folder_in_which_others_could_put_their_own_socket_is_an_error() {
