@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Proxy, RequestBuilder, retry};
 use rustls::ClientConfig;
@@ -240,6 +241,11 @@ impl Upstream {
             .retry(retry::never())
             .referer(false)
             .user_agent(USER_AGENT)
+            // Nothing is decompressed here, and without a word any coding would do (RFC 9110 §12.5.3).
+            .default_headers(HeaderMap::from_iter([(
+                ACCEPT_ENCODING,
+                HeaderValue::from_static("identity"),
+            )]))
             .connect_timeout(self.http.connect_timeout)
             .timeout(self.http.timeout)
             .pool_idle_timeout(IDLE)
