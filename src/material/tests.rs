@@ -644,3 +644,50 @@ fn a_byte_order_mark_and_remarks_are_no_obstacle_and_a_line_of_a_key_is_never_sh
     let message = with(good, format!("{key}{other}")).unwrap_err().join("\n");
     assert!(message.contains("more than one private key"), "{message}");
 }
+
+#[test]
+fn what_nobody_sees_in_a_secret_is_told() {
+    let folder = Folder::new();
+    for (content, expected) in [
+        (
+            "\u{feff}MarkerSecret-0123456789",
+            "begins with a byte order mark",
+        ),
+        (
+            "MarkerSecret-\u{feff}0123456789",
+            "invisible character (U+FEFF)",
+        ),
+        (
+            "MarkerSecret-\u{200b}0123456789",
+            "invisible character (U+200B)",
+        ),
+        (
+            "MarkerSecret-0123456789\u{a0}",
+            "invisible character (U+00A0)",
+        ),
+        (
+            "MarkerSecret-0123456789\u{202c}",
+            "invisible character (U+202C)",
+        ),
+        ("MarkerSecret-0123456789 ", "ends with a space"),
+        (" MarkerSecret-0123456789\n", "begins or ends with a space"),
+        ("MarkerSecret-\u{f6}0123456789", "appendix A.2"),
+    ] {
+        let path = folder.write("secret", content);
+        let source = SecretRef::File(path.clone());
+        let asked = oauth2(ClientAuth::SecretPost(source), None, TrustSource::System);
+        let warnings = of(&asked).unwrap().warnings;
+        assert_eq!(warnings.len(), 1, "{content:?}: {warnings:?}");
+        let start = format!("client_secret: {} ", path.display());
+        assert!(warnings[0].starts_with(&start), "{warnings:?}");
+        assert!(warnings[0].contains(expected), "{warnings:?}");
+        assert!(!warnings[0].contains("Marker"), "{warnings:?}");
+    }
+    let message = only(token(folder.write("token", "MarkerSecret-0123456789\0")));
+    assert!(message.contains("(U+0000)"), "{message}");
+    let method = Method::Basic {
+        username: "u".into(),
+        password: SecretRef::Literal(Secret::new("pass w\u{f6}rd".into())),
+    };
+    assert!(of(&profile(method)).unwrap().warnings.is_empty());
+}
