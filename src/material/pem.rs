@@ -1,5 +1,7 @@
 //! PEM: certificate chains, keys and trust bundles (RFC 7468).
 
+mod sections;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -86,11 +88,12 @@ fn chain(
     reader: &mut Reader<'_>,
 ) -> Option<Vec<CertificateDer<'static>>> {
     let bytes = reader.file(role, path, most, false)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let bytes = whole(role, path, &bytes, reader)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     // The parser's own error may quote the file, which could be a key by mistake.
     let why = match read {
         Ok(chain) if !chain.is_empty() => return Some(chain),
-        Ok(_) if Kind::of(&bytes).is_store() => {
+        Ok(_) if Kind::of(bytes).is_store() => {
             "is a keystore and no PEM: name it as keystore or truststore = { path = …, password = … } instead"
         }
         Ok(_) => "has no PEM certificate (-----BEGIN CERTIFICATE-----) in it: write one into it",
@@ -100,7 +103,24 @@ fn chain(
     None
 }
 
-/// The first private key, as it is and ready to sign.
+/// What a file holds without a byte order mark, if nothing in it that looks like a section would be left out.
+fn whole<'a>(
+    role: &str,
+    path: &Path,
+    bytes: &'a [u8],
+    reader: &mut Reader<'_>,
+) -> Option<&'a [u8]> {
+    let bytes = sections::unmarked(bytes);
+    if !Kind::of(bytes).is_store()
+        && let Some(why) = sections::left_out(bytes)
+    {
+        reader.problem(format!("{role}: {} {why}", path.display()));
+        return None;
+    }
+    Some(bytes)
+}
+
+/// The private key, as it is and ready to sign.
 fn private_key(
     role: &str,
     path: &Path,
@@ -111,7 +131,11 @@ fn private_key(
     // Both are read before either is judged: all problems at once.
     let password = password.map(|password| reader.secret(&format!("{role}_password"), password));
     let bytes = reader.file(role, path, LONGEST_SECRET, true)?;
-    let read = match (encrypted::protection(&bytes), password) {
+    let bytes = whole(role, path, &bytes, reader)?;
+    let read = match (encrypted::protection(bytes), password) {
+        _ if sections::keys(bytes) > 1 => {
+            Err("has more than one private key in it: leave the one that belongs to the certificate")
+        }
         (Protection::Headers, _) => Err(
             "is encrypted the old way (Proc-Type: 4,ENCRYPTED), which protects badly and is not read: write it anew \
              (openssl pkcs8 -topk8 -v2 aes-256-cbc)",
@@ -124,12 +148,12 @@ fn private_key(
             reader.problem(message);
             return None;
         }
-        (Protection::Pkcs8, Some(password)) => encrypted::decrypt(&bytes, &password?),
+        (Protection::Pkcs8, Some(password)) => encrypted::decrypt(bytes, &password?),
         (Protection::None, _) if named => {
             Err("is not encrypted, but key_password is set: remove key_password, or encrypt the key")
         }
-        (Protection::None, _) => PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-            rustls_pki_types::pem::Error::NoItemsFound if Kind::of(&bytes).is_store() => {
+        (Protection::None, _) => PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
+            rustls_pki_types::pem::Error::NoItemsFound if Kind::of(bytes).is_store() => {
                 "is a keystore and no PEM: name it as keystore = { path = …, password = … }, without certificate and key"
             }
             rustls_pki_types::pem::Error::NoItemsFound => {

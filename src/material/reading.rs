@@ -213,11 +213,16 @@ impl Reader<'_> {
             ));
             return None;
         }
-        if text.chars().any(char::is_control) {
+        if let Some(found) = text.chars().find(|c| c.is_control()) {
+            let code = u32::from(found);
             self.problem(format!(
-                "{role}: {place} has a line break or another control character in it: it must hold the secret alone"
+                "{role}: {place} has a line break or another control character (U+{code:04X}) in it: it must hold the \
+                 secret alone"
             ));
             return None;
+        }
+        if let Some(why) = doubtful(role, text) {
+            self.warning(format!("{role}: {place} {why}"));
         }
         self.note(role, text.as_bytes());
         Some(secret)
@@ -227,6 +232,38 @@ impl Reader<'_> {
         update(&mut self.hash, role.as_bytes());
         update(&mut self.hash, bytes);
     }
+}
+
+/// What of a secret is seldom meant, with the cure: what editors and shells add to it without showing it, and what OAuth does
+/// not allow in a client secret (RFC 6749 appendix A.2).
+fn doubtful(role: &str, text: &str) -> Option<String> {
+    const CURE: &str = "which counts as a part of it: write it anew without, unless that is meant (printf %s, not an editor)";
+    if text.starts_with('\u{feff}') {
+        return Some(format!("begins with a byte order mark, {CURE}"));
+    }
+    if let Some(found) = text.chars().find(|c| is_invisible(*c)) {
+        let code = u32::from(found);
+        return Some(format!(
+            "has an invisible character (U+{code:04X}) in it, {CURE}"
+        ));
+    }
+    if text.trim() != text {
+        return Some(format!("begins or ends with a space, {CURE}"));
+    }
+    (role == "client_secret" && !text.is_ascii()).then(|| {
+        "has characters in it that no client secret may have (RFC 6749 appendix A.2 allows printable ASCII alone): see \
+         that it was copied well, or let the identity provider make another one"
+            .into()
+    })
+}
+
+/// Whether people do not see it, or take it for an ordinary space: Unicode's spaces, format characters and fillers.
+fn is_invisible(c: char) -> bool {
+    (c.is_whitespace() && c != ' ')
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// The digest of some pieces.

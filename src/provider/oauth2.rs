@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, RETRY_AFTER,
 };
 use tracing::warn;
 use url::Url;
@@ -211,6 +211,7 @@ impl OAuth2Provider {
         let response = Response {
             status: *status,
             content_type: text(headers, CONTENT_TYPE),
+            content_encoding: text(headers, CONTENT_ENCODING),
             date: text(headers, DATE),
             retry_after: text(headers, RETRY_AFTER),
             location: text(headers, LOCATION),

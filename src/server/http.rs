@@ -10,6 +10,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -31,6 +33,10 @@ const HOSTS: [&str; 4] = ["tokend", "localhost", "127.0.0.1", "[::1]"];
 /// Largest body of a request: a fingerprint and some air.
 const BODY_LIMIT: usize = 4096;
 
+/// Of a longer body so much is read before the answer, in bytes: a client that sends more than this by mistake sees its
+/// connection closed.
+const MOST_READ: usize = 1024 * 1024;
+
 /// The HTTP side of the socket.
 pub fn router(desk: Arc<Desk>) -> Router {
     Router::new()
@@ -51,8 +57,29 @@ pub fn router(desk: Arc<Desk>) -> Router {
 }
 
 async fn guard(request: Request, next: Next) -> Response {
+    let request = read_wholly(request).await;
     let (headers, uri) = (request.headers().clone(), request.uri().clone());
     guarded(&headers, &uri, async || next.run(request).await).await
+}
+
+/// With its body read, whoever will look at it: a client that is still sending when the connection is closed sees a broken pipe
+/// and not the answer (trap 58). What is longer than any body may be is kept up to where that can be told.
+async fn read_wholly(request: Request) -> Request {
+    if request.body().is_end_stream() {
+        return request;
+    }
+    let (parts, mut body) = request.into_parts();
+    let (mut kept, mut came) = (Vec::new(), 0);
+    // One that breaks off or takes too long is judged by what has come.
+    while came < MOST_READ
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        let data = frame.into_data().unwrap_or_default();
+        came += data.len();
+        let room = (BODY_LIMIT + 1).saturating_sub(kept.len());
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+    }
+    Request::from_parts(parts, axum::body::Body::from(kept))
 }
 
 /// Keeps browsers out, and answers out of caches.
@@ -75,7 +102,7 @@ async fn guarded(
 pub fn refuse(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
     if is_from_a_browser(headers) {
         return Some(
-            "requests with Origin or Sec-Fetch-* come from a browser, which has no business here",
+            "requests with Origin or Sec-Fetch-Site come from a browser, which has no business here",
         );
     }
     let named = headers
@@ -96,12 +123,13 @@ pub fn refuse(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
     (!any).then_some("a Host header is needed: tokend or localhost")
 }
 
-/// Whether the headers are those that only browsers send.
+/// Whether the headers are those that only browsers send. `Sec-Fetch-Mode` is none of them: Node's own `fetch` sends it, too,
+/// and no browser sends it without `Sec-Fetch-Site` (trap 52).
 pub fn is_from_a_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN)
-        || headers
-            .keys()
-            .any(|name| name.as_str().starts_with("sec-fetch-"))
+        || headers.keys().any(|name| {
+            name.as_str().starts_with("sec-fetch-") && name.as_str() != "sec-fetch-mode"
+        })
 }
 
 fn is_ours(host: &[u8]) -> bool {
@@ -438,6 +466,15 @@ mod tests {
         assert!(refused(&[("host", "tokend")], "http://evil.example/"));
         assert!(refused(&[("host", "tokend"), ("origin", "null")], "/"));
         assert!(refused(
+            &[("host", "tokend"), ("sec-fetch-site", "none")],
+            "/"
+        ));
+        assert!(refused(
+            &[("host", "tokend"), ("sec-fetch-dest", "empty")],
+            "/"
+        ));
+        // Trap 52: Node's own fetch.
+        assert!(!refused(
             &[("host", "tokend"), ("sec-fetch-mode", "cors")],
             "/"
         ));

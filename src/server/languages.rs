@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::IntoResponse;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, Version, header};
 use tokio::sync::watch;
@@ -227,6 +227,7 @@ impl Visit {
         }
         if !is_grpc
             && request.method() == Method::GET
+            && request.body().is_end_stream()
             && let Some(profile) = http::token_of(request.uri().path())
         {
             let (headers, uri) = (request.headers(), request.uri());

@@ -37,7 +37,7 @@ fn browsers_and_foreign_hosts_are_refused_and_nothing_is_cached() {
         "Host: 127.0.0.1.evil.example\r\n",
         "Host: tokend\r\nOrigin: http://tokend\r\n",
         "Host: tokend\r\nOrigin: null\r\n",
-        "Host: tokend\r\nSec-Fetch-Mode: no-cors\r\n",
+        "Host: tokend\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: no-cors\r\n",
         "Host: tokend\r\nSec-Fetch-Site: none\r\n",
         "Host:\r\n",
     ] {
@@ -63,6 +63,38 @@ fn browsers_and_foreign_hosts_are_refused_and_nothing_is_cached() {
         "Host: tokend\r\nOrigin: http://x\r\n",
     );
     assert_eq!(preflight.status, 403);
+}
+
+/// Traps 52 and 58: a client that sends its body while the answer is made, as Node's `fetch` does.
+#[test]
+fn a_refusal_arrives_however_long_the_body_is() {
+    let daemon = Daemon::start(NONE);
+    let body = "x".repeat(600 * 1024);
+    let node = "Sec-Fetch-Mode: cors\r\n";
+    for (method, path, more, status) in [
+        ("POST", "/nowhere", node, 404),
+        ("POST", "/v1/profiles/p/token", node, 405),
+        ("POST", "/v1/profiles/p/rejected", node, 400),
+        ("POST", "/v1/status", "Origin: http://x\r\n", 403),
+        ("GET", "/v1/profiles/p/token", node, 200),
+    ] {
+        let mut stream = connect(&daemon.socket(), None).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: tokend\r\n{more}Connection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("head");
+        stream
+            .write_all(body.as_bytes())
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).expect("an answer");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{method} {path}: {answer}"
+        );
+    }
 }
 
 #[test]

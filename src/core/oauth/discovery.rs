@@ -3,6 +3,7 @@
 use serde_json::Value;
 use url::Url;
 
+use super::response::members;
 use super::withhold::{foreign_place, origin, place};
 use crate::core::profile::is_loopback;
 use crate::core::secret::Secret;
@@ -116,7 +117,7 @@ pub fn parse(
     allow_insecure_http: bool,
     secrets: &[&Secret],
 ) -> Result<Document, Unfit> {
-    let Ok(Value::Object(fields)) = serde_json::from_slice(body) else {
+    let Some(fields) = members(body) else {
         return Err(Unfit::Missing);
     };
     let at = place(issuer);
@@ -223,6 +224,13 @@ mod tests {
                 "https://idp.example/.well-known/oauth-authorization-server",
             ]
         );
+    }
+
+    /// Trap 55.
+    #[test]
+    fn a_byte_order_mark_or_an_odd_byte_leaves_a_document_what_it_is() {
+        let body = b"\xef\xbb\xbf{\"issuer\":\"https://idp.example\",\"token_endpoint\":\"https://idp.example/t\",\"name\":\"M\xfcller\"}";
+        assert!(parse(body, &url("https://idp.example"), false, &[]).is_ok());
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Response<'a> {
     pub status: u16,
     /// `Content-Type`
     pub content_type: Option<&'a str>,
+    /// `Content-Encoding`
+    pub content_encoding: Option<&'a str>,
     /// `Date`
     pub date: Option<&'a str>,
     /// `Retry-After`
@@ -188,6 +190,32 @@ fn success(
     Ok(Granted { issued, withheld })
 }
 
+/// What is said of a coding that an answer is in.
+const UNASKED: &str = "and asked for was Accept-Encoding: identity: switch compression of this address off at the identity \
+                       provider, or at what stands before it";
+
+/// The members of a JSON object, whatever stands before it or in its texts that is not quite UTF-8: servers write a byte order
+/// mark, or a message for people in ISO 8859-1, and mean the rest all the same (trap 55).
+pub(super) fn members(body: &[u8]) -> Option<Map<String, Value>> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match serde_json::from_str(&String::from_utf8_lossy(body)) {
+        Ok(Value::Object(members)) => Some(members),
+        _ => None,
+    }
+}
+
+/// The coding that a body is in although none was asked for: as its head says, or as it looks. Only names out of a list are told.
+#[must_use]
+pub fn coding(content_encoding: Option<&str>, body: &[u8]) -> Option<&'static str> {
+    let said = content_encoding.unwrap_or_default().trim();
+    if said.is_empty() || said.eq_ignore_ascii_case("identity") {
+        return body.starts_with(b"\x1f\x8b").then_some("gzip");
+    }
+    let known = ["gzip", "x-gzip", "deflate", "br", "zstd", "compress"];
+    let known = known.into_iter().find(|it| said.eq_ignore_ascii_case(it));
+    Some(known.unwrap_or("(not shown here)"))
+}
+
 /// The JSON object of a 200.
 fn object(response: &Response<'_>, asked: &Asked<'_>) -> Result<Map<String, Value>, Failure> {
     let at = asked.at;
@@ -198,9 +226,12 @@ fn object(response: &Response<'_>, asked: &Asked<'_>) -> Result<Map<String, Valu
             media_type(response, asked),
         )));
     };
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(answer)) => Ok(answer),
-        _ => Err(Failure::transient(format!(
+    match (members(body), coding(response.content_encoding, body)) {
+        (Some(answer), _) => Ok(answer),
+        (None, Some(coding)) => Err(Failure::transient(format!(
+            "{at} answered HTTP 200 with a body in the coding {coding}, {UNASKED}"
+        ))),
+        (None, None) => Err(Failure::transient(format!(
             "{at} answered HTTP 200, but not with a JSON object ({}): check that this is the token endpoint and that \
              no login page or proxy stands before it",
             media_type(response, asked),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, DATE, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, DATE, RETRY_AFTER};
 use url::Url;
 
 use super::text;
@@ -177,7 +177,11 @@ impl Discovery {
                         Err(Unfit::Foreign(why)) => return Err(Failure::permanent(why)),
                         Err(Unfit::Unusable(why)) => return Err(Failure::transient(why)),
                         Err(Unfit::Missing) => {
-                            looked.push(format!("{at} (no issuer and token_endpoint in it)"));
+                            let coding = response::coding(text(headers, CONTENT_ENCODING), body);
+                            looked.push(match coding {
+                                Some(coding) => format!("{at} (in the coding {coding}, unasked)"),
+                                None => format!("{at} (no issuer and token_endpoint in it)"),
+                            });
                         }
                     }
                 }

@@ -1,12 +1,15 @@
 //! HTTP clients and discovery documents, shared by the profiles that go the same way.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Proxy, RequestBuilder, retry};
 use rustls::ClientConfig;
+use tower::util::MapRequestLayer;
 use url::Url;
 
 use super::discovery::Discovery;
@@ -114,6 +117,8 @@ pub(super) struct Upstream {
     discoveries: Mutex<HashMap<(String, bool), Weak<Discovery>>>,
     /// Where its connections live.
     lane: Arc<Lane>,
+    /// How many were begun.
+    opened: Arc<AtomicUsize>,
 }
 
 /// There was no answer.
@@ -140,6 +145,7 @@ impl Upstream {
             direct: OnceLock::new(),
             discoveries: Mutex::default(),
             lane,
+            opened: Arc::default(),
         }
     }
 
@@ -181,7 +187,8 @@ impl Upstream {
     /// One exchange with `at`, on the identity provider's thread.
     pub(super) async fn send(&self, request: RequestBuilder, at: &str) -> Result<Answer, NoAnswer> {
         let limit = self.http.timeout.saturating_add(NOTICE);
-        match self.lane.run(limit, transport::send(request)).await {
+        let exchange = transport::send(request, self.opened.clone());
+        match self.lane.run(limit, exchange).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let mut way = self.way();
@@ -229,7 +236,12 @@ impl Upstream {
     }
 
     fn make(&self, url: &Url) -> Result<Client, Failure> {
+        let opened = self.opened.clone();
         let mut builder = Client::builder()
+            .connector_layer(MapRequestLayer::new(move |request| {
+                opened.fetch_add(1, Ordering::Relaxed);
+                request
+            }))
             // Of the environment's only those that are documented; they are added below.
             .no_proxy()
             .tls_backend_preconfigured(self.tls.clone())
@@ -240,6 +252,11 @@ impl Upstream {
             .retry(retry::never())
             .referer(false)
             .user_agent(USER_AGENT)
+            // Nothing is decompressed here, and without a word any coding would do (RFC 9110 §12.5.3).
+            .default_headers(HeaderMap::from_iter([(
+                ACCEPT_ENCODING,
+                HeaderValue::from_static("identity"),
+            )]))
             .connect_timeout(self.http.connect_timeout)
             .timeout(self.http.timeout)
             .pool_idle_timeout(IDLE)

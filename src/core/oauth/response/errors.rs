@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Asked, Response, redirect};
+use super::{Asked, Response, UNASKED, coding, media_type, members, redirect};
 use crate::core::failure::{Failure, FailureKind};
 use crate::core::oauth::withhold::echoes;
 use crate::core::secret::Secret;
@@ -68,10 +68,13 @@ const CODES: [(&str, FailureKind, &str); 11] = [
 pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
     let at = asked.at;
     let status = response.status;
-    let answer = match response.body.map(serde_json::from_slice) {
-        Some(Ok(Value::Object(answer))) => answer,
-        _ => Map::new(),
+    let read = response.body.and_then(members);
+    let coded = match &read {
+        None => coding(response.content_encoding, response.body.unwrap_or_default()),
+        Some(_) => None,
     };
+    let is_json = read.is_some();
+    let answer = read.unwrap_or_default();
     let code = code_of(&answer, asked.secrets);
     let stated = matches!(answer.get("error"), Some(Value::String(_)));
     let shown = match (&code, stated) {
@@ -110,6 +113,16 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
                 FailureKind::Transient => Failure::transient(message),
             }
         }
+        400 | 401 | 403 if coded.is_some() => Failure::transient(format!(
+            "{said} with a body in the coding {}, {UNASKED}",
+            coded.unwrap_or_default()
+        )),
+        // Token endpoints give a reason, in JSON (RFC 6749 §5.2). What stands before them does not: firewalls, gateways, challenges.
+        400 | 403 if !is_json => Failure::transient(format!(
+            "{said} without a reason ({}), as a gateway, firewall or proxy does and no token endpoint: see that it lets \
+             token requests of this host through, and check token_url or issuer; it is asked again by itself",
+            media_type(response, asked)
+        )),
         401 | 403 => Failure::permanent(format!(
             "{at} refused the client (HTTP {status}): {}",
             client_cure(asked.client_auth)

@@ -26,6 +26,7 @@ fn answer<'a>(status: u16, body: &'a [u8]) -> Response<'a> {
     Response {
         status,
         content_type: Some("application/json;charset=UTF-8"),
+        content_encoding: None,
         date: None,
         retry_after: None,
         location: None,
@@ -466,6 +467,10 @@ fn error_codes_are_permanent_or_transient_with_their_cure() {
 fn statuses_without_a_code() {
     for status in [401, 403] {
         for text in ["", "<html>", "{}", r#"{"error":1}"#] {
+            // A gateway's answer.
+            if status == 403 && !text.starts_with('{') {
+                continue;
+            }
             let message = permanent(ask(&answer(status, text.as_bytes())));
             assert!(
                 message.contains(&format!("refused the client (HTTP {status})")),
@@ -482,6 +487,64 @@ fn statuses_without_a_code() {
     for status in [404, 429, 500, 503] {
         transient(ask(&answer(status, br#"{"error":"invalid_client"}"#)));
     }
+}
+
+#[test]
+fn a_gateways_refusal_is_no_verdict_on_the_client() {
+    for status in [400, 403] {
+        for body in [
+            Some(&b""[..]),
+            Some(b"<html><title>Just a moment...</title>"),
+            Some(b"denied"),
+            None,
+        ] {
+            let mut response = answer(status, b"");
+            response.body = body;
+            response.content_type = Some("text/html; charset=UTF-8");
+            let message = transient(ask(&response));
+            assert!(message.contains("(text/html), as a gateway"), "{message}");
+        }
+    }
+}
+
+/// Trap 55.
+#[test]
+fn a_byte_order_mark_or_an_odd_byte_leaves_an_answer_what_it_is() {
+    for status in [400, 401, 403] {
+        for body in [
+            &b"\xef\xbb\xbf{\"error\":\"invalid_client\"}"[..],
+            b"{\"error\":\"invalid_client\",\"error_description\":\"ung\xfcltig\"}",
+        ] {
+            let failure = ask(&answer(status, body)).unwrap_err();
+            assert_eq!(failure.oauth_error.as_deref(), Some("invalid_client"));
+            assert_eq!(failure.kind, FailureKind::Permanent, "{}", failure.message);
+        }
+    }
+    let body = b"\xef\xbb\xbf{\"access_token\":\"t\",\"token_type\":\"Bearer\",\"expires_in\":300,\"x\":\"\xfc\"}";
+    assert!(ask(&answer(200, body)).is_ok());
+}
+
+#[test]
+fn a_coding_that_was_not_asked_for_is_named() {
+    for (said, body, name) in [
+        (Some("gzip"), &b"\x1f\x8b\x08"[..], "gzip"),
+        (None, b"\x1f\x8b\x08", "gzip"),
+        (Some("BR"), b"\x01\x02", "br"),
+        (Some("MarkerSecret"), b"\x01\x02", "(not shown here)"),
+    ] {
+        for status in [200, 400, 401, 403] {
+            let mut response = answer(status, body);
+            response.content_encoding = said;
+            let message = transient(ask(&response));
+            assert!(
+                message.contains(&format!("in the coding {name}, and asked for was")),
+                "{message}"
+            );
+        }
+    }
+    let mut response = answer(401, br#"{"error":"invalid_client"}"#);
+    response.content_encoding = Some("gzip");
+    permanent(ask(&response));
 }
 
 #[test]
@@ -673,6 +736,7 @@ proptest! {
     fn whatever_comes_there_is_no_panic_and_no_bad_token(
         status in prop_oneof![Just(200_u16), any::<u16>()],
         content_type in any::<Option<String>>(),
+        content_encoding in any::<Option<String>>(),
         date in proptest::option::of(prop_oneof![Just(DATE.to_owned()), any::<String>(), "[A-Za-z0-9,: -]{0,40}"]),
         retry_after in any::<Option<String>>(),
         location in any::<Option<String>>(),
@@ -682,6 +746,7 @@ proptest! {
         let response = Response {
             status,
             content_type: content_type.as_deref(),
+            content_encoding: content_encoding.as_deref(),
             date: date.as_deref(),
             retry_after: retry_after.as_deref(),
             location: location.as_deref(),
