@@ -327,7 +327,9 @@ impl Driver {
     /// What callers, reporters and reloads do. Rare states see a bit of everything, or they would stay unexplored.
     fn caller(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
         let now = self.clocks.now();
-        let explore = self.attempt.is_some() || self.oracle.asleep(now);
+        // Refused and then down: seldom, since what is refused is soon tried again.
+        let down = self.mode == Mode::Down && self.oracle.rejected(now);
+        let explore = self.attempt.is_some() || self.oracle.asleep(now) || down;
         let reports = if self.mode == Mode::Revoking { 400 } else { 40 };
         let reload = if self.oracle.unlimited() { 60 } else { 16 };
         match self.dice.below(1000) {
@@ -341,7 +343,14 @@ impl Driver {
                 // Whoever ticks more often than planned changes nothing.
                 self.step(Input::Tick, coverage, weather)?;
             }
-            _ if self.dice.permille(if explore { 250 } else { 40 }) => {
+            _ if self.dice.permille(if down {
+                300
+            } else if explore {
+                250
+            } else {
+                40
+            }) =>
+            {
                 let attempt = self.dice.below(self.lived.attempts + 3);
                 if self.oracle.in_flight() != Some(attempt) && attempt != IN_FLIGHT {
                     let (_, input) = self.issuer(attempt);

@@ -93,6 +93,10 @@ impl Oracle {
         self.life.state(now.stamp()) == State::Asleep
     }
 
+    pub fn rejected(&self, now: Moment) -> bool {
+        self.life.state(now.stamp()) == State::Rejected
+    }
+
     /// Whether the last attempt failed.
     pub fn fails(&self) -> bool {
         self.life.trouble().is_some()
