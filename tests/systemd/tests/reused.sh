@@ -31,10 +31,10 @@ reborn_and_ask() {
 # The number of a user who is deleted goes to the next who is made: nobody says so to the daemon, and its look by time is far away.
 deleted() {
   local status=0
-  inside useradd -M -U -u 3100 -G tokend leaver || return 1
+  inside useradd -M -U -u 3100 -G tokend-clients leaver || return 1
   configure profiles.d/leaving.toml <<<$'[profiles.leaving]\nmethod = "none"\naccess = [{ user = "leaver" }]' || status=1
   says "200 " steps leaver connect get:leaving || status=1
-  inside userdel leaver && inside useradd -M -U -u 3100 -G tokend newcomer || return 1
+  inside userdel leaver && inside useradd -M -U -u 3100 -G tokend-clients newcomer || return 1
   comes 3 says "$denied" steps newcomer connect get:leaving || status=1
   inside userdel newcomer || status=1
   return "$status"
