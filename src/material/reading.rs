@@ -221,7 +221,7 @@ impl Reader<'_> {
             ));
             return None;
         }
-        if let Some(why) = doubtful(role, text) {
+        if let Some(why) = doubtful(text) {
             self.warning(format!("{role}: {place} {why}"));
         }
         self.note(role, text.as_bytes());
@@ -234,9 +234,9 @@ impl Reader<'_> {
     }
 }
 
-/// What of a secret is seldom meant, with the cure: what editors and shells add to it without showing it, and what OAuth does
-/// not allow in a client secret (RFC 6749 appendix A.2).
-fn doubtful(role: &str, text: &str) -> Option<String> {
+/// What of a secret is seldom meant, with the cure: what editors and shells add to it without showing it. Letters beyond ASCII,
+/// which OAuth does not foresee (RFC 6749 appendix A.2), are seen by whoever writes them, and taken by most identity providers.
+fn doubtful(text: &str) -> Option<String> {
     const CURE: &str = "which counts as a part of it: write it anew without, unless that is meant (printf %s, not an editor)";
     if text.starts_with('\u{feff}') {
         return Some(format!("begins with a byte order mark, {CURE}"));
@@ -247,14 +247,7 @@ fn doubtful(role: &str, text: &str) -> Option<String> {
             "has an invisible character (U+{code:04X}) in it, {CURE}"
         ));
     }
-    if text.trim() != text {
-        return Some(format!("begins or ends with a space, {CURE}"));
-    }
-    (role == "client_secret" && !text.is_ascii()).then(|| {
-        "has characters in it that no client secret may have (RFC 6749 appendix A.2 allows printable ASCII alone): see \
-         that it was copied well, or let the identity provider make another one"
-            .into()
-    })
+    (text.trim() != text).then(|| format!("begins or ends with a space, {CURE}"))
 }
 
 /// Whether people do not see it, or take it for an ordinary space: Unicode's spaces, format characters and fillers.

@@ -671,7 +671,6 @@ fn what_nobody_sees_in_a_secret_is_told() {
         ),
         ("MarkerSecret-0123456789 ", "ends with a space"),
         (" MarkerSecret-0123456789\n", "begins or ends with a space"),
-        ("MarkerSecret-\u{f6}0123456789", "appendix A.2"),
     ] {
         let path = folder.write("secret", content);
         let source = SecretRef::File(path.clone());
@@ -683,6 +682,9 @@ fn what_nobody_sees_in_a_secret_is_told() {
         assert!(warnings[0].contains(expected), "{warnings:?}");
         assert!(!warnings[0].contains("Marker"), "{warnings:?}");
     }
+    let seen = SecretRef::File(folder.write("secret", "MarkerSecret-\u{f6}0123456789"));
+    let asked = oauth2(ClientAuth::SecretPost(seen), None, TrustSource::System);
+    assert!(of(&asked).unwrap().warnings.is_empty());
     let message = only(token(folder.write("token", "MarkerSecret-0123456789\0")));
     assert!(message.contains("(U+0000)"), "{message}");
     let method = Method::Basic {
