@@ -5,8 +5,6 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::RequestBuilder;
@@ -29,23 +27,8 @@ pub(super) struct Answer {
 }
 
 /// Sends a request and reads the answer, at most [`LONGEST_BODY`] bytes of it; past that the connection is closed.
-///
-/// A connection that was kept open and is closed just as it is used again says nothing of the identity provider: then the request
-/// is sent once more, on whatever connection there is. `opened` counts the connections that were opened.
-pub(super) async fn send(
-    request: RequestBuilder,
-    opened: Arc<AtomicUsize>,
-) -> Result<Answer, reqwest::Error> {
-    let again = request.try_clone();
-    let before = opened.load(Ordering::Relaxed);
-    let mut response = match (request.send().await, again) {
-        (Err(error), Some(again))
-            if was_closed(&error) && opened.load(Ordering::Relaxed) == before =>
-        {
-            again.send().await?
-        }
-        (outcome, _) => outcome?,
-    };
+pub(super) async fn send(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+    let mut response = request.send().await?;
     let status = response.status().as_u16();
     // One piece of memory from the start: a token is in it, and growing would leave copies behind.
     let mut body = Zeroizing::new(Vec::with_capacity(LONGEST_BODY));
@@ -63,15 +46,6 @@ pub(super) async fn send(
         headers: std::mem::take(response.headers_mut()),
         body,
     })
-}
-
-/// Whether the connection ended before the first byte of an answer.
-fn was_closed(error: &reqwest::Error) -> bool {
-    use io::ErrorKind as K;
-    let reset = |kind| matches!(kind, K::ConnectionReset | K::BrokenPipe | K::UnexpectedEof);
-    !error.is_timeout()
-        && (find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message)
-            || find::<io::Error>(error).is_some_and(|error| reset(error.kind())))
 }
 
 /// The way that a request went.

@@ -1,7 +1,6 @@
 //! HTTP clients and discovery documents, shared by the profiles that go the same way.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Proxy, RequestBuilder, retry};
 use rustls::ClientConfig;
-use tower::util::MapRequestLayer;
 use url::Url;
 
 use super::discovery::Discovery;
@@ -117,8 +115,6 @@ pub(super) struct Upstream {
     discoveries: Mutex<HashMap<(String, bool), Weak<Discovery>>>,
     /// Where its connections live.
     lane: Arc<Lane>,
-    /// How many were begun.
-    opened: Arc<AtomicUsize>,
 }
 
 /// There was no answer.
@@ -145,7 +141,6 @@ impl Upstream {
             direct: OnceLock::new(),
             discoveries: Mutex::default(),
             lane,
-            opened: Arc::default(),
         }
     }
 
@@ -187,8 +182,7 @@ impl Upstream {
     /// One exchange with `at`, on the identity provider's thread.
     pub(super) async fn send(&self, request: RequestBuilder, at: &str) -> Result<Answer, NoAnswer> {
         let limit = self.http.timeout.saturating_add(NOTICE);
-        let exchange = transport::send(request, self.opened.clone());
-        match self.lane.run(limit, exchange).await {
+        match self.lane.run(limit, transport::send(request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let mut way = self.way();
@@ -236,12 +230,7 @@ impl Upstream {
     }
 
     fn make(&self, url: &Url) -> Result<Client, Failure> {
-        let opened = self.opened.clone();
         let mut builder = Client::builder()
-            .connector_layer(MapRequestLayer::new(move |request| {
-                opened.fetch_add(1, Ordering::Relaxed);
-                request
-            }))
             // Of the environment's only those that are documented; they are added below.
             .no_proxy()
             .tls_backend_preconfigured(self.tls.clone())
