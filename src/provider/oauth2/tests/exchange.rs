@@ -29,7 +29,7 @@ async fn a_token_is_asked_for_and_comes() {
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].line(), "POST /token");
     assert_eq!(seen[0].header("accept"), Some("application/json"));
-    assert_eq!(seen[0].header("accept-encoding"), None);
+    assert_eq!(seen[0].header("accept-encoding"), Some("identity"));
     assert_eq!(
         seen[0].header("content-type"),
         Some("application/x-www-form-urlencoded")

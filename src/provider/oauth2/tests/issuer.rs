@@ -319,3 +319,17 @@ async fn an_unlisted_client_auth_is_mentioned_only_when_it_is_refused() {
         "{message}"
     );
 }
+
+#[tokio::test]
+async fn a_document_in_a_coding_that_was_not_asked_for_is_named() {
+    let server = Server::plain(|seen| {
+        assert_eq!(seen.header("accept-encoding"), Some("identity"));
+        answer(200, "content-encoding: gzip\r\n", "\u{1f}packed")
+    })
+    .await;
+    let message = transient(fetch(settings(&server)).await);
+    assert!(
+        message.contains("(in the coding gzip, unasked)"),
+        "{message}"
+    );
+}
