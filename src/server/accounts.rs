@@ -180,7 +180,7 @@ impl Accounts {
     /// The account for a connection of this peer, and the charge for its place.
     ///
     /// # Errors
-    /// [`NoPlace`]
+    /// Where a limit of connections is reached, and whose.
     pub fn admit(
         self: &Arc<Self>,
         peer: &Peer,
