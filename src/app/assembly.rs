@@ -404,8 +404,13 @@ impl Assembly {
                 member.differs_since = None;
             } else {
                 info!(profile = %name, "nothing is left of what was in force: new material or definition takes its place untried");
-                member.differs_since.get_or_insert(changed.since);
-                member.unproven = Some(staged.trial);
+                // Where there never was a credential, nothing has been lost, and nothing good is kept that a reload could tell of.
+                if generation > 0 || member.unproven.is_some() {
+                    member.differs_since.get_or_insert(changed.since);
+                    member.unproven = Some(staged.trial);
+                } else {
+                    member.differs_since = None;
+                }
                 self.broker.again(&staged.version.seat).await;
             }
             self.leaving
