@@ -10,7 +10,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
-use super::accounts::{Account, Charge};
+use super::accounts::Charge;
+use super::guest::Guest;
 use crate::core::account::Held;
 
 /// What a call that waits for the rest of its message holds besides that message, in bytes: its headers, its stream, its task.
@@ -22,7 +23,8 @@ pub struct Impatient {
     patience: Duration,
     /// Runs while a part is awaited; most bodies are there at the first look and need none.
     timer: Option<Pin<Box<Sleep>>>,
-    account: Account,
+    /// Whose account pays for it.
+    guest: Arc<Guest>,
     /// Came so far, in bytes.
     came: usize,
     /// What is charged for it, in bytes: nothing while the body has never been waited for.
@@ -46,12 +48,12 @@ pub enum BodyError {
 
 impl Impatient {
     /// Waits for each part of `body` for so long, and where there is room for what has come.
-    pub fn new(body: Incoming, patience: Duration, account: Account) -> Impatient {
+    pub fn new(body: Incoming, patience: Duration, guest: Arc<Guest>) -> Impatient {
         Impatient {
             body,
             patience,
             timer: None,
-            account,
+            guest,
             came: 0,
             held: 0,
             charge: None,
@@ -81,6 +83,7 @@ impl Body for Impatient {
             let charged = match &mut this.charge {
                 Some(charge) => charge.more(more as u64),
                 none => this
+                    .guest
                     .account
                     .charge(Held::Bytes, more as u64)
                     .map(|charge| *none = Some(charge)),

@@ -39,6 +39,9 @@ const STREAMS: [&str; 4] = [
 /// An answer that is longer than this, in bytes, is charged to its caller's account until it has been read.
 pub const LONG_ANSWER: u64 = 64 * 1024;
 
+/// The call that is made most.
+const GET_TOKEN: &str = "/tokend.v1.CredentialService/GetToken";
+
 /// Paths of `tokend.v1.CredentialService`.
 const CREDENTIAL_SERVICE: &str = "/tokend.v1.CredentialService/";
 
@@ -185,6 +188,10 @@ impl Visit {
 
     async fn route(&self, is_grpc: bool, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
+        // Most calls are this one, and nothing of it is charged here.
+        if is_grpc && path == GET_TOKEN {
+            return self.credential(request).await;
+        }
         if is_grpc && STREAMS.iter().any(|stream| path.starts_with(stream)) {
             return match self.guest.account.charge(Held::Streams, 1) {
                 Ok(charge) => {
@@ -217,13 +224,17 @@ impl Visit {
         }
     }
 
+    /// A call of the service that most are for.
+    async fn credential(&self, request: Request<Incoming>) -> Response<Body> {
+        let (patience, guest) = (self.languages.first, self.guest.clone());
+        let request = request.map(|body| Impatient::new(body, patience, guest));
+        let Ok(response) = self.credentials.clone().call(request).await;
+        response
+    }
+
     async fn reply(&self, is_grpc: bool, mut request: Request<Incoming>) -> Response<Body> {
-        let account = self.guest.account.clone();
         if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
-            let patience = self.languages.first;
-            let request = request.map(|body| Impatient::new(body, patience, account));
-            let Ok(response) = self.credentials.clone().call(request).await;
-            return response;
+            return self.credential(request).await;
         }
         if !is_grpc
             && request.method() == Method::GET
@@ -242,8 +253,9 @@ impl Visit {
         } else {
             (&self.languages.json, self.languages.first)
         };
+        let guest = self.guest.clone();
         let request =
-            request.map(|body| axum::body::Body::new(Impatient::new(body, patience, account)));
+            request.map(|body| axum::body::Body::new(Impatient::new(body, patience, guest)));
         let Ok(response) = router.clone().oneshot(request).await;
         response.map(Body::new)
     }

@@ -52,6 +52,8 @@ pub struct Share {
     round: AtomicU64,
     /// What was used of it in that round.
     used: AtomicUsize,
+    /// How many wait in the queue, for those who only want to know whether anybody does.
+    waits: AtomicUsize,
     queue: Mutex<VecDeque<Arc<Pause>>>,
 }
 
@@ -76,7 +78,7 @@ impl Rounds {
         let crowded =
             state.was_shared.load(Ordering::Relaxed) || state.shared.load(Ordering::Relaxed);
         let most = if crowded { CALLS } else { CALLS * ALONE };
-        share.used.load(Ordering::Relaxed) < most && share.queue().is_empty()
+        share.used.load(Ordering::Relaxed) < most && share.waits.load(Ordering::Relaxed) == 0
     }
 
     /// Notes which connection has a turn; whether it had the last one too.
@@ -91,6 +93,7 @@ impl Rounds {
         if queue.len() == 1 {
             self.0.waiting().push(share.clone());
         }
+        share.waits.store(queue.len(), Ordering::Relaxed);
         drop(queue);
         self.end_round();
     }
@@ -143,6 +146,7 @@ impl Wake for State {
                     from_here += 1;
                 }
             }
+            share.waits.store(queue.len(), Ordering::Relaxed);
             !queue.is_empty()
         });
         drop(waiting);
