@@ -132,13 +132,13 @@ fn who_asks_for_lists_of_thousands_of_profiles_delays_nobody_else() {
     };
     let (daemon, another) = (daemon("", PROFILES, &[]), daemon("", PROFILES, &[]));
     let wrong: Vec<String> = [
-        pipelined("/v1/status, 250 connections", 250, |_| {
+        pipelined("/v1/status, 500 connections", 500, |_| {
             requests("/v1/status")
         }),
-        pipelined("/v1/profiles, 250 connections", 250, |_| {
+        pipelined("/v1/profiles, 500 connections", 500, |_| {
             requests("/v1/profiles")
         }),
-        pipelined("/readyz, 250 connections", 250, |_| requests("/readyz")),
+        pipelined("/readyz, 500 connections", 500, |_| requests("/readyz")),
     ]
     .iter()
     .filter_map(|attack| withstand(&daemon, &another, attack, &victim, &attacker))
