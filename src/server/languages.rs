@@ -187,11 +187,26 @@ impl Visit {
     }
 
     async fn route(&self, is_grpc: bool, request: Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path();
-        // Most calls are this one, and nothing of it is charged here.
-        if is_grpc && path == GET_TOKEN {
+        // Most calls are one of these two, and nothing of them is charged here.
+        if is_grpc && request.uri().path() == GET_TOKEN {
             return self.credential(request).await;
         }
+        if !is_grpc
+            && request.method() == Method::GET
+            && request.body().is_end_stream()
+            && let Some(profile) = http::token_of(request.uri().path())
+        {
+            let (headers, uri) = (request.headers(), request.uri());
+            let answer =
+                http::token_at_once(&self.languages.desk, &self.guest, profile, headers, uri);
+            return self.weighed(answer.await.map(Body::new));
+        }
+        // In memory of its own: every call would have room for all that any call may need.
+        Box::pin(self.another(is_grpc, request)).await
+    }
+
+    async fn another(&self, is_grpc: bool, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
         if is_grpc && STREAMS.iter().any(|stream| path.starts_with(stream)) {
             return match self.guest.account.charge(Held::Streams, 1) {
                 Ok(charge) => {
@@ -210,6 +225,11 @@ impl Visit {
                 None => response,
             };
         }
+        self.weighed(response)
+    }
+
+    /// An answer whose length is known; a long one is charged.
+    fn weighed(&self, response: Response<Body>) -> Response<Body> {
         match hyper::body::Body::size_hint(response.body()).exact() {
             Some(size) if size > LONG_ANSWER => self.charged(response, size),
             _ => response,
@@ -235,16 +255,6 @@ impl Visit {
     async fn reply(&self, is_grpc: bool, mut request: Request<Incoming>) -> Response<Body> {
         if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
             return self.credential(request).await;
-        }
-        if !is_grpc
-            && request.method() == Method::GET
-            && request.body().is_end_stream()
-            && let Some(profile) = http::token_of(request.uri().path())
-        {
-            let (headers, uri) = (request.headers(), request.uri());
-            return http::token_at_once(&self.languages.desk, &self.guest, profile, headers, uri)
-                .await
-                .map(Body::new);
         }
         request.extensions_mut().insert(self.guest.clone());
         // Reflection is a conversation with pauses.
