@@ -416,3 +416,6 @@ pub fn profile_json(profile: &ProfileStatus, entry: &Entry) -> Value {
     }
     body
 }
+
+#[cfg(test)]
+mod tests;
