@@ -2,47 +2,28 @@
 //! a running daemon.
 
 use super::*;
-use crate::core::certificate::Certificate;
-use crate::core::policy::Access;
 use crate::core::time::WallTime;
 use crate::proto::{ExplainResponse, ExplainedCaller, ExplainedRule};
-use crate::registry::Whereabouts;
 use crate::registry::reload::Outcome;
-use crate::server::explain;
 
 const MOMENT: WallTime = WallTime(Duration::from_millis(1_700_000_000_007));
 
-fn entry() -> Entry {
-    Entry {
-        name: ProfileName::parse("p").expect("a name"),
-        method: String::new(),
-        target: None,
-        issuer: None,
-        access: Access::root_only(),
-        also: Vec::new(),
-        request: Default::default(),
-        standing: Standing::Invalid("no".into()),
-        warnings: Vec::new(),
-        reloaded: Reloaded {
-            outcome: Outcome::Kept,
-            why: "why".into(),
-            since: MOMENT,
-            nothing_left: false,
-        },
-        certificates: vec![(
-            Whereabouts::InUse,
-            Certificate {
-                role: "tls.certificate",
-                subject: "CN=\"a\"".into(),
-                thumbprint: "x5t".into(),
-                not_before: WallTime(Duration::ZERO),
-                not_after: WallTime(Duration::MAX),
-            },
-        )],
-    }
+fn text(message: &impl serde::Serialize) -> String {
+    proto::json::value(message).to_string()
+}
+
+fn kept() -> (ProfileName, Reloaded) {
+    let kept = Reloaded {
+        outcome: Outcome::Kept,
+        why: "why".into(),
+        since: MOMENT,
+        nothing_left: false,
+    };
+    (ProfileName::parse("p").expect("a name"), kept)
 }
 
 fn full() -> ProfileStatus {
+    let (name, kept) = kept();
     ProfileStatus {
         name: "p".into(),
         method: "oauth2".into(),
@@ -66,8 +47,15 @@ fn full() -> ProfileStatus {
             seconds: -45,
             nanos: 0,
         }),
-        reload: Some(reloaded(&entry().name, &entry().reloaded)),
-        certificates: Vec::new(),
+        reload: Some(reloaded(&name, &kept)),
+        certificates: vec![ProfileCertificate {
+            role: "tls.certificate".into(),
+            place: "in_use".into(),
+            subject: "CN=\"a\"".into(),
+            thumbprint: "x5t".into(),
+            not_before: Some(wire::timestamp(WallTime(Duration::ZERO))),
+            not_after: Some(wire::timestamp(WallTime(Duration::MAX))),
+        }],
     }
 }
 
@@ -82,7 +70,6 @@ const CERTIFICATES: &str = concat!(
 
 #[test]
 fn a_profile_with_everything() {
-    let text = profile_json(&full(), &entry()).to_string();
     let expected = [
         r#"{"available":true,"#,
         CERTIFICATES,
@@ -94,7 +81,7 @@ fn a_profile_with_everything() {
         RELOAD,
         r#","state":"stale","target":"https://api","warnings":["w"]}"#,
     ];
-    assert_eq!(text, expected.concat());
+    assert_eq!(text(&full()), expected.concat());
 }
 
 #[test]
@@ -104,14 +91,6 @@ fn a_profile_with_nothing() {
         reload: full().reload,
         ..ProfileStatus::default()
     };
-    let text = profile_json(
-        &profile,
-        &Entry {
-            certificates: Vec::new(),
-            ..entry()
-        },
-    )
-    .to_string();
     let expected = [
         r#"{"available":false,"certificates":[],"fingerprint":"","generation":0,"issuer":"","#,
         r#""last_error":{"failures":0,"message":"","oauth_error":"","reason":"","since":null},"#,
@@ -119,7 +98,7 @@ fn a_profile_with_nothing() {
         RELOAD,
         r#","state":"","target":"","warnings":[]}"#,
     ];
-    assert_eq!(text, expected.concat());
+    assert_eq!(text(&profile), expected.concat());
 }
 
 #[test]
@@ -129,14 +108,11 @@ fn limits() {
         limit: "64".into(),
         ..LimitStatus::default()
     };
-    assert_eq!(
-        limit_json(&limit).to_string(),
-        r#"{"limit":"64","name":"streams"}"#
-    );
+    assert_eq!(text(&limit), r#"{"limit":"64","name":"streams"}"#);
     (limit.used, limit.refused) = (Some(0), Some(u64::MAX));
     limit.reached_by = vec!["uid 1: once".into()];
     assert_eq!(
-        limit_json(&limit).to_string(),
+        text(&limit),
         concat!(
             r#"{"limit":"64","name":"streams","reached_by":["uid 1: once"],"#,
             r#""refused":18446744073709551615,"used":0}"#,
@@ -153,13 +129,13 @@ fn what_became_of_a_reload() {
         settled: true,
     };
     assert_eq!(
-        reload_json(&report).to_string(),
+        text(&reload(&report)),
         r#"{"complete":true,"config_generation":7,"profiles":[],"refused":[]}"#
     );
     report.refused.push("no".into());
-    report.profiles.push((entry().name, entry().reloaded));
+    report.profiles.push(kept());
     assert_eq!(
-        reload_json(&report).to_string(),
+        text(&reload(&report)),
         concat!(
             r#"{"complete":false,"config_generation":7,"profiles":[{"message":"why","#,
             r#""outcome":"kept","profile":"p","since":"2023-11-14T22:13:20.007Z"}],"#,
@@ -170,15 +146,11 @@ fn what_became_of_a_reload() {
 
 #[test]
 fn an_explanation() {
-    let without = Entry {
-        certificates: Vec::new(),
-        ..entry()
-    };
     let nothing = ProfileStatus {
         reload: full().reload,
         ..ProfileStatus::default()
     };
-    let profile = profile_json(&nothing, &without).to_string();
+    let profile = text(&nothing);
     assert!(profile.ends_with(r#","state":"","target":"","warnings":[]}"#));
     let mut answer = ExplainResponse {
         caller: Some(ExplainedCaller::default()),
@@ -186,7 +158,7 @@ fn an_explanation() {
         ..ExplainResponse::default()
     };
     assert_eq!(
-        explain::json(&answer, &without).to_string(),
+        text(&answer),
         [
             r#"{"caller":{"gid":0,"groups":[],"uid":0,"unit":""},"decided_by":"","#,
             r#""explanation":[],"permitted":false,"profile":"#,
@@ -210,7 +182,7 @@ fn an_explanation() {
     });
     answer.explanation = vec!["There is.".into()];
     assert_eq!(
-        explain::json(&answer, &without).to_string(),
+        text(&answer),
         [
             r#"{"caller":{"gid":4294967295,"groups":[4,5],"uid":9,"unit":"a.service"},"#,
             r#""decided_by":"access[0]","explanation":["There is."],"permitted":true,"profile":"#,
