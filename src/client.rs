@@ -19,14 +19,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 
-pub use self::answer::{
-    Certificate, Credential, Explanation, LastError, Limit, ProfileState, Records, Refusal, Reload,
-    Reloaded, Rule, Status, Who,
-};
+pub use self::answer::{Credential, Received, Refusal};
 
 use crate::clock::Clock;
 use crate::core::time::BootTime;
+use crate::proto::{ExplainResponse, GetStatusResponse, ListProfilesResponse, ReloadResponse};
 
 /// What a daemon that has waited as long as it was told to may need to say so.
 const ANSWER_AFTER_WAIT: Duration = Duration::from_secs(5);
@@ -144,20 +143,24 @@ impl Client {
     }
 
     /// State of the daemon and of one profile, or of all that the caller may see.
-    pub fn status(&self, profile: Option<&str>, timeout: Duration) -> Result<Status, ClientError> {
+    pub fn status(
+        &self,
+        profile: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Received<GetStatusResponse>, ClientError> {
         let mut target = "/v1/status".to_owned();
         if let Some(name) = profile {
             target.push_str("?profile=");
             target.extend(encoded(name));
         }
-        let body = self.ask("GET", &target, timeout)?;
-        answer::status(body).map_err(|problem| self.nonsense(problem))
+        self.ask_for("GET", &target, timeout)
     }
 
     /// Names of the profiles that the caller may use.
     pub fn profiles(&self, timeout: Duration) -> Result<Vec<String>, ClientError> {
-        let body = self.ask("GET", "/v1/profiles", timeout)?;
-        answer::profiles(&body).map_err(|problem| self.nonsense(problem))
+        let list: Received<ListProfilesResponse> = self.ask_for("GET", "/v1/profiles", timeout)?;
+        let profiles = list.message.profiles.into_iter();
+        Ok(profiles.map(|profile| profile.name).collect())
     }
 
     /// Why the caller, or another one that is supposed, may or may not have the credential of a profile.
@@ -167,7 +170,7 @@ impl Client {
         as_user: Option<&str>,
         as_unit: Option<&str>,
         timeout: Duration,
-    ) -> Result<Explanation, ClientError> {
+    ) -> Result<Received<ExplainResponse>, ClientError> {
         let supposed = [("as_user", as_user), ("as_unit", as_unit)];
         let parameters: Vec<String> = supposed
             .iter()
@@ -178,15 +181,24 @@ impl Client {
             encoded(profile),
             parameters.join("&")
         );
-        let body = self.ask("GET", &target, timeout)?;
-        answer::explanation(body).map_err(|problem| self.nonsense(problem))
+        self.ask_for("GET", &target, timeout)
     }
 
     /// Has everything read again; waits at most so long for what is being tried then, and a little longer for the answer.
-    pub fn reload(&self, wait: Duration) -> Result<Reload, ClientError> {
+    pub fn reload(&self, wait: Duration) -> Result<Received<ReloadResponse>, ClientError> {
         let target = format!("/v1/reload?wait={}", unit_of(wait));
-        let body = self.ask("POST", &target, wait.saturating_add(ANSWER_AFTER_WAIT))?;
-        answer::reload(body).map_err(|problem| self.nonsense(problem))
+        self.ask_for("POST", &target, wait.saturating_add(ANSWER_AFTER_WAIT))
+    }
+
+    /// The message of a 200, and nothing else.
+    fn ask_for<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        target: &str,
+        timeout: Duration,
+    ) -> Result<Received<T>, ClientError> {
+        let body = self.ask(method, target, timeout)?;
+        answer::received(&body).map_err(|problem| self.nonsense(problem))
     }
 
     /// The body of a 200, and nothing else.

@@ -11,6 +11,7 @@
 )]
 
 pub mod codec;
+pub mod json;
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::DecodeError;

@@ -7,7 +7,8 @@ use std::io::Write;
 
 use super::{ExplainArgs, complaint, exit, print};
 use crate::client::text::escaped;
-use crate::client::{Client, ClientError, Explanation};
+use crate::client::{Client, ClientError};
+use crate::proto::ExplainResponse;
 
 /// Runs the command; `client` is Err when no socket could be named. Returns the exit status.
 pub fn run(
@@ -34,24 +35,22 @@ pub fn run(
     let text = if args.json {
         format!("{}\n", explained.json)
     } else {
-        render(&explained)
+        render(&explained.message)
     };
     match print(out, &text, err) {
         Err(code) => code,
-        Ok(_) if explained.permitted => exit::DONE,
+        Ok(_) if explained.message.permitted => exit::DONE,
         Ok(_) => exit::NOT_FOUND,
     }
 }
 
 /// The verdict, whom it is about, every rule with the reason, and how the credential stands.
-fn render(explained: &Explanation) -> String {
-    let Explanation {
-        profile,
-        caller,
-        rules,
-        decided_by,
-        ..
+fn render(explained: &ExplainResponse) -> String {
+    let ExplainResponse {
+        rules, decided_by, ..
     } = explained;
+    let profile = explained.profile.clone().unwrap_or_default();
+    let caller = explained.caller.clone().unwrap_or_default();
     let verdict = match (explained.permitted, decided_by.as_str()) {
         (true, "default") => {
             "permitted: it has no `access`, so root and the daemon's own user may".to_owned()

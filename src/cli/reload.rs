@@ -6,7 +6,8 @@ use std::io::Write;
 
 use super::{ReloadArgs, complaint, exit, print};
 use crate::client::text::escaped;
-use crate::client::{Client, ClientError, Reload};
+use crate::client::{Client, ClientError};
+use crate::proto::{self, ReloadResponse};
 
 /// Runs the command; `client` is Err when no socket could be named. Returns the exit status.
 pub fn run(
@@ -25,17 +26,17 @@ pub fn run(
     let text = if args.json {
         format!("{}\n", reload.json)
     } else {
-        render(&reload)
+        render(&reload.message)
     };
     match print(out, &text, err) {
         Err(code) => code,
-        Ok(_) if reload.complete => exit::DONE,
+        Ok(_) if reload.message.complete => exit::DONE,
         Ok(_) => exit::FINDINGS,
     }
 }
 
 /// What changed and what did not come into force, a line each, and how many profiles are as they were.
-fn render(reload: &Reload) -> String {
+fn render(reload: &ReloadResponse) -> String {
     let mut text = String::new();
     for line in &reload.refused {
         text.push_str(&format!("tokend.toml is not in force: {}\n", escaped(line)));
@@ -51,7 +52,7 @@ fn render(reload: &Reload) -> String {
             line.push_str(&format!(": {}", profile.message));
         }
         if let (false, Some(since)) = (profile.message.is_empty(), &profile.since) {
-            line.push_str(&format!(" (since {since})"));
+            line.push_str(&format!(" (since {})", proto::json::text(since)));
         }
         text.push_str(&format!("{}\n", escaped(&line)));
     }
@@ -80,11 +81,12 @@ mod tests {
             shown(
                 r#"{"complete":false,"profiles":[
                     {"profile":"a","outcome":"unchanged"},
-                    {"profile":"b","outcome":"changed","since":"2026-01-01T00:00:00Z"},
-                    {"profile":"c","outcome":"kept","message":"no key","since":"2026-01-01T00:00:00Z"},
+                    {"profile":"b","outcome":"changed","since":"2026-01-01T00:00:00.000Z"},
+                    {"profile":"c","outcome":"kept","message":"no key",
+                     "since":"2026-01-01T00:00:00.000Z"},
                     {"profile":"d","outcome":"unchanged"}]}"#
             ),
-            "b: changed\nc: kept: no key (since 2026-01-01T00:00:00Z)\n2 profiles unchanged\n"
+            "b: changed\nc: kept: no key (since 2026-01-01T00:00:00.000Z)\n2 profiles unchanged\n"
         );
         assert_eq!(
             shown(r#"{"complete":false,"refused":["tokend.toml:1:1: no"],"profiles":[]}"#),

@@ -10,14 +10,16 @@ use std::time::{Duration, SystemTime};
 use super::complaint::human;
 use super::{StatusArgs, complaint, exit, print};
 use crate::client::text::escaped;
-use crate::client::{Certificate, Client, ClientError, ProfileState, Refusal, Status};
+use crate::client::{Client, ClientError, Refusal};
+use crate::proto::json::text;
+use crate::proto::{GetStatusResponse, ProfileCertificate, ProfileStatus};
 
 /// Between two pictures of `--watch`.
 const REDRAW: Duration = Duration::from_secs(1);
 /// Cursor home, then clear to the end of the screen: flickers less than clearing first.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 /// Beyond this a machine's clock is worth a word: half the time that issuers usually tolerate. Seconds.
-pub const SKEW_WORTH_TELLING: f64 = 30.0;
+pub const SKEW_WORTH_TELLING: u64 = 30;
 
 /// Runs the command; `client` is Err when no socket could be named. Returns the exit status.
 pub fn run(
@@ -89,7 +91,11 @@ fn watch(
 fn picture(args: &StatusArgs, client: &Client) -> Result<String, ClientError> {
     let status = client.status(args.profile.as_deref(), args.timeout)?;
     if let Some(name) = &args.profile
-        && !status.profiles.iter().any(|profile| profile.name == *name)
+        && !status
+            .message
+            .profiles
+            .iter()
+            .any(|profile| profile.name == *name)
     {
         return Err(ClientError::Refused(Refusal {
             code: "NOT_FOUND".into(),
@@ -102,11 +108,11 @@ fn picture(args: &StatusArgs, client: &Client) -> Result<String, ClientError> {
         return Ok(status.json + "\n");
     }
     let now = SystemTime::UNIX_EPOCH + client.clock().now().wall.0;
-    Ok(render(&status, now))
+    Ok(render(&status.message, now))
 }
 
 /// The table, and under it what is wrong.
-fn render(status: &Status, now: SystemTime) -> String {
+fn render(status: &GetStatusResponse, now: SystemTime) -> String {
     let mut notes = String::new();
     for line in &status.refused {
         notes.push_str(&format!("tokend.toml is not in force: {}\n", escaped(line)));
@@ -130,7 +136,7 @@ fn render(status: &Status, now: SystemTime) -> String {
 }
 
 /// What of the limits is taken, and what becomes of records; administrators are told.
-fn taken(status: &Status) -> String {
+fn taken(status: &GetStatusResponse) -> String {
     let mut text = String::new();
     for limit in &status.limits {
         let reached = limit.refused.filter(|times| *times > 0);
@@ -158,7 +164,7 @@ fn taken(status: &Status) -> String {
     text
 }
 
-fn table(profiles: &[ProfileState]) -> String {
+fn table(profiles: &[ProfileStatus]) -> String {
     let mut rows = vec![
         [
             "PROFILE",
@@ -172,8 +178,9 @@ fn table(profiles: &[ProfileState]) -> String {
     ];
     for profile in profiles {
         let error = profile.last_error.as_ref().map_or(String::new(), |error| {
-            let oauth = error.oauth_error.as_deref().unwrap_or_default();
-            format!("{} {oauth}", error.reason).trim().to_owned()
+            format!("{} {}", error.reason, error.oauth_error)
+                .trim()
+                .to_owned()
         });
         rows.push([
             cell(&profile.name),
@@ -208,23 +215,21 @@ fn cell(text: &str) -> String {
     }
 }
 
-/// Seconds from the daemon; nothing where there is no such time.
-fn time(seconds: Option<f64>) -> String {
-    seconds.map_or(String::new(), |seconds| human(duration(seconds)))
-}
-
-/// What is past counts as now, what is beyond counting as for ever.
-fn duration(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+/// Nothing where there is no such time; what is past counts as now.
+fn time(left: Option<prost_types::Duration>) -> String {
+    left.map_or(String::new(), |left| {
+        human(Duration::try_from(left).unwrap_or_default())
+    })
 }
 
 /// How long each certificate in use lasts, and what is on disk where that is another.
-fn certificates(profile: &ProfileState, now: SystemTime) -> Vec<String> {
-    let until = |certificate: &Certificate| {
-        let end = humantime::parse_rfc3339(&certificate.not_after).ok();
-        match end.and_then(|end| end.duration_since(now).ok()) {
-            Some(left) => format!("until {}, {}", certificate.not_after, human(left)),
-            None => format!("until {}, which has passed", certificate.not_after),
+fn certificates(profile: &ProfileStatus, now: SystemTime) -> Vec<String> {
+    let until = |certificate: &ProfileCertificate| {
+        let end = certificate.not_after.unwrap_or_default();
+        let left = SystemTime::try_from(end).ok();
+        match left.and_then(|end| end.duration_since(now).ok()) {
+            Some(left) => format!("until {}, {}", text(&end), human(left)),
+            None => format!("until {}, which has passed", text(&end)),
         }
     };
     let of = |place: &'static str| {
@@ -245,7 +250,7 @@ fn certificates(profile: &ProfileState, now: SystemTime) -> Vec<String> {
 }
 
 /// One line for each certificate of a profile, and for each thing that is wrong with it.
-fn notes_on(profile: &ProfileState, now: SystemTime) -> String {
+fn notes_on(profile: &ProfileStatus, now: SystemTime) -> String {
     let mut lines = certificates(profile, now);
     if let Some(error) = &profile.last_error {
         let mut line = error.message.clone();
@@ -253,10 +258,10 @@ fn notes_on(profile: &ProfileState, now: SystemTime) -> String {
         if error.failures > 1 {
             facts.push(format!("{} failures", error.failures));
         }
-        if let Some(since) = error.since.as_deref().filter(|since| !since.is_empty()) {
-            let ago = humantime::parse_rfc3339(since)
-                .ok()
-                .and_then(|since| now.duration_since(since).ok());
+        if let Some(since) = error.since {
+            let ago = SystemTime::try_from(since).ok();
+            let ago = ago.and_then(|since| now.duration_since(since).ok());
+            let since = text(&since);
             facts.push(match ago {
                 Some(ago) => format!("since {since}, {} ago", human(ago)),
                 None => format!("since {since}"),
@@ -273,12 +278,10 @@ fn notes_on(profile: &ProfileState, now: SystemTime) -> String {
             .iter()
             .map(|warning| format!("warning: {warning}")),
     );
-    if let Some(skew) = profile
-        .clock_skew
-        .filter(|skew| skew.abs() >= SKEW_WORTH_TELLING)
-    {
-        let side = if skew > 0.0 { "ahead of" } else { "behind" };
-        let skew = human(duration(skew.abs()));
+    let skew = profile.clock_skew.map_or(0, |skew| skew.seconds);
+    if skew.unsigned_abs() >= SKEW_WORTH_TELLING {
+        let side = if skew > 0 { "ahead of" } else { "behind" };
+        let skew = human(Duration::from_secs(skew.unsigned_abs()));
         lines.push(format!(
             "warning: the issuer's clock is {skew} {side} this machine's"
         ));

@@ -310,3 +310,6 @@ struct GoogleFailure<'a> {
     code: &'a str,
     message: &'a str,
 }
+
+#[cfg(test)]
+mod tests;

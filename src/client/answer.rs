@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -62,190 +63,13 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// State of the daemon; the fields are those of `GetStatusResponse`.
+/// A message that the daemon has answered.
 #[derive(Debug)]
-pub struct Status {
-    /// Of the daemon; empty if it does not say.
-    pub version: String,
-    /// Its process, as it says itself: in its own pid namespace.
-    pub pid: Option<i32>,
-    /// Whether everything is told: the caller is an administrator.
-    pub complete: bool,
-    /// In the daemon's order.
-    pub profiles: Vec<ProfileState>,
-    /// Why the configuration on disk is not in force at all; for administrators.
-    pub refused: Vec<String>,
-    /// What an operator should know of the daemon itself; for administrators.
-    pub warnings: Vec<String>,
-    /// What callers may take of the daemon; for administrators.
-    pub limits: Vec<Limit>,
-    /// What becomes of audit records; for administrators.
-    pub audit: Option<Records>,
+pub struct Received<T> {
+    /// What the command line has to know of it.
+    pub message: T,
     /// The whole answer as one line of JSON.
     pub json: String,
-}
-
-/// A limit; the fields are those of `LimitStatus`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Limit {
-    /// As in the configuration.
-    pub name: String,
-    /// As in the configuration.
-    pub limit: String,
-    /// How much of it is taken, where that is a number.
-    pub used: Option<u64>,
-    /// How often it was reached, where that is counted.
-    pub refused: Option<u64>,
-    /// By whom.
-    pub reached_by: Vec<String>,
-}
-
-/// What becomes of audit records; the fields are those of `AuditStatus`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Records {
-    /// Written since the daemon was started.
-    pub written: u64,
-    /// Grants and denials without a record.
-    pub lost: u64,
-    /// Grants and denials that were counted together, and whose the last were.
-    pub counted_together: Vec<String>,
-    /// Nobody is given a credential, since no record can be written.
-    pub refuses: bool,
-}
-
-/// Why a caller may or may not; the fields are those of `ExplainResponse`.
-#[derive(Debug, Deserialize)]
-pub struct Explanation {
-    /// Whether the caller may have the credential.
-    pub permitted: bool,
-    /// `access[N]`, `default` or `none`.
-    pub decided_by: String,
-    /// In their order.
-    pub rules: Vec<Rule>,
-    /// Who it is explained for.
-    pub caller: Who,
-    /// State of the profile.
-    pub profile: ProfileState,
-    /// Sentences for people.
-    pub explanation: Vec<String>,
-    /// The whole answer as one line of JSON.
-    #[serde(skip)]
-    pub json: String,
-}
-
-/// An access rule and whether it holds.
-#[derive(Debug, Deserialize)]
-pub struct Rule {
-    /// As in the configuration.
-    pub rule: String,
-    /// Whether it holds for the caller.
-    pub holds: bool,
-    /// Why not.
-    pub why_not: String,
-}
-
-/// Who a caller is taken for.
-#[derive(Debug, Deserialize)]
-pub struct Who {
-    /// Its user.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
-    /// Its supplementary groups.
-    pub groups: Vec<u32>,
-    /// Its systemd unit; empty: none is known.
-    pub unit: String,
-}
-
-/// State of one profile; the fields are those of `ProfileStatus`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ProfileState {
-    /// Its name.
-    pub name: String,
-    /// none, basic, static, oauth2, exec or plugin.
-    pub method: String,
-    /// fresh, stale, fetching, backoff, rejected, expired, asleep or invalid.
-    pub state: String,
-    /// A usable credential is there now, or will be fetched on first use.
-    pub available: bool,
-    /// Seconds; None: there is no credential, or it does not expire.
-    pub expires_in: Option<f64>,
-    /// Seconds; None: nothing is planned.
-    pub next_attempt_in: Option<f64>,
-    /// None: the last attempt succeeded.
-    pub last_error: Option<LastError>,
-    /// What an operator should know although it works.
-    pub warnings: Vec<String>,
-    /// Seconds that the issuer's clock is ahead.
-    pub clock_skew: Option<f64>,
-    /// Whether its files say what is served.
-    pub reload: Reloaded,
-    /// Its own certificates: those in use, then those on disk.
-    pub certificates: Vec<Certificate>,
-}
-
-/// A certificate of a profile; the fields are those of `ProfileCertificate`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Certificate {
-    /// Key of the configuration that names it.
-    pub role: String,
-    /// in_use or on_disk.
-    pub place: String,
-    /// For people.
-    pub subject: String,
-    /// `x5t#S256`
-    pub thumbprint: String,
-    /// RFC 3339.
-    pub not_after: String,
-}
-
-/// What became of a reload; the fields are those of `ReloadResponse`.
-#[derive(Debug, Deserialize)]
-pub struct Reload {
-    /// Everything is served as the files say.
-    pub complete: bool,
-    /// Why the configuration on disk is not in force at all.
-    #[serde(default)]
-    pub refused: Vec<String>,
-    /// In the daemon's order.
-    pub profiles: Vec<Reloaded>,
-    /// The whole answer as one line of JSON.
-    #[serde(skip)]
-    pub json: String,
-}
-
-/// Where a profile stands between its files and what is served; the fields are those of `ProfileReload`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Reloaded {
-    /// Its name; empty where it is clear.
-    pub profile: String,
-    /// unchanged, added, changed, removed, staged, rejected, kept or invalid.
-    pub outcome: String,
-    /// For people.
-    pub message: String,
-    /// RFC 3339.
-    pub since: Option<String>,
-}
-
-/// The last failure, until a success; the fields are those of `ProfileError`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct LastError {
-    /// As in `ErrorInfo`.
-    pub reason: String,
-    /// For people.
-    pub message: String,
-    /// The code of RFC 6749 §5.2, where the identity provider gave one.
-    pub oauth_error: Option<String>,
-    /// RFC 3339.
-    pub since: Option<String>,
-    /// In a row.
-    pub failures: u64,
 }
 
 #[derive(Deserialize)]
@@ -266,33 +90,6 @@ fn no_secret() -> Secret {
 
 fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
     String::deserialize(from).map(Secret::new)
-}
-
-#[derive(Deserialize)]
-struct StatusWire {
-    #[serde(default)]
-    version: String,
-    #[serde(default)]
-    pid: Option<i32>,
-    profiles: Vec<ProfileState>,
-    /// Told to administrators alone.
-    #[serde(default)]
-    refused: Option<Vec<String>>,
-    #[serde(default)]
-    warnings: Vec<String>,
-    #[serde(default)]
-    limits: Vec<Limit>,
-    audit: Option<Records>,
-}
-
-#[derive(Deserialize)]
-struct ProfilesWire {
-    profiles: Vec<NameWire>,
-}
-
-#[derive(Deserialize)]
-struct NameWire {
-    name: String,
 }
 
 #[derive(Deserialize)]
@@ -332,44 +129,12 @@ pub(super) fn credential(body: Body) -> Result<Credential, String> {
     })
 }
 
-/// The state, or what is wrong with it.
-pub(super) fn status(body: Body) -> Result<Status, String> {
-    let wire: StatusWire = object(&body)?;
-    Ok(Status {
-        version: wire.version,
-        pid: wire.pid,
-        complete: wire.refused.is_some(),
-        profiles: wire.profiles,
-        refused: wire.refused.unwrap_or_default(),
-        warnings: wire.warnings,
-        limits: wire.limits,
-        audit: wire.audit,
-        json: one_line(&body)?,
+/// A message, or what is wrong with it.
+pub(super) fn received<T: DeserializeOwned>(body: &Body) -> Result<Received<T>, String> {
+    Ok(Received {
+        message: object(body)?,
+        json: one_line(body)?,
     })
-}
-
-/// What became of a reload, or what is wrong with the answer.
-pub(super) fn reload(body: Body) -> Result<Reload, String> {
-    let mut reload: Reload = object(&body)?;
-    reload.json = one_line(&body)?;
-    Ok(reload)
-}
-
-/// Why somebody may or may not, or what is wrong with the answer.
-pub(super) fn explanation(body: Body) -> Result<Explanation, String> {
-    let mut explanation: Explanation = object(&body)?;
-    explanation.json = one_line(&body)?;
-    Ok(explanation)
-}
-
-/// The names, or what is wrong with them.
-pub(super) fn profiles(body: &Body) -> Result<Vec<String>, String> {
-    let wire: ProfilesWire = object(body)?;
-    Ok(wire
-        .profiles
-        .into_iter()
-        .map(|profile| profile.name)
-        .collect())
 }
 
 /// The reason; None when it is not tokend that speaks.

@@ -165,15 +165,49 @@ fn status_and_profiles_are_asked_for_and_read() {
     });
     let client = client(&fake);
     let status = client.status(None, LONG).unwrap();
-    assert_eq!(status.profiles[0].name, "a");
-    assert_eq!(status.profiles[0].expires_in, Some(1.5));
+    let profile = &status.message.profiles[0];
+    assert_eq!(profile.name, "a");
+    let expires_in = profile.expires_in.map(|it| (it.seconds, it.nanos));
+    assert_eq!(expires_in, Some((1, 500_000_000)));
     assert!(status.json.contains(r#""later":[]"#));
     assert!(
         client
             .status(Some("a b"), LONG)
             .unwrap()
+            .message
             .profiles
             .is_empty()
     );
     assert_eq!(client.profiles(LONG).unwrap(), ["a", "b"]);
+}
+
+/// Broken by a field that is required without need, or not required although nothing can be told
+/// without it.
+#[test]
+fn a_daemon_of_another_version_may_leave_out_details_and_nothing_else() {
+    let ask = |body: &'static str| {
+        let fake = Fake::new(move |_, _| json(200, body));
+        let client = client(&fake);
+        [
+            client.status(None, LONG).err(),
+            client.explain("p", None, None, LONG).err(),
+            client.reload(LONG).err(),
+        ]
+        .map(|error| match error {
+            None => true,
+            Some(ClientError::Nonsense { .. }) => false,
+            Some(other) => panic!("{other}"),
+        })
+    };
+    assert_eq!(ask("{}"), [false; 3]);
+    assert_eq!(ask(r#"{"profiles":[{}],"new":1}"#), [true, false, false]);
+    let lines = r#"{"complete":true,"profiles":[{"since":null,"last_error":{"since":"?"}}]}"#;
+    assert_eq!(ask(lines), [true, false, true]);
+    let explained = r#"{"permitted":true,"decided_by":"none","rules":[],"explanation":[],
+        "profile":{},"caller":{"uid":1,"gid":2,"groups":[],"unit":""}}"#;
+    assert_eq!(ask(explained), [false, true, false]);
+    assert_eq!(
+        ask(r#"{"permitted":true,"decided_by":"none","rules":[],"explanation":[],"profile":{}}"#),
+        [false; 3]
+    );
 }

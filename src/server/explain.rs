@@ -1,9 +1,5 @@
 //! Why a caller may or may not have a profile's credential, why that is or is not fresh, and what happens next.
 
-use std::sync::Arc;
-
-use serde_json::{Value, json};
-
 use super::desk::Desk;
 use super::error::Denial;
 use super::guest::Guest;
@@ -22,7 +18,7 @@ impl Desk {
         &self,
         guest: &Guest,
         wanted: ExplainRequest,
-    ) -> Result<(ExplainResponse, Arc<Entry>), Denial> {
+    ) -> Result<ExplainResponse, Denial> {
         let admin = self.is_admin(guest).await;
         let for_another = !wanted.as_user.is_empty() || !wanted.as_unit.is_empty();
         let entry = if admin {
@@ -52,7 +48,7 @@ impl Desk {
             ("", Some(_)) => Unit::Unknown,
             (unit, _) => Unit::Known(unit),
         };
-        Ok((explained(&entry, caller, unit, self, admin), entry))
+        Ok(explained(&entry, caller, unit, self, admin))
     }
 }
 
@@ -156,28 +152,6 @@ fn sentences(profile: &ProfileStatus) -> Vec<String> {
         });
     }
     said
-}
-
-/// The same as JSON.
-pub fn json(answer: &ExplainResponse, entry: &Entry) -> Value {
-    let caller = answer.caller.clone().unwrap_or_default();
-    json!({
-        "permitted": answer.permitted,
-        "decided_by": answer.decided_by,
-        "rules": answer.rules.iter().map(|rule| json!({
-            "rule": rule.rule,
-            "holds": rule.holds,
-            "why_not": rule.why_not,
-        })).collect::<Vec<_>>(),
-        "caller": {
-            "uid": caller.uid,
-            "gid": caller.gid,
-            "groups": caller.groups,
-            "unit": caller.unit,
-        },
-        "profile": answer.profile.as_ref().map(|profile| status::profile_json(profile, entry)),
-        "explanation": answer.explanation,
-    })
 }
 
 #[cfg(test)]

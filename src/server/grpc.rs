@@ -24,9 +24,9 @@ use crate::proto::admin_service_server::AdminService;
 use crate::proto::credential_service_server::CredentialService;
 use crate::proto::{
     Credential, ExplainRequest, ExplainResponse, GetStatusRequest, GetStatusResponse,
-    GetTokenRequest, GetTokenResponse, ListProfilesRequest, ListProfilesResponse, ProfileSummary,
-    ReloadRequest, ReloadResponse, ReportRejectedRequest, ReportRejectedResponse, Unavailable,
-    WatchTokenRequest, WatchTokenResponse, watch_token_response,
+    GetTokenRequest, GetTokenResponse, ListProfilesRequest, ListProfilesResponse, ReloadRequest,
+    ReloadResponse, ReportRejectedRequest, ReportRejectedResponse, Unavailable, WatchTokenRequest,
+    WatchTokenResponse, watch_token_response,
 };
 use crate::registry::Entry;
 
@@ -122,18 +122,8 @@ impl CredentialService for Credentials {
         &self,
         _request: Request<ListProfilesRequest>,
     ) -> Result<Response<ListProfilesResponse>, Status> {
-        let look = |desk: &Desk, visible: &[Arc<Entry>]| {
-            let now = desk.clock.now();
-            let summaries = visible.iter().map(|entry| ProfileSummary {
-                name: entry.name.to_string(),
-                method: entry.method.clone(),
-                available: status::available(&desk.audit, entry, now),
-                target: entry.target.clone().unwrap_or_default(),
-            });
-            summaries.collect()
-        };
-        let profiles = self.desk.survey(&self.guest, false, look).await?;
-        answer(&self.guest, ListProfilesResponse { profiles })
+        let list = self.desk.survey(&self.guest, false, status::listed);
+        answer(&self.guest, list.await?)
     }
 }
 
@@ -175,7 +165,7 @@ impl AdminService for Admin {
     ) -> Result<Response<ExplainResponse>, Status> {
         let guest = guest(&request)?;
         self.0.for_admins(&guest, Action::Explain).await?;
-        let (answer, _) = self.0.explain(&guest, request.into_inner()).await?;
+        let answer = self.0.explain(&guest, request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 }

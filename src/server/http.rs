@@ -19,9 +19,9 @@ use super::desk::{Ask, Desk};
 use super::error::{Denial, shortened};
 use super::grpc::RELOAD_WAIT;
 use super::guest::Guest;
-use super::{explain, status, wire};
+use super::{status, wire};
 use crate::audit::Action;
-use crate::proto::ExplainRequest;
+use crate::proto::{self, ExplainRequest};
 use crate::registry::{Entry, Standing};
 
 type Who = Extension<Arc<Guest>>;
@@ -245,19 +245,7 @@ async fn rejected(
 
 async fn profiles(State(desk): Place, Extension(guest): Who) -> Result<Response, Denial> {
     let look = |desk: &Desk, visible: &[Arc<Entry>]| {
-        let now = desk.clock.now();
-        let profiles: Vec<Value> = visible
-            .iter()
-            .map(|entry| {
-                json!({
-                    "name": entry.name.as_str(),
-                    "method": entry.method,
-                    "available": status::available(&desk.audit, entry, now),
-                    "target": entry.target.as_deref().unwrap_or_default(),
-                })
-            })
-            .collect();
-        Json(json!({ "profiles": profiles })).into_response()
+        Json(proto::json::value(&status::listed(desk, visible))).into_response()
     };
     desk.survey(&guest, false, look).await
 }
@@ -303,7 +291,7 @@ async fn reload(
         }
     }
     let report = desk.reload(&guest, wait).await?;
-    Ok(Json(status::reload_json(&report)))
+    Ok(Json(proto::json::value(&status::reload(&report))))
 }
 
 /// `as_user` and `as_unit`: for whom it is explained, for administrators.
@@ -324,8 +312,8 @@ async fn why(
             other => return Err(unknown_parameter(other, "as_user and as_unit")),
         }
     }
-    let (answer, entry) = desk.explain(&guest, wanted).await?;
-    Ok(Json(explain::json(&answer, &entry)))
+    let answer = desk.explain(&guest, wanted).await?;
+    Ok(Json(proto::json::value(&answer)))
 }
 
 fn unknown_parameter(name: &str, known: &str) -> Denial {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::desk::Desk;
 use super::wire;
@@ -14,14 +14,17 @@ use crate::core::failure::FailureKind;
 use crate::core::profile::ProfileName;
 use crate::core::time::Stamp;
 use crate::proto::{
-    AuditStatus, GetStatusResponse, LimitStatus, ProfileCertificate, ProfileError, ProfileReload,
-    ProfileStatus, ReloadResponse,
+    self, AuditStatus, GetStatusResponse, LimitStatus, ListProfilesResponse, ProfileCertificate,
+    ProfileError, ProfileReload, ProfileStatus, ProfileSummary, ReloadResponse,
 };
 use crate::registry::reload::{Reloaded, Report};
 use crate::registry::{Entry, Registry, Standing};
 
 /// Accounts that are named where somebody has reached a limit.
 const ACCOUNTS: usize = 16;
+
+/// What others are not told of the daemon.
+const FOR_ADMINS: [&str; 4] = ["audit", "limits", "refused", "warnings"];
 
 /// What those are told who may not know what is wrong with the daemon.
 pub const UNRECORDED: &str = "callers are refused: no audit record can be written, and audit.on_failure = \"deny\" lets no credential go without; an administrator sees why in `tokend status`";
@@ -38,19 +41,40 @@ fn stands(entry: &Entry, now: Stamp) -> bool {
     }
 }
 
-/// The state of these profiles.
-pub fn of(desk: &Desk, entries: &[Arc<Entry>]) -> GetStatusResponse {
+/// These profiles, in short.
+pub fn listed(desk: &Desk, entries: &[Arc<Entry>]) -> ListProfilesResponse {
     let now = desk.clock.now();
-    let registry = desk.registry.load();
+    let profiles = entries.iter().map(|entry| ProfileSummary {
+        name: entry.name.to_string(),
+        method: entry.method.clone(),
+        available: available(&desk.audit, entry, now),
+        target: entry.target.clone().unwrap_or_default(),
+    });
+    ListProfilesResponse {
+        profiles: profiles.collect(),
+    }
+}
+
+/// The state of these profiles, and of the daemon as far as everybody may know it.
+fn of_profiles(desk: &Desk, entries: &[Arc<Entry>]) -> GetStatusResponse {
+    let now = desk.clock.now();
     GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         started_at: Some(wire::timestamp(desk.started.wall)),
-        config_generation: registry.generation,
+        config_generation: desk.registry.load().generation,
         profiles: entries
             .iter()
             .map(|entry| profile(&desk.audit, entry, now))
             .collect(),
+        ..GetStatusResponse::default()
+    }
+}
+
+/// The state of these profiles and of the daemon, for administrators.
+pub fn of(desk: &Desk, entries: &[Arc<Entry>]) -> GetStatusResponse {
+    let registry = desk.registry.load();
+    GetStatusResponse {
         refused: registry.refused.clone(),
         warnings: registry
             .warnings
@@ -60,7 +84,21 @@ pub fn of(desk: &Desk, entries: &[Arc<Entry>]) -> GetStatusResponse {
             .collect(),
         limits: limits(desk),
         audit: Some(audit(desk)),
+        ..of_profiles(desk, entries)
     }
+}
+
+/// The same as JSON. What concerns the daemon as a whole is for administrators, and not even named
+/// to others.
+pub fn json(desk: &Desk, entries: &[Arc<Entry>], admin: bool) -> Value {
+    if admin {
+        return proto::json::value(&of(desk, entries));
+    }
+    let mut body = proto::json::value(&of_profiles(desk, entries));
+    if let Some(keys) = body.as_object_mut() {
+        keys.retain(|key, _| !FOR_ADMINS.contains(&key.as_str()));
+    }
+    body
 }
 
 /// How it goes, for `systemctl status`.
@@ -293,126 +331,5 @@ pub fn reload(report: &Report) -> ReloadResponse {
     }
 }
 
-/// The same as JSON.
-pub fn reload_json(report: &Report) -> Value {
-    json!({
-        "complete": report.complete(),
-        "config_generation": report.generation,
-        "refused": report.refused,
-        "profiles": report
-            .profiles
-            .iter()
-            .map(|(name, outcome)| {
-                let mut line = reloaded_json(outcome);
-                line["profile"] = json!(name.as_str());
-                line
-            })
-            .collect::<Vec<_>>(),
-    })
-}
-
-fn certificates_json(entry: &Entry) -> Value {
-    let lines = entry.certificates.iter().map(|(place, certificate)| {
-        json!({
-            "role": certificate.role,
-            "place": place.as_str(),
-            "subject": certificate.subject,
-            "thumbprint": certificate.thumbprint,
-            "not_before": certificate.not_before.to_string(),
-            "not_after": certificate.not_after.to_string(),
-        })
-    });
-    Value::Array(lines.collect())
-}
-
-fn reloaded_json(reloaded: &Reloaded) -> Value {
-    json!({
-        "outcome": reloaded.outcome.as_str(),
-        "message": reloaded.why,
-        "since": reloaded.since.to_string(),
-    })
-}
-
-/// The same as JSON. What concerns the daemon as a whole is for administrators.
-pub fn json(desk: &Desk, entries: &[Arc<Entry>], admin: bool) -> Value {
-    let now = desk.clock.now();
-    let profiles = entries.iter();
-    let mut body = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "pid": std::process::id(),
-        "started_at": desk.started.wall.to_string(),
-        "config_generation": desk.registry.load().generation,
-        "profiles": profiles
-            .map(|entry| profile_json(&profile(&desk.audit, entry, now), entry))
-            .collect::<Vec<_>>(),
-    });
-    if admin {
-        let status = of(desk, &[]);
-        body["refused"] = json!(status.refused);
-        body["warnings"] = json!(status.warnings);
-        body["limits"] = status.limits.iter().map(limit_json).collect();
-        let audit = status.audit.unwrap_or_default();
-        body["audit"] = json!({
-            "written": audit.written,
-            "lost": audit.lost,
-            "trouble": audit.trouble,
-            "counted_together": audit.counted_together,
-            "refuses": audit.refuses,
-        });
-    }
-    body
-}
-
-fn limit_json(limit: &LimitStatus) -> Value {
-    let mut line = json!({ "name": limit.name, "limit": limit.limit });
-    if !limit.reached_by.is_empty() {
-        line["reached_by"] = json!(limit.reached_by);
-    }
-    for (name, number) in [("used", limit.used), ("refused", limit.refused)] {
-        if let Some(number) = number {
-            line[name] = json!(number);
-        }
-    }
-    line
-}
-
-/// One of them as JSON.
-pub fn profile_json(profile: &ProfileStatus, entry: &Entry) -> Value {
-    let mut body = json!({
-        "name": profile.name,
-        "method": profile.method,
-        "state": profile.state,
-        "available": profile.available,
-        "target": profile.target,
-        "issuer": profile.issuer,
-        "generation": profile.generation,
-        "fingerprint": profile.fingerprint,
-        "warnings": profile.warnings,
-        "reload": reloaded_json(&entry.reloaded),
-        "certificates": certificates_json(entry),
-    });
-    let seconds = |time: &prost_types::Duration| {
-        json!(time.seconds as f64 + f64::from(time.nanos / 1_000_000) / 1000.0)
-    };
-    if let Some(time) = &profile.expires_in {
-        body["expires_in"] = seconds(time);
-    }
-    if let Some(time) = &profile.next_attempt_in {
-        body["next_attempt_in"] = seconds(time);
-    }
-    if let Some(time) = &profile.clock_skew {
-        body["clock_skew"] = json!(time.seconds);
-    }
-    if let Some(error) = &profile.last_error {
-        body["last_error"] = json!({
-            "reason": error.reason,
-            "message": error.message,
-            "oauth_error": error.oauth_error,
-            "since": error.since.as_ref().map(|at| crate::core::time::WallTime(
-                Duration::new(at.seconds.cast_unsigned(), at.nanos.cast_unsigned()),
-            ).to_string()),
-            "failures": error.failures,
-        });
-    }
-    body
-}
+#[cfg(test)]
+mod tests;

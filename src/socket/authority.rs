@@ -38,7 +38,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
-use tonic::transport::server::Connected;
 
 use self::scanner::Scanner;
 use super::allowance::Allowance;
@@ -48,10 +47,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// An accepted stream whose client may be a stock gRPC client.
 ///
-/// Reading repairs `:authority` as the module says. Shutting down waits until the client has closed its end too, two seconds at most,
-/// if it speaks HTTP/2 and has answered that it knows of the end. Writing, and what [`Connected`] tells about the peer, go straight
-/// to the stream. One value serves one connection, from its first byte: put on a stream that was already read from, it
-/// sees no preface and does nothing. Errors are the stream's own.
+/// Reading repairs `:authority` as the module says. Shutting down waits until the client has closed its
+/// end too, two seconds at most, if it speaks HTTP/2 and has answered that it knows of the end. Writing
+/// goes straight to the stream. One value serves one connection, from its first byte: put on a stream
+/// that was already read from, it sees no preface and does nothing. Errors are the stream's own.
 #[derive(Debug)]
 pub struct RepairAuthority<S> {
     stream: S,
@@ -75,12 +74,6 @@ impl<S> RepairAuthority<S> {
             since: Instant::now(),
             last_words: None,
         }
-    }
-
-    /// The stream underneath, for what it knows about its peer.
-    #[must_use]
-    pub fn get_ref(&self) -> &S {
-        &self.stream
     }
 }
 
@@ -155,13 +148,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for RepairAuthority<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
-    }
-}
-
-impl<S: Connected> Connected for RepairAuthority<S> {
-    type ConnectInfo = S::ConnectInfo;
-
-    fn connect_info(&self) -> S::ConnectInfo {
-        self.stream.connect_info()
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// What each room may name. `core` names nobody; nothing points back.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("core", &[]),
-    ("proto", &[]),
+    ("proto", &["core"]),
     ("clock", &["core"]),
     ("safe_open", &[]),
     ("readers", &["core"]),

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests may look at the clock")]
 
 mod access;
+mod answers;
 mod architecture;
 mod audit;
 mod camunda;

@@ -8,8 +8,9 @@ use super::people::{Who, user_name};
 use super::report::Report;
 use crate::app::check::plural;
 use crate::cli::complaint;
-use crate::client::{Client, ClientError, ProfileState, Status};
+use crate::client::{Client, ClientError};
 use crate::clock::Clock;
+use crate::proto::{GetStatusResponse, ProfileStatus};
 use crate::socket::bind;
 
 pub const AREA: &str = "daemon";
@@ -40,6 +41,7 @@ pub fn look(report: &mut Report, socket: &Path, timeout: Duration) -> Daemon {
     let client = Client::new(socket.to_owned(), Clock::system());
     match client.status(None, timeout) {
         Ok(status) => {
+            let status = status.message;
             let daemon = running(socket, &status);
             tell(report, socket, &status, &daemon);
             daemon
@@ -64,17 +66,17 @@ pub fn look(report: &mut Report, socket: &Path, timeout: Duration) -> Daemon {
 /// The user of the daemon that answers at `socket`; None: none does, or none that is believed.
 pub fn user(socket: &Path, timeout: Duration) -> Option<u32> {
     let client = Client::new(socket.to_owned(), Clock::system());
-    let status = client.status(None, timeout).ok()?;
+    let status = client.status(None, timeout).ok()?.message;
     Some(running(socket, &status).who?.uid)
 }
 
-fn running(socket: &Path, status: &Status) -> Daemon {
+fn running(socket: &Path, status: &GetStatusResponse) -> Daemon {
     let listener = bind::listener(socket);
     // A socket that was handed over by the service manager is listened on by that one.
     let pid = listener
         .map(|it| it.pid.as_raw_nonzero().get())
         .filter(|pid| *pid != 1)
-        .or(status.pid);
+        .or(i32::try_from(status.pid).ok().filter(|pid| *pid != 0));
     let who = pid
         .and_then(Who::of_process)
         .or_else(|| Some(Who::of_uid(listener?.uid.as_raw())));
@@ -100,7 +102,7 @@ fn guess(socket: &Path) -> Option<Who> {
     Some(Who::of_uid(folder?.uid())).filter(|who| who.uid != 0)
 }
 
-fn tell(report: &mut Report, socket: &Path, status: &Status, daemon: &Daemon) {
+fn tell(report: &mut Report, socket: &Path, status: &GetStatusResponse, daemon: &Daemon) {
     let own = env!("CARGO_PKG_VERSION");
     let user = daemon
         .who
@@ -130,7 +132,8 @@ fn tell(report: &mut Report, socket: &Path, status: &Status, daemon: &Daemon) {
             "restart the daemon (systemctl restart tokend), or use the program that belongs to it",
         );
     }
-    if !status.complete {
+    // Administrators alone are told of it.
+    if status.audit.is_none() {
         report.warning(
             AREA,
             "server.admins",
@@ -173,14 +176,14 @@ fn tell(report: &mut Report, socket: &Path, status: &Status, daemon: &Daemon) {
 }
 
 /// It has a credential, and callers are refused all the same.
-fn unrecorded(it: &ProfileState) -> bool {
+fn unrecorded(it: &ProfileStatus) -> bool {
     !it.available && matches!(it.state.as_str(), "fresh" | "stale" | "asleep")
 }
 
 /// `refuses`: they are all unavailable for want of a record, which has been said.
-fn profiles(report: &mut Report, all: &[ProfileState], refuses: bool) {
-    let has_one = |it: &ProfileState| it.available || (refuses && unrecorded(it));
-    let unavailable: Vec<&ProfileState> = all.iter().filter(|it| !has_one(it)).collect();
+fn profiles(report: &mut Report, all: &[ProfileStatus], refuses: bool) {
+    let has_one = |it: &ProfileStatus| it.available || (refuses && unrecorded(it));
+    let unavailable: Vec<&ProfileStatus> = all.iter().filter(|it| !has_one(it)).collect();
     for profile in unavailable.iter().take(NAMED) {
         let why = match &profile.last_error {
             Some(error) => format!(": {}", error.message),
@@ -221,16 +224,15 @@ fn profiles(report: &mut Report, all: &[ProfileState], refuses: bool) {
                 ),
                 format!("what it has is served until it expires; {status}"),
             );
-        } else if matches!(
-            profile.reload.outcome.as_str(),
-            "staged" | "rejected" | "kept"
-        ) {
+        } else if let Some(reload) = &profile.reload
+            && matches!(reload.outcome.as_str(), "staged" | "rejected" | "kept")
+        {
             report.warning(
                 AREA,
                 &path,
                 format!(
                     "profile {}: its files are not in force ({}): {}",
-                    profile.name, profile.reload.outcome, profile.reload.message
+                    profile.name, reload.outcome, reload.message
                 ),
                 format!("its last good state is served; {status}"),
             );

@@ -280,8 +280,7 @@ fn or_nothing(steps: &str) -> &str {
 fn clock(report: &mut Report, way: &Way, skew: i64) {
     let at = way.at();
     let off = skew.unsigned_abs();
-    // The seconds of the threshold are few enough for any kind of number.
-    if off <= SKEW_WORTH_TELLING as u64 {
+    if off <= SKEW_WORTH_TELLING {
         return report.well(CLOCK, format!("within {off} s of that of {at}"));
     }
     let side = if skew > 0 { "ahead of" } else { "behind" };

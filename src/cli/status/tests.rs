@@ -8,7 +8,7 @@ use crate::client::fake::{Fake, Reply, json, refusal};
 const TWO: &str = r#"{"version":"0.1.0","pid":7,"profiles":[
  {"name":"billing","method":"oauth2","state":"backoff","available":false,"next_attempt_in":2.5,"clock_skew":-45,
   "last_error":{"reason":"UPSTREAM_REJECTED","oauth_error":"invalid_client","message":"wrong\u001b[2J secret",
-   "since":"2030-01-02T03:00:00Z","failures":3}},
+   "since":"2030-01-02T03:00:00.000Z","failures":3}},
  {"name":"or\u009bders","method":"basic","state":"fresh","available":true,"expires_in":3192.4,"next_attempt_in":2400,
   "warnings":["slow\nserver"],"clock_skew":2}]}"#;
 
@@ -42,13 +42,13 @@ fn the_table_is_aligned_and_troubles_follow() {
         .unwrap();
     let now = humantime::parse_rfc3339("2030-01-02T03:04:10Z").unwrap();
     assert_eq!(
-        render(&shown, now),
+        render(&shown.message, now),
         "\
 PROFILE       METHOD  STATE    EXPIRES-IN  NEXT  LAST-ERROR
 billing       oauth2  backoff  -           2.5s  UPSTREAM_REJECTED invalid_client
 or\\u{9b}ders  basic   fresh    53m 12s     40m   -
 
-billing: wrong\\u{1b}[2J secret (3 failures since 2030-01-02T03:00:00Z, 4m 10s ago)
+billing: wrong\\u{1b}[2J secret (3 failures since 2030-01-02T03:00:00.000Z, 4m 10s ago)
 billing: warning: the issuer's clock is 45s behind this machine's
 or\\u{9b}ders: warning: slow\\nserver
 "
@@ -75,7 +75,7 @@ fn certificates_say_how_long_they_last_and_what_is_on_disk() {
         .status(None, Duration::from_secs(20))
         .unwrap();
     let now = humantime::parse_rfc3339("2030-01-01T00:00:00Z").unwrap();
-    let text = render(&shown, now);
+    let text = render(&shown.message, now);
     let notes: Vec<&str> = text.lines().skip(4).collect();
     assert_eq!(
         notes,
@@ -131,9 +131,18 @@ fn a_profile_that_is_not_there_is_3() {
 
 #[test]
 fn strange_numbers_do_no_harm() {
-    assert_eq!(time(Some(-3.0)), "0s");
-    assert_eq!(time(Some(1e300)), human(Duration::MAX));
-    assert_eq!(time(None), "");
+    let shown = |seconds: &str| {
+        let body = format!(r#"{{"expires_in":{seconds}}}"#);
+        let profile: ProfileStatus = serde_json::from_str(&body).unwrap();
+        time(profile.expires_in)
+    };
+    assert_eq!(shown("-3.0"), "0s");
+    assert_eq!(shown("7.3"), "7.3s");
+    assert_eq!(
+        shown("1e300"),
+        human(Duration::from_secs(i64::MAX.unsigned_abs()))
+    );
+    assert_eq!(shown("null"), "");
 }
 
 /// Takes so many pictures and then goes away.

@@ -132,6 +132,14 @@ fn refuses_what_is_not_an_answer() {
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}x",
             "it goes on after its end",
         ),
+    ] {
+        assert_eq!(problem(text), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn refuses_chunks_that_are_not_as_they_say() {
+    for (text, expected) in [
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
             "a chunk size is malformed",

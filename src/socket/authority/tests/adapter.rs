@@ -14,7 +14,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
-use tonic::transport::server::Connected;
 
 use super::super::RepairAuthority;
 use super::coder::{PREFACE, frame, put_literal, request};
@@ -74,29 +73,17 @@ impl AsyncRead for Recorder {
     }
 }
 
-impl Connected for Recorder {
-    type ConnectInfo = &'static str;
-
-    fn connect_info(&self) -> &'static str {
-        "the peer"
-    }
-}
-
 #[tokio::test]
-async fn writing_and_the_peer_go_straight_to_the_stream() {
+async fn writing_goes_straight_to_the_stream() {
     let mut io = RepairAuthority::new(Recorder::default(), PLENTY);
     assert!(io.is_write_vectored());
-    assert_eq!(io.connect_info(), "the peer");
     let bufs = [IoSlice::new(b"head"), IoSlice::new(b"payload")];
     assert_eq!(io.write_vectored(&bufs).await.unwrap(), 11);
-    assert_eq!(
-        io.get_ref().vectored,
-        [b"head".to_vec(), b"payload".to_vec()]
-    );
+    assert_eq!(io.stream.vectored, [b"head".to_vec(), b"payload".to_vec()]);
     io.write_all(b"x").await.unwrap();
     io.flush().await.unwrap();
     io.shutdown().await.unwrap();
-    assert_eq!(io.get_ref().asked, ["write", "flush", "shutdown"]);
+    assert_eq!(io.stream.asked, ["write", "flush", "shutdown"]);
 
     let io = RepairAuthority::new(
         Recorder {
