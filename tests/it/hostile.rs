@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokend::dev::faults::{Fault, Target, Times};
-use tokend::dev::issuer::client::Client;
+use tokend_issuer::client::Client;
+use tokend_issuer::faults::{Fault, Target, Times};
 
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, eventually};

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
-use tokend::dev::faults::{Fault, Times};
-use tokend::dev::issuer::Settings;
-use tokend::dev::issuer::client::Client;
 use tokend::proto::GetTokenRequest;
+use tokend_issuer::Settings;
+use tokend_issuer::client::Client;
+use tokend_issuer::faults::{Fault, Times};
 
 use crate::harness::ask::{connect, exchange, get};
 use crate::harness::idp::{self, LAZY, SECRET};

@@ -3,10 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use tokend::clock::Clock;
-use tokend::dev::certificates::{Authority, ClientOptions, Pair};
-use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend::dev::issuer::{Issuer, Settings, Tls};
+use tokend_issuer::certificates::{Authority, ClientOptions, Pair};
+use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::{Issuer, Settings, Tls};
 
 use crate::harness::idp;
 use crate::harness::{Daemon, PATIENCE, Place, eventually, has, run};
@@ -220,7 +220,7 @@ fn client_store(place: &Place, authority: &Authority, name: &str) -> Pair {
         .client("it", &ClientOptions::default())
         .expect("certificate");
     place.write("it.crt", &pair.certificate_pem);
-    place.write("it.key", pair.key_pem.expose());
+    place.write("it.key", pair.key_pem());
     make(
         place,
         "openssl pkcs12 -export -inkey it.key -in it.crt -name it -passout file:store.pw -out new",
@@ -239,7 +239,7 @@ fn a_daemon_lives_on_keystores_and_follows_them() {
     if !tools() {
         return;
     }
-    let authority = Authority::new("root", &Clock::system()).expect("authority");
+    let authority = Authority::new("root", &WallClock::system()).expect("authority");
     let matching = CertificateMatch::CommonName("it".into());
     let issuer = issuer(
         &authority,
@@ -303,7 +303,7 @@ fn an_assertion_is_signed_with_the_key_of_a_keystore() {
         return;
     }
     let place = place();
-    let authority = Authority::new("root", &Clock::system()).expect("authority");
+    let authority = Authority::new("root", &WallClock::system()).expect("authority");
     let pair = client_store(&place, &authority, "jwt.p12");
     let issuer = idp::issuer(vec![Client::new(
         "it",

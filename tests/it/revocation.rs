@@ -4,9 +4,9 @@
 use std::fs;
 use std::time::Duration;
 
-use tokend::dev::issuer::client::Client;
 use tokend::proto::WatchTokenRequest;
 use tokend::proto::credential_service_client::CredentialServiceClient;
+use tokend_issuer::client::Client;
 
 use crate::harness::ask::Who;
 use crate::harness::idp::{self, SECRET};

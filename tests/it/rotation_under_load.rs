@@ -14,11 +14,11 @@ use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
-use tokend::dev::certificates::{Authority, ClientOptions, KeyKind, Pair};
-use tokend::dev::issuer::Issuer;
 use tokend::proto::credential_service_client::CredentialServiceClient;
 use tokend::proto::watch_token_response::Event;
 use tokend::proto::{self, GetTokenRequest, WatchTokenRequest};
+use tokend_issuer::Issuer;
+use tokend_issuer::certificates::{Authority, ClientOptions, KeyKind, Pair};
 use tonic::transport::Channel;
 
 use crate::harness::ask::get;
@@ -85,7 +85,7 @@ struct Stage {
 
 impl Stage {
     fn new(lifetime: Duration, profiles: impl FnOnce(&str) -> String) -> Stage {
-        let clock = tokend::clock::Clock::system();
+        let clock = tokend_issuer::clock::WallClock::system();
         let authority = Authority::new("root", &clock).expect("authority");
         let first = authority
             .client("it", &ClientOptions::default())
@@ -190,7 +190,7 @@ fn encrypted(pair: &Pair, password: &str) -> String {
     use pkcs8::der::asn1::OctetStringRef;
     use pkcs8::pkcs5::pbes2::Parameters;
 
-    let key = PrivatePkcs8KeyDer::from_pem_slice(pair.key_pem.expose().as_bytes()).expect("PKCS#8");
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pair.key_pem().as_bytes()).expect("PKCS#8");
     let parameters = Parameters::generate_pbkdf2_sha256_aes256cbc(10, &[1; 16], [2; 16]);
     let parameters = parameters.expect("sound");
     let hidden = parameters.encrypt(password, key.secret_pkcs8_der());

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokend::clock::Clock;
-use tokend::dev::certificates::{self, Authority, ClientOptions};
-use tokend::dev::faults::{Fault, Times};
-use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend::dev::issuer::{Settings, Tls};
+use tokend_issuer::certificates::{self, Authority, ClientOptions};
+use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::faults::{Fault, Times};
+use tokend_issuer::{Settings, Tls};
 use tokio::sync::Semaphore;
 use tonic::Request;
 
@@ -58,7 +58,7 @@ fn assert_same(grpc: &Token, http: &Answer) {
 
 #[test]
 fn every_client_authentication_gets_a_token_that_verifies_in_both_languages() {
-    let clock = Clock::system();
+    let clock = WallClock::system();
     let authority = Authority::new("root", &clock).expect("authority");
     let options = ClientOptions::default();
     let identity = authority.client("mtls", &options).expect("certificate");
@@ -100,7 +100,7 @@ fn every_client_authentication_gets_a_token_that_verifies_in_both_languages() {
     place.write("ca.pem", authority.certificate_pem());
     for (name, pair) in [("mtls", &identity), ("pinned", &pinned), ("jwt", &signing)] {
         place.write(&format!("{name}.pem"), &pair.certificate_pem);
-        place.secret(&format!("{name}.key"), pair.key_pem.expose());
+        place.secret(&format!("{name}.key"), pair.key_pem());
     }
     let secret = "client_secret = { file = \"it.secret\" }";
     let ways = [

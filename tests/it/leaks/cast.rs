@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use tokend::clock::Clock;
-use tokend::dev::certificates::{Authority, ClientOptions, KeyKind, Pair};
-use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend::dev::issuer::{Issuer, Settings, Tls};
+use tokend_issuer::certificates::{Authority, ClientOptions, KeyKind, Pair};
+use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::{Issuer, Settings, Tls};
 
 use super::secret;
 use crate::harness::{Place, idp, run};
@@ -86,7 +86,7 @@ impl Cast {
         };
         let pair = self.authority.client(name, &options).expect("certificate");
         put(&self.place, name, &pair);
-        self.keys.push((name, pair.key_pem.expose().to_owned()));
+        self.keys.push((name, pair.key_pem().to_owned()));
         pair
     }
 }
@@ -94,13 +94,13 @@ impl Cast {
 /// Writes a pair into its files.
 fn put(place: &Place, name: &str, pair: &Pair) {
     place.write(&format!("{name}.crt"), &pair.certificate_pem);
-    place.write(&format!("{name}.key"), pair.key_pem.expose());
-    place.secrets.add_lines(pair.key_pem.expose());
+    place.write(&format!("{name}.key"), pair.key_pem());
+    place.secrets.add_lines(pair.key_pem());
 }
 
 /// Every kind of profile and of client authentication. Needs openssl.
 pub fn sound() -> Cast {
-    let authority = Authority::new("root", &Clock::system()).expect("authority");
+    let authority = Authority::new("root", &WallClock::system()).expect("authority");
     let issuer = idp::with(Settings {
         tls: Some(Tls {
             server: authority.server(&["localhost"]).expect("certificate"),

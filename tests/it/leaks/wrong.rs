@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use tokend::dev::faults::Fault;
+use tokend_issuer::faults::Fault;
 
 use super::paths::secret_in_url;
 use super::secret;
