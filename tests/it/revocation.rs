@@ -54,6 +54,21 @@ fn only_the_kept_one(daemon: &Daemon, what: &str) {
     assert!(served(daemon, KEPT), "{what}");
 }
 
+fn says_what_holds(daemon: &Daemon) {
+    let status = daemon.get("/v1/status?profile=p").body.to_string();
+    assert!(
+        status.contains("what its files say of access holds"),
+        "{status}"
+    );
+    let ran = daemon.place.run(&["explain", "p"]);
+    assert!(
+        ran.out
+            .contains("{ user = 65001 }; they do not permit this caller"),
+        "{}",
+        ran.out
+    );
+}
+
 #[test]
 fn narrowed_access_holds_together_with_any_other_mistake() {
     if !is_root() {
@@ -108,18 +123,7 @@ fn narrowed_access_holds_together_with_any_other_mistake() {
         &(main.clone() + "[server.limits]\nunknown = 1\n"),
     );
     only_the_kept_one(&daemon, "a mistake in [server]");
-    let status = daemon.get("/v1/status?profile=p").body.to_string();
-    assert!(
-        status.contains("what its files say of access holds"),
-        "{status}"
-    );
-    let ran = daemon.place.run(&["explain", "p"]);
-    assert!(
-        ran.out
-            .contains("{ user = 65001 }; they do not permit this caller"),
-        "{}",
-        ran.out
-    );
+    says_what_holds(&daemon);
     daemon
         .place
         .write("tokend.toml", &(main.clone() + "[server\n"));

@@ -140,6 +140,20 @@ pub fn sound() -> Cast {
             &format!("client_auth = \"private_key_jwt\"\n{assertion}"),
         );
     }
+    certificates(&mut cast);
+    for (name, keys) in [
+        ("password", "method = \"basic\"\nusername = \"u\"\npassword"),
+        ("fixed", "method = \"static\"\ntoken"),
+    ] {
+        cast.place.secret(&format!("{name}.secret"), &secret(name));
+        let config = format!("{keys} = {{ file = \"{name}.secret\" }}\n");
+        cast.profiles.push((name, config));
+    }
+    cast
+}
+
+/// Profiles with a certificate: its key in the open, encrypted, and in a keystore.
+fn certificates(cast: &mut Cast) {
     for (name, key) in [
         ("mtls", KeyKind::Ec),
         ("sealed", KeyKind::Rsa),
@@ -173,15 +187,6 @@ pub fn sound() -> Cast {
     ] {
         cast.oauth2(name, &format!("{mtls} {{ {files} }}"));
     }
-    for (name, keys) in [
-        ("password", "method = \"basic\"\nusername = \"u\"\npassword"),
-        ("fixed", "method = \"static\"\ntoken"),
-    ] {
-        cast.place.secret(&format!("{name}.secret"), &secret(name));
-        let config = format!("{keys} = {{ file = \"{name}.secret\" }}\n");
-        cast.profiles.push((name, config));
-    }
-    cast
 }
 
 /// Runs openssl in the folder of a place; words are parted by spaces.
