@@ -13,7 +13,6 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod core;
-pub mod dev;
 pub mod files;
 pub mod material;
 pub mod proto;

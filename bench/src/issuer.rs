@@ -3,8 +3,8 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use tokend::dev::issuer::client::Client;
-use tokend::dev::issuer::{Issuer, Settings};
+use tokend_issuer::client::Client;
+use tokend_issuer::{Issuer, Settings};
 
 /// Runs until its input ends. Tokens live for so many seconds.
 pub fn run(lifetime: u64) {

@@ -10,12 +10,12 @@ use tokio::sync::oneshot;
 
 use super::{Ears, Heard, Plan, daemon, finish};
 use crate::cli::{DevArgs, exit};
-use crate::clock::Clock;
 use crate::core::secret::Secret;
-use crate::dev::certificates::{Authority, ClientOptions};
-use crate::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use crate::dev::issuer::{Issuer, Settings, Tls};
 use crate::telemetry::{self, Format};
+use tokend_issuer::certificates::{Authority, ClientOptions};
+use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::{Issuer, Settings, Tls};
 
 /// Short enough that somebody who watches sees renewals, long enough that a pasted token still works.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
@@ -57,7 +57,7 @@ struct Dev {
 impl Dev {
     fn start(mut folder: Folder) -> io::Result<Dev> {
         let authority =
-            Authority::new("tokend dev CA", &Clock::system()).map_err(io::Error::other)?;
+            Authority::new("tokend dev CA", &WallClock::system()).map_err(io::Error::other)?;
         let server = authority
             .server(&["localhost", "127.0.0.1", "::1"])
             .map_err(io::Error::other)?;
@@ -97,8 +97,8 @@ impl Dev {
         folder.write("oidc.secret", secret.expose())?;
         folder.write("basic.password", random_text()?.expose())?;
         folder.write("mtls.pem", &certificate.certificate_pem)?;
-        folder.write("mtls.key", certificate.key_pem.expose())?;
-        folder.write("jwt.key", assertion.key_pem.expose())?;
+        folder.write("mtls.key", certificate.key_pem())?;
+        folder.write("jwt.key", assertion.key_pem())?;
         folder.write("tokend.toml", &configuration(&issuer.url))?;
         folder.write(AUDIT, "")?;
         Ok(Dev { folder, issuer })

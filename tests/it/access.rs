@@ -91,13 +91,9 @@ fn names(list: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-#[test]
-fn each_caller_gets_its_own_profiles_and_sees_no_others() {
-    if !is_root() {
-        return;
-    }
-    let daemon = daemon();
-    let callers: [(Option<Who>, &[&str]); 7] = [
+/// Who asks, and what it may have; None is the administrator.
+fn callers() -> [(Option<Who>, &'static [&'static str]); 7] {
+    [
         (None, &["private", "named"]),
         (Some(Who::user(WORKER)), &["worker", "broken"]),
         (Some(Who::user(OTHER)), &["either"]),
@@ -123,8 +119,16 @@ fn each_caller_gets_its_own_profiles_and_sees_no_others() {
             }),
             &["ops", "either"],
         ),
-    ];
-    for (who, permitted) in &callers {
+    ]
+}
+
+#[test]
+fn each_caller_gets_its_own_profiles_and_sees_no_others() {
+    if !is_root() {
+        return;
+    }
+    let daemon = daemon();
+    for (who, permitted) in &callers() {
         let grpc = daemon.grpc_as(who.as_ref());
         let expected: BTreeSet<String> = permitted.iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -29,7 +29,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("supervisor", &["sys"]),
     ("telemetry", &[]),
-    ("dev", &["core", "clock"]),
     ("client", &["core", "clock", "proto", "safe_open"]),
     ("cli", &["core", "client", "clock", "proto"]),
 ];
@@ -214,23 +213,28 @@ fn links_in_the_documentation_lead_somewhere() {
 fn every_dependency_is_named_in_the_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &Path| fs::read_to_string(path).expect("readable");
-    let mut code = String::new();
-    for folder in ["src", "tests"] {
-        for path in files(&root.join(folder), "rs") {
-            code += &read(&path);
-        }
-    }
-    let build = read(&root.join("build.rs"));
-    let manifest: toml::Table = read(&root.join("Cargo.toml")).parse().expect("TOML");
     let mut unused = Vec::new();
-    for (table, code) in [
-        ("dependencies", &code),
-        ("dev-dependencies", &code),
-        ("build-dependencies", &build),
-    ] {
-        for name in manifest[table].as_table().expect("a table").keys() {
-            if !code.contains(&format!("{}::", name.replace('-', "_"))) {
-                unused.push(format!("{table}: {name}"));
+    for (package, folders) in [(".", &["src", "tests"][..]), ("issuer", &["src"])] {
+        let package = root.join(package);
+        let code: String = folders
+            .iter()
+            .flat_map(|folder| files(&package.join(folder), "rs"))
+            .map(|path| read(&path))
+            .collect();
+        let path = package.join("Cargo.toml");
+        let manifest: toml::Table = read(&path).parse().expect("TOML");
+        for table in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let code = match table {
+                "build-dependencies" => {
+                    &fs::read_to_string(package.join("build.rs")).unwrap_or_default()
+                }
+                _ => &code,
+            };
+            let names = manifest.get(table).and_then(toml::Value::as_table);
+            for name in names.into_iter().flat_map(toml::Table::keys) {
+                if !code.contains(&format!("{}::", name.replace('-', "_"))) {
+                    unused.push(format!("{}, {table}: {name}", path.display()));
+                }
             }
         }
     }
@@ -243,7 +247,12 @@ fn documents_that_are_named_are_in_the_repository() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut wrong = Vec::new();
     let mut seen = 0;
-    for (folder, ending) in [("src", "rs"), ("tests", "rs"), ("tests", "sh")] {
+    for (folder, ending) in [
+        ("issuer", "rs"),
+        ("src", "rs"),
+        ("tests", "rs"),
+        ("tests", "sh"),
+    ] {
         for path in files(&root.join(folder), ending) {
             let text = fs::read_to_string(&path).expect("readable");
             let words = text.split(|c: char| !c.is_alphanumeric() && !"._-/".contains(c));

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tokend::clock::Clock;
-use tokend::dev::certificates::{Authority, ClientOptions};
+use tokend_issuer::certificates::{Authority, ClientOptions};
+use tokend_issuer::clock::WallClock;
 
 use crate::harness::Place;
 
@@ -85,14 +85,14 @@ const MATRIX: [(&str, &str, [Cell; 4]); 4] = [
 
 fn place() -> Place {
     let place = Place::new();
-    let authority = Authority::new("ca", &Clock::system()).expect("an authority");
+    let authority = Authority::new("ca", &WallClock::system()).expect("an authority");
     let pair = authority
         .client("orders", &ClientOptions::default())
         .expect("a certificate");
     place.write("idp-ca.pem", authority.certificate_pem());
     place.write("orders.pem", &pair.certificate_pem);
-    place.secret("orders.key", pair.key_pem.expose());
-    place.secret("assertion.key", pair.key_pem.expose());
+    place.secret("orders.key", pair.key_pem());
+    place.secret("assertion.key", pair.key_pem());
     place.secret("password", "the-password-of-demo");
     place.secret("orders.password", "the-password-of-demo");
     place.secret("secret", "the-secret-of-orders");

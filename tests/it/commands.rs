@@ -1,8 +1,8 @@
 //! The commands against a running daemon: what they print, and the exit codes that scripts rely on.
 
 use serde_json::{Value, json};
-use tokend::dev::faults::{Fault, Times};
-use tokend::dev::issuer::client::Client;
+use tokend_issuer::client::Client;
+use tokend_issuer::faults::{Fault, Times};
 
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, eventually, run};

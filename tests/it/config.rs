@@ -3,8 +3,8 @@
 use std::os::unix::fs::chown;
 
 use serde_json::Value;
-use tokend::dev::faults::{Fault, Target, Times};
-use tokend::dev::issuer::client::Client;
+use tokend_issuer::client::Client;
+use tokend_issuer::faults::{Fault, Target, Times};
 
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{PATIENCE, Place, eventually, is_root, run};

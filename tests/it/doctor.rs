@@ -7,10 +7,10 @@ use std::os::unix::fs::chown;
 use std::os::unix::net::UnixListener;
 
 use serde_json::Value;
-use tokend::clock::Clock;
-use tokend::dev::certificates::Authority;
-use tokend::dev::issuer::client::Client;
-use tokend::dev::issuer::{Issuer, Settings, Tls};
+use tokend_issuer::certificates::Authority;
+use tokend_issuer::client::Client;
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::{Issuer, Settings, Tls};
 
 use crate::harness::idp::{self, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, Ran, eventually, is_root, run};
@@ -93,7 +93,7 @@ fn trusting(issuer: &Issuer) -> String {
 /// Broken by any check that cries wolf, such as one that wants a million descriptors. What is well is told, so that somebody can believe it.
 #[test]
 fn a_healthy_daemon_gives_no_finding_and_every_check_a_line() {
-    let authority = Authority::new("ca", &Clock::system()).expect("authority");
+    let authority = Authority::new("ca", &WallClock::system()).expect("authority");
     let issuer = on_tls(&authority);
     let place = Place::new();
     place.secret("it.secret", SECRET);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tokend::dev::faults::{Fault, Times};
+use tokend_issuer::faults::{Fault, Times};
 use tokio::sync::Semaphore;
 use tonic::Request;
 

@@ -1,6 +1,6 @@
 //! What supervisors and tools ask: health, readiness, reflection.
 
-use tokend::dev::faults::{Fault, Times};
+use tokend_issuer::faults::{Fault, Times};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokend::dev::faults::{Fault, Target, Times};
-use tokend::dev::issuer::client::Client;
+use tokend_issuer::client::Client;
+use tokend_issuer::faults::{Fault, Target, Times};
 
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, eventually};
@@ -37,9 +37,24 @@ fn opaque(also: Fault) -> Fault {
     Fault::All(vec![Fault::token(Some("opaque-token.value")), also])
 }
 
+fn unavailable(part: &'static str) -> Outcome {
+    Refused("UNAVAILABLE", TRANSIENT, part)
+}
+
+fn rejected(part: &'static str) -> Outcome {
+    Refused("FAILED_PRECONDITION", PERMANENT, part)
+}
+
 fn cases(redirect: &str) -> Vec<(&'static str, Fault, Outcome)> {
-    let unavailable = |part| Refused("UNAVAILABLE", TRANSIENT, part);
-    let rejected = |part| Refused("FAILED_PRECONDITION", PERMANENT, part);
+    let mut all = errors();
+    all.extend(torn(redirect));
+    all.extend(tokens());
+    all.extend(lifetimes());
+    all
+}
+
+/// Answers that say no, or say something else.
+fn errors() -> Vec<(&'static str, Fault, Outcome)> {
     let error = format!("{{\"error\":\"{INNER}\",\"error_description\":\"{INNER}\"}}");
     vec![
         (
@@ -102,6 +117,13 @@ fn cases(redirect: &str) -> Vec<(&'static str, Fault, Outcome)> {
             Fault::oauth_error("unauthorized_client"),
             rejected("allow it"),
         ),
+        ("echo", Fault::EchoSecret, rejected("withheld")),
+    ]
+}
+
+/// Answers that are too long, break off, do not come, or lead elsewhere.
+fn torn(redirect: &str) -> Vec<(&'static str, Fault, Outcome)> {
+    vec![
         (
             "big",
             Fault::BigBody(10 << 20),
@@ -148,6 +170,12 @@ fn cases(redirect: &str) -> Vec<(&'static str, Fault, Outcome)> {
             },
             unavailable("credentials never follow"),
         ),
+    ]
+}
+
+/// Tokens that cannot be used.
+fn tokens() -> Vec<(&'static str, Fault, Outcome)> {
+    vec![
         (
             "crlf",
             Fault::token(Some("abc\r\nX-Injected: yes")),
@@ -203,6 +231,12 @@ fn cases(redirect: &str) -> Vec<(&'static str, Fault, Outcome)> {
             Fault::token_type(None),
             unavailable("without a token_type"),
         ),
+    ]
+}
+
+/// Lifetimes, possible and not.
+fn lifetimes() -> Vec<(&'static str, Fault, Outcome)> {
+    vec![
         (
             "zero",
             Fault::expires_in(Some("0")),
@@ -218,7 +252,6 @@ fn cases(redirect: &str) -> Vec<(&'static str, Fault, Outcome)> {
             Fault::expires_in(Some("\"soon\"")),
             unavailable("not a number"),
         ),
-        ("echo", Fault::EchoSecret, rejected("withheld")),
         (
             "lower",
             Fault::token_type(Some("bearer")),

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
-use tokend::dev::faults::{Fault, Times};
-use tokend::dev::issuer::Settings;
-use tokend::dev::issuer::client::Client;
 use tokend::proto::GetTokenRequest;
+use tokend_issuer::Settings;
+use tokend_issuer::client::Client;
+use tokend_issuer::faults::{Fault, Times};
 
 use crate::harness::ask::{connect, exchange, get};
 use crate::harness::idp::{self, LAZY, SECRET};
@@ -97,6 +97,29 @@ fn a_refusal_arrives_however_long_the_body_is() {
     }
 }
 
+fn is_json_and_not_cached(
+    daemon: &Daemon,
+    (method, path): (&str, &str),
+    status: u16,
+    reason: &str,
+) {
+    let answer = daemon.http(None, method, path, "Host: tokend\r\n");
+    assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/json"),
+        "{path}"
+    );
+    assert_eq!(answer.text("reason"), reason, "{method} {path}");
+    if status != 200 {
+        assert!(!answer.text("code").is_empty() && !answer.text("message").is_empty());
+    }
+    if status == 400 {
+        assert_eq!(answer.text("code"), "INVALID_ARGUMENT", "{path}");
+    }
+}
+
 #[test]
 fn every_answer_is_json_and_never_cached() {
     let daemon = Daemon::start(NONE);
@@ -166,21 +189,7 @@ fn every_answer_is_json_and_never_cached() {
             "INVALID_REQUEST",
         ),
     ] {
-        let answer = daemon.http(None, method, path, "Host: tokend\r\n");
-        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
-        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
-        assert_eq!(
-            answer.header("content-type"),
-            Some("application/json"),
-            "{path}"
-        );
-        assert_eq!(answer.text("reason"), reason, "{method} {path}");
-        if status != 200 {
-            assert!(!answer.text("code").is_empty() && !answer.text("message").is_empty());
-        }
-        if status == 400 {
-            assert_eq!(answer.text("code"), "INVALID_ARGUMENT", "{path}");
-        }
+        is_json_and_not_cached(&daemon, (method, path), status, reason);
     }
 }
 

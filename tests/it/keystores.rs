@@ -3,10 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use tokend::clock::Clock;
-use tokend::dev::certificates::{Authority, ClientOptions, Pair};
-use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend::dev::issuer::{Issuer, Settings, Tls};
+use tokend_issuer::certificates::{Authority, ClientOptions, Pair};
+use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::{Issuer, Settings, Tls};
 
 use crate::harness::idp;
 use crate::harness::{Daemon, PATIENCE, Place, eventually, has, run};
@@ -56,6 +56,69 @@ fn profile(name: &str, tls: &str) -> String {
 
 const STORE_PASSWORD: &str = "password = { file = \"store.pw\" }";
 
+/// A key and its certificate in every form, and a profile for each.
+fn in_every_form(place: &Place, kind: &str, algorithm: &str, protection: &str) -> String {
+    let mut config = String::new();
+    make(
+        place,
+        &format!("openssl genpkey -quiet -algorithm {algorithm} -out {kind}.key"),
+    );
+    make(
+        place,
+        &format!(
+            "openssl req -x509 -new -key {kind}.key -subj /CN={kind} -days 30 -out {kind}.crt"
+        ),
+    );
+    // PKCS#1 and SEC1; Ed25519 has PKCS#8 alone.
+    let old = if kind == "ed" { "" } else { "-traditional " };
+    make(
+        place,
+        &format!("openssl pkey -in {kind}.key {old}-out {kind}.old.key"),
+    );
+    make(
+        place,
+        &format!(
+            "openssl pkcs8 -topk8 {protection} -in {kind}.key -passout file:key.pw -out {kind}.enc.key"
+        ),
+    );
+    for (form, password) in [
+        ("", ""),
+        (".old", ""),
+        (".enc", "key_password = { file = \"key.pw\" }"),
+    ] {
+        let tls = format!("certificate = \"{kind}.crt\", key = \"{kind}{form}.key\"");
+        let tls = [tls.as_str(), password].join(if password.is_empty() { "" } else { ", " });
+        config += &profile(&format!("{kind}{}", form.replace('.', "-")), &tls);
+    }
+    for (form, options) in [
+        ("p12", ""),
+        ("legacy", "-legacy "),
+        (
+            "des",
+            "-keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macalg sha1 ",
+        ),
+        ("nomac", "-nomac "),
+    ] {
+        make(
+            place,
+            &format!(
+                "openssl pkcs12 -export {options}-inkey {kind}.key -in {kind}.crt -name {kind} -passout \
+                 file:store.pw -out {kind}.{form}"
+            ),
+        );
+        let tls = format!("keystore = {{ path = \"{kind}.{form}\", {STORE_PASSWORD} }}");
+        config += &profile(&format!("{kind}-{form}"), &tls);
+    }
+    to_jks(place, &format!("{kind}.p12"), kind, "all.jks");
+    let tls = format!(
+        "keystore = {{ path = \"all.jks\", alias = \"{kind}\", {STORE_PASSWORD}, key_password = {{ file = \
+         \"key.pw\" }} }}, truststore = {{ path = \"trust.{}\", {STORE_PASSWORD} }}",
+        if kind == "rsa" { "jks" } else { "p12" }
+    );
+    config += &profile(&format!("{kind}-jks"), &tls);
+    config
+}
+
 #[test]
 fn what_openssl_and_keytool_write_is_read() {
     if !tools() {
@@ -82,63 +145,7 @@ fn what_openssl_and_keytool_write_is_read() {
         ("ed", "ED25519", "-scrypt"),
     ];
     for (kind, algorithm, protection) in protections {
-        make(
-            &place,
-            &format!("openssl genpkey -quiet -algorithm {algorithm} -out {kind}.key"),
-        );
-        make(
-            &place,
-            &format!(
-                "openssl req -x509 -new -key {kind}.key -subj /CN={kind} -days 30 -out {kind}.crt"
-            ),
-        );
-        // PKCS#1 and SEC1; Ed25519 has PKCS#8 alone.
-        let old = if kind == "ed" { "" } else { "-traditional " };
-        make(
-            &place,
-            &format!("openssl pkey -in {kind}.key {old}-out {kind}.old.key"),
-        );
-        make(
-            &place,
-            &format!(
-                "openssl pkcs8 -topk8 {protection} -in {kind}.key -passout file:key.pw -out {kind}.enc.key"
-            ),
-        );
-        for (form, password) in [
-            ("", ""),
-            (".old", ""),
-            (".enc", "key_password = { file = \"key.pw\" }"),
-        ] {
-            let tls = format!("certificate = \"{kind}.crt\", key = \"{kind}{form}.key\"");
-            let tls = [tls.as_str(), password].join(if password.is_empty() { "" } else { ", " });
-            config += &profile(&format!("{kind}{}", form.replace('.', "-")), &tls);
-        }
-        for (form, options) in [
-            ("p12", ""),
-            ("legacy", "-legacy "),
-            (
-                "des",
-                "-keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macalg sha1 ",
-            ),
-            ("nomac", "-nomac "),
-        ] {
-            make(
-                &place,
-                &format!(
-                    "openssl pkcs12 -export {options}-inkey {kind}.key -in {kind}.crt -name {kind} -passout \
-                     file:store.pw -out {kind}.{form}"
-                ),
-            );
-            let tls = format!("keystore = {{ path = \"{kind}.{form}\", {STORE_PASSWORD} }}");
-            config += &profile(&format!("{kind}-{form}"), &tls);
-        }
-        to_jks(&place, &format!("{kind}.p12"), kind, "all.jks");
-        let tls = format!(
-            "keystore = {{ path = \"all.jks\", alias = \"{kind}\", {STORE_PASSWORD}, key_password = {{ file = \
-             \"key.pw\" }} }}, truststore = {{ path = \"trust.{}\", {STORE_PASSWORD} }}",
-            if kind == "rsa" { "jks" } else { "p12" }
-        );
-        config += &profile(&format!("{kind}-jks"), &tls);
+        config += &in_every_form(&place, kind, algorithm, protection);
     }
     for (kind, name) in [("JKS", "jks"), ("PKCS12", "p12")] {
         make(
@@ -160,9 +167,13 @@ fn what_openssl_and_keytool_write_is_read() {
     let ran = place.run(&["check"]);
     assert_eq!(ran.code, Some(0), "{}\n{}", ran.out, ran.err);
 
-    // And what is not read says what to do, at the key that is to blame.
+    what_is_not_read_says_what_to_do(&place);
+}
+
+/// At the key that is to blame.
+fn what_is_not_read_says_what_to_do(place: &Place) {
     make(
-        &place,
+        place,
         "openssl rsa -in rsa.key -traditional -aes128 -passout file:key.pw -out rsa.pem",
     );
     fs::copy(place.path("all.jks"), place.path("store")).expect("copied");
@@ -220,7 +231,7 @@ fn client_store(place: &Place, authority: &Authority, name: &str) -> Pair {
         .client("it", &ClientOptions::default())
         .expect("certificate");
     place.write("it.crt", &pair.certificate_pem);
-    place.write("it.key", pair.key_pem.expose());
+    place.write("it.key", pair.key_pem());
     make(
         place,
         "openssl pkcs12 -export -inkey it.key -in it.crt -name it -passout file:store.pw -out new",
@@ -239,7 +250,7 @@ fn a_daemon_lives_on_keystores_and_follows_them() {
     if !tools() {
         return;
     }
-    let authority = Authority::new("root", &Clock::system()).expect("authority");
+    let authority = Authority::new("root", &WallClock::system()).expect("authority");
     let matching = CertificateMatch::CommonName("it".into());
     let issuer = issuer(
         &authority,
@@ -303,7 +314,7 @@ fn an_assertion_is_signed_with_the_key_of_a_keystore() {
         return;
     }
     let place = place();
-    let authority = Authority::new("root", &Clock::system()).expect("authority");
+    let authority = Authority::new("root", &WallClock::system()).expect("authority");
     let pair = client_store(&place, &authority, "jwt.p12");
     let issuer = idp::issuer(vec![Client::new(
         "it",

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use tokend::core::secret::Secret;
-use tokend::dev::issuer::client::Client;
-use tokend::dev::issuer::{Issuer, Settings};
+use tokend_issuer::client::Client;
+use tokend_issuer::{Issuer, Settings};
 
 use crate::harness::idp::{self, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, eventually};
@@ -27,7 +26,7 @@ fn short() -> (Issuer, Place, String) {
 }
 
 fn switch(issuer: &Issuer, secret: &str) {
-    issuer.set_client_secret("it", Secret::new(secret.into()));
+    issuer.set_client_secret("it", secret);
 }
 
 /// Waits for two renewals of what is in force: a refused version beside it has had its second opinion by then.

@@ -3,19 +3,19 @@
 
 use std::time::{Duration, Instant};
 
-use tokend::dev::faults::{Fault, Target, Times};
-use tokend::dev::issuer::Settings;
-use tokend::dev::issuer::client::Client;
 use tokend::proto::credential_service_client::CredentialServiceClient;
 use tokend::proto::watch_token_response::Event;
 use tokend::proto::{Credential, WatchTokenRequest};
+use tokend_issuer::Settings;
+use tokend_issuer::client::Client;
+use tokend_issuer::faults::{Fault, Target, Times};
 use tonic::Streaming;
 
 use crate::harness::ask::{Grpc, exchange};
 use crate::harness::idp::{self, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, block, eventually};
 
-fn short_lived(seconds: u64) -> (tokend::dev::issuer::Issuer, Place, String) {
+fn short_lived(seconds: u64) -> (tokend_issuer::Issuer, Place, String) {
     let issuer = idp::with(Settings {
         clients: vec![Client::with_secret("it", SECRET)],
         token_lifetime: Duration::from_secs(seconds),
@@ -105,7 +105,7 @@ fn a_429_is_obeyed_to_the_second() {
     let [first, second] = requests.as_slice() else {
         panic!("{} requests", requests.len())
     };
-    let gap = second.arrived.boot.since(first.arrived.boot);
+    let gap = second.arrived.duration_since(first.arrived);
     assert!(
         gap >= wait && gap < wait + Duration::from_secs(1),
         "{gap:?}"
@@ -378,7 +378,7 @@ fn trap_27_what_may_have_been_carried_out_is_not_sent_again_by_the_transport() {
     let [_, lost, again] = requests.as_slice() else {
         panic!("{} requests", requests.len())
     };
-    let pause = again.arrived.boot.since(lost.arrived.boot);
+    let pause = again.arrived.duration_since(lost.arrived);
     assert!(
         pause >= Duration::from_secs(1),
         "the lifecycle's next attempt, not the transport's: {pause:?}"

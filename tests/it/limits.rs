@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::harness::ask::{Answer, exchange};
-use tokend::dev::faults::{Fault, Times};
 use tokend::proto::GetTokenRequest;
+use tokend_issuer::faults::{Fault, Times};
 
 use crate::harness::{Daemon, PATIENCE, Place, block, eventually, resident};
 

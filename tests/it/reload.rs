@@ -4,10 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokend::core::secret::Secret;
-use tokend::dev::faults::{Fault, Target, Times};
-use tokend::dev::issuer::client::Client;
-use tokend::dev::issuer::{Issuer, Settings};
+use tokend_issuer::client::Client;
+use tokend_issuer::faults::{Fault, Target, Times};
+use tokend_issuer::{Issuer, Settings};
 
 use crate::harness::ask::{self, Who};
 use crate::harness::idp::{self, SECRET};
@@ -106,7 +105,7 @@ fn trap_35_every_profile_is_told_what_became_of_it() {
     );
 
     // One is changed and sound, one is changed and rejected, one cannot even be read.
-    issuer.set_client_secret("one", Secret::new("the-next-one".into()));
+    issuer.set_client_secret("one", "the-next-one");
     daemon.place.secret("one.secret", "the-next-one");
     daemon.place.secret("two.secret", "a-wrong-secret");
     fs::remove_file(daemon.place.path("password")).expect("removed");
@@ -170,7 +169,7 @@ fn a_reload_waits_for_what_it_tries() {
         Fault::SlowHeaders(Duration::from_millis(600)),
         Times::Next(1),
     );
-    issuer.set_client_secret("one", Secret::new("the-next-one".into()));
+    issuer.set_client_secret("one", "the-next-one");
     daemon.place.secret("one.secret", "the-next-one");
     let (code, report) = reload(&daemon);
     assert_eq!(code, Some(0), "{report}");
@@ -192,7 +191,7 @@ fn an_identity_provider_that_is_down_leaves_what_is_new_staged() {
     );
     served(&daemon);
     // It takes over by itself when it can be tried.
-    issuer.set_client_secret("one", Secret::new("the-next-one".into()));
+    issuer.set_client_secret("one", "the-next-one");
     idp::up(&issuer);
     eventually(PATIENCE, || {
         let (code, _) = reload(&daemon);
@@ -347,7 +346,7 @@ fn variants_in_use_are_there_before_the_old_ones_go() {
     };
     eventually(PATIENCE, || daemon.grpc().token("it").ok());
     let before = daemon.grpc().ask(read()).expect("permitted").credential;
-    issuer.set_client_secret("it", Secret::new("the-next-one".into()));
+    issuer.set_client_secret("it", "the-next-one");
     daemon.place.secret("it.secret", "the-next-one");
     let (code, report) = reload(&daemon);
     assert_eq!(code, Some(0), "{report}");

@@ -12,9 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokend::core::secret::Secret;
-use tokend::dev::issuer::client::Client;
-use tokend::dev::issuer::{Issuer, Settings};
+use tokend_issuer::client::Client;
+use tokend_issuer::{Issuer, Settings};
 
 use crate::harness::ask::get;
 use crate::harness::idp::{self, LAZY, SECRET};
@@ -235,7 +234,7 @@ fn what_is_somebody_elses_is_not_taken_back_and_other_material_is_only_renewed()
     let place = end(daemon, false);
 
     // Another secret: the token is what it was, and a new one comes at once.
-    issuer.set_client_secret("it", Secret::new("another-secret-of-restart".into()));
+    issuer.set_client_secret("it", "another-secret-of-restart");
     place.secret("it.secret", "another-secret-of-restart");
     let requests = issuer.count("/token");
     let daemon = manager.start(place);

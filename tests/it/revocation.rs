@@ -4,9 +4,9 @@
 use std::fs;
 use std::time::Duration;
 
-use tokend::dev::issuer::client::Client;
 use tokend::proto::WatchTokenRequest;
 use tokend::proto::credential_service_client::CredentialServiceClient;
+use tokend_issuer::client::Client;
 
 use crate::harness::ask::Who;
 use crate::harness::idp::{self, SECRET};
@@ -52,6 +52,21 @@ fn only_the_kept_one(daemon: &Daemon, what: &str) {
     reload(daemon);
     assert!(!served(daemon, REVOKED), "{what}");
     assert!(served(daemon, KEPT), "{what}");
+}
+
+fn says_what_holds(daemon: &Daemon) {
+    let status = daemon.get("/v1/status?profile=p").body.to_string();
+    assert!(
+        status.contains("what its files say of access holds"),
+        "{status}"
+    );
+    let ran = daemon.place.run(&["explain", "p"]);
+    assert!(
+        ran.out
+            .contains("{ user = 65001 }; they do not permit this caller"),
+        "{}",
+        ran.out
+    );
 }
 
 #[test]
@@ -108,18 +123,7 @@ fn narrowed_access_holds_together_with_any_other_mistake() {
         &(main.clone() + "[server.limits]\nunknown = 1\n"),
     );
     only_the_kept_one(&daemon, "a mistake in [server]");
-    let status = daemon.get("/v1/status?profile=p").body.to_string();
-    assert!(
-        status.contains("what its files say of access holds"),
-        "{status}"
-    );
-    let ran = daemon.place.run(&["explain", "p"]);
-    assert!(
-        ran.out
-            .contains("{ user = 65001 }; they do not permit this caller"),
-        "{}",
-        ran.out
-    );
+    says_what_holds(&daemon);
     daemon
         .place
         .write("tokend.toml", &(main.clone() + "[server\n"));

@@ -4,10 +4,10 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use tokend::clock::Clock;
-use tokend::dev::certificates::{Authority, ClientOptions, Pair};
-use tokend::dev::issuer::client::Client;
-use tokend::dev::issuer::{Issuer, Settings};
+use tokend_issuer::certificates::{Authority, ClientOptions, Pair};
+use tokend_issuer::client::Client;
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::{Issuer, Settings};
 
 use crate::harness::ask::Who;
 use crate::harness::idp::{self, SECRET};
@@ -15,12 +15,12 @@ use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root};
 
 fn write_pair(place: &Place, folder: &str, pair: &Pair) {
     place.write(&format!("{folder}/tls.crt"), &pair.certificate_pem);
-    place.write(&format!("{folder}/tls.key"), pair.key_pem.expose());
+    place.write(&format!("{folder}/tls.key"), pair.key_pem());
 }
 
 /// An issuer that binds tokens, and a daemon whose certificate lies behind a link as Kubernetes mounts it.
 fn bound() -> (Issuer, Authority, Daemon, Pair) {
-    let clock = Clock::system();
+    let clock = WallClock::system();
     let authority = Authority::new("root", &clock).expect("authority");
     let first = authority
         .client("it", &ClientOptions::default())
@@ -58,9 +58,9 @@ fn trap_6_a_swapped_certificate_is_used_for_the_next_token() {
     for round in 2..5 {
         // Another kind of key each time (trap 4).
         let key = [
-            tokend::dev::certificates::KeyKind::Rsa,
-            tokend::dev::certificates::KeyKind::Ed25519,
-            tokend::dev::certificates::KeyKind::Ec,
+            tokend_issuer::certificates::KeyKind::Rsa,
+            tokend_issuer::certificates::KeyKind::Ed25519,
+            tokend_issuer::certificates::KeyKind::Ec,
         ][round % 3];
         let options = ClientOptions {
             key,
@@ -108,9 +108,7 @@ fn trap_3_a_torn_pair_replaces_nothing_and_its_other_half_makes_it_whole() {
     let status = daemon.get("/v1/status").body;
     let warnings = status["profiles"][0]["warnings"].to_string();
     assert!(warnings.contains("last good state is kept"), "{warnings}");
-    daemon
-        .place
-        .write("tls/..1/tls.key", second.key_pem.expose());
+    daemon.place.write("tls/..1/tls.key", second.key_pem());
     eventually(PATIENCE, || {
         (confirmation(&daemon) == second.thumbprint).then_some(())
     });
@@ -206,10 +204,7 @@ fn a_secret_that_the_identity_provider_rejects_replaces_nothing() {
         (token.generation >= first.generation + 2).then_some(token)
     });
     assert_eq!(daemon.grpc().health("it"), "SERVING");
-    issuer.set_client_secret(
-        "it",
-        tokend::core::secret::Secret::new("the-next-one".into()),
-    );
+    issuer.set_client_secret("it", "the-next-one");
     daemon.place.secret("it.secret", "the-next-one");
     eventually(PATIENCE, || {
         daemon.grpc().token("it").expect("served all the time");
@@ -225,10 +220,7 @@ fn new_material_waits_for_an_identity_provider_that_is_down_and_takes_over_when_
     let daemon = place.serve(&config);
     daemon.grpc().token("it").expect("a token");
     idp::down(&issuer);
-    issuer.set_client_secret(
-        "it",
-        tokend::core::secret::Secret::new("the-next-one".into()),
-    );
+    issuer.set_client_secret("it", "the-next-one");
     daemon.place.secret("it.secret", "the-next-one");
     eventually(PATIENCE, || {
         warnings(&daemon).contains("not in force yet").then_some(())
@@ -260,9 +252,9 @@ fn trap_25_another_client_under_the_same_name_never_shares_a_token() {
         .expect("permitted")
         .credential;
     issuer.script_for(
-        tokend::dev::faults::Target::Client("other".into()),
-        tokend::dev::faults::Fault::RetryAfter(503, std::time::Duration::from_secs(2)),
-        tokend::dev::faults::Times::Next(1),
+        tokend_issuer::faults::Target::Client("other".into()),
+        tokend_issuer::faults::Fault::RetryAfter(503, std::time::Duration::from_secs(2)),
+        tokend_issuer::faults::Times::Next(1),
     );
     daemon.place.write(
         "tokend.toml",
@@ -300,8 +292,8 @@ fn trap_25_another_client_under_the_same_name_never_shares_a_token() {
 fn a_changed_file_is_no_reason_to_disregard_a_retry_after() {
     let (issuer, place, config) = two_clients();
     issuer.script(
-        tokend::dev::faults::Fault::RetryAfter(429, std::time::Duration::from_secs(600)),
-        tokend::dev::faults::Times::Always,
+        tokend_issuer::faults::Fault::RetryAfter(429, std::time::Duration::from_secs(600)),
+        tokend_issuer::faults::Times::Always,
     );
     let daemon = place.serve(&config);
     eventually(PATIENCE, || {

@@ -1,29 +1,29 @@
 //! Promise 4 of docs/promises.md under load: a hundred rotations in a row, in every way in which files are replaced, while
 //! fifty callers and twenty watchers ask all the time.
 
-use std::collections::BTreeMap;
+mod witness;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
-use tokend::dev::certificates::{Authority, ClientOptions, KeyKind, Pair};
-use tokend::dev::issuer::Issuer;
+use tokend::proto;
 use tokend::proto::credential_service_client::CredentialServiceClient;
-use tokend::proto::watch_token_response::Event;
-use tokend::proto::{self, GetTokenRequest, WatchTokenRequest};
+use tokend_issuer::Issuer;
+use tokend_issuer::certificates::{Authority, ClientOptions, KeyKind, Pair};
 use tonic::transport::Channel;
 
+use self::witness::{Witness, locked};
 use crate::harness::ask::get;
 use crate::harness::idp;
-use crate::harness::{Daemon, PATIENCE, Place, Secrets, block, eventually, is_root};
+use crate::harness::{Daemon, PATIENCE, Place, block, eventually, is_root};
 
 const CALLERS: usize = 50;
 const WATCHERS: usize = 20;
@@ -85,7 +85,7 @@ struct Stage {
 
 impl Stage {
     fn new(lifetime: Duration, profiles: impl FnOnce(&str) -> String) -> Stage {
-        let clock = tokend::clock::Clock::system();
+        let clock = tokend_issuer::clock::WallClock::system();
         let authority = Authority::new("root", &clock).expect("authority");
         let first = authority
             .client("it", &ClientOptions::default())
@@ -190,7 +190,7 @@ fn encrypted(pair: &Pair, password: &str) -> String {
     use pkcs8::der::asn1::OctetStringRef;
     use pkcs8::pkcs5::pbes2::Parameters;
 
-    let key = PrivatePkcs8KeyDer::from_pem_slice(pair.key_pem.expose().as_bytes()).expect("PKCS#8");
+    let key = PrivatePkcs8KeyDer::from_pem_slice(pair.key_pem().as_bytes()).expect("PKCS#8");
     let parameters = Parameters::generate_pbkdf2_sha256_aes256cbc(10, &[1; 16], [2; 16]);
     let parameters = parameters.expect("sound");
     let hidden = parameters.encrypt(password, key.secret_pkcs8_der());
@@ -213,127 +213,6 @@ fn in_force(channel: &Channel, profile: &str, pair: &Pair) -> Duration {
         (credential.expect("a credential").confirmation == pair.thumbprint).then_some(())
     });
     since.elapsed()
-}
-
-/// What callers and watchers have seen.
-#[derive(Clone)]
-struct Witness {
-    /// Thumbprints that may be served, in the order in which they were installed.
-    order: Arc<Mutex<BTreeMap<String, usize>>>,
-    /// The newest that anybody has been given.
-    newest: Arc<AtomicUsize>,
-    answers: Arc<AtomicUsize>,
-    over: Arc<AtomicBool>,
-    /// The first thing that went wrong.
-    wrong: Arc<Mutex<Option<String>>>,
-    secrets: Secrets,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Witness {
-    fn new(first: &Pair, secrets: &Secrets) -> Witness {
-        Witness {
-            order: Arc::new(Mutex::new([(first.thumbprint.clone(), 0)].into())),
-            newest: Arc::default(),
-            answers: Arc::default(),
-            over: Arc::default(),
-            wrong: Arc::default(),
-            secrets: secrets.clone(),
-        }
-    }
-
-    fn install(&self, pair: &Pair) {
-        let mut order = locked(&self.order);
-        let number = order.len();
-        order.insert(pair.thumbprint.clone(), number);
-    }
-
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
-    }
-
-    fn complain(&self, what: String) {
-        locked(&self.wrong).get_or_insert(what);
-        self.over.store(true, Ordering::SeqCst);
-    }
-
-    /// Judges a credential. `at_least`: what somebody had been given before it was asked for. Gives back which it is.
-    fn judge(&self, who: &str, credential: &proto::Credential, at_least: usize) -> usize {
-        self.answers.fetch_add(1, Ordering::SeqCst);
-        let Some(number) = locked(&self.order).get(&credential.confirmation).copied() else {
-            self.complain(format!(
-                "{who}: bound to a certificate that must not be used"
-            ));
-            return at_least;
-        };
-        if number < at_least {
-            self.complain(format!(
-                "{who}: bound to certificate {number} after {at_least} was in force"
-            ));
-        }
-        let expires = credential.expires_at.expect("it expires");
-        let expires = UNIX_EPOCH + Duration::new(expires.seconds as u64, expires.nanos as u32);
-        if expires <= std::time::SystemTime::now() {
-            self.complain(format!("{who}: expired"));
-        }
-        if self.newest.fetch_max(number, Ordering::SeqCst) < number {
-            self.secrets.add(&credential.token);
-        }
-        number
-    }
-
-    async fn call(self, channel: Channel) {
-        let mut client = CredentialServiceClient::new(channel);
-        while !self.is_over() {
-            let at_least = self.newest.load(Ordering::SeqCst);
-            let request = GetTokenRequest {
-                profile: "it".into(),
-                ..GetTokenRequest::default()
-            };
-            match client.get_token(request).await {
-                Ok(answer) => {
-                    let credential = proto::Credential::decode(answer.into_inner().credential);
-                    self.judge("a caller", &credential.expect("a credential"), at_least);
-                }
-                Err(status) => self.complain(format!("a caller: {status:?}")),
-            }
-            tokio::time::sleep(BREATH).await;
-        }
-    }
-
-    async fn watch(self, channel: Channel) {
-        let request = WatchTokenRequest {
-            profile: "it".into(),
-            ..WatchTokenRequest::default()
-        };
-        let answer = CredentialServiceClient::new(channel)
-            .watch_token(request)
-            .await;
-        let mut stream = answer.expect("watching").into_inner();
-        let (mut before, mut generation) = (0, 0);
-        while !self.is_over() {
-            // Looks up once in a while, to see whether it is over.
-            let Ok(next) = tokio::time::timeout(Duration::from_millis(100), stream.message()).await
-            else {
-                continue;
-            };
-            match next {
-                Ok(Some(proto::WatchTokenResponse {
-                    event: Some(Event::Credential(credential)),
-                })) => {
-                    before = self.judge("a watcher", &credential, before);
-                    if credential.generation < generation {
-                        self.complain("a watcher: an older generation".to_owned());
-                    }
-                    generation = credential.generation;
-                }
-                other => self.complain(format!("a watcher: {other:?}")),
-            }
-        }
-    }
 }
 
 /// Open descriptors; None where this user may not see them.
@@ -363,21 +242,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     let channels: Vec<Channel> = (0..CALLERS + WATCHERS)
         .map(|_| stage.daemon.grpc().channel)
         .collect();
-    let crowd = {
-        let witness = witness.clone();
-        let mut tasks = Vec::new();
-        for (number, channel) in channels.into_iter().enumerate() {
-            let witness = witness.clone();
-            tasks.push(crate::harness::runtime().spawn(async move {
-                if number < CALLERS {
-                    witness.call(channel).await;
-                } else {
-                    witness.watch(channel).await;
-                }
-            }));
-        }
-        tasks
-    };
+    let crowd = witness.crowd(channels);
     let started = Instant::now();
     let mut latencies = Vec::new();
     let mut before = None;

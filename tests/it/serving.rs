@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokend::clock::Clock;
-use tokend::dev::certificates::{self, Authority, ClientOptions};
-use tokend::dev::faults::{Fault, Times};
-use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend::dev::issuer::{Settings, Tls};
+use tokend_issuer::certificates::{self, Authority, ClientOptions, Pair};
+use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::faults::{Fault, Times};
+use tokend_issuer::{Issuer, Settings, Tls};
 use tokio::sync::Semaphore;
 use tonic::Request;
 
@@ -56,19 +56,30 @@ fn assert_same(grpc: &Token, http: &Answer) {
     }
 }
 
-#[test]
-fn every_client_authentication_gets_a_token_that_verifies_in_both_languages() {
-    let clock = Clock::system();
-    let authority = Authority::new("root", &clock).expect("authority");
-    let options = ClientOptions::default();
-    let identity = authority.client("mtls", &options).expect("certificate");
-    let pinned = certificates::self_signed("pinned", &options, &clock).expect("certificate");
-    let signing = certificates::self_signed("jwt", &options, &clock).expect("certificate");
+fn assert_credential(token: &Token, name: &str, thumbprint: &str) {
+    let credential = &token.credential;
+    assert_eq!(credential.token_type, "Bearer");
+    assert_eq!(
+        credential.authorization,
+        format!("Bearer {}", credential.token)
+    );
+    assert_eq!(credential.target, format!("https://api.example/{name}"));
+    assert_eq!(credential.scopes, ["read", "write"]);
+    assert!(!credential.stale);
+    assert_eq!(credential.generation, 1);
+    assert_eq!(credential.confirmation, thumbprint);
+    // Five minutes, less the margin of five seconds.
+    let left = token.expires_in.expect("it expires");
+    assert!((270.0..=295.0).contains(&left), "{name}: {left}");
+}
+
+/// An issuer with a client for each way to authenticate.
+fn issuer_of_every_way(authority: &Authority, pinned: &Pair, signing: &Pair) -> Issuer {
     let bound = |id: &str, certificate| Client {
         bound_tokens: true,
         ..Client::new(id, ClientCredential::Certificate(certificate))
     };
-    let issuer = idp::with(Settings {
+    idp::with(Settings {
         tls: Some(Tls {
             server: authority.server(&["localhost"]).expect("certificate"),
             client_roots: vec![
@@ -94,16 +105,21 @@ fn every_client_authentication_gets_a_token_that_verifies_in_both_languages() {
             Client::new("public", ClientCredential::None),
         ],
         ..Settings::default()
-    });
-    let place = Place::new();
-    place.secret("it.secret", SECRET);
-    place.write("ca.pem", authority.certificate_pem());
-    for (name, pair) in [("mtls", &identity), ("pinned", &pinned), ("jwt", &signing)] {
-        place.write(&format!("{name}.pem"), &pair.certificate_pem);
-        place.secret(&format!("{name}.key"), pair.key_pem.expose());
-    }
+    })
+}
+
+/// Profile, `client_auth`, client, what else its profile says, and what its tokens are bound to.
+type ClientAuthentication<'a> = (
+    &'static str,
+    &'static str,
+    &'static str,
+    String,
+    Option<&'a String>,
+);
+
+fn ways<'a>(identity: &'a Pair, pinned: &'a Pair) -> [ClientAuthentication<'a>; 7] {
     let secret = "client_secret = { file = \"it.secret\" }";
-    let ways = [
+    [
         (
             "basic",
             "client_secret_basic",
@@ -141,7 +157,26 @@ fn every_client_authentication_gets_a_token_that_verifies_in_both_languages() {
             Some(&pinned.thumbprint),
         ),
         ("public", "none", "public", String::new(), None),
-    ];
+    ]
+}
+
+#[test]
+fn every_client_authentication_gets_a_token_that_verifies_in_both_languages() {
+    let clock = WallClock::system();
+    let authority = Authority::new("root", &clock).expect("authority");
+    let options = ClientOptions::default();
+    let identity = authority.client("mtls", &options).expect("certificate");
+    let pinned = certificates::self_signed("pinned", &options, &clock).expect("certificate");
+    let signing = certificates::self_signed("jwt", &options, &clock).expect("certificate");
+    let issuer = issuer_of_every_way(&authority, &pinned, &signing);
+    let place = Place::new();
+    place.secret("it.secret", SECRET);
+    place.write("ca.pem", authority.certificate_pem());
+    for (name, pair) in [("mtls", &identity), ("pinned", &pinned), ("jwt", &signing)] {
+        place.write(&format!("{name}.pem"), &pair.certificate_pem);
+        place.secret(&format!("{name}.key"), pair.key_pem());
+    }
+    let ways = ways(&identity, &pinned);
     let mut config = idp::idp(&issuer) + "tls = { ca = \"ca.pem\" }\n";
     for (name, method, client, more, _) in &ways {
         config += &format!(
@@ -157,28 +192,11 @@ fn every_client_authentication_gets_a_token_that_verifies_in_both_languages() {
             .token(name)
             .unwrap_or_else(|why| panic!("{name}: {why:?}"));
         assert_same(&token, &daemon.http_token(name));
-        let credential = &token.credential;
-        assert_eq!(credential.token_type, "Bearer");
-        assert_eq!(
-            credential.authorization,
-            format!("Bearer {}", credential.token)
-        );
-        assert_eq!(credential.target, format!("https://api.example/{name}"));
-        assert_eq!(credential.scopes, ["read", "write"]);
-        assert!(!credential.stale);
-        assert_eq!(credential.generation, 1);
-        assert_eq!(
-            Some(credential.confirmation.as_str()),
-            thumbprint.map_or(Some(""), |it| Some(it))
-        );
-        // Five minutes, less the margin of five seconds.
-        let left = token.expires_in.expect("it expires");
-        assert!((270.0..=295.0).contains(&left), "{name}: {left}");
-
+        assert_credential(&token, name, thumbprint.map_or("", |it| it));
         let claims = idp::claims(
             &issuer,
             Some(authority.certificate_pem()),
-            &credential.token,
+            &token.credential.token,
         );
         assert_eq!(claims["sub"], json!(client), "{name}");
         assert_eq!(claims["scope"], "read write");

@@ -229,7 +229,7 @@ fn both_kinds_of_store_give_the_chain_in_order_and_its_facts() {
         assert_eq!(identity.facts.subject, "CN=it");
         assert_eq!(
             identity.facts.thumbprint,
-            crate::dev::certificates::thumbprint(&issued.chain[0])
+            tokend_issuer::certificates::thumbprint(&issued.chain[0])
         );
         // 2020-01-01
         assert_eq!(

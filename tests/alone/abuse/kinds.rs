@@ -96,20 +96,14 @@ fn huge_entry() -> Vec<u8> {
 
 /// Every kind there is.
 pub fn all() -> Vec<Attack> {
-    let hold = |name, opening, drips| Attack {
-        name,
-        ending: Ending::Kept,
-        way: Way::Hold {
-            connections: MANY,
-            opening,
-            drips,
-        },
-    };
-    let churn = |name, sends| Attack {
-        name,
-        ending: Ending::Either,
-        way: Way::Churn { sends },
-    };
+    let mut all = frames();
+    all.extend(header_bombs());
+    all.extend(connections());
+    all
+}
+
+/// Frames that cost the sender little.
+fn frames() -> Vec<Attack> {
     vec![
         flood("rapid reset", remembered, |n| {
             let pair = |n| {
@@ -161,6 +155,12 @@ pub fn all() -> Vec<Attack> {
                 .flat_map(|byte| frame(DATA, 0, 1, &[*byte]))
                 .collect()
         }),
+    ]
+}
+
+/// Fields that are larger unpacked than they were sent.
+fn header_bombs() -> Vec<Attack> {
+    vec![
         flood(
             "header bomb: one huge field again and again",
             huge_entry,
@@ -191,6 +191,26 @@ pub fn all() -> Vec<Attack> {
             },
         )
         .ends(Ending::Either),
+    ]
+}
+
+/// Connections that stay, and that come and go.
+fn connections() -> Vec<Attack> {
+    let hold = |name, opening, drips| Attack {
+        name,
+        ending: Ending::Kept,
+        way: Way::Hold {
+            connections: MANY,
+            opening,
+            drips,
+        },
+    };
+    let churn = |name, sends| Attack {
+        name,
+        ending: Ending::Either,
+        way: Way::Churn { sends },
+    };
+    vec![
         hold(
             "slow HTTP/1.1",
             || b"GET /v1/profiles/a/token HTTP/1.1\r\nHost: tokend\r\nX: ".to_vec(),

@@ -2,22 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use tokend::clock::Clock;
-use tokend::dev::certificates::{Authority, ClientOptions};
-use tokend::dev::faults::{Fault, Target, Times};
-use tokend::dev::issuer::client::Client;
+use tokend_issuer::certificates::{Authority, ClientOptions};
+use tokend_issuer::client::Client;
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::faults::{Fault, Target, Times};
 
 use super::{DISCOVERY, assert_only, doctor, findings, on_tls, trusting};
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{PATIENCE, Place, eventually};
 
 /// A clock that is behind by so many days.
-fn behind(days: u64) -> Clock {
-    Clock::given(move || {
-        let mut now = Clock::system().now();
-        now.wall.0 -= Duration::from_secs(days * 86_400);
-        now
-    })
+fn behind(days: u64) -> WallClock {
+    WallClock::given(move || WallClock::system().now() - Duration::from_secs(days * 86_400))
 }
 
 #[test]
@@ -39,8 +35,8 @@ fn an_issuer_that_is_down_is_told_with_the_profiles_that_need_it() {
 /// Broken by a witness that accepts what the daemon's own verifier refuses.
 #[test]
 fn a_certificate_that_is_not_trusted_is_shown() {
-    let authority = Authority::new("the right one", &Clock::system()).expect("authority");
-    let other = Authority::new("another one", &Clock::system()).expect("authority");
+    let authority = Authority::new("the right one", &WallClock::system()).expect("authority");
+    let other = Authority::new("another one", &WallClock::system()).expect("authority");
     let issuer = on_tls(&authority);
     let place = Place::new();
     place.secret("it.secret", SECRET);
@@ -78,7 +74,7 @@ fn certificates_that_end_soon_are_told_the_issuers_and_our_own() {
     };
     let client = old.client("it", &soon).expect("certificate");
     place.write("client.pem", &client.certificate_pem);
-    place.secret("client.key", client.key_pem.expose());
+    place.secret("client.key", client.key_pem());
     let config = idp::idp(&issuer)
         + "tls = { ca = \"old.pem\", certificate = \"client.pem\", key = \"client.key\" }\n"
         + &idp::profile("it", "it", LAZY);

@@ -9,9 +9,9 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::Value;
-use tokend::dev::certificates::Authority;
-use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend::dev::issuer::{Issuer, Settings, Tls};
+use tokend_issuer::certificates::Authority;
+use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::{Issuer, Settings, Tls};
 
 use super::{Place, block, runtime};
 

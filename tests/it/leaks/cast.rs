@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use tokend::clock::Clock;
-use tokend::dev::certificates::{Authority, ClientOptions, KeyKind, Pair};
-use tokend::dev::issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend::dev::issuer::{Issuer, Settings, Tls};
+use tokend_issuer::certificates::{Authority, ClientOptions, KeyKind, Pair};
+use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::clock::WallClock;
+use tokend_issuer::{Issuer, Settings, Tls};
 
 use super::secret;
 use crate::harness::{Place, idp, run};
@@ -86,7 +86,7 @@ impl Cast {
         };
         let pair = self.authority.client(name, &options).expect("certificate");
         put(&self.place, name, &pair);
-        self.keys.push((name, pair.key_pem.expose().to_owned()));
+        self.keys.push((name, pair.key_pem().to_owned()));
         pair
     }
 }
@@ -94,13 +94,13 @@ impl Cast {
 /// Writes a pair into its files.
 fn put(place: &Place, name: &str, pair: &Pair) {
     place.write(&format!("{name}.crt"), &pair.certificate_pem);
-    place.write(&format!("{name}.key"), pair.key_pem.expose());
-    place.secrets.add_lines(pair.key_pem.expose());
+    place.write(&format!("{name}.key"), pair.key_pem());
+    place.secrets.add_lines(pair.key_pem());
 }
 
 /// Every kind of profile and of client authentication. Needs openssl.
 pub fn sound() -> Cast {
-    let authority = Authority::new("root", &Clock::system()).expect("authority");
+    let authority = Authority::new("root", &WallClock::system()).expect("authority");
     let issuer = idp::with(Settings {
         tls: Some(Tls {
             server: authority.server(&["localhost"]).expect("certificate"),
@@ -140,6 +140,20 @@ pub fn sound() -> Cast {
             &format!("client_auth = \"private_key_jwt\"\n{assertion}"),
         );
     }
+    certificates(&mut cast);
+    for (name, keys) in [
+        ("password", "method = \"basic\"\nusername = \"u\"\npassword"),
+        ("fixed", "method = \"static\"\ntoken"),
+    ] {
+        cast.place.secret(&format!("{name}.secret"), &secret(name));
+        let config = format!("{keys} = {{ file = \"{name}.secret\" }}\n");
+        cast.profiles.push((name, config));
+    }
+    cast
+}
+
+/// Profiles with a certificate: its key in the open, encrypted, and in a keystore.
+fn certificates(cast: &mut Cast) {
     for (name, key) in [
         ("mtls", KeyKind::Ec),
         ("sealed", KeyKind::Rsa),
@@ -173,15 +187,6 @@ pub fn sound() -> Cast {
     ] {
         cast.oauth2(name, &format!("{mtls} {{ {files} }}"));
     }
-    for (name, keys) in [
-        ("password", "method = \"basic\"\nusername = \"u\"\npassword"),
-        ("fixed", "method = \"static\"\ntoken"),
-    ] {
-        cast.place.secret(&format!("{name}.secret"), &secret(name));
-        let config = format!("{keys} = {{ file = \"{name}.secret\" }}\n");
-        cast.profiles.push((name, config));
-    }
-    cast
 }
 
 /// Runs openssl in the folder of a place; words are parted by spaces.

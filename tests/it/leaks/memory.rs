@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokend::dev::faults::{Fault, Target, Times};
+use tokend_issuer::faults::{Fault, Target, Times};
 
 use super::cast::{self, Cast};
 use super::secret;

@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 use std::process::Stdio;
 
-use tokend::dev::faults::{Fault, Target, Times};
-use tokend::dev::issuer::client::Client;
 use tokend::proto::credential_service_client::CredentialServiceClient;
 use tokend::proto::watch_token_response::Event;
 use tokend::proto::{ReportRejectedRequest, WatchTokenRequest};
+use tokend_issuer::client::Client;
+use tokend_issuer::faults::{Fault, Target, Times};
 use tonic::Code;
 
 use super::cast::{self, Cast};

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use tokend::dev::faults::Fault;
+use tokend_issuer::faults::Fault;
 
 use super::paths::secret_in_url;
 use super::secret;
@@ -11,9 +11,8 @@ use crate::harness::Place;
 /// Where a redirect leads, and nobody goes.
 const ELSEWHERE: &str = "127.0.0.1:9";
 
-/// Answers of the token endpoint with secrets wherever there is room for one. Nothing in them is the daemon's to repeat.
-pub fn bodies() -> Vec<(&'static str, Fault)> {
-    let status = |status, kind: &str, body: String| Fault::Status {
+fn status(status: u16, kind: &str, body: String) -> Fault {
+    Fault::Status {
         status,
         body,
         headers: vec![
@@ -25,16 +24,24 @@ pub fn bodies() -> Vec<(&'static str, Fault)> {
             ("Retry-After".into(), secret("after")),
             ("Set-Cookie".into(), secret("cookie")),
         ],
-    };
-    let json = |code: &str| {
-        serde_json::json!({
-            "error": code, "error_description": format!("AADSTS7000215: {} is wrong", secret("description")),
-            "error_uri": format!("https://e/{}", secret("uri")), "trace": secret("trace"), "refresh_token": secret("refresh"),
-        })
-        .to_string()
-    };
-    let field =
-        |name: &str, text: String| Fault::field(name, Some(&serde_json::json!(text).to_string()));
+    }
+}
+
+/// An OAuth error with this code.
+fn json(code: &str) -> String {
+    serde_json::json!({
+        "error": code, "error_description": format!("AADSTS7000215: {} is wrong", secret("description")),
+        "error_uri": format!("https://e/{}", secret("uri")), "trace": secret("trace"), "refresh_token": secret("refresh"),
+    })
+    .to_string()
+}
+
+fn field(name: &str, text: String) -> Fault {
+    Fault::field(name, Some(&serde_json::json!(text).to_string()))
+}
+
+/// Answers of the token endpoint with secrets wherever there is room for one. Nothing in them is the daemon's to repeat.
+pub fn bodies() -> Vec<(&'static str, Fault)> {
     vec![
         (
             "b400",
@@ -134,9 +141,8 @@ pub const SAID: [&str; 20] = [
     "extra",
 ];
 
-/// What cannot be used: files that are torn, swapped or under another password, and definitions with a secret in the wrong
-/// place.
-pub fn unusable(place: &Place) -> Vec<(&'static str, String)> {
+/// The files of [`unusable`].
+fn write_unusable(place: &Place) {
     for name in ["other", "line", "bytes", "url", "list", "typo", "number"] {
         place.secrets.add(&secret(name));
     }
@@ -155,6 +161,12 @@ pub fn unusable(place: &Place) -> Vec<(&'static str, String)> {
     .expect("written");
     let store = fs::read(place.path("stored.p12")).expect("there");
     fs::write(place.path("torn.p12"), &store[..store.len() / 2]).expect("written");
+}
+
+/// What cannot be used: files that are torn, swapped or under another password, and definitions with a secret in the wrong
+/// place.
+pub fn unusable(place: &Place) -> Vec<(&'static str, String)> {
+    write_unusable(place);
     let tls = |keys: &str| {
         format!(
             "method = \"oauth2\"\nidp = \"it\"\nclient_id = \"u\"\nclient_auth = \"tls_client_auth\"\ntls = {{ {keys} }}\n"

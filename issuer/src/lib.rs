@@ -1,16 +1,26 @@
 //! A small OAuth2 and OpenID Connect issuer on loopback: RFC 6749 §4.4 with every client authentication of RFC 8414 §2,
 //! bound tokens (RFC 8705), resource indicators (RFC 8707), JWT access tokens (RFC 9068) and both kinds of metadata.
 //!
-//! `tokend dev` runs it so that tokend can be tried with nothing to set up, and the tests run it to see tokend cope:
-//! it does what [`Issuer::script`] says, and tells what it was asked ([`Issuer::requests`]).
+//! `tokend dev` runs it so that tokend can be tried with nothing to set up. The tests run it to see
+//! tokend cope: with the feature `faults` it does what a script says, and tells what it was asked.
+
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests may look at the clock")
+)]
 
 mod answer;
+pub mod certificates;
 pub mod client;
+pub mod clock;
 mod documents;
+mod endpoint;
+#[cfg(feature = "faults")]
+pub mod faults;
 mod form;
 mod keys;
-mod play;
-pub mod record;
+mod peer;
+#[cfg(feature = "faults")]
 #[cfg(test)]
 mod tests;
 mod token;
@@ -28,14 +38,11 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use self::certificates::Pair;
 use self::client::{Client, ClientCredential, UsedAssertions};
+use self::clock::WallClock;
 use self::documents::Place;
 use self::keys::SigningKeys;
-use self::record::{Journal, Recorded};
-use super::certificates::Pair;
-use super::faults::{Fault, Script, Target, Times};
-use crate::clock::Clock;
-use crate::core::secret::Secret;
 
 /// How the issuer is set up.
 #[derive(Clone)]
@@ -53,7 +60,7 @@ pub struct Settings {
     /// The audience that `/api/topology` insists on; None (default): any.
     pub api_audience: Option<String>,
     /// Dates tokens, answers and certificates. Default: the machine's.
-    pub clock: Clock,
+    pub clock: WallClock,
 }
 
 impl Default for Settings {
@@ -65,7 +72,7 @@ impl Default for Settings {
             clients: Vec::new(),
             token_lifetime: Duration::from_secs(300),
             api_audience: None,
-            clock: Clock::system(),
+            clock: WallClock::system(),
         }
     }
 }
@@ -100,7 +107,7 @@ enum Listening {
 
 /// What every connection shares.
 struct State {
-    clock: Clock,
+    clock: WallClock,
     /// The issuer identifier.
     url: String,
     path: String,
@@ -112,12 +119,10 @@ struct State {
     clients: Mutex<HashMap<String, Client>>,
     keys: Mutex<SigningKeys>,
     used_assertions: Mutex<UsedAssertions>,
-    script: Mutex<Script>,
-    journal: Mutex<Journal>,
-    in_flight: AtomicUsize,
-    max_in_flight: AtomicUsize,
     connections: AtomicU64,
     failed_handshakes: AtomicUsize,
+    #[cfg(feature = "faults")]
+    faults: faults::Instrumentation,
 }
 
 impl Issuer {
@@ -159,12 +164,10 @@ impl Issuer {
             ),
             keys: Mutex::new(SigningKeys::new()?),
             used_assertions: Mutex::default(),
-            script: Mutex::default(),
-            journal: Mutex::default(),
-            in_flight: AtomicUsize::new(0),
-            max_in_flight: AtomicUsize::new(0),
             connections: AtomicU64::new(0),
             failed_handshakes: AtomicUsize::new(0),
+            #[cfg(feature = "faults")]
+            faults: faults::Instrumentation::default(),
         });
         let listening = Mutex::new(Listening::running(listener, &state));
         Ok(Issuer {
@@ -192,24 +195,6 @@ impl Issuer {
         self.address
     }
 
-    /// Token requests in the order they arrived, the last 100 000.
-    #[must_use]
-    pub fn requests(&self) -> Vec<Recorded> {
-        locked(&self.state.journal).records()
-    }
-
-    /// Requests so far for a path, for instance `/token`, answered or not.
-    #[must_use]
-    pub fn count(&self, path: &str) -> usize {
-        locked(&self.state.journal).counted(path)
-    }
-
-    /// The most token requests that were in flight at the same time.
-    #[must_use]
-    pub fn max_in_flight_seen(&self) -> usize {
-        self.state.max_in_flight.load(Ordering::Relaxed)
-    }
-
     /// TCP connections so far.
     #[must_use]
     pub fn connections(&self) -> u64 {
@@ -220,21 +205,6 @@ impl Issuer {
     #[must_use]
     pub fn failed_handshakes(&self) -> usize {
         self.state.failed_handshakes.load(Ordering::Relaxed)
-    }
-
-    /// Plays a fault on the next token requests, after those that were scripted before.
-    pub fn script(&self, fault: Fault, times: Times) {
-        self.script_for(Target::Token, fault, times);
-    }
-
-    /// Plays a fault on some requests only.
-    pub fn script_for(&self, target: Target, fault: Fault, times: Times) {
-        locked(&self.state.script).push(target, fault, times);
-    }
-
-    /// Behaves from now on. Requests that are being mistreated stay so.
-    pub fn clear_script(&self) {
-        locked(&self.state.script).clear();
     }
 
     /// Signs with a new key; tokens of the last few keys still verify.
@@ -251,8 +221,8 @@ impl Issuer {
     }
 
     /// Gives a client another secret, whatever it had before. An unknown one is registered with it.
-    pub fn set_client_secret(&self, id: &str, secret: Secret) {
-        let credential = ClientCredential::Secret(secret);
+    pub fn set_client_secret(&self, id: &str, secret: &str) {
+        let credential = ClientCredential::Secret(secret.into());
         locked(&self.state.clients)
             .entry(id.to_owned())
             .or_insert_with(|| Client::new(id, ClientCredential::None))

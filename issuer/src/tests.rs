@@ -13,10 +13,11 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
-use super::client::CertificateMatch;
-use super::record::Outcome;
 use super::*;
-use crate::dev::certificates::{self, Authority, ClientOptions};
+use crate::certificates::{Authority, ClientOptions};
+use crate::client::CertificateMatch;
+use crate::faults::record::{Outcome, Recorded};
+use crate::faults::{Fault, Target, Times};
 
 /// An issuer on TLS with one client per way of proving itself.
 struct World {
@@ -31,10 +32,10 @@ struct World {
 const SECRET: &str = "p+w%/ü:&= x";
 
 async fn world() -> World {
-    world_at(Clock::system()).await
+    world_at(WallClock::system()).await
 }
 
-async fn world_at(clock: Clock) -> World {
+async fn world_at(clock: WallClock) -> World {
     let authority = Authority::new("test root", &clock).unwrap();
     let server = authority
         .server(&["localhost", "127.0.0.1", "::1"])
@@ -115,7 +116,7 @@ impl World {
             None => builder.with_no_client_auth(),
             Some(pair) => {
                 let chain = CertificateDer::pem_slice_iter(pair.certificate_pem.as_bytes());
-                let key = PrivateKeyDer::from_pem_slice(pair.key_pem.expose().as_bytes());
+                let key = PrivateKeyDer::from_pem_slice(pair.key_pem().as_bytes());
                 builder
                     .with_client_auth_cert(chain.map(Result::unwrap).collect(), key.unwrap())
                     .unwrap()

@@ -1,17 +1,16 @@
 //! Registered clients, and the proof that a request comes from one.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time;
-use http::StatusCode;
 use jsonwebtoken::{AlgorithmFamily, DecodingKey};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use super::form::Form;
-use super::keys::{ClientKey, signature_only};
-use super::wire::PeerCertificate;
-use crate::core::secret::Secret;
-use crate::core::time::WallTime;
+use crate::form::{Form, Refusal};
+use crate::keys::{ClientKey, seconds, signature_only};
+use crate::peer::PeerCertificate;
 
 /// An assertion may be valid this far into the future, in seconds: used ones are remembered until they expire.
 const ASSERTION_MAX: u64 = 3600;
@@ -40,7 +39,7 @@ pub struct Client {
 #[derive(Clone, Debug)]
 pub enum ClientCredential {
     /// `client_secret_basic`, `client_secret_post` and `client_secret_jwt` alike.
-    Secret(Secret),
+    Secret(SecretString),
     /// `private_key_jwt`: `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK. With a certificate, an `x5t#S256` in the
     /// assertion's header must be its own.
     Assertion {
@@ -64,11 +63,21 @@ pub enum CertificateMatch {
     Thumbprint(String),
 }
 
+impl CertificateMatch {
+    fn is(&self, certificate: &PeerCertificate) -> bool {
+        match self {
+            CertificateMatch::CommonName(name) => certificate.common_name.as_ref() == Some(name),
+            CertificateMatch::SanUri(uri) => certificate.uris.contains(uri),
+            CertificateMatch::Thumbprint(thumbprint) => certificate.thumbprint == *thumbprint,
+        }
+    }
+}
+
 impl Client {
     /// A client with a secret, unbound tokens and any scope.
     #[must_use]
     pub fn with_secret(id: &str, secret: &str) -> Client {
-        Client::new(id, ClientCredential::Secret(Secret::new(secret.into())))
+        Client::new(id, ClientCredential::Secret(secret.into()))
     }
 
     /// A client with unbound tokens and any scope.
@@ -83,41 +92,10 @@ impl Client {
     }
 }
 
-/// Why there is no token: an error of RFC 6749 §5.2.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub status: StatusCode,
-    pub code: &'static str,
-    pub description: &'static str,
-}
-
-impl Refusal {
-    pub fn new(code: &'static str, description: &'static str) -> Refusal {
-        Refusal {
-            status: StatusCode::BAD_REQUEST,
-            code,
-            description,
-        }
-    }
-
-    /// `invalid_request`
-    pub fn request(description: &'static str) -> Refusal {
-        Refusal::new("invalid_request", description)
-    }
-
-    /// `invalid_client`, the one with status 401.
-    pub fn client(description: &'static str) -> Refusal {
-        Refusal {
-            status: StatusCode::UNAUTHORIZED,
-            ..Refusal::new("invalid_client", description)
-        }
-    }
-}
-
 /// The method that a request uses, named as in RFC 8414 §2. More than one is an error (RFC 6749 §2.3).
 ///
 /// A certificate alone is no method: it can also be there for the sake of a bound token.
-pub(super) fn method(form: &Form, client: Option<&Client>) -> Result<&'static str, Refusal> {
+pub(crate) fn method(form: &Form, client: Option<&Client>) -> Result<&'static str, Refusal> {
     let has_assertion =
         form.get("client_assertion").is_some() || form.get("client_assertion_type").is_some();
     match (
@@ -153,16 +131,17 @@ pub(super) fn method(form: &Form, client: Option<&Client>) -> Result<&'static st
 }
 
 /// What a proof is checked against.
-pub(super) struct Circumstances<'a> {
+pub(crate) struct Circumstances<'a> {
     pub certificate: Option<&'a PeerCertificate>,
     /// Values of `aud` that mean this issuer.
     pub audiences: &'a [String],
-    pub now: WallTime,
+    /// Since 1970.
+    pub now: Duration,
     pub used: &'a mut UsedAssertions,
 }
 
 /// Checks the proof of `client`, which is the one that the request claims to be from.
-pub(super) fn authenticate(
+pub(crate) fn authenticate(
     client: &Client,
     form: &Form,
     around: &mut Circumstances<'_>,
@@ -181,7 +160,7 @@ pub(super) fn authenticate(
             compare(form.get("client_secret").unwrap_or_default(), secret)
         }
         (ClientCredential::Secret(secret), "client_secret_jwt") => {
-            let key = DecodingKey::from_secret(secret.expose().as_bytes());
+            let key = DecodingKey::from_secret(secret.expose_secret().as_bytes());
             check_assertion(client, form, &key, None, around)
         }
         (ClientCredential::Assertion { public_key }, "private_key_jwt") => {
@@ -195,7 +174,7 @@ pub(super) fn authenticate(
             "tls_client_auth" | "self_signed_tls_client_auth",
         ) => match around.certificate {
             None => Err(Refusal::client("no client certificate on this connection")),
-            Some(certificate) if certificate.is(wanted) => Ok(()),
+            Some(certificate) if wanted.is(certificate) => Ok(()),
             Some(_) => Err(Refusal::client("not this client's certificate")),
         },
         (ClientCredential::None, "none") => Ok(()),
@@ -205,8 +184,8 @@ pub(super) fn authenticate(
     }
 }
 
-fn compare(presented: &str, secret: &Secret) -> Result<(), Refusal> {
-    constant_time::verify_slices_are_equal(presented.as_bytes(), secret.expose().as_bytes())
+fn compare(presented: &str, secret: &SecretString) -> Result<(), Refusal> {
+    constant_time::verify_slices_are_equal(presented.as_bytes(), secret.expose_secret().as_bytes())
         .map_err(|_| Refusal::client("wrong secret"))
 }
 
@@ -249,7 +228,7 @@ fn check_assertion(
     if !audience_fits {
         return Err(Refusal::client("aud is somebody else"));
     }
-    let now = around.now.0.as_secs();
+    let now = around.now.as_secs();
     let expires = seconds(&claims["exp"]).ok_or_else(|| Refusal::client("no exp"))?;
     if expires <= now {
         return Err(Refusal::client("the assertion is expired"));
@@ -268,16 +247,9 @@ fn check_assertion(
     }
 }
 
-/// A NumericDate (RFC 7519 §2), fractions cut off.
-pub(super) fn seconds(value: &Value) -> Option<u64> {
-    value
-        .as_u64()
-        .or_else(|| value.as_f64().filter(|at| *at >= 0.0).map(|at| at as u64))
-}
-
 /// Assertions that were used and have not expired.
 #[derive(Debug, Default)]
-pub(super) struct UsedAssertions {
+pub(crate) struct UsedAssertions {
     expiry: HashMap<(String, String), u64>,
     /// Expired ones are looked for when there are this many, so that each is looked at a few times only.
     sweep_at: usize,

@@ -1,15 +1,23 @@
 //! What the issuer does wrong, as data: a script of faults, each for some requests, played in the order it was written.
 //!
 //! A fault waits, replaces the answer, or alters it; [`Fault::All`] combines them, for instance a slow answer with a bad
-//! field. The issuer's `play` module is the interpreter.
+//! field. `play` is the interpreter.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+pub(crate) mod pace;
+pub(crate) mod play;
+pub mod record;
+pub(crate) mod script;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::core::time::BootTime;
+use self::record::{Journal, Recorded};
+use self::script::Script;
+use crate::answer::json_text;
+use crate::{Issuer, locked};
 
 /// One way to misbehave.
 #[derive(Clone, Debug)]
@@ -136,17 +144,12 @@ impl Fault {
     }
 
     /// Itself, or what [`Fault::All`] holds, in order.
-    pub(super) fn steps(self) -> Vec<Fault> {
+    fn steps(self) -> Vec<Fault> {
         match self {
             Fault::All(faults) => faults.into_iter().flat_map(Fault::steps).collect(),
             fault => vec![fault],
         }
     }
-}
-
-/// A text as JSON.
-pub(super) fn json_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 /// Which requests a fault is for.
@@ -169,112 +172,46 @@ pub enum Times {
     Always,
 }
 
-/// The faults that are still to come.
+/// What tests write and read while the issuer runs.
 #[derive(Debug, Default)]
-pub(super) struct Script {
-    rules: Vec<Rule>,
-    /// What [`Fault::SameToken`] repeats, by client and parameters.
-    firsts: HashMap<String, First>,
+pub(crate) struct Instrumentation {
+    pub script: Mutex<Script>,
+    pub journal: Mutex<Journal>,
+    pub in_flight: AtomicUsize,
+    pub max_in_flight: AtomicUsize,
 }
 
-#[derive(Debug)]
-struct Rule {
-    target: Target,
-    fault: Fault,
-    times: Times,
-}
-
-/// A token that is issued again and again.
-#[derive(Clone, Debug)]
-pub(super) struct First {
-    /// `access_token` as JSON.
-    pub token: String,
-    /// When it was issued.
-    pub at: BootTime,
-}
-
-impl Script {
-    /// Writes a fault behind the others.
-    pub fn push(&mut self, target: Target, fault: Fault, times: Times) {
-        if times == Times::Next(0) {
-            return;
-        }
-        self.rules.push(Rule {
-            target,
-            fault,
-            times,
-        });
+impl Issuer {
+    /// Token requests in the order they arrived, the last 100 000.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Recorded> {
+        locked(&self.state.faults.journal).records()
     }
 
-    /// Forgets every fault and every repeated token.
-    pub fn clear(&mut self) {
-        *self = Script::default();
+    /// Requests so far for a path, for instance `/token`, answered or not.
+    #[must_use]
+    pub fn count(&self, path: &str) -> usize {
+        locked(&self.state.faults.journal).counted(path)
     }
 
-    /// The first fault that is for this request, used up by one. `client` is None for what is not a token request and for
-    /// one that names no client.
-    pub fn take(&mut self, path: &str, is_token: bool, client: Option<&str>) -> Option<Fault> {
-        let at = self.rules.iter().position(|rule| match &rule.target {
-            Target::Token => is_token,
-            Target::Client(id) => is_token && client == Some(id),
-            Target::Path(wanted) => wanted == path,
-        })?;
-        let rule = &mut self.rules[at];
-        match &mut rule.times {
-            Times::Next(1) => Some(self.rules.remove(at).fault),
-            Times::Next(left) => {
-                *left = left.saturating_sub(1);
-                Some(rule.fault.clone())
-            }
-            Times::Always => Some(rule.fault.clone()),
-        }
+    /// The most token requests that were in flight at the same time.
+    #[must_use]
+    pub fn max_in_flight_seen(&self) -> usize {
+        self.state.faults.max_in_flight.load(Ordering::Relaxed)
     }
 
-    /// The token that stands for `key`; `fresh` from now on if there is none yet.
-    pub fn first(&mut self, key: String, fresh: First) -> First {
-        self.firsts.entry(key).or_insert(fresh).clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name(fault: Option<Fault>) -> String {
-        format!("{fault:?}")
+    /// Plays a fault on the next token requests, after those that were scripted before.
+    pub fn script(&self, fault: Fault, times: Times) {
+        self.script_for(Target::Token, fault, times);
     }
 
-    #[test]
-    fn faults_are_used_up_in_order_and_only_by_what_they_are_for() {
-        let mut script = Script::default();
-        script.push(Target::Client("a".into()), Fault::Html200, Times::Next(2));
-        script.push(Target::Token, Fault::Hang, Times::Next(1));
-        script.push(
-            Target::Path("/jwks".into()),
-            Fault::EchoSecret,
-            Times::Always,
-        );
-        assert_eq!(
-            name(script.take("/token", true, Some("a"))),
-            "Some(Html200)"
-        );
-        assert_eq!(name(script.take("/token", true, Some("b"))), "Some(Hang)");
-        assert_eq!(name(script.take("/token", true, Some("b"))), "None");
-        assert_eq!(
-            name(script.take("/token", true, Some("a"))),
-            "Some(Html200)"
-        );
-        assert_eq!(name(script.take("/token", true, Some("a"))), "None");
-        assert_eq!(name(script.take("/jwks", false, None)), "Some(EchoSecret)");
-        assert_eq!(name(script.take("/jwks", false, None)), "Some(EchoSecret)");
-        script.clear();
-        assert_eq!(name(script.take("/jwks", false, None)), "None");
+    /// Plays a fault on some requests only.
+    pub fn script_for(&self, target: Target, fault: Fault, times: Times) {
+        locked(&self.state.faults.script).push(target, fault, times);
     }
 
-    #[test]
-    fn a_fault_for_no_request_is_never_taken() {
-        let mut script = Script::default();
-        script.push(Target::Token, Fault::Hang, Times::Next(0));
-        assert_eq!(name(script.take("/token", true, None)), "None");
+    /// Behaves from now on. Requests that are being mistreated stay so.
+    pub fn clear_script(&self) {
+        locked(&self.state.faults.script).clear();
     }
 }

@@ -3,14 +3,13 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::answer::Answer;
-use super::client::seconds;
-use super::play::{bearer_challenge, method_not_allowed};
-use super::wire::Peer;
-use super::{State, locked};
+use crate::answer::Answer;
+use crate::keys::seconds;
+use crate::peer::Peer;
+use crate::{State, locked};
 
 /// Answers a request that is not for the token endpoint.
-pub(super) fn answer(
+pub(crate) fn answer(
     state: &State,
     method: &Method,
     path: &str,
@@ -30,13 +29,13 @@ pub(super) fn answer(
     if method == Method::GET || method == Method::HEAD {
         respond()
     } else {
-        method_not_allowed("GET, HEAD")
+        Answer::method_not_allowed("GET, HEAD")
     }
 }
 
 /// What a path stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Metadata,
     Keys,
     Api,
@@ -96,7 +95,7 @@ fn metadata(state: &State) -> Answer {
 /// An API as the Orchestration Cluster's: RFC 6750 §2.1 for the token, RFC 8705 §3 for a bound one.
 fn api(state: &State, bearer: Option<&str>, peer: &Peer) -> Answer {
     let Some(token) = bearer else {
-        return bearer_challenge(None);
+        return Answer::bearer_challenge(None);
     };
     let claims = locked(&state.keys).verify(token);
     match claims {
@@ -107,12 +106,12 @@ fn api(state: &State, bearer: Option<&str>, peer: &Peer) -> Answer {
             ("client", claims["client_id"].clone()),
             ("bound", claims["cnf"].is_object().into()),
         ]),
-        _ => bearer_challenge(Some("invalid_token")),
+        _ => Answer::bearer_challenge(Some("invalid_token")),
     }
 }
 
 fn is_valid(claims: &Value, state: &State, peer: &Peer) -> bool {
-    let now = state.clock.now().wall.0.as_secs();
+    let now = state.clock.now().as_secs();
     let alive = seconds(&claims["exp"]).is_some_and(|expires| now < expires);
     let for_us = state.api_audience.as_deref().is_none_or(|audience| {
         claims["aud"] == audience

@@ -1,8 +1,9 @@
 //! What the issuer remembers of what it was asked.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
-use crate::core::time::Stamp;
+use crate::form::Form;
 
 /// Requests that are kept; the oldest go first.
 const RECORDS_MAX: usize = 100_000;
@@ -10,11 +11,22 @@ const RECORDS_MAX: usize = 100_000;
 /// Different paths that are counted, so that a client which makes paths up does not fill the memory.
 const PATHS_MAX: usize = 1000;
 
+/// Parameters that hold secrets; never recorded.
+const SECRETS: [&str; 7] = [
+    "client_secret",
+    "client_assertion",
+    "assertion",
+    "password",
+    "refresh_token",
+    "subject_token",
+    "actor_token",
+];
+
 /// A token request. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     /// When its head had arrived.
-    pub arrived: Stamp,
+    pub arrived: Instant,
     /// `/token`, or the mutual-TLS alias of it.
     pub path: String,
     /// Number of its connection, from 1.
@@ -55,9 +67,18 @@ pub enum Outcome {
     Fault,
 }
 
+/// The parameters of a token request without those that hold secrets.
+pub(crate) fn public_parameters(form: &Form) -> Vec<(String, String)> {
+    form.parameters
+        .iter()
+        .filter(|(name, _)| !SECRETS.contains(&name.as_str()))
+        .cloned()
+        .collect()
+}
+
 /// The memory.
 #[derive(Debug, Default)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     records: VecDeque<Recorded>,
     /// Records that have gone.
     forgotten: u64,
@@ -109,12 +130,11 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
 
     #[test]
     fn the_oldest_go_first_and_a_late_outcome_still_finds_its_record() {
         let record = Recorded {
-            arrived: Clock::system().now(),
+            arrived: Instant::now(),
             path: "/token".into(),
             connection: 1,
             client_id: None,

@@ -13,13 +13,13 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::dev::certificates;
+use crate::certificates;
 
 /// Keys that still verify. Tokens of older ones fail, as they would with a real provider after a few rotations.
 const KEPT: usize = 4;
 
 /// The issuer's keys; the last one signs.
-pub(super) struct SigningKeys(Vec<SigningKey>);
+pub(crate) struct SigningKeys(Vec<SigningKey>);
 
 struct SigningKey {
     id: String,
@@ -99,7 +99,7 @@ impl SigningKey {
 }
 
 /// Checks the signature and nothing else: times are checked against the issuer's own clock.
-pub(super) fn signature_only(algorithm: Algorithm) -> Validation {
+pub(crate) fn signature_only(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
@@ -108,7 +108,7 @@ pub(super) fn signature_only(algorithm: Algorithm) -> Validation {
 }
 
 /// A key that a client registered.
-pub(super) struct ClientKey {
+pub(crate) struct ClientKey {
     pub key: DecodingKey,
     /// x5t#S256, when it came as a certificate.
     pub thumbprint: Option<String>,
@@ -145,6 +145,13 @@ impl ClientKey {
             _ => None,
         }
     }
+}
+
+/// A NumericDate (RFC 7519 §2), fractions cut off.
+pub(crate) fn seconds(value: &Value) -> Option<u64> {
+    value
+        .as_u64()
+        .or_else(|| value.as_f64().filter(|at| *at >= 0.0).map(|at| at as u64))
 }
 
 fn decoding_key(info: &SubjectPublicKeyInfo<'_>) -> Option<DecodingKey> {

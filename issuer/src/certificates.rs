@@ -12,10 +12,9 @@ use rcgen::{
     SanType,
 };
 use rustls_pki_types::PrivatePkcs8KeyDer;
+use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::clock::Clock;
-use crate::core::secret::Secret;
-use crate::core::time::WallTime;
+use crate::clock::WallClock;
 
 /// How long authorities and server certificates live: longer than any session of `tokend dev`, short enough that a
 /// forgotten one is worth nothing.
@@ -30,7 +29,7 @@ pub struct Authority {
     certificate_pem: String,
     /// What a leaf's chain needs below the root: empty for a root.
     chain_pem: String,
-    clock: Clock,
+    clock: WallClock,
 }
 
 /// A certificate with its key.
@@ -39,7 +38,7 @@ pub struct Pair {
     /// Chain in PEM, own certificate first, without the root.
     pub certificate_pem: String,
     /// PKCS#8 in PEM.
-    pub key_pem: Secret,
+    pub(crate) key_pem: SecretString,
     /// SubjectPublicKeyInfo in PEM: what an issuer registers for `private_key_jwt`.
     pub public_key_pem: String,
     /// x5t#S256 of the certificate: base64url of its SHA-256 (RFC 8705 §3.1).
@@ -70,6 +69,14 @@ pub struct ClientOptions {
     pub san_uri: Option<String>,
 }
 
+impl Pair {
+    /// Its key as PKCS#8 in PEM.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        self.key_pem.expose_secret()
+    }
+}
+
 impl Default for ClientOptions {
     fn default() -> Self {
         ClientOptions {
@@ -86,7 +93,7 @@ impl Authority {
     ///
     /// # Errors
     /// What rcgen says, for instance about a name that cannot be encoded; the same for every function here.
-    pub fn new(common_name: &str, clock: &Clock) -> Result<Authority, Error> {
+    pub fn new(common_name: &str, clock: &WallClock) -> Result<Authority, Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let params = authority_params(common_name, clock);
         let certificate = params.self_signed(&key)?;
@@ -116,12 +123,12 @@ impl Authority {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names.clone())?;
         let common_name = names.first().map_or("server", String::as_str);
-        let now = self.clock.now().wall;
+        let now = self.clock.now();
         name_and_time(
             &mut params,
             common_name,
-            WallTime(now.0.saturating_sub(BACKDATED)),
-            now.plus(LONG),
+            now.saturating_sub(BACKDATED),
+            now.saturating_add(LONG),
         );
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -151,7 +158,7 @@ impl Authority {
 pub fn self_signed(
     common_name: &str,
     options: &ClientOptions,
-    clock: &Clock,
+    clock: &WallClock,
 ) -> Result<Pair, Error> {
     let (params, key) = client_params(common_name, options, clock)?;
     let certificate = params.self_signed(&key)?;
@@ -167,20 +174,20 @@ pub fn thumbprint(der: &[u8]) -> String {
 fn pair(certificate: &Certificate, key: &KeyPair, chain_pem: &str) -> Pair {
     Pair {
         certificate_pem: certificate.pem() + chain_pem,
-        key_pem: Secret::new(key.serialize_pem()),
+        key_pem: key.serialize_pem().into(),
         public_key_pem: key.public_key_pem(),
         thumbprint: thumbprint(certificate.der()),
     }
 }
 
-fn authority_params(common_name: &str, clock: &Clock) -> CertificateParams {
+fn authority_params(common_name: &str, clock: &WallClock) -> CertificateParams {
     let mut params = CertificateParams::default();
-    let now = clock.now().wall;
+    let now = clock.now();
     name_and_time(
         &mut params,
         common_name,
-        WallTime(now.0.saturating_sub(BACKDATED)),
-        now.plus(LONG),
+        now.saturating_sub(BACKDATED),
+        now.saturating_add(LONG),
     );
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -190,7 +197,7 @@ fn authority_params(common_name: &str, clock: &Clock) -> CertificateParams {
 fn client_params(
     common_name: &str,
     options: &ClientOptions,
-    clock: &Clock,
+    clock: &WallClock,
 ) -> Result<(CertificateParams, KeyPair), Error> {
     let key = match options.key {
         KeyKind::Ec => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
@@ -198,14 +205,19 @@ fn client_params(
         KeyKind::Ed25519 => ed25519()?,
     };
     let mut params = CertificateParams::default();
-    let now = clock.now().wall;
+    let now = clock.now();
     let shift = Duration::from_secs(options.not_before.unsigned_abs());
     let starts = if options.not_before < 0 {
-        WallTime(now.0.saturating_sub(shift))
+        now.saturating_sub(shift)
     } else {
-        now.plus(shift)
+        now.saturating_add(shift)
     };
-    name_and_time(&mut params, common_name, starts, now.plus(options.lifetime));
+    name_and_time(
+        &mut params,
+        common_name,
+        starts,
+        now.saturating_add(options.lifetime),
+    );
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     if let Some(uri) = &options.san_uri {
         params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into()?)];
@@ -225,13 +237,13 @@ fn ed25519() -> Result<KeyPair, Error> {
 fn name_and_time(
     params: &mut CertificateParams,
     common_name: &str,
-    starts: WallTime,
-    ends: WallTime,
+    starts: Duration,
+    ends: Duration,
 ) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     // X.509 knows whole seconds only, and the last one is still valid (RFC 5280 §4.1.2.5).
-    params.not_before = epoch + Duration::from_secs(starts.0.as_secs());
-    params.not_after = epoch + Duration::from_secs(ends.0.as_secs().saturating_sub(1));
+    params.not_before = epoch + Duration::from_secs(starts.as_secs());
+    params.not_after = epoch + Duration::from_secs(ends.as_secs().saturating_sub(1));
     params.distinguished_name = rcgen::DistinguishedName::new();
     params
         .distinguished_name
@@ -255,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_leaf_carries_its_intermediate_but_not_the_root() {
-        let clock = Clock::system();
+        let clock = WallClock::system();
         let root = Authority::new("root", &clock).unwrap();
         let middle = root.intermediate("middle").unwrap();
         let leaf = middle.client("leaf", &ClientOptions::default()).unwrap();
@@ -271,8 +283,8 @@ mod tests {
 
     #[test]
     fn options_are_in_the_certificate() {
-        let clock = Clock::system();
-        let now = clock.now().wall.0.as_secs().cast_signed();
+        let clock = WallClock::system();
+        let now = clock.now().as_secs().cast_signed();
         let root = Authority::new("root", &clock).unwrap();
         for (key, oid) in [
             (KeyKind::Ec, "1.2.840.10045.2.1"),
@@ -297,7 +309,7 @@ mod tests {
                 names.value.general_names,
                 [GeneralName::URI("spiffe://example.org/worker")]
             );
-            assert!(pair.key_pem.expose().contains("BEGIN PRIVATE KEY"));
+            assert!(pair.key_pem().contains("BEGIN PRIVATE KEY"));
             assert!(pair.public_key_pem.contains("BEGIN PUBLIC KEY"));
         }
     }

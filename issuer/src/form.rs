@@ -2,34 +2,19 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 use serde_json::Value;
-
-use super::client::Refusal;
-
-/// Parameters that hold secrets; never recorded.
-const SECRETS: [&str; 7] = [
-    "client_secret",
-    "client_assertion",
-    "assertion",
-    "password",
-    "refresh_token",
-    "subject_token",
-    "actor_token",
-];
 
 /// Parameters that may be repeated (RFC 8707 §2, RFC 8693 §2.1).
 const REPEATABLE: [&str; 2] = ["resource", "audience"];
 
 /// A token request. Holds secrets: no Debug.
-pub(super) struct Form {
+pub(crate) struct Form {
     /// In the order they came; those without a value are left out (RFC 6749 §3.2).
     pub parameters: Vec<(String, String)>,
     /// Client id and secret of a Basic header, if that is what it is.
     pub basic: Option<Result<(String, String), Refusal>>,
-    /// `Authorization` as it came.
-    pub authorization: Option<String>,
     is_form: bool,
 }
 
@@ -53,7 +38,6 @@ impl Form {
                 .filter(|(_, value)| !value.is_empty())
                 .collect(),
             basic: authorization.as_deref().map(parse_basic),
-            authorization,
             is_form,
         }
     }
@@ -100,14 +84,44 @@ impl Form {
         let claims: Value = jsonwebtoken::dangerous::insecure_decode_claims(assertion).ok()?;
         claims["sub"].as_str().map(str::to_owned)
     }
+}
 
-    /// Its parameters without secrets.
-    pub fn public_parameters(&self) -> Vec<(String, String)> {
-        self.parameters
-            .iter()
-            .filter(|(name, _)| !SECRETS.contains(&name.as_str()))
-            .cloned()
-            .collect()
+/// Why there is no token: an error of RFC 6749 §5.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub description: &'static str,
+}
+
+impl Refusal {
+    pub fn new(code: &'static str, description: &'static str) -> Refusal {
+        Refusal {
+            status: StatusCode::BAD_REQUEST,
+            code,
+            description,
+        }
+    }
+
+    /// `invalid_request`
+    pub fn request(description: &'static str) -> Refusal {
+        Refusal::new("invalid_request", description)
+    }
+
+    /// Another method than POST.
+    pub fn method() -> Refusal {
+        Refusal {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            ..Refusal::request("method not allowed")
+        }
+    }
+
+    /// `invalid_client`, the one with status 401.
+    pub fn client(description: &'static str) -> Refusal {
+        Refusal {
+            status: StatusCode::UNAUTHORIZED,
+            ..Refusal::new("invalid_client", description)
+        }
     }
 }
 

@@ -22,12 +22,14 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use super::client::CertificateMatch;
-use super::{State, Tls, locked, play};
-use crate::clock::Clock;
-use crate::dev::certificates;
+use crate::clock::WallClock;
+#[cfg(not(feature = "faults"))]
+use crate::endpoint::respond;
+#[cfg(feature = "faults")]
+use crate::faults::play::respond;
+use crate::peer::{Peer, PeerCertificate};
+use crate::{State, Tls, locked};
 
 /// Connections that the kernel accepts before the issuer does: a reconnect storm of a test must not meet a full queue.
 const BACKLOG: u32 = 4096;
@@ -38,66 +40,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after an accept that failed, most likely for want of descriptors, so that it does not spin.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
 
-/// One connection.
-pub(super) struct Peer {
-    /// Counts from 1.
-    pub number: u64,
-    /// What the client presented, verified.
-    pub certificate: Option<PeerCertificate>,
-    /// Tells the connection to end at once.
-    pub close: Notify,
-}
-
-/// A client certificate whose chain leads to a trusted root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PeerCertificate {
-    /// x5t#S256
-    pub thumbprint: String,
-    common_name: Option<String>,
-    uris: Vec<String>,
-}
-
-impl PeerCertificate {
-    fn read(der: &[u8]) -> Option<PeerCertificate> {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let common_name = certificate
-            .subject()
-            .iter_common_name()
-            .next()
-            .and_then(|name| name.as_str().ok())
-            .map(str::to_owned);
-        let uris = match certificate.subject_alternative_name() {
-            Ok(Some(names)) => names
-                .value
-                .general_names
-                .iter()
-                .filter_map(|name| match name {
-                    GeneralName::URI(uri) => Some((*uri).to_owned()),
-                    _ => None,
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
-        Some(PeerCertificate {
-            thumbprint: certificates::thumbprint(der),
-            common_name,
-            uris,
-        })
-    }
-
-    /// Whether it is the one that a client registered.
-    pub fn is(&self, wanted: &CertificateMatch) -> bool {
-        match wanted {
-            CertificateMatch::CommonName(name) => self.common_name.as_ref() == Some(name),
-            CertificateMatch::SanUri(uri) => self.uris.contains(uri),
-            CertificateMatch::Thumbprint(thumbprint) => self.thumbprint == *thumbprint,
-        }
-    }
-}
-
 /// A socket that owns its address but refuses connections until it listens. A shared address can be reserved again while
 /// it is in use, by sockets of the same user that say so too; the kernel never picks one that is shared already.
-pub(super) fn reserve(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
+pub(crate) fn reserve(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -111,12 +56,12 @@ pub(super) fn reserve(address: SocketAddr, shared: bool) -> io::Result<TcpSocket
 }
 
 /// Lets a reserved socket accept.
-pub(super) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
+pub(crate) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
 /// Accepts until told to stop, or until the teller is gone; then every connection is closed before this returns.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     state: Arc<State>,
     mut stop: oneshot::Receiver<()>,
@@ -177,7 +122,7 @@ where
     });
     let service = service_fn(|request| {
         let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(play::respond(state, peer, request).await) }
+        async move { Ok::<_, Infallible>(respond(state, peer, request).await) }
     });
     let builder = auto::Builder::new(TokioExecutor::new());
     tokio::select! {
@@ -189,7 +134,7 @@ where
 
 /// HTTP/2 and HTTP/1.1 over TLS 1.2 and 1.3; asks for a client certificate if there are roots for one, and lets clients
 /// without one in. Sessions can be resumed, as with real providers: a client that resumes presents its *old* certificate.
-pub(super) fn server_config(tls: &Tls, clock: &Clock) -> io::Result<Arc<ServerConfig>> {
+pub(crate) fn server_config(tls: &Tls, clock: &WallClock) -> io::Result<Arc<ServerConfig>> {
     let invalid =
         |error: &dyn fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, error.to_string());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -219,7 +164,7 @@ pub(super) fn server_config(tls: &Tls, clock: &Clock) -> io::Result<Arc<ServerCo
     let chain = CertificateDer::pem_slice_iter(tls.server.certificate_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| invalid(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(tls.server.key_pem.expose().as_bytes())
+    let key = PrivateKeyDer::from_pem_slice(tls.server.key_pem().as_bytes())
         .map_err(|error| invalid(&error))?;
     let mut config = builder
         .with_single_cert(chain, key)
@@ -229,7 +174,7 @@ pub(super) fn server_config(tls: &Tls, clock: &Clock) -> io::Result<Arc<ServerCo
 }
 
 /// Certificates expire by the issuer's clock, so that a test can move it.
-struct TlsClock(Clock);
+struct TlsClock(WallClock);
 
 impl fmt::Debug for TlsClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -239,6 +184,6 @@ impl fmt::Debug for TlsClock {
 
 impl TimeProvider for TlsClock {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(self.0.now().wall.0))
+        Some(UnixTime::since_unix_epoch(self.0.now()))
     }
 }

@@ -7,14 +7,14 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::answer::Answer;
-use super::client::{self, Circumstances, Client, Refusal};
-use super::form::Form;
-use super::wire::PeerCertificate;
-use super::{State, locked};
+use crate::answer::Answer;
+use crate::client::{self, Circumstances, Client};
+use crate::form::{Form, Refusal};
+use crate::peer::PeerCertificate;
+use crate::{State, locked};
 
 /// Checks a request and signs a token.
-pub(super) fn answer(
+pub(crate) fn answer(
     state: &State,
     form: &Form,
     certificate: Option<&PeerCertificate>,
@@ -43,7 +43,7 @@ pub(super) fn answer(
         }
     };
 
-    let issued = state.clock.now().wall.0.as_secs();
+    let issued = state.clock.now().as_secs();
     let lifetime = state.token_lifetime.as_secs();
     let mut claims = Map::new();
     let mut claim = |name: &str, value: Value| claims.insert(name.into(), value);
@@ -97,7 +97,7 @@ fn authenticated(
     let mut around = Circumstances {
         certificate,
         audiences: &state.audiences,
-        now: state.clock.now().wall,
+        now: state.clock.now(),
         used: &mut used,
     };
     client::authenticate(&client, form, &mut around)?;

@@ -1,0 +1,94 @@
+//! A request that has arrived whole, and what its endpoint says.
+
+#[cfg(not(feature = "faults"))]
+use std::sync::Arc;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+
+use crate::answer::Answer;
+use crate::form::{Form, Refusal};
+use crate::peer::Peer;
+use crate::{State, documents, token};
+
+/// Bytes of a request body: assertions are a few kilobytes, nobody needs more.
+const BODY_MAX: usize = 64 * 1024;
+
+/// A request. Holds secrets: no Debug.
+pub(crate) struct ParsedRequest {
+    pub path: String,
+    method: Method,
+    pub headers: HeaderMap,
+    /// What a token request says; None for any other.
+    pub form: Option<Form>,
+}
+
+impl ParsedRequest {
+    /// Reads the whole of it.
+    ///
+    /// # Errors
+    /// The answer to one that is too long or was cut off.
+    pub async fn read(state: &State, request: Request<Incoming>) -> Result<ParsedRequest, Answer> {
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, BODY_MAX)
+            .collect()
+            .await
+            .map_err(|_| Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "too large, or cut off\n"))?;
+        let path = head.uri.path().to_owned();
+        let form = state
+            .is_token_path(&path)
+            .then(|| Form::parse(&head.headers, &body.to_bytes()));
+        Ok(ParsedRequest {
+            path,
+            method: head.method,
+            headers: head.headers,
+            form,
+        })
+    }
+
+    /// What the endpoint says.
+    ///
+    /// # Errors
+    /// A token request is refused.
+    pub fn answer(&self, state: &State, peer: &Peer) -> Result<Answer, Refusal> {
+        match &self.form {
+            Some(_) if self.method != Method::POST => Err(Refusal::method()),
+            Some(form) => token::answer(state, form, peer.certificate.as_ref()),
+            None => {
+                let bearer = bearer(&self.headers);
+                Ok(documents::answer(
+                    state,
+                    &self.method,
+                    &self.path,
+                    bearer,
+                    peer,
+                ))
+            }
+        }
+    }
+}
+
+/// Answers a request.
+#[cfg(not(feature = "faults"))]
+pub(crate) async fn respond(
+    state: Arc<State>,
+    peer: Arc<Peer>,
+    request: Request<Incoming>,
+) -> http::Response<crate::answer::Body> {
+    let answer = match ParsedRequest::read(&state, request).await {
+        Ok(request) => request
+            .answer(&state, &peer)
+            .unwrap_or_else(|refusal| Answer::refused(&refusal)),
+        Err(answer) => answer,
+    };
+    answer.into_response(state.clock.now())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim_start())
+}
