@@ -248,7 +248,7 @@ pub fn read(
     let mut reader = Reader::new(surroundings, now);
     let mut material = Parts::default();
     match &profile.method {
-        Method::None | Method::Exec { .. } | Method::Plugin { .. } => {}
+        Method::None => {}
         Method::Basic { password, .. } => material.secret = reader.secret("password", password),
         Method::Static { token } => material.secret = reader.secret("token", token),
         Method::OAuth2(oauth) => read_oauth2(oauth, &mut reader, &mut material),

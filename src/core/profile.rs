@@ -294,20 +294,6 @@ pub enum Method {
     },
     /// A token endpoint.
     OAuth2(Box<OAuth2>),
-    /// A program that prints a credential.
-    Exec {
-        /// Program and arguments.
-        command: Vec<String>,
-        /// After this it is killed.
-        timeout: Duration,
-    },
-    /// A service that speaks tokend.plugin.v1.
-    Plugin {
-        /// Its socket.
-        socket: PathBuf,
-        /// Passed on as they are.
-        settings: BTreeMap<String, String>,
-    },
 }
 
 impl Method {
@@ -319,8 +305,6 @@ impl Method {
             Method::Basic { .. } => "basic",
             Method::Static { .. } => "static",
             Method::OAuth2(_) => "oauth2",
-            Method::Exec { .. } => "exec",
-            Method::Plugin { .. } => "plugin",
         }
     }
 }
@@ -547,17 +531,22 @@ pub struct Refresh {
     pub eager: bool,
 }
 
+impl Refresh {
+    /// What holds where a profile says nothing: the one place of these defaults.
+    pub const DEFAULT: Refresh = Refresh {
+        at: 0.75,
+        jitter: 0.1,
+        margin: Duration::from_secs(5),
+        min_interval: Duration::from_secs(1),
+        retry_after_max: Duration::from_secs(3600),
+        default_lifetime: Duration::from_secs(300),
+        eager: true,
+    };
+}
+
 impl Default for Refresh {
-    fn default() -> Self {
-        Refresh {
-            at: 0.75,
-            jitter: 0.1,
-            margin: Duration::from_secs(5),
-            min_interval: Duration::from_secs(1),
-            retry_after_max: Duration::from_secs(3600),
-            default_lifetime: Duration::from_secs(300),
-            eager: true,
-        }
+    fn default() -> Refresh {
+        Refresh::DEFAULT
     }
 }
 

@@ -28,7 +28,7 @@ pub fn files(profile: &Profile) -> BTreeSet<PathBuf> {
         Method::Basic { password, .. } => secret(&mut found, Some(password)),
         Method::Static { token } => secret(&mut found, Some(token)),
         Method::OAuth2(oauth2) => of_oauth2(&mut found, oauth2),
-        Method::None | Method::Exec { .. } | Method::Plugin { .. } => {}
+        Method::None => {}
     }
     found
 }
