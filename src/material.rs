@@ -24,9 +24,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::core::certificate::Certificate;
-use crate::core::profile::{
-    Assertion, AssertionSource, ClientAuth, IdentitySource, Method, OAuth2, Profile, TrustSource,
-};
+use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
+use crate::core::profile::{IdentitySource, Method, OAuth2, Profile, TrustSource};
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
 use crate::readers::Look;

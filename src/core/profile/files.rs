@@ -4,10 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{
-    Assertion, AssertionSource, ClientAuth, Config, IdentitySource, Keystore, Method, OAuth2,
-    Profile, SecretRef, TrustSource,
-};
+use super::client_auth::{Assertion, AssertionSource, ClientAuth};
+use super::{Config, IdentitySource, Keystore, Method, OAuth2, Profile, SecretRef, TrustSource};
 
 /// Every file that a usable profile refers to.
 #[must_use]

@@ -3,8 +3,9 @@
 use super::{Report, Section, keystore};
 use crate::core::config::preset::Preset;
 use crate::core::config::schema::{KeySpec, assertion, profile, tls};
+use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
 use crate::core::profile::is_loopback;
-use crate::core::profile::{Assertion, AssertionSource, ClientAuth, Endpoint, Idp, SecretRef};
+use crate::core::profile::{Endpoint, Idp, SecretRef};
 
 /// Checks how the client proves who it is. `idp_known`: what the identity provider lacks is really not there.
 pub(super) fn check(

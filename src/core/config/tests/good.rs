@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::core::config::schema::{DefaultValue, Kind, TABLES};
+use crate::core::profile::client_auth::ClientAuth;
 use crate::core::profile::files::paths;
 use crate::core::profile::{
-    AccessRule, AuditSink, ClientAuth, Endpoint, IdentitySource, Principal, Refresh, SecretRef,
-    TrustSource,
+    AccessRule, AuditSink, Endpoint, IdentitySource, Principal, Refresh, SecretRef, TrustSource,
 };
 
 #[test]
