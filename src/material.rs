@@ -24,9 +24,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::core::certificate::Certificate;
-use crate::core::profile::{
-    Assertion, AssertionSource, ClientAuth, IdentitySource, Method, OAuth2, Profile, TrustSource,
-};
+use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
+use crate::core::profile::{IdentitySource, Method, OAuth2, Profile, TrustSource};
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
 use crate::readers::Look;
@@ -248,7 +247,7 @@ pub fn read(
     let mut reader = Reader::new(surroundings, now);
     let mut material = Parts::default();
     match &profile.method {
-        Method::None | Method::Exec { .. } | Method::Plugin { .. } => {}
+        Method::None => {}
         Method::Basic { password, .. } => material.secret = reader.secret("password", password),
         Method::Static { token } => material.secret = reader.secret("token", token),
         Method::OAuth2(oauth) => read_oauth2(oauth, &mut reader, &mut material),

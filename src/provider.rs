@@ -85,12 +85,6 @@ pub fn build(
         Method::OAuth2(oauth) => Arc::new(oauth2::OAuth2Provider::new(
             profile, oauth, material, shared,
         )?),
-        Method::Exec { .. } | Method::Plugin { .. } => {
-            return Err(Failure::permanent(format!(
-                "method = \"{}\" is not supported by this version",
-                profile.method.as_str()
-            )));
-        }
     };
     Ok(provider)
 }

@@ -471,7 +471,6 @@ impl Assembly {
 pub fn deadline(method: &Method) -> Duration {
     match method {
         Method::OAuth2(oauth2) => oauth2.idp.http.timeout * 2 + ATTEMPT_SLACK,
-        Method::Exec { timeout, .. } => *timeout + ATTEMPT_SLACK,
         _ => LOCAL_ATTEMPT,
     }
 }

@@ -10,7 +10,8 @@ mod oauth;
 mod preset;
 mod profiles;
 mod read;
-pub mod reference;
+#[cfg(test)]
+mod reference;
 mod report;
 mod salvage;
 mod schema;
@@ -241,11 +242,11 @@ impl Locator {
         let mut section = self.gathered.profiles.get(profile)?.section.as_ref()?;
         let mut name = key;
         while let Some((outer, inner)) = name.split_once('.')
-            && let Some(table) = section.table(outer)
+            && let Some(table) = section.table_at(outer)
         {
             (section, name) = (table, inner);
         }
-        let spot = section.spot_of(name.split('.').next().unwrap_or(name));
+        let spot = section.spot_at(name.split('.').next().unwrap_or(name));
         self.report.forget();
         match severity {
             Severity::Error => self.report.error(&spot, message),
@@ -291,7 +292,7 @@ fn verdict(
     let idp = raw
         .section
         .as_ref()
-        .and_then(|section| section.text("idp"))
+        .and_then(|section| section.get(&schema::profile::IDP))
         .map(Owner::Idp);
     let hurt_by = [Some(own), Some(Owner::File(raw.file)), idp];
     let told = |severity| {
@@ -326,12 +327,13 @@ fn verdict(
             method: raw
                 .section
                 .as_ref()
-                .and_then(|section| section.text("method"))
-                .unwrap_or_default(),
+                .and_then(|section| section.get(&schema::profile::METHOD))
+                .unwrap_or_default()
+                .to_owned(),
             access: raw
                 .section
                 .as_ref()
-                .map(|section| section.rules("access"))
+                .map(|section| section.get(&schema::profile::ACCESS))
                 .unwrap_or_default(),
         }),
     }

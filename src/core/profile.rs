@@ -1,7 +1,10 @@
 //! The configuration after validation: what a profile is, in checked types. File types never come this far.
 
+pub mod client_auth;
 pub mod files;
 mod identity;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::client_auth::ClientAuth;
 use super::secret::Secret;
 
 /// Name of a profile: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first one a letter or digit.
@@ -294,20 +298,6 @@ pub enum Method {
     },
     /// A token endpoint.
     OAuth2(Box<OAuth2>),
-    /// A program that prints a credential.
-    Exec {
-        /// Program and arguments.
-        command: Vec<String>,
-        /// After this it is killed.
-        timeout: Duration,
-    },
-    /// A service that speaks tokend.plugin.v1.
-    Plugin {
-        /// Its socket.
-        socket: PathBuf,
-        /// Passed on as they are.
-        settings: BTreeMap<String, String>,
-    },
 }
 
 impl Method {
@@ -319,8 +309,6 @@ impl Method {
             Method::Basic { .. } => "basic",
             Method::Static { .. } => "static",
             Method::OAuth2(_) => "oauth2",
-            Method::Exec { .. } => "exec",
-            Method::Plugin { .. } => "plugin",
         }
     }
 }
@@ -458,76 +446,6 @@ pub struct Keystore {
     pub key_password: Option<SecretRef>,
 }
 
-/// `client_auth` with what it needs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ClientAuth {
-    /// RFC 6749 §2.3.1, header; id and secret form-urlencoded first.
-    SecretBasic(SecretRef),
-    /// RFC 6749 §2.3.1, body.
-    SecretPost(SecretRef),
-    /// RFC 7523 §2.2 with the secret as HMAC key.
-    SecretJwt(SecretRef, Assertion),
-    /// RFC 7523 §2.2.
-    PrivateKeyJwt(Assertion),
-    /// RFC 8705 §2.1; the certificate is `Idp::identity`.
-    Tls,
-    /// RFC 8705 §2.2; the certificate is `Idp::identity`.
-    SelfSignedTls,
-    /// Public client: `client_id` alone.
-    None,
-}
-
-impl ClientAuth {
-    /// As in the configuration and in the metadata of RFC 8414 §2.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            ClientAuth::SecretBasic(_) => "client_secret_basic",
-            ClientAuth::SecretPost(_) => "client_secret_post",
-            ClientAuth::SecretJwt(..) => "client_secret_jwt",
-            ClientAuth::PrivateKeyJwt(_) => "private_key_jwt",
-            ClientAuth::Tls => "tls_client_auth",
-            ClientAuth::SelfSignedTls => "self_signed_tls_client_auth",
-            ClientAuth::None => "none",
-        }
-    }
-}
-
-/// `[profiles.NAME.assertion]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Assertion {
-    /// Where it comes from. None for client_secret_jwt, which signs with the secret.
-    pub source: Option<AssertionSource>,
-    /// `algorithm`, for instance `RS256`; None: what fits the key.
-    pub algorithm: Option<String>,
-    /// `kid`
-    pub kid: Option<String>,
-    /// `x5t`: put the certificate's SHA-1 and SHA-256 thumbprints into the header.
-    pub x5t: bool,
-    /// `audience`; None: the issuer where it is known, else the token endpoint.
-    pub audience: Option<String>,
-    /// `lifetime`
-    pub lifetime: Duration,
-}
-
-/// Key or ready assertion.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AssertionSource {
-    /// `key` (PEM), with the certificate for x5t.
-    Pem {
-        /// Private key.
-        key: PathBuf,
-        /// `key_password`
-        key_password: Option<SecretRef>,
-        /// `certificate`
-        certificate: Option<PathBuf>,
-    },
-    /// `keystore`
-    Store(Keystore),
-    /// `file`: an assertion that somebody else renews (workload identity federation).
-    File(PathBuf),
-}
-
 /// `refresh`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refresh {
@@ -547,17 +465,22 @@ pub struct Refresh {
     pub eager: bool,
 }
 
+impl Refresh {
+    /// What holds where a profile says nothing: the one place of these defaults.
+    pub const DEFAULT: Refresh = Refresh {
+        at: 0.75,
+        jitter: 0.1,
+        margin: Duration::from_secs(5),
+        min_interval: Duration::from_secs(1),
+        retry_after_max: Duration::from_secs(3600),
+        default_lifetime: Duration::from_secs(300),
+        eager: true,
+    };
+}
+
 impl Default for Refresh {
-    fn default() -> Self {
-        Refresh {
-            at: 0.75,
-            jitter: 0.1,
-            margin: Duration::from_secs(5),
-            min_interval: Duration::from_secs(1),
-            retry_after_max: Duration::from_secs(3600),
-            default_lifetime: Duration::from_secs(300),
-            eager: true,
-        }
+    fn default() -> Refresh {
+        Refresh::DEFAULT
     }
 }
 
@@ -568,26 +491,4 @@ pub struct Request {
     pub scopes: Vec<String>,
     /// Audiences that a caller may name.
     pub audiences: Vec<String>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_is_what_cannot_leave_the_machine() {
-        for (text, expected) in [
-            ("http://127.0.0.1:8080", true),
-            ("http://127.255.0.9/", true),
-            ("http://[::1]:1/", true),
-            ("http://LOCALHOST/x", true),
-            ("http://localhost.example/", false),
-            ("http://128.0.0.1/", false),
-            ("http://0.0.0.0/", false),
-            ("http://127.0.0.1.example/", false),
-        ] {
-            let url = url::Url::parse(text).expect("a URL");
-            assert_eq!(is_loopback(&url), expected, "{text}");
-        }
-    }
 }

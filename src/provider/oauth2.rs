@@ -37,7 +37,8 @@ use crate::core::oauth::discovery::Document;
 use crate::core::oauth::request::{Proof, Request, encoded, scopes};
 use crate::core::oauth::response::{Asked, Granted, Response, judge};
 use crate::core::oauth::withhold::{foreign_place, place};
-use crate::core::profile::{ClientAuth, Endpoint, OAuth2, Profile, ProfileName};
+use crate::core::profile::client_auth::ClientAuth;
+use crate::core::profile::{Endpoint, OAuth2, Profile, ProfileName};
 use crate::core::secret::Secret;
 use crate::material::{AssertionMaterial, Material};
 

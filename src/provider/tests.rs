@@ -142,13 +142,3 @@ fn trap_1_material_of_another_profile_is_no_empty_credential() {
     });
     assert!(build(&basic, empty(), &shared()).is_err());
 }
-
-#[test]
-fn methods_of_later_versions_say_so() {
-    let exec = profile(Method::Exec {
-        command: vec!["x".into()],
-        timeout: Duration::from_secs(1),
-    });
-    let failure = made(&exec).err().unwrap();
-    assert!(failure.message.contains("not supported by this version"));
-}

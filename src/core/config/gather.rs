@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::finding::printable;
 use super::read::{self, File};
 use super::report::{Owner, Place, Report, Spot, shorten};
-use super::schema::{AUDIT, IDP, PROFILE, ROOTS, SERVER};
+use super::schema::{self, ROOTS};
 use super::section::Section;
 use super::{AccessOnDisk, Loaded, NOT_UTF_8, SourceFile, Sources, salvage, values};
 use crate::core::policy::stated::Stated;
@@ -111,10 +111,22 @@ fn read_file(
                     .help("it belongs into tokend.toml");
             }
             ("server", DeValue::Table(found)) => {
-                gathered.server = Some(read::table(report, file, &SERVER, found, spot));
+                gathered.server = Some(read::table(
+                    report,
+                    file,
+                    &schema::server::TABLE,
+                    found,
+                    spot,
+                ));
             }
             ("audit", DeValue::Table(found)) => {
-                gathered.audit = Some(read::table(report, file, &AUDIT, found, spot));
+                gathered.audit = Some(read::table(
+                    report,
+                    file,
+                    &schema::audit::TABLE,
+                    found,
+                    spot,
+                ));
             }
             ("idp", DeValue::Table(found)) => idps(report, gathered, file, found, &spot),
             ("profiles", DeValue::Table(found)) => profiles(report, gathered, file, found, &spot),
@@ -170,8 +182,8 @@ fn idps(
             continue;
         }
         let section = match table_of(report, file, value, &spot) {
-            Some(table) => read::table(report, file, &IDP, table, spot),
-            None => Section::absent(&IDP, spot),
+            Some(table) => read::table(report, file, &schema::idp::TABLE, table, spot),
+            None => Section::absent(&schema::idp::TABLE, spot),
         };
         gathered.idps.insert(name.to_owned(), section);
     }
@@ -223,7 +235,7 @@ fn profiles(
         }
         let place = spot.place;
         let section = table_of(report, file, value, &spot)
-            .map(|table| read::table(report, file, &PROFILE, table, spot));
+            .map(|table| read::table(report, file, &schema::profile::TABLE, table, spot));
         if whole {
             let stated = section.as_ref().map(Section::stated_access);
             let stated = stated.unwrap_or(Stated::RootOnly);

@@ -7,7 +7,7 @@ use url::Url;
 use super::gather::Gathered;
 use super::preset::{self, Preset};
 use super::report::{Owner, Report, Spot, shorten};
-use super::schema::{HTTP, IDP, TLS, Table};
+use super::schema::{KeySpec, Table, http, idp, keystore, profile, tls};
 use super::section::Section;
 use super::values;
 use crate::core::profile::{
@@ -15,29 +15,40 @@ use crate::core::profile::{
 };
 
 /// What of an `[idp]`'s `tls` gives way when the profile says one of the keys on the left.
-const TLS_GIVES_WAY: &[(&[&str], &[&str])] = &[
-    (&["ca", "truststore"], &["ca", "truststore"]),
+static TLS_GIVES_WAY: &[(&[&KeySpec], &[&KeySpec])] = &[
     (
-        &["keystore"],
-        &["certificate", "key", "key_password", "keystore"],
+        &[&tls::CA.spec, &tls::TRUSTSTORE.spec],
+        &[&tls::CA.spec, &tls::TRUSTSTORE.spec],
     ),
-    (&["certificate", "key"], &["keystore"]),
+    (
+        &[&tls::KEYSTORE.spec],
+        &[
+            &tls::CERTIFICATE.spec,
+            &tls::KEY.spec,
+            &tls::KEY_PASSWORD.spec,
+            &tls::KEYSTORE.spec,
+        ],
+    ),
+    (
+        &[&tls::CERTIFICATE.spec, &tls::KEY.spec],
+        &[&tls::KEYSTORE.spec],
+    ),
     // The password is that of the key that is replaced.
-    (&["key"], &["key_password"]),
+    (&[&tls::KEY.spec], &[&tls::KEY_PASSWORD.spec]),
 ];
 
 /// Pairs of `tls` that say the same thing in two ways.
-const TLS_EITHER_OR: &[(&str, &str)] = &[
-    ("ca", "truststore"),
-    ("certificate", "keystore"),
-    ("key", "keystore"),
-    ("key_password", "keystore"),
+static TLS_EITHER_OR: &[(&KeySpec, &KeySpec)] = &[
+    (&tls::CA.spec, &tls::TRUSTSTORE.spec),
+    (&tls::CERTIFICATE.spec, &tls::KEYSTORE.spec),
+    (&tls::KEY.spec, &tls::KEYSTORE.spec),
+    (&tls::KEY_PASSWORD.spec, &tls::KEYSTORE.spec),
 ];
 
 /// Checks an `[idp.NAME]` by itself, be it used or not.
 pub(super) fn check_idp(report: &mut Report, idp: &Section) {
-    either_or(report, idp, &[("issuer", "token_url")]);
-    if let Some(tls) = idp.table("tls") {
+    either_or(report, idp, &[(&idp::ISSUER, &idp::TOKEN_URL)]);
+    if let Some(tls) = idp.table(&idp::TLS) {
         either_or(report, tls, TLS_EITHER_OR);
     }
 }
@@ -49,14 +60,6 @@ pub(super) fn check(
     section: &Section,
     preset: Option<Preset>,
 ) -> Option<OAuth2> {
-    if let Some(grant) = section.given_text("grant")
-        && grant != "client_credentials"
-    {
-        let message = format!("grant = \"{grant}\" is not supported by this version of tokend");
-        report
-            .error(&section.spot_of("grant"), message)
-            .help("only \"client_credentials\" is");
-    }
     if let Some(preset) = preset {
         preset.check_request(report, section);
     }
@@ -67,17 +70,17 @@ pub(super) fn check(
     };
     let client_auth = client_auth::check(report, section, idp.as_ref(), preset, shared.is_ok());
     let audience = section
-        .text("audience")
+        .get(&profile::AUDIENCE)
         .or_else(|| Some(preset?.default_audience()?.to_owned()));
     Some(OAuth2 {
         idp: idp?,
         grant: GrantType::ClientCredentials,
-        client_id: section.text("client_id")?,
+        client_id: section.get(&profile::CLIENT_ID)?,
         client_auth: client_auth?,
-        scopes: preset::plain(section.texts("scopes")),
+        scopes: preset::plain(section.get(&profile::SCOPES)),
         audience,
-        resource: preset::plain(section.texts("resource")),
-        extra: section.map("extra"),
+        resource: preset::plain(section.get(&profile::RESOURCE)),
+        extra: section.get(&profile::EXTRA),
     })
 }
 
@@ -87,21 +90,21 @@ fn shared_idp<'g>(
     gathered: &'g Gathered,
     section: &Section,
 ) -> Result<Option<&'g Section>, ()> {
-    let Some(name) = section.given_text("idp") else {
-        return if section.has("idp") {
+    let Some(name) = section.get(&profile::IDP) else {
+        return if section.has(&profile::IDP) {
             Err(())
         } else {
             Ok(None)
         };
     };
-    let spot = section.spot_of("idp");
-    let Some(idp) = gathered.idps.get(name) else {
-        let help = match values::nearest(name, gathered.idps.keys().map(String::as_str)) {
+    let spot = section.spot_of(&profile::IDP);
+    let Some(idp) = gathered.idps.get(&name) else {
+        let help = match values::nearest(&name, gathered.idps.keys().map(String::as_str)) {
             Some(nearest) => format!("did you mean \"{}\"?", shorten(nearest)),
             None => "define it, or say issuer or token_url here".into(),
         };
         report
-            .error(&spot, format!("there is no [idp.{}]", shorten(name)))
+            .error(&spot, format!("there is no [idp.{}]", shorten(&name)))
             .help(help);
         return Err(());
     };
@@ -111,7 +114,7 @@ fn shared_idp<'g>(
             &spot,
             format!(
                 "[idp.{}] at {place} cannot be used: its file is not TOML",
-                shorten(name)
+                shorten(&name)
             ),
         );
         return Err(());
@@ -127,41 +130,41 @@ fn idp(
     preset: Option<Preset>,
 ) -> Option<Idp> {
     let owner = &section.spot.owner;
-    let absent = Section::absent(&IDP, section.spot.clone());
+    let absent = Section::absent(&idp::TABLE, section.spot.clone());
     let base = shared.unwrap_or(&absent);
-    let insecure = match section.has("allow_insecure_http") {
-        true => section.flag("allow_insecure_http"),
-        false => base.flag("allow_insecure_http"),
+    let insecure = match section.has(&profile::ALLOW_INSECURE_HTTP) {
+        true => section.get(&profile::ALLOW_INSECURE_HTTP),
+        false => base.get(&idp::ALLOW_INSECURE_HTTP),
     };
-    either_or(report, section, &[("issuer", "token_url")]);
+    either_or(report, section, &[(&profile::ISSUER, &profile::TOKEN_URL)]);
     let endpoint = endpoint(report, section, base, preset, insecure);
 
     let http = overlay(
-        &HTTP,
-        base.table("http"),
-        section.table("http"),
+        &http::TABLE,
+        base.table(&idp::HTTP),
+        section.table(&profile::HTTP),
         &[],
         section,
     );
     let tls = overlay(
-        &TLS,
-        base.table("tls"),
-        section.table("tls"),
+        &tls::TABLE,
+        base.table(&idp::TLS),
+        section.table(&profile::TLS),
         TLS_GIVES_WAY,
         section,
     );
     either_or(report, &tls, TLS_EITHER_OR);
     let identity = identity(report, &tls, owner);
     if identity.is_some() {
-        let key = match tls.has("certificate") {
-            true => "certificate",
-            false => "keystore",
+        let key: &KeySpec = match tls.has(&tls::CERTIFICATE) {
+            true => &tls::CERTIFICATE,
+            false => &tls::KEYSTORE,
         };
         let spot = tls.spot_of(key).owned_by(owner);
         if let Some(preset) = preset {
             preset.check_identity(report, &spot);
         }
-        if section.text("bound_tokens").as_deref() != Some("refuse") {
+        if section.get(&profile::BOUND_TOKENS) != "refuse" {
             report
                 .warning(
                     &spot,
@@ -172,15 +175,15 @@ fn idp(
     }
     Some(Idp {
         endpoint: endpoint?,
-        max_in_flight: base.small("max_in_flight"),
+        max_in_flight: base.get(&idp::MAX_IN_FLIGHT),
         max_per_second: preset
             .and_then(Preset::default_max_per_second)
-            .filter(|_| !base.has("max_per_second"))
-            .unwrap_or_else(|| base.small("max_per_second")),
+            .filter(|_| !base.has(&idp::MAX_PER_SECOND))
+            .unwrap_or_else(|| base.get(&idp::MAX_PER_SECOND)),
         http: Http {
-            connect_timeout: http.duration("connect_timeout"),
-            timeout: http.duration("timeout"),
-            proxy: http.url("proxy"),
+            connect_timeout: http.get(&http::CONNECT_TIMEOUT),
+            timeout: http.get(&http::TIMEOUT),
+            proxy: http.get(&http::PROXY),
         },
         trust: trust(&tls),
         identity,
@@ -197,34 +200,34 @@ fn endpoint(
     insecure: bool,
 ) -> Option<Endpoint> {
     let owner = &section.spot.owner;
-    let says = |section: &Section| section.has("issuer") || section.has("token_url");
-    let source = match says(section) {
-        true => section,
-        false => base,
-    };
-    if !says(source) {
+    let places = [
+        (section, &profile::ISSUER, &profile::TOKEN_URL),
+        (base, &idp::ISSUER, &idp::TOKEN_URL),
+    ];
+    let said = places
+        .into_iter()
+        .find(|(table, issuer, token_url)| table.has(issuer) || table.has(token_url));
+    let Some((source, issuer, token_url)) = said else {
         let known = preset.and_then(Preset::default_endpoint);
         if known.is_none() {
             report
                 .error(
-                    &section.spot_of("issuer"),
+                    &section.spot_of(&profile::ISSUER),
                     "neither `issuer` nor `token_url` says where to ask for tokens",
                 )
                 .help("or name an [idp.NAME] that does: idp = \"NAME\"")
                 .if_whole();
         }
         return known;
-    }
-    let key = match source.has("token_url") {
-        true => "token_url",
-        false => "issuer",
     };
-    let url = source.url(key)?;
+    let is_token_url = source.has(token_url);
+    let key = if is_token_url { token_url } else { issuer };
+    let url = source.get(key)?;
     let spot = source.spot_of(key).owned_by(owner);
-    in_the_clear(report, &spot, key, &url, insecure);
-    let endpoint = match key {
-        "token_url" => Endpoint::Token(url),
-        _ => Endpoint::Issuer(url),
+    in_the_clear(report, &spot, key.name, &url, insecure);
+    let endpoint = match is_token_url {
+        true => Endpoint::Token(url),
+        false => Endpoint::Issuer(url),
     };
     if let Some(preset) = preset {
         preset.check_endpoint(report, &spot, owner, &endpoint);
@@ -254,7 +257,7 @@ fn overlay(
     schema: &'static Table,
     base: Option<&Section>,
     over: Option<&Section>,
-    gives_way: &[(&[&'static str], &[&'static str])],
+    gives_way: &[(&[&KeySpec], &[&KeySpec])],
     profile: &Section,
 ) -> Section {
     let mut merged = match base {
@@ -267,7 +270,7 @@ fn overlay(
     for (said, dropped) in gives_way {
         if said.iter().any(|key| over.has(key)) {
             for key in *dropped {
-                merged.entries.remove(key);
+                merged.entries.remove(key.name);
             }
         }
     }
@@ -279,7 +282,7 @@ fn overlay(
 }
 
 /// Tells of pairs of which only one can be meant. Those that stand in an `[idp]` are told there, not in each profile.
-fn either_or(report: &mut Report, section: &Section, pairs: &[(&str, &str)]) {
+fn either_or(report: &mut Report, section: &Section, pairs: &[(&KeySpec, &KeySpec)]) {
     for (one, other) in pairs {
         let (Some(first), Some(second)) = (section.given(one), section.given(other)) else {
             continue;
@@ -292,7 +295,7 @@ fn either_or(report: &mut Report, section: &Section, pairs: &[(&str, &str)]) {
         report
             .error(
                 &second.key.owned_by(&own),
-                format!("`{other}` and `{one}` exclude one another"),
+                format!("`{}` and `{}` exclude one another", other.name, one.name),
             )
             .help("remove one of them");
     }
@@ -300,37 +303,38 @@ fn either_or(report: &mut Report, section: &Section, pairs: &[(&str, &str)]) {
 
 /// The client's own certificate.
 fn identity(report: &mut Report, tls: &Section, owner: &Owner) -> Option<IdentitySource> {
-    if tls.has("keystore") {
-        return keystore(tls.table("keystore")?).map(IdentitySource::Store);
+    if tls.has(&tls::KEYSTORE) {
+        return keystore(tls.table(&tls::KEYSTORE)?).map(IdentitySource::Store);
     }
-    for (one, other) in [
-        ("certificate", "key"),
-        ("key", "certificate"),
-        ("key_password", "key"),
-    ] {
+    let together: [(&KeySpec, &KeySpec); 3] = [
+        (&tls::CERTIFICATE, &tls::KEY),
+        (&tls::KEY, &tls::CERTIFICATE),
+        (&tls::KEY_PASSWORD, &tls::KEY),
+    ];
+    for (one, other) in together {
         if let Some(entry) = tls.given(one)
             && !tls.has(other)
         {
             report
                 .error(
                     &entry.key.owned_by(owner),
-                    format!("`tls.{one}` without `tls.{other}`"),
+                    format!("`tls.{}` without `tls.{}`", one.name, other.name),
                 )
                 .if_whole();
         }
     }
     Some(IdentitySource::Pem {
-        certificate: tls.path("certificate")?,
-        key: tls.path("key")?,
-        key_password: tls.secret("key_password"),
+        certificate: tls.get(&tls::CERTIFICATE)?,
+        key: tls.get(&tls::KEY)?,
+        key_password: tls.get(&tls::KEY_PASSWORD),
     })
 }
 
 fn trust(tls: &Section) -> TrustSource {
-    if let Some(path) = tls.path("ca") {
+    if let Some(path) = tls.get(&tls::CA) {
         return TrustSource::Pem(path);
     }
-    match tls.table("truststore").and_then(keystore) {
+    match tls.table(&tls::TRUSTSTORE).and_then(keystore) {
         Some(store) => TrustSource::Store(store),
         None => TrustSource::System,
     }
@@ -338,9 +342,9 @@ fn trust(tls: &Section) -> TrustSource {
 
 fn keystore(section: &Section) -> Option<Keystore> {
     Some(Keystore {
-        path: section.path("path")?,
-        password: section.secret("password"),
-        alias: section.text("alias"),
-        key_password: section.secret("key_password"),
+        path: section.get(&keystore::PATH)?,
+        password: section.get(&keystore::PASSWORD),
+        alias: section.get(&keystore::ALIAS),
+        key_password: section.get(&keystore::KEY_PASSWORD),
     })
 }

@@ -6,6 +6,7 @@
 use url::Url;
 
 use super::report::{Owner, Report, Spot};
+use super::schema::{KeySpec, profile};
 use super::section::Section;
 use crate::core::profile::Endpoint;
 
@@ -113,10 +114,10 @@ impl Preset {
             }
             _ => return,
         };
-        let preset = section.text("preset").unwrap_or_default();
+        let preset = section.get(&profile::PRESET).unwrap_or_default();
         report
             .error(
-                &section.spot_of("method"),
+                &section.spot_of(&profile::METHOD),
                 format!("preset = \"{preset}\" does not go with method = \"{method}\": {why}"),
             )
             .help("method = \"oauth2\"");
@@ -126,11 +127,11 @@ impl Preset {
     pub fn check_target(self, report: &mut Report, section: &Section) {
         if self == Preset::Saas
             && section
-                .url("target")
+                .get(&profile::TARGET)
                 .is_some_and(|url| url.scheme() != "https")
         {
             report.error(
-                &section.spot_of("target"),
+                &section.spot_of(&profile::TARGET),
                 "Camunda SaaS is reached over https:// only",
             );
         }
@@ -165,15 +166,15 @@ impl Preset {
 
     /// Checks the parameters of the token request.
     pub fn check_request(self, report: &mut Report, section: &Section) {
-        let scopes = section.texts("scopes");
+        let scopes = section.get(&profile::SCOPES);
         let none = scopes.is_empty();
-        let broken = section.is_broken("scopes");
+        let broken = section.is_broken(&profile::SCOPES);
         match self {
             Preset::Entra => {
                 if none && !broken {
                     report
                         .error(
-                            &section.spot_of("scopes"),
+                            &section.spot_of(&profile::SCOPES),
                             "Entra ID gives no token without a scope",
                         )
                         .help("for instance scopes = [\"api://APPLICATION_ID/.default\"]");
@@ -188,12 +189,13 @@ impl Preset {
                             .help("for instance \"api://APPLICATION_ID/.default\"");
                     }
                 }
-                for key in ["audience", "resource"] {
+                let unknown: [&KeySpec; 2] = [&profile::AUDIENCE, &profile::RESOURCE];
+                for key in unknown {
                     if let Some(entry) = section.given(key) {
                         report
                             .error(
                                 &entry.key,
-                                format!("Entra ID does not know the parameter `{key}`"),
+                                format!("Entra ID does not know the parameter `{}`", key.name),
                             )
                             .help(
                                 "name the API in scopes: scopes = [\"api://APPLICATION_ID/.default\"]",
@@ -204,7 +206,7 @@ impl Preset {
             Preset::Okta if none && !broken => {
                 report
                     .error(
-                        &section.spot_of("scopes"),
+                        &section.spot_of(&profile::SCOPES),
                         "Okta refuses client credentials without a scope",
                     )
                     .help("scopes = [\"…\"], as defined in the authorization server");

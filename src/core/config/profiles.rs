@@ -5,7 +5,7 @@ use super::oauth;
 use super::preset::{self, Preset};
 use super::read;
 use super::report::Report;
-use super::schema::{REFRESH, REQUEST};
+use super::schema::{profile, refresh, request};
 use super::section::Section;
 use crate::core::profile::is_loopback;
 use crate::core::profile::{Method, Profile, ProfileName, Refresh, Request};
@@ -17,15 +17,15 @@ pub(super) fn check(
     name: &ProfileName,
     section: &Section,
 ) -> Option<Profile> {
-    let method = section.given_text("method")?;
-    let preset = section.given_text("preset").and_then(Preset::parse);
+    let method = section.get(&profile::METHOD)?;
+    let preset = section.get(&profile::PRESET).and_then(Preset::parse);
     belongs(report, section, method);
     if let Some(preset) = preset {
         preset.check_method(report, section, method);
         preset.check_target(report, section);
     }
     let target = section
-        .url_text("target")
+        .url_text(&profile::TARGET)
         .or_else(|| Some(preset?.default_target()?.to_owned()));
     let method = match method {
         "none" => {
@@ -36,7 +36,7 @@ pub(super) fn check(
             if preset.is_some_and(Preset::hashes_passwords) {
                 report
                     .warning(
-                        &section.spot_of("method"),
+                        &section.spot_of(&profile::METHOD),
                         "this server hashes the password at every request and takes only a few requests per second",
                     )
                     .help("use method = \"oauth2\" for more");
@@ -44,27 +44,22 @@ pub(super) fn check(
             basic(section)
         }
         "static" => section
-            .secret("token")
+            .get(&profile::TOKEN)
             .map(|token| Method::Static { token }),
         "oauth2" => {
             oauth::check(report, gathered, section, preset).map(|it| Method::OAuth2(Box::new(it)))
         }
-        other => {
-            report.error(
-                &section.spot_of("method"),
-                format!("method = \"{other}\" is not supported by this version of tokend"),
-            );
-            None
-        }
+        // A word of a later version, which has been told.
+        _ => None,
     };
     Some(Profile {
         name: name.clone(),
         target,
         method: method?,
-        access: section.rules("access"),
+        access: section.get(&profile::ACCESS),
         refresh: refresh(section),
         request: request(section),
-        refuse_bound_tokens: section.text("bound_tokens").as_deref() == Some("refuse"),
+        refuse_bound_tokens: section.get(&profile::BOUND_TOKENS) == "refuse",
         warnings: Vec::new(),
     })
 }
@@ -73,7 +68,7 @@ pub(super) fn check(
 fn belongs(report: &mut Report, section: &Section, method: &str) {
     for key in section.schema.keys {
         let own = key.methods.is_empty() || key.methods.contains(&method);
-        match section.given(key.name) {
+        match section.given(key) {
             Some(entry) if !own => {
                 let methods: Vec<String> =
                     key.methods.iter().map(|one| format!("\"{one}\"")).collect();
@@ -98,14 +93,14 @@ fn belongs(report: &mut Report, section: &Section, method: &str) {
 
 /// Calls without a credential are for the own machine, unless somebody says that he means it.
 fn unauthenticated(report: &mut Report, section: &Section) {
-    let Some(target) = section.url("target") else {
+    let Some(target) = section.get(&profile::TARGET) else {
         return;
     };
     if is_loopback(&target) {
         return;
     }
-    let spot = section.spot_of("target");
-    if section.flag("allow_remote_without_auth") {
+    let spot = section.spot_of(&profile::TARGET);
+    if section.get(&profile::ALLOW_REMOTE_WITHOUT_AUTH) {
         report.warning(
             &spot,
             "this target is not on this machine, and is called without authentication",
@@ -122,30 +117,28 @@ fn unauthenticated(report: &mut Report, section: &Section) {
 
 fn basic(section: &Section) -> Option<Method> {
     Some(Method::Basic {
-        username: section.text("username")?,
-        password: section.secret("password")?,
+        username: section.get(&profile::USERNAME)?,
+        password: section.get(&profile::PASSWORD)?,
     })
 }
 
 fn refresh(profile: &Section) -> Refresh {
-    let absent = Section::absent(&REFRESH, profile.spot.clone());
-    let section = profile.table("refresh").unwrap_or(&absent);
+    let section = profile.table_or_absent(&profile::REFRESH, &refresh::TABLE);
     Refresh {
-        at: section.number("at"),
-        jitter: section.number("jitter"),
-        margin: section.duration("margin"),
-        min_interval: section.duration("min_interval"),
-        retry_after_max: section.duration("retry_after_max"),
-        default_lifetime: section.duration("default_lifetime"),
-        eager: section.flag("eager"),
+        at: section.get(&refresh::AT),
+        jitter: section.get(&refresh::JITTER),
+        margin: section.get(&refresh::MARGIN),
+        min_interval: section.get(&refresh::MIN_INTERVAL),
+        retry_after_max: section.get(&refresh::RETRY_AFTER_MAX),
+        default_lifetime: section.get(&refresh::DEFAULT_LIFETIME),
+        eager: section.get(&refresh::EAGER),
     }
 }
 
 fn request(profile: &Section) -> Request {
-    let absent = Section::absent(&REQUEST, profile.spot.clone());
-    let section = profile.table("request").unwrap_or(&absent);
+    let section = profile.table_or_absent(&profile::REQUEST, &request::TABLE);
     Request {
-        scopes: preset::plain(section.texts("scopes")),
-        audiences: preset::plain(section.texts("audiences")),
+        scopes: preset::plain(section.get(&request::SCOPES)),
+        audiences: preset::plain(section.get(&request::AUDIENCES)),
     }
 }

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::report::{Place, Report, Spot, shorten};
-use super::schema::{self, Key, Kind, Table};
+use super::schema::{self, KeySpec, Kind, Table};
 use super::section::{Entry, Section, Value};
 use super::values;
 
@@ -41,9 +41,18 @@ pub(super) fn table(
     spot: Spot,
 ) -> Section {
     let mut section = Section::absent(schema, spot);
+    // What a later version knows has keys that only that version knows.
+    let is_later = found.iter().any(|(name, value)| {
+        let text = value.get_ref().as_str().unwrap_or_default();
+        schema.key(name.get_ref()).is_some() && schema::not_yet(name.get_ref(), text).is_some()
+    });
     for (name, value) in found {
         let key_spot = section.spot.child(name.get_ref(), file.place(name));
         let Some(key) = schema.key(name.get_ref()) else {
+            if is_later {
+                cut_all(report, file, value);
+                continue;
+            }
             let parent = section.spot.path.clone();
             unknown(
                 report,
@@ -70,7 +79,7 @@ pub(super) fn table(
         section.entries.insert(key.name, entry);
     }
     for key in schema.keys {
-        if key.required && key.methods.is_empty() && !section.has(key.name) {
+        if key.required && key.methods.is_empty() && !section.has(key) {
             missing(report, &section, key);
         }
     }
@@ -78,12 +87,11 @@ pub(super) fn table(
 }
 
 /// Tells that a key has to be there.
-pub(super) fn missing(report: &mut Report, section: &Section, key: &Key) {
-    let spot = section.spot_of(key.name);
+pub(super) fn missing(report: &mut Report, section: &Section, key: &KeySpec) {
+    let spot = section.spot_of(key);
     let help = match key.kind {
         Kind::Choice(all) => format!("one of {}", all.join(", ")),
         Kind::Secret => format!("for instance {} = {{ file = \"/path\" }}", key.name),
-        Kind::Command => format!("for instance {} = [\"/path/to/program\"]", key.name),
         _ => String::new(),
     };
     report
@@ -164,7 +172,7 @@ fn hide_all(report: &mut Report, file: File<'_>, value: &Spanned<DeValue<'_>>) {
 fn read(
     report: &mut Report,
     file: File<'_>,
-    key: &Key,
+    key: &KeySpec,
     value: &Spanned<DeValue<'_>>,
     spot: &Spot,
 ) -> Option<Value> {
@@ -187,15 +195,7 @@ fn read(
             duration(report, spot, key.name, text, low, high)?
         }
         (Kind::Duration(..), DeValue::Integer(n)) => {
-            report
-                .error(
-                    spot,
-                    format!(
-                        "`{}`: expected a duration as text, such as \"30s\", found an integer",
-                        key.name
-                    ),
-                )
-                .help(format!("a unit is needed: {} = \"{n}s\"", key.name));
+            without_unit(report, spot, key.name, n.as_str());
             return None;
         }
         (Kind::Path, DeValue::String(text)) => {
@@ -210,32 +210,13 @@ fn read(
             Value::Url(url, text.to_string())
         }
         (Kind::Texts(rule), DeValue::Array(_)) => {
-            Value::Texts(parts::texts(report, file, key, value, spot, Some(rule))?)
-        }
-        (Kind::Command, DeValue::Array(list)) => {
-            hide_all(report, file, value);
-            if list.is_empty() {
-                report.error(spot, format!("`{}` must not be empty", key.name));
-                return None;
-            }
-            Value::Texts(parts::texts(report, file, key, value, spot, None)?)
+            Value::Texts(parts::texts(report, file, key, value, spot, rule)?)
         }
         (Kind::Principal, DeValue::String(_) | DeValue::Integer(_)) => {
             Value::Principal(parts::principal(report, key, found, spot)?)
         }
         (Kind::Rules, DeValue::Array(_)) => Value::Rules(parts::rules(report, file, value, spot)?),
-        (Kind::Address, DeValue::String(text)) => match text.parse() {
-            Ok(address) => Value::Address(address),
-            Err(_) => {
-                report
-                    .error(
-                        spot,
-                        format!("`{}` is not an IP address with a port", key.name),
-                    )
-                    .help("for instance \"127.0.0.1:9464\"");
-                return None;
-            }
-        },
+        (Kind::Address, DeValue::String(text)) => address(report, spot, key.name, text)?,
         (Kind::Mode, DeValue::String(text)) => parts::mode(report, key, text, spot)?,
         (Kind::Map(rule), DeValue::Table(map)) => {
             hide_all(report, file, value);
@@ -254,13 +235,13 @@ fn read(
 }
 
 /// Tells that a value has the wrong kind, without the value.
-fn wrong_kind(report: &mut Report, spot: &Spot, key: &Key, found: &DeValue<'_>) {
+fn wrong_kind(report: &mut Report, spot: &Spot, key: &KeySpec, found: &DeValue<'_>) {
     let article = match found {
         DeValue::Integer(_) | DeValue::Array(_) => "an",
         _ => "a",
     };
     let help = match (key.kind, found) {
-        (Kind::Texts(_) | Kind::Command | Kind::Rules, DeValue::String(_) | DeValue::Table(_)) => {
+        (Kind::Texts(_) | Kind::Rules, DeValue::String(_) | DeValue::Table(_)) => {
             format!("put it into brackets: {} = […]", key.name)
         }
         (Kind::Mode, DeValue::Integer(_)) => {
@@ -316,8 +297,22 @@ fn choice(
     all: &'static [&'static str],
     text: &str,
 ) -> Option<Value> {
-    if all.contains(&text) {
-        return Some(Value::Text(text.to_owned()));
+    if let Some(word) = all.iter().find(|word| **word == text) {
+        return Some(Value::Choice(word));
+    }
+    if let Some(word) = schema::not_yet(name, text) {
+        let help = match all {
+            [only] => format!("only \"{only}\" is"),
+            _ => String::new(),
+        };
+        report
+            .error(
+                spot,
+                format!("{name} = \"{word}\" is not supported by this version of tokend"),
+            )
+            .help(help)
+            .if_whole();
+        return Some(Value::Choice(word));
     }
     let list = format!("one of {}", all.join(", "));
     let help = match values::nearest(text, all.iter().copied()) {
@@ -336,12 +331,12 @@ fn integer(
     spot: &Spot,
     name: &str,
     found: &DeValue<'_>,
-    range: std::ops::RangeInclusive<u64>,
-) -> Option<u64> {
+    range: std::ops::RangeInclusive<u32>,
+) -> Option<u32> {
     let number = found
         .as_integer()
         .and_then(|n| i128::from_str_radix(n.as_str(), n.radix()).ok())
-        .and_then(|n| u64::try_from(n).ok())
+        .and_then(|n| u32::try_from(n).ok())
         .filter(|n| range.contains(n));
     if number.is_none() {
         report.error(
@@ -376,6 +371,26 @@ fn number(
             None
         }
     }
+}
+
+/// Tells that a duration needs a unit.
+fn without_unit(report: &mut Report, spot: &Spot, name: &str, number: &str) {
+    report
+        .error(
+            spot,
+            format!("`{name}`: expected a duration as text, such as \"30s\", found an integer"),
+        )
+        .help(format!("a unit is needed: {name} = \"{number}s\""));
+}
+
+fn address(report: &mut Report, spot: &Spot, name: &str, text: &str) -> Option<Value> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        report
+            .error(spot, format!("`{name}` is not an IP address with a port"))
+            .help("for instance \"127.0.0.1:9464\"");
+    }
+    address.map(Value::Address)
 }
 
 fn duration(

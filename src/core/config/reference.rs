@@ -1,9 +1,8 @@
 //! The reference of all keys as Markdown, from the schema: `docs/configuration.md`.
 
-use super::schema::{Key, TABLES};
+use super::schema::{DefaultValue, KeySpec, Kind, TABLES};
 
 /// The whole text.
-#[must_use]
 pub fn markdown() -> String {
     let mut text = String::from(HEAD);
     for table in TABLES {
@@ -16,15 +15,13 @@ pub fn markdown() -> String {
     text
 }
 
-fn row(key: &Key) -> String {
+fn row(key: &KeySpec) -> String {
     let default = if key.required {
         "required".to_owned()
     } else if !key.default_note.is_empty() {
         key.default_note.to_owned()
-    } else if !key.default.is_empty() {
-        format!("`{}`", key.default)
     } else {
-        "none".to_owned()
+        default(key.default)
     };
     let mut doc = key.doc.to_owned();
     if !key.methods.is_empty() {
@@ -34,14 +31,67 @@ fn row(key: &Key) -> String {
     format!(
         "| `{}` | {} | {default} | {doc} |\n",
         key.name,
-        key.kind.describe()
+        kind(key.kind)
     )
+}
+
+/// A default as it would be written in the file.
+fn default(value: DefaultValue) -> String {
+    match value {
+        DefaultValue::None => "none".to_owned(),
+        DefaultValue::Bool(flag) => format!("`{flag}`"),
+        DefaultValue::Duration(time) => format!("`\"{}\"`", humantime::format_duration(time)),
+        DefaultValue::Integer(number) => format!("`{number}`"),
+        DefaultValue::Mode(mode) => format!("`\"{mode:04o}\"`"),
+        DefaultValue::Number(number) => format!("`{number}`"),
+        DefaultValue::Text(word) => format!("`{word:?}`"),
+    }
+}
+
+/// What a value looks like.
+fn kind(kind: Kind) -> String {
+    match kind {
+        Kind::Text(_) => "text".into(),
+        Kind::Choice(all) => all
+            .iter()
+            .map(|one| format!("`{one:?}`"))
+            .collect::<Vec<_>>()
+            .join(" or "),
+        Kind::Secret => "secret".into(),
+        Kind::Bool => "`true` or `false`".into(),
+        Kind::Integer(low, high) => format!("integer, {low} to {high}"),
+        Kind::Number(low, high) => format!("number, {low} to {high}"),
+        Kind::Duration(low, high) => format!(
+            "duration, {} to {}",
+            humantime::format_duration(low),
+            humantime::format_duration(high)
+        ),
+        Kind::Path => "path".into(),
+        Kind::Url(_) => "URL".into(),
+        Kind::Texts(_) => "list of texts".into(),
+        Kind::Principal => "name or number".into(),
+        Kind::Rules => "list of access rules".into(),
+        Kind::Address => "IP address and port".into(),
+        Kind::Mode => "octal mode as text".into(),
+        Kind::Map(_) => "table of texts".into(),
+        Kind::Table(table) => format!("table, see [{}](#{})", table.title, anchor(table.title)),
+    }
+}
+
+/// The name of a heading in links to it.
+fn anchor(title: &str) -> String {
+    title
+        .to_lowercase()
+        .replace(' ', "-")
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+        .collect()
 }
 
 const HEAD: &str = "\
 # Configuration reference
 
-<!-- Generated from src/core/config/schema.rs. Regenerate: TOKEND_BLESS=1 cargo test --lib core::config -->
+<!-- Generated from src/core/config/schema/. Regenerate: TOKEND_BLESS=1 cargo test --lib core::config -->
 
 `/etc/tokend/tokend.toml`, and every `*.toml` in the folder `profiles.d` beside it; not root: the same names under
 `$XDG_CONFIG_HOME/tokend/`. [tokend.example.toml](tokend.example.toml) shows every key in use. `tokend check` tells all

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::SourceFile;
 use super::read::{self, File};
 use super::report::{Owner, Place, Report, Spot};
-use super::schema::PROFILE;
+use super::schema::profile;
 use crate::core::policy::stated::Stated;
 use crate::core::profile::ProfileName;
 
@@ -119,7 +119,7 @@ pub(super) fn stated(path: &Path, table: &DeTable<'_>) -> Stated {
         path: String::new(),
         place: Place::of(file.index, 0..0),
     };
-    read::table(&mut report, file, &PROFILE, table, spot).stated_access()
+    read::table(&mut report, file, &profile::TABLE, table, spot).stated_access()
 }
 
 /// Where a value ends; the span of an array of tables is its first header alone.

@@ -1,43 +1,87 @@
-//! Every key there is: the one table that reading, suggestions, defaults and `docs/configuration.md` come from.
+//! Every key there is: reading, suggestions, defaults and `docs/configuration.md` come from here.
+//!
+//! Each table has a file of its own, in which every key is a static with the type of its value. So
+//! a key that does not exist, or one that is taken for something else than it is, does not compile.
 
-mod idp;
-mod profile;
-mod server;
+pub mod assertion;
+pub mod audit;
+pub mod http;
+pub mod idp;
+pub mod keystore;
+pub mod limits;
+pub mod profile;
+pub mod refresh;
+pub mod request;
+pub mod rule;
+pub mod secret;
+pub mod server;
+pub mod tls;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{self, Rule, UrlRule};
+use url::Url;
 
-pub(super) use idp::{ASSERTION, HTTP, IDP, KEYSTORE, TLS};
-pub(super) use profile::{PROFILE, REFRESH, REQUEST};
-pub(super) use server::{AUDIT, LIMITS, SERVER};
+use super::report::Spot;
+use super::section::{Section, Value};
+use super::values::{Rule, UrlRule};
+use crate::core::profile::{AccessRule, Principal, SecretRef};
 
 /// A table of the file.
 #[derive(Debug)]
-pub(super) struct Table {
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the reference alone, which tests make, reads `doc`"
+    )
+)]
+pub struct Table {
     /// As it stands in the file, with `NAME` for what the user chooses.
     pub title: &'static str,
     /// What it is for.
     pub doc: &'static str,
-    pub keys: &'static [Key],
+    pub keys: &'static [&'static KeySpec],
 }
 
 impl Table {
     /// The key of this name.
-    pub fn key(&self, name: &str) -> Option<&'static Key> {
-        self.keys.iter().find(|key| key.name == name)
+    pub fn key(&self, name: &str) -> Option<&'static KeySpec> {
+        self.keys.iter().copied().find(|key| key.name == name)
     }
 }
 
-/// One key.
+/// A key whose value is a `T`, be it in the file or not.
+pub struct Key<T: 'static> {
+    pub spec: KeySpec,
+    pub default: T,
+    /// The value as a `T`; None for one of another kind, which no key of this type has.
+    pub take: fn(&Value) -> Option<T>,
+}
+
+/// What can be asked of a key whatever its type: `&KEY` does where this is wanted.
+impl<T> std::ops::Deref for Key<T> {
+    type Target = KeySpec;
+
+    fn deref(&self) -> &KeySpec {
+        &self.spec
+    }
+}
+
+/// What reading, suggestions and the reference need to know of a key.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Key {
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the reference alone, which tests make, reads all")
+)]
+pub struct KeySpec {
     pub name: &'static str,
     pub kind: Kind,
     /// Has to be there (with `methods`: for these methods).
     pub required: bool,
-    /// As it would be written in the file; empty where there is none.
-    pub default: &'static str,
+    pub default: DefaultValue,
     /// The default in words, where it depends on something.
     pub default_note: &'static str,
     /// The methods that it belongs to; empty: all.
@@ -45,22 +89,36 @@ pub(super) struct Key {
     pub doc: &'static str,
 }
 
+/// The default of a key as the reference shows it.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the reference alone, which tests make, reads it")
+)]
+pub enum DefaultValue {
+    None,
+    Bool(bool),
+    Duration(Duration),
+    Integer(u32),
+    Mode(u32),
+    Number(f64),
+    Text(&'static str),
+}
+
 /// What a value looks like.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub enum Kind {
     Text(Rule),
     Choice(&'static [&'static str]),
     Secret,
     Bool,
-    Integer(u64, u64),
+    Integer(u32, u32),
     Number(f64, f64),
     Duration(Duration, Duration),
     Path,
     Url(UrlRule),
     /// A list of texts.
     Texts(Rule),
-    /// A program and its arguments.
-    Command,
     /// A user or group.
     Principal,
     /// Access rules.
@@ -75,37 +133,6 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// For the reference.
-    pub fn describe(&self) -> String {
-        match self {
-            Kind::Text(_) => "text".into(),
-            Kind::Choice(all) => all
-                .iter()
-                .map(|one| format!("`{one:?}`"))
-                .collect::<Vec<_>>()
-                .join(" or "),
-            Kind::Secret => "secret".into(),
-            Kind::Bool => "`true` or `false`".into(),
-            Kind::Integer(low, high) => format!("integer, {low} to {high}"),
-            Kind::Number(low, high) => format!("number, {low} to {high}"),
-            Kind::Duration(low, high) => format!(
-                "duration, {} to {}",
-                humantime::format_duration(*low),
-                humantime::format_duration(*high)
-            ),
-            Kind::Path => "path".into(),
-            Kind::Url(_) => "URL".into(),
-            Kind::Texts(_) => "list of texts".into(),
-            Kind::Command => "list of texts: program and arguments".into(),
-            Kind::Principal => "name or number".into(),
-            Kind::Rules => "list of access rules".into(),
-            Kind::Address => "IP address and port".into(),
-            Kind::Mode => "octal mode as text".into(),
-            Kind::Map(_) => "table of texts".into(),
-            Kind::Table(table) => format!("table, see [{}](#{})", table.title, anchor(table.title)),
-        }
-    }
-
     /// What an error says was expected.
     pub fn expected(&self) -> &'static str {
         match self {
@@ -120,7 +147,6 @@ impl Kind {
             Kind::Path => "a path as a string",
             Kind::Url(_) => "a URL as a string",
             Kind::Texts(_) => "a list of strings",
-            Kind::Command => "a list of strings, program and arguments",
             Kind::Principal => "a name or a number",
             Kind::Rules => {
                 "a list of tables, such as [{ user = \"worker\" }, { unit = \"orders@*.service\" }]"
@@ -133,89 +159,47 @@ impl Kind {
     }
 }
 
-/// The name of a heading in the reference's links.
-pub(super) fn anchor(title: &str) -> String {
-    title
-        .to_lowercase()
-        .replace(' ', "-")
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
-        .collect()
-}
-
-/// What `user`, `group` and `unit` of an access rule are.
-pub(super) static RULE: Table = Table {
-    title: "access rule",
-    doc: "One entry of `access` or `admins`. Every key that is present must hold; of several entries one suffices. What cannot be known of a caller never matches.",
-    keys: &[
-        key(
-            "user",
-            Kind::Principal,
-            "The caller's user, by name or by number. Text of digits alone is a number.",
-        ),
-        key(
-            "group",
-            Kind::Principal,
-            "A group that the caller is in, by name or by number, supplementary groups included.",
-        ),
-        key(
-            "unit",
-            Kind::Text(values::unit),
-            "The caller's systemd unit, with `*` for any text and `?` for any character.",
-        ),
-    ],
-};
-
-/// Where a secret is.
-pub(super) static SECRET: Table = Table {
-    title: "secret",
-    doc: "A secret is text, or a table with exactly one of these keys. Text is accepted only in a file that nobody but root and the daemon's user can read.",
-    keys: &[
-        key(
-            "file",
-            Kind::Path,
-            "A file that holds the secret and nothing else; one line break at its end is ignored. It is watched, and a change takes effect at once.",
-        ),
-        key(
-            "credential",
-            Kind::Text(values::credential),
-            "The name of a systemd credential (`LoadCredential=`, `LoadCredentialEncrypted=`).",
-        ),
-        key(
-            "env",
-            Kind::Text(values::variable),
-            "An environment variable of the daemon. `tokend check` warns: environments are inherited and show up in many places.",
-        ),
-    ],
-};
-
 /// All tables, in the reference's order.
-pub(super) static TABLES: &[&Table] = &[
-    &SERVER, &LIMITS, &AUDIT, &IDP, &HTTP, &TLS, &PROFILE, &REFRESH, &REQUEST, &ASSERTION,
-    &KEYSTORE, &SECRET, &RULE,
+pub static TABLES: &[&Table] = &[
+    &server::TABLE,
+    &limits::TABLE,
+    &audit::TABLE,
+    &idp::TABLE,
+    &http::TABLE,
+    &tls::TABLE,
+    &profile::TABLE,
+    &refresh::TABLE,
+    &request::TABLE,
+    &assertion::TABLE,
+    &keystore::TABLE,
+    &secret::TABLE,
+    &rule::TABLE,
 ];
 
 /// The tables of `tokend.toml`, for suggestions.
-pub(super) static ROOTS: &[&str] = &["server", "audit", "idp", "profiles"];
+pub static ROOTS: &[&str] = &["server", "audit", "idp", "profiles"];
+
+/// Words of later versions, by their key: they are refused as such, and so is their profile.
+static NOT_YET: &[(&str, &[&str])] = &[
+    ("method", &["exec", "plugin"]),
+    ("grant", &["refresh_token", "token_exchange", "jwt_bearer"]),
+];
+
+/// The word of a later version that this text is, as a value of this key.
+pub fn not_yet(name: &str, text: &str) -> Option<&'static str> {
+    let (_, words) = NOT_YET.iter().find(|(key, _)| *key == name)?;
+    words.iter().copied().find(|word| *word == text)
+}
 
 /// Whether a line that gives a value to this key may be shown even when it cannot be parsed.
-pub(super) fn is_harmless(name: &str) -> bool {
-    let mut known = TABLES
-        .iter()
-        .flat_map(|table| table.keys)
-        .filter(|key| key.name == name)
-        .peekable();
-    known.peek().is_some()
-        && known.all(|key| {
-            !matches!(
-                key.kind,
-                Kind::Secret | Kind::Map(_) | Kind::Command | Kind::Table(_)
-            )
-        })
+pub fn is_harmless(name: &str) -> bool {
+    let mut known = TABLES.iter().filter_map(|table| table.key(name)).peekable();
+    let secretive = |kind| matches!(kind, Kind::Secret | Kind::Map(_) | Kind::Table(_));
+    known.peek().is_some() && known.all(|key| !secretive(key.kind))
 }
 
 /// The tables that know a key of this name.
-pub(super) fn homes(name: &str) -> Vec<&'static str> {
+pub fn homes(name: &str) -> Vec<&'static str> {
     TABLES
         .iter()
         .filter(|table| table.key(name).is_some())
@@ -223,36 +207,247 @@ pub(super) fn homes(name: &str) -> Vec<&'static str> {
         .collect()
 }
 
-const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key {
+const fn text(name: &'static str, rule: Rule, doc: &'static str) -> Key<Option<String>> {
+    optional(name, Kind::Text(rule), doc, |value| match value {
+        Value::Text(text) => Some(Some(text.clone())),
+        _ => None,
+    })
+}
+
+/// One of a few words, or nothing.
+const fn choice(
+    name: &'static str,
+    all: &'static [&'static str],
+    doc: &'static str,
+) -> Key<Option<&'static str>> {
+    optional(name, Kind::Choice(all), doc, |value| match value {
+        Value::Choice(word) => Some(Some(*word)),
+        _ => None,
+    })
+}
+
+/// One of a few words.
+const fn choice_or(
+    name: &'static str,
+    all: &'static [&'static str],
+    default: &'static str,
+    doc: &'static str,
+) -> Key<&'static str> {
+    let shown = DefaultValue::Text(default);
+    key(
         name,
-        kind,
-        required: false,
-        default: "",
-        default_note: "",
-        methods: &[],
+        Kind::Choice(all),
+        default,
+        shown,
         doc,
+        |value| match value {
+            Value::Choice(word) => Some(*word),
+            _ => None,
+        },
+    )
+}
+
+const fn secret(name: &'static str, doc: &'static str) -> Key<Option<SecretRef>> {
+    optional(name, Kind::Secret, doc, |value| match value {
+        Value::Secret(secret) => Some(Some(secret.clone())),
+        _ => None,
+    })
+}
+
+const fn flag(name: &'static str, default: bool, doc: &'static str) -> Key<bool> {
+    let shown = DefaultValue::Bool(default);
+    key(name, Kind::Bool, default, shown, doc, |value| match value {
+        Value::Bool(flag) => Some(*flag),
+        _ => None,
+    })
+}
+
+const fn integer(
+    name: &'static str,
+    low: u32,
+    high: u32,
+    default: u32,
+    doc: &'static str,
+) -> Key<u32> {
+    let (kind, shown) = (Kind::Integer(low, high), DefaultValue::Integer(default));
+    key(name, kind, default, shown, doc, as_integer)
+}
+
+/// The permissions of a file.
+const fn mode(name: &'static str, default: u32, doc: &'static str) -> Key<u32> {
+    let shown = DefaultValue::Mode(default);
+    key(name, Kind::Mode, default, shown, doc, as_integer)
+}
+
+fn as_integer(value: &Value) -> Option<u32> {
+    match value {
+        Value::Integer(number) => Some(*number),
+        _ => None,
     }
 }
 
-impl Key {
-    const fn or(mut self, default: &'static str) -> Key {
-        self.default = default;
+const fn number(
+    name: &'static str,
+    low: f64,
+    high: f64,
+    default: f64,
+    doc: &'static str,
+) -> Key<f64> {
+    let (kind, shown) = (Kind::Number(low, high), DefaultValue::Number(default));
+    key(name, kind, default, shown, doc, |value| match value {
+        Value::Number(number) => Some(*number),
+        _ => None,
+    })
+}
+
+const fn duration(
+    name: &'static str,
+    low: Duration,
+    high: Duration,
+    default: Duration,
+    doc: &'static str,
+) -> Key<Duration> {
+    let (kind, shown) = (Kind::Duration(low, high), DefaultValue::Duration(default));
+    key(name, kind, default, shown, doc, |value| match value {
+        Value::Duration(duration) => Some(*duration),
+        _ => None,
+    })
+}
+
+const fn path(name: &'static str, doc: &'static str) -> Key<Option<PathBuf>> {
+    optional(name, Kind::Path, doc, |value| match value {
+        Value::Path(path) => Some(Some(path.clone())),
+        _ => None,
+    })
+}
+
+const fn url(name: &'static str, rule: UrlRule, doc: &'static str) -> Key<Option<Url>> {
+    optional(name, Kind::Url(rule), doc, |value| match value {
+        Value::Url(url, _) => Some(Some(url.clone())),
+        _ => None,
+    })
+}
+
+/// A list of texts.
+const fn texts(name: &'static str, rule: Rule, doc: &'static str) -> Key<Vec<(String, Spot)>> {
+    let kind = Kind::Texts(rule);
+    key(
+        name,
+        kind,
+        Vec::new(),
+        DefaultValue::None,
+        doc,
+        |value| match value {
+            Value::Texts(texts) => Some(texts.clone()),
+            _ => None,
+        },
+    )
+}
+
+const fn principal(name: &'static str, doc: &'static str) -> Key<Option<Principal>> {
+    optional(name, Kind::Principal, doc, |value| match value {
+        Value::Principal(principal) => Some(Some(principal.clone())),
+        _ => None,
+    })
+}
+
+/// A list of access rules.
+const fn rules(name: &'static str, doc: &'static str) -> Key<Vec<AccessRule>> {
+    let kind = Kind::Rules;
+    key(
+        name,
+        kind,
+        Vec::new(),
+        DefaultValue::None,
+        doc,
+        |value| match value {
+            Value::Rules(rules) => Some(rules.clone()),
+            _ => None,
+        },
+    )
+}
+
+const fn address(name: &'static str, doc: &'static str) -> Key<Option<SocketAddr>> {
+    optional(name, Kind::Address, doc, |value| match value {
+        Value::Address(address) => Some(Some(*address)),
+        _ => None,
+    })
+}
+
+/// A table whose keys the user chooses, by this rule.
+const fn map(name: &'static str, rule: Rule, doc: &'static str) -> Key<BTreeMap<String, String>> {
+    let kind = Kind::Map(rule);
+    key(
+        name,
+        kind,
+        BTreeMap::new(),
+        DefaultValue::None,
+        doc,
+        |value| match value {
+            Value::Map(map) => Some(map.clone()),
+            _ => None,
+        },
+    )
+}
+
+const fn table(
+    name: &'static str,
+    table: &'static Table,
+    doc: &'static str,
+) -> Key<Option<Section>> {
+    optional(name, Kind::Table(table), doc, |value| match value {
+        Value::Table(section) => Some(Some(section.clone())),
+        _ => None,
+    })
+}
+
+/// A key without a default.
+const fn optional<T>(
+    name: &'static str,
+    kind: Kind,
+    doc: &'static str,
+    take: fn(&Value) -> Option<Option<T>>,
+) -> Key<Option<T>> {
+    key(name, kind, None, DefaultValue::None, doc, take)
+}
+
+const fn key<T>(
+    name: &'static str,
+    kind: Kind,
+    default: T,
+    shown: DefaultValue,
+    doc: &'static str,
+    take: fn(&Value) -> Option<T>,
+) -> Key<T> {
+    let spec = KeySpec {
+        name,
+        kind,
+        required: false,
+        default: shown,
+        default_note: "",
+        methods: &[],
+        doc,
+    };
+    Key {
+        spec,
+        default,
+        take,
+    }
+}
+
+impl<T> Key<T> {
+    const fn or_as_told(mut self, note: &'static str) -> Key<T> {
+        self.spec.default_note = note;
         self
     }
 
-    const fn or_as_told(mut self, note: &'static str) -> Key {
-        self.default_note = note;
+    const fn of(mut self, methods: &'static [&'static str]) -> Key<T> {
+        self.spec.methods = methods;
         self
     }
 
-    const fn of(mut self, methods: &'static [&'static str]) -> Key {
-        self.methods = methods;
-        self
-    }
-
-    const fn must(mut self) -> Key {
-        self.required = true;
+    const fn must(mut self) -> Key<T> {
+        self.spec.required = true;
         self
     }
 }
@@ -265,6 +460,10 @@ const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+const fn minutes(n: u64) -> Duration {
+    seconds(n * 60)
+}
+
 const fn hours(n: u64) -> Duration {
-    Duration::from_secs(n * 3600)
+    minutes(n * 60)
 }

@@ -1,4 +1,4 @@
-//! What has been read: typed tables, which know their place and their schema's defaults.
+//! What has been read: typed tables, which know their place.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::report::Spot;
-use super::schema::{Key, Kind, Table};
+use super::schema::{self, Key, KeySpec, Table};
 use crate::core::policy::stated::Stated;
 use crate::core::profile::{AccessRule, Principal, SecretRef};
 
@@ -17,10 +17,11 @@ use crate::core::profile::{AccessRule, Principal, SecretRef};
 pub(super) enum Value {
     Broken,
     Text(String),
+    Choice(&'static str),
     Texts(Vec<(String, Spot)>),
     Secret(SecretRef),
     Bool(bool),
-    Integer(u64),
+    Integer(u32),
     Number(f64),
     Duration(Duration),
     Path(PathBuf),
@@ -60,17 +61,29 @@ impl Section {
     }
 
     /// The key as written.
-    pub fn given(&self, name: &str) -> Option<&Entry> {
-        self.entries.get(name)
+    pub fn given(&self, key: &KeySpec) -> Option<&Entry> {
+        let own = self.schema.key(key.name);
+        debug_assert!(
+            own.is_some_and(|own| std::ptr::eq(own, key)),
+            "`{}` is no key of `{}`",
+            key.name,
+            self.schema.title
+        );
+        self.entries.get(key.name)
     }
 
     /// Whether it is written, be it right or wrong.
-    pub fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
+    pub fn has(&self, key: &KeySpec) -> bool {
+        self.given(key).is_some()
     }
 
     /// Where the value stands, or else the table.
-    pub fn spot_of(&self, name: &str) -> Spot {
+    pub fn spot_of(&self, key: &KeySpec) -> Spot {
+        self.spot_at(key.name)
+    }
+
+    /// As [`Section::spot_of`], for a name that comes from elsewhere.
+    pub fn spot_at(&self, name: &str) -> Spot {
         match self.entries.get(name) {
             Some(entry) => entry.spot.clone(),
             None => self.spot.child(name, self.spot.place),
@@ -78,165 +91,51 @@ impl Section {
     }
 
     /// Whether a value is there that could not be read.
-    pub fn is_broken(&self, name: &str) -> bool {
-        matches!(
-            self.entries.get(name),
-            Some(Entry {
-                value: Value::Broken,
-                ..
-            })
-        )
+    pub fn is_broken(&self, key: &KeySpec) -> bool {
+        let value = self.given(key).map(|entry| &entry.value);
+        matches!(value, Some(Value::Broken))
     }
 
-    /// The value as written, else the schema's default. A broken value counts as absent: it has been told.
-    fn value(&self, name: &str) -> Option<Value> {
-        match self.entries.get(name).map(|entry| &entry.value) {
-            Some(Value::Broken) | None => default_of(self.schema.key(name)?),
-            Some(value) => Some(value.clone()),
-        }
-    }
-
-    pub fn text(&self, name: &str) -> Option<String> {
-        match self.value(name)? {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The text as written, not the default; None where it is wrong.
-    pub fn given_text(&self, name: &str) -> Option<&str> {
-        match self.entries.get(name).map(|entry| &entry.value) {
-            Some(Value::Text(text)) => Some(text),
-            _ => None,
-        }
+    /// The value as written, else the default. A broken value counts as absent: it has been told.
+    pub fn get<T: Clone>(&self, key: &Key<T>) -> T {
+        self.given(key)
+            .and_then(|entry| (key.take)(&entry.value))
+            .unwrap_or_else(|| key.default.clone())
     }
 
     /// As it is written, for URLs that are only passed on.
-    pub fn url_text(&self, name: &str) -> Option<String> {
-        match self.value(name)? {
-            Value::Url(_, text) => Some(text),
+    pub fn url_text(&self, key: &Key<Option<Url>>) -> Option<String> {
+        match self.given(key).map(|entry| &entry.value) {
+            Some(Value::Url(_, text)) => Some(text.clone()),
             _ => None,
-        }
-    }
-
-    pub fn url(&self, name: &str) -> Option<Url> {
-        match self.value(name)? {
-            Value::Url(url, _) => Some(url),
-            _ => None,
-        }
-    }
-
-    pub fn texts(&self, name: &str) -> Vec<(String, Spot)> {
-        match self.value(name) {
-            Some(Value::Texts(texts)) => texts,
-            _ => Vec::new(),
-        }
-    }
-
-    pub fn secret(&self, name: &str) -> Option<SecretRef> {
-        match self.value(name)? {
-            Value::Secret(secret) => Some(secret),
-            _ => None,
-        }
-    }
-
-    pub fn path(&self, name: &str) -> Option<PathBuf> {
-        match self.value(name)? {
-            Value::Path(path) => Some(path),
-            _ => None,
-        }
-    }
-
-    pub fn principal(&self, name: &str) -> Option<Principal> {
-        match self.value(name)? {
-            Value::Principal(principal) => Some(principal),
-            _ => None,
-        }
-    }
-
-    pub fn rules(&self, name: &str) -> Vec<AccessRule> {
-        match self.value(name) {
-            Some(Value::Rules(rules)) => rules,
-            _ => Vec::new(),
-        }
-    }
-
-    /// `access` of a profile as the file states it.
-    pub fn stated_access(&self) -> Stated {
-        if self.is_broken("access") {
-            Stated::RootOnly
-        } else {
-            Stated::Rules(self.rules("access"))
-        }
-    }
-
-    pub fn address(&self, name: &str) -> Option<SocketAddr> {
-        match self.value(name)? {
-            Value::Address(address) => Some(address),
-            _ => None,
-        }
-    }
-
-    pub fn map(&self, name: &str) -> BTreeMap<String, String> {
-        match self.value(name) {
-            Some(Value::Map(map)) => map,
-            _ => BTreeMap::new(),
-        }
-    }
-
-    pub fn flag(&self, name: &str) -> bool {
-        matches!(self.value(name), Some(Value::Bool(true)))
-    }
-
-    /// 0 where neither file nor schema has one: a test holds the schema to having one wherever this is asked.
-    pub fn integer(&self, name: &str) -> u64 {
-        match self.value(name) {
-            Some(Value::Integer(n)) => n,
-            _ => 0,
-        }
-    }
-
-    /// As [`Section::integer`], for values whose range fits.
-    pub fn small(&self, name: &str) -> u32 {
-        u32::try_from(self.integer(name)).unwrap_or(u32::MAX)
-    }
-
-    pub fn number(&self, name: &str) -> f64 {
-        match self.value(name) {
-            Some(Value::Number(n)) => n,
-            _ => 0.0,
-        }
-    }
-
-    pub fn duration(&self, name: &str) -> Duration {
-        match self.value(name) {
-            Some(Value::Duration(duration)) => duration,
-            _ => Duration::ZERO,
         }
     }
 
     /// The table under this key, where one is written.
-    pub fn table(&self, name: &str) -> Option<&Section> {
+    pub fn table(&self, key: &Key<Option<Section>>) -> Option<&Section> {
+        self.table_at(key.name)
+    }
+
+    /// As [`Section::table`], for a name that comes from elsewhere.
+    pub fn table_at(&self, name: &str) -> Option<&Section> {
         match self.entries.get(name).map(|entry| &entry.value) {
             Some(Value::Table(section)) => Some(section),
             _ => None,
         }
     }
-}
 
-/// The default that the schema states.
-pub(super) fn default_of(key: &Key) -> Option<Value> {
-    if key.default.is_empty() {
-        return None;
+    /// The table under this key, all defaults where none is written.
+    pub fn table_or_absent(&self, key: &Key<Option<Section>>, schema: &'static Table) -> Section {
+        self.get(key)
+            .unwrap_or_else(|| Section::absent(schema, self.spot_of(key)))
     }
-    let text = key.default.trim_matches('"');
-    match key.kind {
-        Kind::Duration(..) => humantime::parse_duration(text).ok().map(Value::Duration),
-        Kind::Integer(..) => text.parse().ok().map(Value::Integer),
-        Kind::Number(..) => text.parse().ok().map(Value::Number),
-        Kind::Bool => text.parse().ok().map(Value::Bool),
-        Kind::Choice(all) => all.contains(&text).then(|| Value::Text(text.to_owned())),
-        Kind::Mode => u64::from_str_radix(text, 8).ok().map(Value::Integer),
-        _ => None,
+
+    /// `access` of a profile as the file states it.
+    pub fn stated_access(&self) -> Stated {
+        if self.is_broken(&schema::profile::ACCESS) {
+            Stated::RootOnly
+        } else {
+            Stated::Rules(self.get(&schema::profile::ACCESS))
+        }
     }
 }

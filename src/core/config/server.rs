@@ -1,81 +1,82 @@
 //! `[server]` and `[audit]`.
 
 use super::report::{Owner, Place, Report, Spot};
-use super::schema::{AUDIT, LIMITS, SERVER, Table};
+use super::schema::{Table, audit, limits, server};
 use super::section::Section;
 use crate::core::profile::{Audit, AuditSink, Limits, Server};
 
 /// `[server]`, all defaults where it is not there.
 pub(super) fn server(report: &mut Report, found: Option<&Section>) -> Server {
-    let absent = absent(&SERVER);
+    let absent = absent(&server::TABLE);
     let section = found.unwrap_or(&absent);
-    let metrics_listen = section.address("metrics_listen");
+    let metrics_listen = section.get(&server::METRICS_LISTEN);
     if metrics_listen.is_some_and(|address| !address.ip().is_loopback()) {
         report
             .warning(
-                &section.spot_of("metrics_listen"),
+                &section.spot_of(&server::METRICS_LISTEN),
                 "metrics are served to everybody who can reach this address",
             )
             .help("listen on 127.0.0.1, or read them from the Unix socket");
     }
     Server {
-        socket: section.path("socket"),
-        socket_group: section.principal("socket_group"),
-        socket_mode: section.small("socket_mode"),
-        admins: section.rules("admins"),
-        limits: limits(section.table("limits")),
+        socket: section.get(&server::SOCKET),
+        socket_group: section.get(&server::SOCKET_GROUP),
+        socket_mode: section.get(&server::SOCKET_MODE),
+        admins: section.get(&server::ADMINS),
+        limits: limits(&section.table_or_absent(&server::LIMITS, &limits::TABLE)),
         metrics_listen,
     }
 }
 
-fn limits(found: Option<&Section>) -> Limits {
-    let absent = absent(&LIMITS);
-    let section = found.unwrap_or(&absent);
+fn limits(section: &Section) -> Limits {
     Limits {
-        connections: section.small("connections"),
-        connections_per_user: section.small("connections_per_user"),
-        streams_per_connection: section.small("streams_per_connection"),
-        streams: section.small("streams"),
-        streams_per_user: section.small("streams_per_user"),
-        waiting_per_user: section.small("waiting_per_user"),
-        requests_per_second: section.small("requests_per_second"),
-        profiles_per_second: section.small("profiles_per_second"),
-        forced_renewals_per_minute: section.small("forced_renewals_per_minute"),
-        control_frames_per_second: section.small("control_frames_per_second"),
-        message_size: section.small("message_size"),
-        half_sent_per_user: section.small("half_sent_per_user"),
-        header_size: section.small("header_size"),
-        handshake_timeout: section.duration("handshake_timeout"),
-        idle_timeout: section.duration("idle_timeout"),
+        connections: section.get(&limits::CONNECTIONS),
+        connections_per_user: section.get(&limits::CONNECTIONS_PER_USER),
+        streams_per_connection: section.get(&limits::STREAMS_PER_CONNECTION),
+        streams: section.get(&limits::STREAMS),
+        streams_per_user: section.get(&limits::STREAMS_PER_USER),
+        waiting_per_user: section.get(&limits::WAITING_PER_USER),
+        requests_per_second: section.get(&limits::REQUESTS_PER_SECOND),
+        profiles_per_second: section.get(&limits::PROFILES_PER_SECOND),
+        forced_renewals_per_minute: section.get(&limits::FORCED_RENEWALS_PER_MINUTE),
+        control_frames_per_second: section.get(&limits::CONTROL_FRAMES_PER_SECOND),
+        message_size: section.get(&limits::MESSAGE_SIZE),
+        half_sent_per_user: section.get(&limits::HALF_SENT_PER_USER),
+        header_size: section.get(&limits::HEADER_SIZE),
+        handshake_timeout: section.get(&limits::HANDSHAKE_TIMEOUT),
+        idle_timeout: section.get(&limits::IDLE_TIMEOUT),
     }
 }
 
 /// `[audit]`, all defaults where it is not there.
 pub(super) fn audit(report: &mut Report, found: Option<&Section>) -> Audit {
-    let absent = absent(&AUDIT);
+    let absent = absent(&audit::TABLE);
     let section = found.unwrap_or(&absent);
-    let to_file = section.text("sink").as_deref() == Some("file");
-    let sink = match section.path("path") {
+    let to_file = section.get(&audit::SINK) == "file";
+    let sink = match section.get(&audit::PATH) {
         Some(path) if to_file => AuditSink::File(path),
         _ => AuditSink::Journald,
     };
-    if to_file && !section.has("path") {
+    if to_file && !section.has(&audit::PATH) {
         report
-            .error(&section.spot_of("sink"), "`sink = \"file\"` needs a `path`")
+            .error(
+                &section.spot_of(&audit::SINK),
+                "`sink = \"file\"` needs a `path`",
+            )
             .help("for instance path = \"/var/log/tokend/audit.jsonl\"")
             .if_whole();
     }
     // Where `sink` is wrong there is nothing to compare with.
-    let broken = section.has("sink") && section.given_text("sink").is_none();
-    if !to_file && !broken && section.has("path") {
+    let broken = section.is_broken(&audit::SINK);
+    if !to_file && !broken && section.has(&audit::PATH) {
         report
             .error(
-                &section.spot_of("path"),
+                &section.spot_of(&audit::PATH),
                 "`path` belongs to `sink = \"file\"`",
             )
             .if_whole();
     }
-    let deny_on_failure = section.text("on_failure").as_deref() == Some("deny");
+    let deny_on_failure = section.get(&audit::ON_FAILURE) == "deny";
     Audit {
         sink,
         deny_on_failure,

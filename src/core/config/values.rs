@@ -124,11 +124,6 @@ pub(super) fn parameter(name: &str) -> Result<(), Wrong> {
     )
 }
 
-/// A name of `settings`.
-pub(super) fn setting(name: &str) -> Result<(), Wrong> {
-    plain(name)
-}
-
 /// A systemd unit, with wildcards.
 pub(super) fn unit(text: &str) -> Result<(), Wrong> {
     plain(text)?;

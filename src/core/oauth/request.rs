@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::core::credential::Variant;
-use crate::core::profile::{ClientAuth, GrantType, OAuth2};
+use crate::core::profile::client_auth::ClientAuth;
+use crate::core::profile::{GrantType, OAuth2};
 use crate::core::secret::Secret;
 
 /// RFC 7523 §2.2.

@@ -125,37 +125,8 @@ fn success(
         .collect();
     let secrets = asked.secrets.iter().copied();
     let secrets: Vec<&Secret> = secrets.chain([&token]).chain(&others).collect();
-    // RFC 6749 §3.2: a parameter without a value counts as left out.
-    let no_error = match answer.get("error") {
-        None | Some(Value::Null) => true,
-        Some(error) => error.as_str() == Some(""),
-    };
-    if !no_error {
-        return Err(Failure::transient(format!(
-            "{at} answered HTTP 200 with an error{} and an access_token at once, so that the token cannot be trusted: \
-             ask the identity provider's operator",
-            errors::code_of(&answer, &secrets)
-                .map(|code| format!(" ({code})"))
-                .unwrap_or_default(),
-        )));
-    }
-    if token.is_empty() {
-        return Err(Failure::transient(format!(
-            "{at} answered HTTP 200 with an empty access_token: ask the identity provider's operator"
-        )));
-    }
-    if !fits_header(token.expose()) {
-        return Err(Failure::transient(format!(
-            "{at} issued a token with characters that cannot stand in a header: ask the identity provider's operator"
-        )));
-    }
-    if is_secret(&token, asked.secrets) {
-        return Err(Failure::permanent(format!(
-            "{at} issued as access_token what the client proves itself with (its secret, assertion or Authorization \
-             header), and callers must never get that: check that this is the token endpoint and that nothing before it \
-             sends requests back, or ask the identity provider's operator"
-        )));
-    }
+    no_error_beside(&answer, at, &secrets)?;
+    servable(&token, asked)?;
     token_type(answer.get("token_type"), at)?;
     let facts = jwt::read(token.expose());
     let lifetime = lifetime(
@@ -188,6 +159,54 @@ fn success(
         token,
     };
     Ok(Granted { issued, withheld })
+}
+
+/// An answer that names an error is none whose token could be trusted.
+fn no_error_beside(
+    answer: &Map<String, Value>,
+    at: &str,
+    secrets: &[&Secret],
+) -> Result<(), Failure> {
+    // RFC 6749 §3.2: a parameter without a value counts as left out.
+    let no_error = match answer.get("error") {
+        None | Some(Value::Null) => true,
+        Some(error) => error.as_str() == Some(""),
+    };
+    if no_error {
+        return Ok(());
+    }
+    let code = errors::code_of(answer, secrets)
+        .map(|code| format!(" ({code})"))
+        .unwrap_or_default();
+    Err(Failure::transient(format!(
+        "{at} answered HTTP 200 with an error{code} and an access_token at once, so that the token \
+         cannot be trusted: ask the identity provider's operator"
+    )))
+}
+
+/// Whether a token can be passed on at all.
+fn servable(token: &Secret, asked: &Asked<'_>) -> Result<(), Failure> {
+    let at = asked.at;
+    if token.is_empty() {
+        return Err(Failure::transient(format!(
+            "{at} answered HTTP 200 with an empty access_token: ask the identity provider's operator"
+        )));
+    }
+    if !fits_header(token.expose()) {
+        return Err(Failure::transient(format!(
+            "{at} issued a token with characters that cannot stand in a header: ask the identity \
+             provider's operator"
+        )));
+    }
+    if is_secret(token, asked.secrets) {
+        return Err(Failure::permanent(format!(
+            "{at} issued as access_token what the client proves itself with (its secret, assertion \
+             or Authorization header), and callers must never get that: check that this is the \
+             token endpoint and that nothing before it sends requests back, or ask the identity \
+             provider's operator"
+        )));
+    }
+    Ok(())
 }
 
 /// What is said of a coding that an answer is in.

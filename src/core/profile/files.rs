@@ -4,10 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{
-    Assertion, AssertionSource, ClientAuth, Config, IdentitySource, Keystore, Method, OAuth2,
-    Profile, SecretRef, TrustSource,
-};
+use super::client_auth::{Assertion, AssertionSource, ClientAuth};
+use super::{Config, IdentitySource, Keystore, Method, OAuth2, Profile, SecretRef, TrustSource};
 
 /// Every file that a usable profile refers to.
 #[must_use]
@@ -28,7 +26,7 @@ pub fn files(profile: &Profile) -> BTreeSet<PathBuf> {
         Method::Basic { password, .. } => secret(&mut found, Some(password)),
         Method::Static { token } => secret(&mut found, Some(token)),
         Method::OAuth2(oauth2) => of_oauth2(&mut found, oauth2),
-        Method::None | Method::Exec { .. } | Method::Plugin { .. } => {}
+        Method::None => {}
     }
     found
 }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::core::failure::Failure;
 use crate::core::oauth::assertion::{Claims, KeyKind, algorithm};
-use crate::core::profile::Assertion;
+use crate::core::profile::client_auth::Assertion;
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
 use crate::material::AssertionKey;

@@ -14,9 +14,10 @@ use url::Url;
 use crate::clock::Clock;
 use crate::core::credential::{Issued, Variant};
 use crate::core::failure::{Failure, FailureKind};
+use crate::core::profile::client_auth::ClientAuth;
 use crate::core::profile::{
-    ClientAuth, Endpoint, GrantType, Http, Idp, Method, OAuth2, Profile, ProfileName, Refresh,
-    Request, SecretRef, TrustSource,
+    Endpoint, GrantType, Http, Idp, Method, OAuth2, Profile, ProfileName, Refresh, Request,
+    SecretRef, TrustSource,
 };
 use crate::core::secret::Secret;
 use crate::material::{self, Surroundings};

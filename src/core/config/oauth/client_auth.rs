@@ -2,9 +2,10 @@
 
 use super::{Report, Section, keystore};
 use crate::core::config::preset::Preset;
-use crate::core::config::schema::ASSERTION;
+use crate::core::config::schema::{KeySpec, assertion, profile, tls};
+use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
 use crate::core::profile::is_loopback;
-use crate::core::profile::{Assertion, AssertionSource, ClientAuth, Endpoint, Idp, SecretRef};
+use crate::core::profile::{Endpoint, Idp, SecretRef};
 
 /// Checks how the client proves who it is. `idp_known`: what the identity provider lacks is really not there.
 pub(super) fn check(
@@ -14,12 +15,12 @@ pub(super) fn check(
     preset: Option<Preset>,
     idp_known: bool,
 ) -> Option<ClientAuth> {
-    if section.is_broken("client_auth") {
+    if section.is_broken(&profile::CLIENT_AUTH) {
         return None;
     }
-    let auth = match section.given_text("client_auth") {
+    let auth = match section.get(&profile::CLIENT_AUTH) {
         Some(auth) => auth,
-        None if section.has("client_secret") => {
+        None if section.has(&profile::CLIENT_SECRET) => {
             preset.map_or("client_secret_basic", Preset::default_secret_auth)
         }
         None => {
@@ -28,7 +29,7 @@ pub(super) fn check(
         }
     };
     if let Some(preset) = preset {
-        preset.check_client_auth(report, &section.spot_of("client_auth"), auth);
+        preset.check_client_auth(report, &section.spot_of(&profile::CLIENT_AUTH), auth);
     }
     let with_secret = auth.starts_with("client_secret");
     let with_assertion = auth.ends_with("_jwt");
@@ -69,7 +70,7 @@ fn nothing(report: &mut Report, section: &Section, preset: Option<Preset>) {
     };
     report
         .error(
-            &section.spot_of("client_auth"),
+            &section.spot_of(&profile::CLIENT_AUTH),
             "neither `client_secret` nor `client_auth` says how the client proves who it is",
         )
         .help(help)
@@ -84,17 +85,18 @@ fn unused(
     with_secret: bool,
     with_assertion: bool,
 ) {
-    for (key, used) in [
-        ("client_secret", with_secret),
-        ("assertion", with_assertion),
-    ] {
+    let keys: [(&KeySpec, bool); 2] = [
+        (&profile::CLIENT_SECRET, with_secret),
+        (&profile::ASSERTION, with_assertion),
+    ];
+    for (key, used) in keys {
         if let Some(entry) = section.given(key)
             && !used
         {
             report
                 .error(
                     &entry.key,
-                    format!("`{key}` is not used by client_auth = \"{auth}\""),
+                    format!("`{}` is not used by client_auth = \"{auth}\"", key.name),
                 )
                 .help("remove it, or choose another client_auth")
                 .if_whole();
@@ -103,16 +105,16 @@ fn unused(
 }
 
 fn secret(report: &mut Report, section: &Section, auth: &str) -> Option<SecretRef> {
-    if !section.has("client_secret") {
+    if !section.has(&profile::CLIENT_SECRET) {
         report
             .error(
-                &section.spot_of("client_auth"),
+                &section.spot_of(&profile::CLIENT_AUTH),
                 format!("client_auth = \"{auth}\" needs a `client_secret`"),
             )
             .help("for instance client_secret = { file = \"/path\" }")
             .if_whole();
     }
-    section.secret("client_secret")
+    section.get(&profile::CLIENT_SECRET)
 }
 
 fn certificate(report: &mut Report, section: &Section, auth: &str, idp: Option<&Idp>) {
@@ -120,9 +122,10 @@ fn certificate(report: &mut Report, section: &Section, auth: &str, idp: Option<&
     let Some(idp) = idp else {
         return;
     };
-    let spot = section.spot_of("client_auth");
-    let wrong_tls = section.is_broken("tls");
-    if idp.identity.is_none() && !wrong_tls && !section.table("tls").is_some_and(names_one) {
+    let spot = section.spot_of(&profile::CLIENT_AUTH);
+    let wrong_tls = section.is_broken(&profile::TLS);
+    if idp.identity.is_none() && !wrong_tls && !section.table(&profile::TLS).is_some_and(names_one)
+    {
         report
             .error(
                 &spot,
@@ -145,9 +148,7 @@ fn certificate(report: &mut Report, section: &Section, auth: &str, idp: Option<&
 
 /// Whether a `tls` table at least tries to name a client certificate: what is wrong with it has been told.
 fn names_one(tls: &Section) -> bool {
-    ["certificate", "key", "keystore"]
-        .iter()
-        .any(|key| tls.has(key))
+    tls.has(&tls::CERTIFICATE) || tls.has(&tls::KEY) || tls.has(&tls::KEYSTORE)
 }
 
 /// `assertion` for either way that signs one.
@@ -158,16 +159,13 @@ fn assertion(
     idp: Option<&Idp>,
     preset: Option<Preset>,
 ) -> Option<Assertion> {
-    let absent = Section::absent(&ASSERTION, profile.spot_of("assertion"));
-    if profile.is_broken("assertion") {
+    if profile.is_broken(&profile::ASSERTION) {
         return None;
     }
-    let section = profile.table("assertion").unwrap_or(&absent);
+    let section = &profile.table_or_absent(&profile::ASSERTION, &assertion::TABLE);
     let by_secret = auth == "client_secret_jwt";
-    let sources: Vec<&str> = ["key", "keystore", "file"]
-        .into_iter()
-        .filter(|key| section.has(key))
-        .collect();
+    let all: [&KeySpec; 3] = [&assertion::KEY, &assertion::KEYSTORE, &assertion::FILE];
+    let sources: Vec<&KeySpec> = all.into_iter().filter(|key| section.has(key)).collect();
     let source = if by_secret {
         signed_by_secret(report, section);
         None
@@ -176,19 +174,23 @@ fn assertion(
             [] => {
                 report
                     .error(
-                        &profile.spot_of("assertion"),
+                        &profile.spot_of(&profile::ASSERTION),
                         "client_auth = \"private_key_jwt\" needs a key to sign with",
                     )
-                    .help("assertion = { key = \"client.key\" }, or assertion.keystore, or assertion.file")
+                    .help(
+                        "assertion = { key = \"client.key\" }, or assertion.keystore, \
+                         or assertion.file",
+                    )
                     .if_whole();
                 return None;
             }
             [_] => source(section),
             [one, other, ..] => {
+                let (one, name) = (one.name, other.name);
                 report
                     .error(
                         &section.spot_of(other),
-                        format!("`assertion.{other}` and `assertion.{one}` exclude one another"),
+                        format!("`assertion.{name}` and `assertion.{one}` exclude one another"),
                     )
                     .help("remove one of them");
                 return None;
@@ -197,76 +199,89 @@ fn assertion(
     };
     belongs_to_source(report, section, &sources);
     algorithm(report, section, by_secret);
-    let has_certificate = section.has("certificate") || section.has("keystore");
-    let entra = preset == Some(Preset::Entra) && !by_secret;
-    let x5t = match section.has("x5t") {
-        true => section.flag("x5t"),
-        // Entra ID finds the certificate by its thumbprint.
-        false => entra && has_certificate,
-    };
-    if x5t && !has_certificate && !by_secret {
-        report
-            .error(
-                &section.spot_of("x5t"),
-                "`assertion.x5t` needs the certificate",
-            )
-            .help("assertion.certificate, or a keystore")
-            .if_whole();
-    }
-    if entra && !x5t && section.has("key") {
-        report
-            .warning(
-                &section.spot_of("key"),
-                "Entra ID finds the certificate by its thumbprint, and this assertion has none",
-            )
-            .help("assertion.certificate = \"client.pem\" and x5t = true");
-    }
+    let x5t = thumbprint(report, section, by_secret, preset);
     let audience = section
-        .text("audience")
+        .get(&assertion::AUDIENCE)
         .or_else(|| preset?.assertion_audience(&idp?.endpoint));
     if !by_secret && source.is_none() {
         return None;
     }
     Some(Assertion {
         source,
-        algorithm: section.text("algorithm"),
-        kid: section.text("kid"),
+        algorithm: section.get(&assertion::ALGORITHM).map(str::to_owned),
+        kid: section.get(&assertion::KID),
         x5t,
         audience,
-        lifetime: section.duration("lifetime"),
+        lifetime: section.get(&assertion::LIFETIME),
     })
 }
 
+/// Whether the assertion's header names the certificate by its thumbprints.
+fn thumbprint(
+    report: &mut Report,
+    section: &Section,
+    by_secret: bool,
+    preset: Option<Preset>,
+) -> bool {
+    let has_certificate = section.has(&assertion::CERTIFICATE) || section.has(&assertion::KEYSTORE);
+    let entra = preset == Some(Preset::Entra) && !by_secret;
+    let x5t = match section.has(&assertion::X5T) {
+        true => section.get(&assertion::X5T),
+        // Entra ID finds the certificate by its thumbprint.
+        false => entra && has_certificate,
+    };
+    if x5t && !has_certificate && !by_secret {
+        report
+            .error(
+                &section.spot_of(&assertion::X5T),
+                "`assertion.x5t` needs the certificate",
+            )
+            .help("assertion.certificate, or a keystore")
+            .if_whole();
+    }
+    if entra && !x5t && section.has(&assertion::KEY) {
+        report
+            .warning(
+                &section.spot_of(&assertion::KEY),
+                "Entra ID finds the certificate by its thumbprint, and this assertion has none",
+            )
+            .help("assertion.certificate = \"client.pem\" and x5t = true");
+    }
+    x5t
+}
+
 fn source(section: &Section) -> Option<AssertionSource> {
-    if let Some(path) = section.path("file") {
+    if let Some(path) = section.get(&assertion::FILE) {
         return Some(AssertionSource::File(path));
     }
-    if let Some(store) = section.table("keystore") {
+    if let Some(store) = section.table(&assertion::KEYSTORE) {
         return keystore(store).map(AssertionSource::Store);
     }
     Some(AssertionSource::Pem {
-        key: section.path("key")?,
-        key_password: section.secret("key_password"),
-        certificate: section.path("certificate"),
+        key: section.get(&assertion::KEY)?,
+        key_password: section.get(&assertion::KEY_PASSWORD),
+        certificate: section.get(&assertion::CERTIFICATE),
     })
 }
 
 /// The client secret signs: keys and certificates have no part in it.
 fn signed_by_secret(report: &mut Report, section: &Section) {
-    for name in [
-        "key",
-        "key_password",
-        "certificate",
-        "keystore",
-        "file",
-        "x5t",
-    ] {
-        if let Some(entry) = section.given(name) {
+    let useless: [&KeySpec; 6] = [
+        &assertion::KEY,
+        &assertion::KEY_PASSWORD,
+        &assertion::CERTIFICATE,
+        &assertion::KEYSTORE,
+        &assertion::FILE,
+        &assertion::X5T,
+    ];
+    for key in useless {
+        if let Some(entry) = section.given(key) {
             report
                 .error(
                     &entry.key,
                     format!(
-                        "`assertion.{name}` is not used by client_auth = \"client_secret_jwt\""
+                        "`assertion.{}` is not used by client_auth = \"client_secret_jwt\"",
+                        key.name
                     ),
                 )
                 .help("the client secret signs this assertion");
@@ -275,28 +290,33 @@ fn signed_by_secret(report: &mut Report, section: &Section) {
 }
 
 /// Keys that only some sources of an assertion have a use for.
-fn belongs_to_source(report: &mut Report, section: &Section, sources: &[&str]) {
-    let useless: &[&str] = match sources {
-        ["file"] => &[
-            "key_password",
-            "certificate",
-            "algorithm",
-            "kid",
-            "x5t",
-            "audience",
-            "lifetime",
-        ],
-        ["keystore"] => &["key_password", "certificate"],
-        _ => return,
+fn belongs_to_source(report: &mut Report, section: &Section, sources: &[&KeySpec]) {
+    let [source] = sources else {
+        return;
     };
-    for name in useless {
-        if let Some(entry) = section.given(name) {
+    let useless: &[&KeySpec] = if source.name == assertion::FILE.name {
+        &[
+            &assertion::KEY_PASSWORD,
+            &assertion::CERTIFICATE,
+            &assertion::ALGORITHM,
+            &assertion::KID,
+            &assertion::X5T,
+            &assertion::AUDIENCE,
+            &assertion::LIFETIME,
+        ]
+    } else if source.name == assertion::KEYSTORE.name {
+        &[&assertion::KEY_PASSWORD, &assertion::CERTIFICATE]
+    } else {
+        return;
+    };
+    for key in useless {
+        if let Some(entry) = section.given(key) {
             report
                 .error(
                     &entry.key,
                     format!(
-                        "`assertion.{name}` has no effect with `assertion.{}`",
-                        sources[0]
+                        "`assertion.{}` has no effect with `assertion.{}`",
+                        key.name, source.name
                     ),
                 )
                 .help("remove it");
@@ -305,7 +325,7 @@ fn belongs_to_source(report: &mut Report, section: &Section, sources: &[&str]) {
 }
 
 fn algorithm(report: &mut Report, section: &Section, by_secret: bool) {
-    let Some(algorithm) = section.given_text("algorithm") else {
+    let Some(algorithm) = section.get(&assertion::ALGORITHM) else {
         return;
     };
     if algorithm.starts_with("HS") == by_secret {
@@ -320,6 +340,6 @@ fn algorithm(report: &mut Report, section: &Section, by_secret: bool) {
         false => "for instance RS256, PS256 or ES256",
     };
     report
-        .error(&section.spot_of("algorithm"), message)
+        .error(&section.spot_of(&assertion::ALGORITHM), message)
         .help(help);
 }

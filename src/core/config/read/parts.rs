@@ -5,90 +5,28 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{File, Key, Value, hide_all, integer, obeys, table, wrong_kind};
+use super::{File, KeySpec, Value, hide_all, integer, obeys, table, wrong_kind};
+use crate::core::config::finding::printable;
 use crate::core::config::report::{Report, Spot, shorten};
-use crate::core::config::schema::{RULE, SECRET};
+use crate::core::config::schema::{rule, secret};
 use crate::core::config::values::{self, Rule};
 use crate::core::profile::{AccessRule, Principal, SecretRef};
 use crate::core::secret::Secret;
 
 /// The highest uid and gid are the system's way to say "none" (`(uid_t) -1`).
-const LAST_ID: u64 = u32::MAX as u64 - 1;
+const LAST_ID: u32 = u32::MAX - 1;
 
 /// A secret's reference, or the secret itself in a file that is private.
 pub(super) fn secret(
     report: &mut Report,
     file: File<'_>,
-    key: &Key,
+    key: &KeySpec,
     value: &Spanned<DeValue<'_>>,
     spot: &Spot,
 ) -> Option<SecretRef> {
     match value.get_ref() {
-        DeValue::String(text) => {
-            report.hide(spot.place);
-            if !file.private {
-                let readers = file.readers;
-                let file = super::super::finding::printable(&file.path.to_string_lossy());
-                report
-                    .error(
-                        spot,
-                        format!(
-                            "`{}` is in the file itself, and others can read the file{}{readers}",
-                            key.name,
-                            if readers.is_empty() { "" } else { ": it " }
-                        ),
-                    )
-                    .help(format!(
-                        "{}move it into a file of its own: {} = {{ file = \"…\" }}",
-                        // Otherwise the readers' sentence says how to keep them out.
-                        if readers.is_empty() {
-                            format!("chmod 600 {file}, or ")
-                        } else {
-                            "or ".into()
-                        },
-                        key.name
-                    ));
-                return None;
-            }
-            if text.is_empty() {
-                report.error(spot, format!("`{}` must not be empty", key.name));
-                return None;
-            }
-            Some(SecretRef::Literal(Secret::new(text.to_string())))
-        }
-        DeValue::Table(found) => {
-            let section = table(report, file, &SECRET, found, spot.clone());
-            if section.entries.len() != 1 || found.iter().count() != 1 {
-                // An unknown key alone has been told already.
-                if section.entries.len() > 1 || found.is_empty() {
-                    report.error(
-                        spot,
-                        format!(
-                            "`{}` needs exactly one of file, credential and env",
-                            key.name
-                        ),
-                    );
-                }
-                return None;
-            }
-            if let Some(path) = section.path("file") {
-                return Some(SecretRef::File(path));
-            }
-            if let Some(name) = section.text("credential") {
-                return Some(SecretRef::Credential(name));
-            }
-            let name = section.text("env")?;
-            report
-                .warning(
-                    &section.spot_of("env"),
-                    format!(
-                        "`{}` comes from the environment, which is inherited by every child and can be read in /proc",
-                        key.name
-                    ),
-                )
-                .help("use { file = \"…\" } or { credential = \"…\" }");
-            Some(SecretRef::Env(name))
-        }
+        DeValue::String(text) => literal(report, file, key.name, text, spot),
+        DeValue::Table(found) => reference(report, file, key.name, found, spot),
         other => {
             hide_all(report, file, value);
             report.hide(spot.place);
@@ -98,14 +36,88 @@ pub(super) fn secret(
     }
 }
 
+/// A secret that stands in the file itself.
+fn literal(
+    report: &mut Report,
+    file: File<'_>,
+    name: &str,
+    text: &str,
+    spot: &Spot,
+) -> Option<SecretRef> {
+    report.hide(spot.place);
+    if !file.private {
+        let readers = file.readers;
+        let path = printable(&file.path.to_string_lossy());
+        // Where the readers are known, their sentence says how to keep them out.
+        let (colon, or) = match readers.is_empty() {
+            true => ("", format!("chmod 600 {path}, or ")),
+            false => (": it ", "or ".to_owned()),
+        };
+        report
+            .error(
+                spot,
+                format!(
+                    "`{name}` is in the file itself, and others can read the file{colon}{readers}"
+                ),
+            )
+            .help(format!(
+                "{or}move it into a file of its own: {name} = {{ file = \"…\" }}"
+            ));
+        return None;
+    }
+    if text.is_empty() {
+        report.error(spot, format!("`{name}` must not be empty"));
+        return None;
+    }
+    Some(SecretRef::Literal(Secret::new(text.to_owned())))
+}
+
+/// Where a secret is to be found.
+fn reference(
+    report: &mut Report,
+    file: File<'_>,
+    name: &str,
+    found: &DeTable<'_>,
+    spot: &Spot,
+) -> Option<SecretRef> {
+    let section = table(report, file, &secret::TABLE, found, spot.clone());
+    if section.entries.len() != 1 || found.iter().count() != 1 {
+        // An unknown key alone has been told already.
+        if section.entries.len() > 1 || found.is_empty() {
+            report.error(
+                spot,
+                format!("`{name}` needs exactly one of file, credential and env"),
+            );
+        }
+        return None;
+    }
+    if let Some(path) = section.get(&secret::FILE) {
+        return Some(SecretRef::File(path));
+    }
+    if let Some(credential) = section.get(&secret::CREDENTIAL) {
+        return Some(SecretRef::Credential(credential));
+    }
+    let variable = section.get(&secret::ENV)?;
+    report
+        .warning(
+            &section.spot_of(&secret::ENV),
+            format!(
+                "`{name}` comes from the environment, which is inherited by every child and can \
+                 be read in /proc"
+            ),
+        )
+        .help("use { file = \"…\" } or { credential = \"…\" }");
+    Some(SecretRef::Env(variable))
+}
+
 /// A list of texts that each keep a rule.
 pub(super) fn texts(
     report: &mut Report,
     file: File<'_>,
-    key: &Key,
+    key: &KeySpec,
     value: &Spanned<DeValue<'_>>,
     spot: &Spot,
-    rule: Option<Rule>,
+    rule: Rule,
 ) -> Option<Vec<(String, Spot)>> {
     let mut list = Vec::new();
     let mut whole = true;
@@ -124,9 +136,7 @@ pub(super) fn texts(
             whole = false;
             continue;
         };
-        if let Some(rule) = rule {
-            whole &= obeys(report, &spot, key.name, rule(text)).is_some();
-        }
+        whole &= obeys(report, &spot, key.name, rule(text)).is_some();
         list.push((text.to_string(), spot));
     }
     whole.then_some(list)
@@ -135,7 +145,7 @@ pub(super) fn texts(
 /// A user or group by name or number.
 pub(super) fn principal(
     report: &mut Report,
-    key: &Key,
+    key: &KeySpec,
     found: &DeValue<'_>,
     spot: &Spot,
 ) -> Option<Principal> {
@@ -144,11 +154,7 @@ pub(super) fn principal(
             obeys(report, spot, key.name, values::account(text))?;
             return Some(Principal::Name(text.to_string()));
         }
-        let id = text
-            .parse::<u64>()
-            .ok()
-            .filter(|id| *id <= LAST_ID)
-            .and_then(|id| u32::try_from(id).ok());
+        let id = text.parse::<u32>().ok().filter(|id| *id <= LAST_ID);
         if id.is_none() {
             report.error(
                 spot,
@@ -157,8 +163,7 @@ pub(super) fn principal(
         }
         return id.map(Principal::Id);
     }
-    let id = integer(report, spot, key.name, found, 0..=LAST_ID)?;
-    u32::try_from(id).ok().map(Principal::Id)
+    integer(report, spot, key.name, found, 0..=LAST_ID).map(Principal::Id)
 }
 
 /// Access rules. A rule with anything wrong in it is left out whole: without its wrong key it would let in more. None where
@@ -192,11 +197,11 @@ pub(super) fn rules(
                 .help("at least one of user, group and unit");
             continue;
         }
-        let section = table(report, file, &RULE, found, spot);
+        let section = table(report, file, &rule::TABLE, found, spot);
         let rule = AccessRule {
-            user: section.principal("user"),
-            group: section.principal("group"),
-            unit: section.text("unit"),
+            user: section.get(&rule::USER),
+            group: section.get(&rule::GROUP),
+            unit: section.get(&rule::UNIT),
         };
         let parts = [
             rule.user.is_some(),
@@ -211,9 +216,9 @@ pub(super) fn rules(
 }
 
 /// A file mode.
-pub(super) fn mode(report: &mut Report, key: &Key, text: &str, spot: &Spot) -> Option<Value> {
+pub(super) fn mode(report: &mut Report, key: &KeySpec, text: &str, spot: &Spot) -> Option<Value> {
     let digits = (3..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    let mode = u64::from_str_radix(text, 8)
+    let mode = u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| digits && *mode <= 0o777);
     if mode.is_none() {
@@ -232,7 +237,7 @@ pub(super) fn mode(report: &mut Report, key: &Key, text: &str, spot: &Spot) -> O
 pub(super) fn map(
     report: &mut Report,
     file: File<'_>,
-    key: &Key,
+    key: &KeySpec,
     found: &DeTable<'_>,
     spot: &Spot,
     rule: Rule,

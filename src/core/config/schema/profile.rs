@@ -1,12 +1,21 @@
-//! `[profiles.NAME]`, `refresh` and `request`.
+//! `[profiles.NAME]`
 
-use super::super::preset;
-use super::super::values::{self, UrlRule};
-use super::idp::{ASSERTION, HTTP, TLS};
-use super::{Kind, Table, hours, key, ms, seconds};
+use std::collections::BTreeMap;
+
+use url::Url;
+
+use super::{
+    Key, Table, assertion, choice, choice_or, flag, http, map, refresh, request, rules, secret,
+    table, text, texts, tls, url,
+};
+use crate::core::config::preset;
+use crate::core::config::report::Spot;
+use crate::core::config::section::Section;
+use crate::core::config::values::{self, UrlRule};
+use crate::core::profile::{AccessRule, SecretRef};
 
 /// What `method` can be.
-const METHODS: &[&str] = &["none", "basic", "static", "oauth2", "exec", "plugin"];
+const METHODS: &[&str] = &["none", "basic", "static", "oauth2"];
 
 /// What `client_auth` can be.
 const CLIENT_AUTHS: &[&str] = &[
@@ -19,87 +28,169 @@ const CLIENT_AUTHS: &[&str] = &[
     "none",
 ];
 
-const GRANTS: &[&str] = &[
-    "client_credentials",
-    "refresh_token",
-    "token_exchange",
-    "jwt_bearer",
-];
-
 const OAUTH2: &[&str] = &["oauth2"];
 
-/// Methods whose credential a caller can ask for in variants, and that can be bound to a certificate.
-const ISSUED: &[&str] = &["oauth2", "exec", "plugin"];
+pub static PRESET: Key<Option<&'static str>> = choice(
+    "preset",
+    preset::NAMES,
+    "What the API or identity provider is: fills in defaults, and refuses what cannot work there.",
+);
+pub static TARGET: Key<Option<Url>> = url(
+    "target",
+    UrlRule::Target,
+    "Base URL of the API, told to callers.",
+)
+.or_as_told(
+    "none; with `preset = \"camunda-8-run\"` or `\"camunda-docker-compose\"` \
+         `\"http://localhost:8080\"`",
+);
+pub static METHOD: Key<Option<&'static str>> = choice(
+    "method",
+    METHODS,
+    "How the credential is obtained. `exec` and `plugin` are not supported by this version.",
+)
+.must();
+pub static ACCESS: Key<Vec<AccessRule>> =
+    rules("access", "Who may have the credential.").or_as_told("the daemon's own user and root");
+pub static REFRESH: Key<Option<Section>> = table("refresh", &refresh::TABLE, "When it is renewed.");
+pub static ALLOW_REMOTE_WITHOUT_AUTH: Key<bool> = flag(
+    "allow_remote_without_auth",
+    false,
+    "Permits `method = \"none\"` towards a target that is not loopback.",
+)
+.of(&["none"]);
+pub static USERNAME: Key<Option<String>> =
+    text("username", values::username, "User name (RFC 7617).")
+        .must()
+        .of(&["basic"]);
+pub static PASSWORD: Key<Option<SecretRef>> = secret("password", "Password (RFC 7617).")
+    .must()
+    .of(&["basic"]);
+pub static TOKEN: Key<Option<SecretRef>> =
+    secret("token", "A bearer token that somebody else renews.")
+        .must()
+        .of(&["static"]);
+pub static IDP: Key<Option<String>> =
+    text("idp", values::plain, "The `[idp.NAME]` to use.").of(OAUTH2);
+pub static ISSUER: Key<Option<Url>> =
+    url("issuer", UrlRule::Issuer, "As in `[idp.NAME]`.").of(OAUTH2);
+pub static TOKEN_URL: Key<Option<Url>> = url("token_url", UrlRule::Token, "As in `[idp.NAME]`.")
+    .or_as_told(
+        "none; with `preset = \"camunda-saas\"` `\"https://login.cloud.camunda.io/oauth/token\"`",
+    )
+    .of(OAUTH2);
+pub static HTTP: Key<Option<Section>> =
+    table("http", &http::TABLE, "As in `[idp.NAME]`, and before it.").of(OAUTH2);
+pub static TLS: Key<Option<Section>> =
+    table("tls", &tls::TABLE, "As in `[idp.NAME]`, and before it.").of(OAUTH2);
+pub static ALLOW_INSECURE_HTTP: Key<bool> =
+    flag("allow_insecure_http", false, "As in `[idp.NAME]`.").of(OAUTH2);
+pub static GRANT: Key<&'static str> = choice_or(
+    "grant",
+    &["client_credentials"],
+    "client_credentials",
+    "The OAuth grant. Only `client_credentials` (RFC 6749 §4.4) is supported by this version.",
+)
+.of(OAUTH2);
+pub static CLIENT_ID: Key<Option<String>> = text(
+    "client_id",
+    values::client_id,
+    "Client identifier (RFC 6749 §2.2).",
+)
+.must()
+.of(OAUTH2);
+pub static CLIENT_SECRET: Key<Option<SecretRef>> =
+    secret("client_secret", "Client secret.").of(OAUTH2);
+pub static CLIENT_AUTH: Key<Option<&'static str>> = choice(
+    "client_auth",
+    CLIENT_AUTHS,
+    "How the client proves who it is: RFC 6749 §2.3.1 (`client_secret_basic`, \
+     `client_secret_post`), RFC 7523 §2.2 (`…_jwt`), RFC 8705 §2 (`…tls_client_auth`), or not at \
+     all.",
+)
+.or_as_told(
+    "with a `client_secret` `\"client_secret_basic\"`, with `preset = \"camunda-saas\"` \
+         `\"client_secret_post\"`",
+)
+.of(OAUTH2);
+pub static ASSERTION: Key<Option<Section>> = table(
+    "assertion",
+    &assertion::TABLE,
+    "The signed assertion of `private_key_jwt` and `client_secret_jwt`.",
+)
+.of(OAUTH2);
+pub static SCOPES: Key<Vec<(String, Spot)>> = texts(
+    "scopes",
+    values::scope,
+    "Scopes to ask for (RFC 6749 §3.3).",
+)
+.or_as_told("none: the identity provider decides")
+.of(OAUTH2);
+pub static AUDIENCE: Key<Option<String>> = text(
+    "audience",
+    values::plain,
+    "`audience` parameter of the token request.",
+)
+.or_as_told("none; with `preset = \"camunda-saas\"` `\"zeebe.camunda.io\"`")
+.of(OAUTH2);
+pub static RESOURCE: Key<Vec<(String, Spot)>> = texts(
+    "resource",
+    values::resource,
+    "`resource` parameters of the token request (RFC 8707 §2).",
+)
+.of(OAUTH2);
+pub static EXTRA: Key<BTreeMap<String, String>> = map(
+    "extra",
+    values::parameter,
+    "Further parameters of the token request.",
+)
+.of(OAUTH2);
+pub static REQUEST: Key<Option<Section>> = table(
+    "request",
+    &request::TABLE,
+    "What a caller may ask for beyond the default.",
+)
+.of(OAUTH2);
+pub static BOUND_TOKENS: Key<&'static str> = choice_or(
+    "bound_tokens",
+    &["serve", "refuse"],
+    "serve",
+    "What to do with a token that is bound to the client certificate (RFC 8705 §3): the API may \
+     want to see that certificate from the caller. `serve` together with a client certificate \
+     makes `tokend check` warn.",
+)
+.of(OAUTH2);
 
-pub(in crate::core::config) static PROFILE: Table = Table {
+pub static TABLE: Table = Table {
     title: "profiles.NAME",
-    doc: "One credential that callers ask for by name: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.",
+    doc: "One credential that callers ask for by name: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first a \
+     letter or digit.",
     keys: &[
-        key("preset", Kind::Choice(preset::NAMES), "What the API or identity provider is: fills in defaults, and refuses what cannot work there."),
-        key("target", Kind::Url(UrlRule::Target), "Base URL of the API, told to callers.")
-            .or_as_told("none; with `preset = \"camunda-8-run\"` or `\"camunda-docker-compose\"` `\"http://localhost:8080\"`"),
-        key("method", Kind::Choice(METHODS), "How the credential is obtained. `exec` and `plugin` are not supported by this version.").must(),
-        key("access", Kind::Rules, "Who may have the credential.").or_as_told("the daemon's own user and root"),
-        key("refresh", Kind::Table(&REFRESH), "When it is renewed."),
-        key("allow_remote_without_auth", Kind::Bool, "Permits `method = \"none\"` towards a target that is not loopback.").or("false").of(&["none"]),
-        key("username", Kind::Text(values::username), "User name (RFC 7617).").must().of(&["basic"]),
-        key("password", Kind::Secret, "Password (RFC 7617).").must().of(&["basic"]),
-        key("token", Kind::Secret, "A bearer token that somebody else renews.").must().of(&["static"]),
-        key("idp", Kind::Text(values::plain), "The `[idp.NAME]` to use.").of(OAUTH2),
-        key("issuer", Kind::Url(UrlRule::Issuer), "As in `[idp.NAME]`.").of(OAUTH2),
-        key("token_url", Kind::Url(UrlRule::Token), "As in `[idp.NAME]`.")
-            .or_as_told("none; with `preset = \"camunda-saas\"` `\"https://login.cloud.camunda.io/oauth/token\"`").of(OAUTH2),
-        key("http", Kind::Table(&HTTP), "As in `[idp.NAME]`, and before it.").of(OAUTH2),
-        key("tls", Kind::Table(&TLS), "As in `[idp.NAME]`, and before it.").of(OAUTH2),
-        key("allow_insecure_http", Kind::Bool, "As in `[idp.NAME]`.").or("false").of(OAUTH2),
-        key("grant", Kind::Choice(GRANTS), "The OAuth grant. Only `client_credentials` (RFC 6749 §4.4) is supported by this version.").or("\"client_credentials\"").of(OAUTH2),
-        key("client_id", Kind::Text(values::client_id), "Client identifier (RFC 6749 §2.2).").must().of(OAUTH2),
-        key("client_secret", Kind::Secret, "Client secret.").of(OAUTH2),
-        key("client_auth", Kind::Choice(CLIENT_AUTHS), "How the client proves who it is: RFC 6749 §2.3.1 (`client_secret_basic`, `client_secret_post`), RFC 7523 §2.2 (`…_jwt`), RFC 8705 §2 (`…tls_client_auth`), or not at all.")
-            .or_as_told("with a `client_secret` `\"client_secret_basic\"`, with `preset = \"camunda-saas\"` `\"client_secret_post\"`").of(OAUTH2),
-        key("assertion", Kind::Table(&ASSERTION), "The signed assertion of `private_key_jwt` and `client_secret_jwt`.").of(OAUTH2),
-        key("scopes", Kind::Texts(values::scope), "Scopes to ask for (RFC 6749 §3.3).").or_as_told("none: the identity provider decides").of(OAUTH2),
-        key("audience", Kind::Text(values::plain), "`audience` parameter of the token request.").or_as_told("none; with `preset = \"camunda-saas\"` `\"zeebe.camunda.io\"`").of(OAUTH2),
-        key("resource", Kind::Texts(values::resource), "`resource` parameters of the token request (RFC 8707 §2).").of(OAUTH2),
-        key("extra", Kind::Map(values::parameter), "Further parameters of the token request.").of(OAUTH2),
-        key("request", Kind::Table(&REQUEST), "What a caller may ask for beyond the default.").of(ISSUED),
-        key("bound_tokens", Kind::Choice(&["serve", "refuse"]), "What to do with a token that is bound to the client certificate (RFC 8705 §3): the API may want to see that certificate from the caller. `serve` together with a client certificate makes `tokend check` warn.").or("\"serve\"").of(ISSUED),
-        key("command", Kind::Command, "Program that prints a credential, and its arguments.").must().of(&["exec"]),
-        key("timeout", Kind::Duration(ms(100), seconds(600)), "After this the program is killed.").or("\"30s\"").of(&["exec"]),
-        key("socket", Kind::Path, "Socket of the plugin.").must().of(&["plugin"]),
-        key("settings", Kind::Map(values::setting), "Passed on to the plugin as they are.").of(&["plugin"]),
-    ],
-};
-
-pub(in crate::core::config) static REFRESH: Table = Table {
-    title: "refresh",
-    doc: "`refresh` of a profile.",
-    keys: &[
-        key("at", Kind::Number(0.1, 0.95), "Share of the lifetime after which renewal is due.").or("0.75"),
-        key("jitter", Kind::Number(0.0, 0.5), "Spread around it, as a share of the lifetime.").or("0.1"),
-        key("margin", Kind::Duration(ms(0), seconds(300)), "Taken off every lifetime, so that no credential expires on its way; at most a tenth of the lifetime.").or("\"5s\""),
-        key("min_interval", Kind::Duration(ms(100), hours(1)), "Least time between two attempts, whatever the identity provider says.").or("\"1s\""),
-        key("retry_after_max", Kind::Duration(seconds(1), hours(24)), "Longest `Retry-After` that is obeyed.").or("\"1h\""),
-        key("default_lifetime", Kind::Duration(seconds(10), hours(24)), "Lifetime of a token that does not say how long it lives.").or("\"5m\""),
-        key("eager", Kind::Bool, "`true`: fetched at start and kept fresh. `false`: fetched on first use, and no longer renewed when nobody asks.").or("true"),
-    ],
-};
-
-pub(in crate::core::config) static REQUEST: Table = Table {
-    title: "request",
-    doc: "`request` of a profile: what a caller may ask for beyond the default.",
-    keys: &[
-        key(
-            "scopes",
-            Kind::Texts(values::scope),
-            "Scopes that a caller may name.",
-        )
-        .or_as_told("none"),
-        key(
-            "audiences",
-            Kind::Texts(values::plain),
-            "Audiences that a caller may name.",
-        )
-        .or_as_told("none"),
+        &PRESET.spec,
+        &TARGET.spec,
+        &METHOD.spec,
+        &ACCESS.spec,
+        &REFRESH.spec,
+        &ALLOW_REMOTE_WITHOUT_AUTH.spec,
+        &USERNAME.spec,
+        &PASSWORD.spec,
+        &TOKEN.spec,
+        &IDP.spec,
+        &ISSUER.spec,
+        &TOKEN_URL.spec,
+        &HTTP.spec,
+        &TLS.spec,
+        &ALLOW_INSECURE_HTTP.spec,
+        &GRANT.spec,
+        &CLIENT_ID.spec,
+        &CLIENT_SECRET.spec,
+        &CLIENT_AUTH.spec,
+        &ASSERTION.spec,
+        &SCOPES.spec,
+        &AUDIENCE.spec,
+        &RESOURCE.spec,
+        &EXTRA.spec,
+        &REQUEST.spec,
+        &BOUND_TOKENS.spec,
     ],
 };

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::core::config::schema::{Kind, TABLES};
-use crate::core::config::section::default_of;
+use crate::core::config::schema::{DefaultValue, Kind, TABLES};
+use crate::core::profile::client_auth::ClientAuth;
 use crate::core::profile::files::paths;
 use crate::core::profile::{
-    AccessRule, AuditSink, ClientAuth, Endpoint, IdentitySource, Principal, Refresh, SecretRef,
-    TrustSource,
+    AccessRule, AuditSink, Endpoint, IdentitySource, Principal, Refresh, SecretRef, TrustSource,
 };
 
 #[test]
@@ -41,23 +40,21 @@ fn nothing_at_all_is_a_configuration_of_defaults() {
 }
 
 #[test]
-fn every_default_of_the_schema_can_be_read() {
+fn every_default_could_be_written_too() {
     for table in TABLES {
         for key in table.keys {
-            let read = default_of(key);
-            assert_eq!(
-                read.is_some(),
-                !key.default.is_empty(),
-                "{}.{}",
-                table.title,
-                key.name
-            );
-            // Asked for without looking whether they are there.
-            let numeric = matches!(
-                key.kind,
-                Kind::Integer(..) | Kind::Number(..) | Kind::Duration(..)
-            );
-            assert!(!numeric || read.is_some(), "{}.{}", table.title, key.name);
+            let fits = match (key.kind, key.default) {
+                (_, DefaultValue::None) | (Kind::Bool, DefaultValue::Bool(_)) => true,
+                (Kind::Choice(all), DefaultValue::Text(word)) => all.contains(&word),
+                (Kind::Duration(low, high), DefaultValue::Duration(it)) => {
+                    (low..=high).contains(&it)
+                }
+                (Kind::Integer(low, high), DefaultValue::Integer(it)) => (low..=high).contains(&it),
+                (Kind::Mode, DefaultValue::Mode(it)) => it <= 0o777,
+                (Kind::Number(low, high), DefaultValue::Number(it)) => (low..=high).contains(&it),
+                _ => false,
+            };
+            assert!(fits, "{}.{}", table.title, key.name);
         }
     }
 }

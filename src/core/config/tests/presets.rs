@@ -1,7 +1,8 @@
 //! The support matrix: every preset with every method.
 
 use super::*;
-use crate::core::profile::{Assertion, ClientAuth, Endpoint};
+use crate::core::profile::Endpoint;
+use crate::core::profile::client_auth::{Assertion, ClientAuth};
 
 const PRESETS: &[(&str, [bool; 4])] = &[
     // none, basic, static, oauth2

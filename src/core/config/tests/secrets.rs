@@ -15,55 +15,59 @@ fn shown(outcome: &Outcome) -> String {
     text
 }
 
+/// What stands where a secret belongs, `S` for the secret itself.
+const VALUES: &[&str] = &[
+    "\"S\"",
+    "'S'",
+    "\"\"\"\nS\n\"\"\"",
+    "\"S",
+    "S",
+    "S\"",
+    "'S",
+    "\"\"\"S",
+    "[\"S\"]",
+    "[\"S\"",
+    "{ file = \"S }",
+    "{ fiel = \"S\" }",
+    "{ S = 1 ",
+    "\"a\\qS\"",
+    "\"x\" S",
+    "\"S\" 'y'",
+    "\"x\nS\"",
+    "\"x\nS = 1",
+    "{ file = [\"S\"] }",
+    "\n\"S\"",
+    "= \"S\"",
+    "\"https://a:S@b\"",
+];
+
+/// Where secrets stand, and where they end up by mistake.
+const KEYS: &[&str] = &[
+    "client_secret",
+    "client_sceret",
+    "clientSecret",
+    "extra.x",
+    "extra",
+    "tls.key_password",
+    "tls.keystore.password",
+    "tls.truststore",
+    "assertion.key_password",
+    "password",
+    "token",
+    "settings.x",
+    "command",
+    "token_url",
+    "what",
+    "tls",
+    "refresh",
+    "scopes.x",
+];
+
 #[test]
 fn in_no_finding_and_no_debug() {
-    let values = [
-        "\"S\"",
-        "'S'",
-        "\"\"\"\nS\n\"\"\"",
-        "\"S",
-        "S",
-        "S\"",
-        "'S",
-        "\"\"\"S",
-        "[\"S\"]",
-        "[\"S\"",
-        "{ file = \"S }",
-        "{ fiel = \"S\" }",
-        "{ S = 1 ",
-        "\"a\\qS\"",
-        "\"x\" S",
-        "\"S\" 'y'",
-        "\"x\nS\"",
-        "\"x\nS = 1",
-        "{ file = [\"S\"] }",
-        "\n\"S\"",
-        "= \"S\"",
-        "\"https://a:S@b\"",
-    ];
-    let keys = [
-        "client_secret",
-        "client_sceret",
-        "clientSecret",
-        "extra.x",
-        "extra",
-        "tls.key_password",
-        "tls.keystore.password",
-        "tls.truststore",
-        "assertion.key_password",
-        "password",
-        "token",
-        "settings.x",
-        "command",
-        "token_url",
-        "what",
-        "tls",
-        "refresh",
-        "scopes.x",
-    ];
     for private in [true, false] {
-        for key in keys {
-            for value in values {
+        for &key in KEYS {
+            for &value in VALUES {
                 // What stands where a URL belongs is no secret, but what stands in one before an @ may be.
                 if key == "token_url" && !value.contains('@') {
                     continue;

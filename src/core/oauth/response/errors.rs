@@ -87,32 +87,7 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
         .unwrap_or_default();
     let said = format!("{at} answered HTTP {status}{shown}{microsoft}");
     let failure = match status {
-        400 | 401 | 403 if stated => {
-            let known = CODES
-                .iter()
-                .find(|(known, ..)| code.as_deref() == Some(*known));
-            let (kind, cure) = match known {
-                Some(("invalid_client", kind, _)) => {
-                    (*kind, client_cure(asked.client_auth).to_owned())
-                }
-                // RFC 6749 §5.2 has 401 for clients that are not who they say. Keycloak answers so to a wrong secret, and to
-                // a client without a service account.
-                Some(("unauthorized_client", kind, grant)) if status == 401 => (
-                    *kind,
-                    format!("{}; or {grant}", client_cure(asked.client_auth)),
-                ),
-                Some((_, kind, cure)) => (*kind, (*cure).to_owned()),
-                None => (
-                    FailureKind::Permanent,
-                    "the identity provider refuses the request: look the code up in its documentation or log".into(),
-                ),
-            };
-            let message = format!("{said}: {cure}");
-            match kind {
-                FailureKind::Permanent => Failure::permanent(message),
-                FailureKind::Transient => Failure::transient(message),
-            }
-        }
+        400 | 401 | 403 if stated => stated_error(&said, status, code.as_deref(), asked),
         400 | 401 | 403 if coded.is_some() => Failure::transient(format!(
             "{said} with a body in the coding {}, {UNASKED}",
             coded.unwrap_or_default()
@@ -146,6 +121,31 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
         )),
     };
     failure.with_oauth_error(code)
+}
+
+/// The failure for an answer that states an error code, which may be none that can be shown.
+fn stated_error(said: &str, status: u16, code: Option<&str>, asked: &Asked<'_>) -> Failure {
+    let known = CODES.iter().find(|(known, ..)| code == Some(*known));
+    let (kind, cure) = match known {
+        Some(("invalid_client", kind, _)) => (*kind, client_cure(asked.client_auth).to_owned()),
+        // RFC 6749 §5.2 has 401 for clients that are not who they say. Keycloak answers so to a
+        // wrong secret, and to a client without a service account.
+        Some(("unauthorized_client", kind, grant)) if status == 401 => (
+            *kind,
+            format!("{}; or {grant}", client_cure(asked.client_auth)),
+        ),
+        Some((_, kind, cure)) => (*kind, (*cure).to_owned()),
+        None => (
+            FailureKind::Permanent,
+            "the identity provider refuses the request: look the code up in its documentation or log"
+                .into(),
+        ),
+    };
+    let message = format!("{said}: {cure}");
+    match kind {
+        FailureKind::Permanent => Failure::permanent(message),
+        FailureKind::Transient => Failure::transient(message),
+    }
 }
 
 /// The `error` code, if it may be shown: one that we know, or 1 to 40 characters of `[a-z_]` that repeat no secret.

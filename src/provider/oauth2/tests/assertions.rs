@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::server::{Server, good_token, json};
 use super::*;
-use crate::core::profile::{Assertion, AssertionSource};
+use crate::core::profile::client_auth::{Assertion, AssertionSource};
 
 fn assertion(source: Option<AssertionSource>) -> Assertion {
     Assertion {

@@ -7,7 +7,7 @@ use rcgen::KeyPair;
 
 use super::server::{Act, Seen, Server, answer};
 use super::*;
-use crate::core::profile::{Assertion, AssertionSource};
+use crate::core::profile::client_auth::{Assertion, AssertionSource};
 
 const PLAIN: &str = "MarkerSecret-0123456789";
 

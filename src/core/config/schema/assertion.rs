@@ -1,0 +1,77 @@
+//! `assertion` of a profile.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{
+    Key, Table, choice, duration, flag, hours, keystore, minutes, path, seconds, secret, table,
+    text,
+};
+use crate::core::config::section::Section;
+use crate::core::config::values;
+use crate::core::profile::SecretRef;
+
+const ALGORITHMS: &[&str] = &[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+    "HS256", "HS384", "HS512",
+];
+
+pub static KEY: Key<Option<PathBuf>> = path("key", "PEM key that signs.");
+pub static KEY_PASSWORD: Key<Option<SecretRef>> = secret(
+    "key_password",
+    "Password of an encrypted PKCS#8 key (PBES2). An error for a key that is not encrypted.",
+);
+pub static CERTIFICATE: Key<Option<PathBuf>> =
+    path("certificate", "PEM certificate of `key`, for `x5t`.");
+pub static KEYSTORE: Key<Option<Section>> = table(
+    "keystore",
+    &keystore::TABLE,
+    "PKCS#12 or JKS with the key that signs, and its certificate.",
+);
+pub static FILE: Key<Option<PathBuf>> = path(
+    "file",
+    "An assertion that somebody else makes and renews (workload identity federation). Nothing but \
+     this key then.",
+);
+pub static ALGORITHM: Key<Option<&'static str>> = choice(
+    "algorithm",
+    ALGORITHMS,
+    "The signature's algorithm; `HS…` for `client_secret_jwt` alone.",
+)
+.or_as_told("what fits the key; `HS256` for `client_secret_jwt`");
+pub static KID: Key<Option<String>> = text("kid", values::plain, "Key identifier in the header.");
+pub static X5T: Key<bool> = flag(
+    "x5t",
+    false,
+    "Puts the certificate's thumbprints into the header (RFC 7515 §4.1.7, §4.1.8).",
+)
+.or_as_told("`false`; with `preset = \"entra\"` `true`");
+pub static AUDIENCE: Key<Option<String>> =
+    text("audience", values::plain, "The assertion's audience.")
+        .or_as_told("the issuer where it is known, else the token endpoint; presets know better");
+pub static LIFETIME: Key<Duration> = duration(
+    "lifetime",
+    seconds(10),
+    hours(1),
+    minutes(1),
+    "How long one assertion is valid.",
+);
+
+pub static TABLE: Table = Table {
+    title: "assertion",
+    doc: "`assertion` of a profile: the JWT of `client_auth = \"private_key_jwt\"` or \
+     `\"client_secret_jwt\"` (RFC 7523 §2.2). `private_key_jwt` needs one of `key`, `keystore` and \
+     `file`.",
+    keys: &[
+        &KEY.spec,
+        &KEY_PASSWORD.spec,
+        &CERTIFICATE.spec,
+        &KEYSTORE.spec,
+        &FILE.spec,
+        &ALGORITHM.spec,
+        &KID.spec,
+        &X5T.spec,
+        &AUDIENCE.spec,
+        &LIFETIME.spec,
+    ],
+};

@@ -1,0 +1,20 @@
+//! `request` of a profile.
+
+use super::{Key, Table, texts};
+use crate::core::config::report::Spot;
+use crate::core::config::values;
+
+pub static SCOPES: Key<Vec<(String, Spot)>> =
+    texts("scopes", values::scope, "Scopes that a caller may name.").or_as_told("none");
+pub static AUDIENCES: Key<Vec<(String, Spot)>> = texts(
+    "audiences",
+    values::plain,
+    "Audiences that a caller may name.",
+)
+.or_as_told("none");
+
+pub static TABLE: Table = Table {
+    title: "request",
+    doc: "`request` of a profile: what a caller may ask for beyond the default.",
+    keys: &[&SCOPES.spec, &AUDIENCES.spec],
+};

@@ -1,0 +1,76 @@
+//! `client_auth`: how the client proves to the identity provider who it is.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Keystore, SecretRef};
+
+/// `client_auth` with what it needs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientAuth {
+    /// RFC 6749 §2.3.1, header; id and secret form-urlencoded first.
+    SecretBasic(SecretRef),
+    /// RFC 6749 §2.3.1, body.
+    SecretPost(SecretRef),
+    /// RFC 7523 §2.2 with the secret as HMAC key.
+    SecretJwt(SecretRef, Assertion),
+    /// RFC 7523 §2.2.
+    PrivateKeyJwt(Assertion),
+    /// RFC 8705 §2.1; the certificate is `Idp::identity`.
+    Tls,
+    /// RFC 8705 §2.2; the certificate is `Idp::identity`.
+    SelfSignedTls,
+    /// Public client: `client_id` alone.
+    None,
+}
+
+impl ClientAuth {
+    /// As in the configuration and in the metadata of RFC 8414 §2.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            ClientAuth::SecretBasic(_) => "client_secret_basic",
+            ClientAuth::SecretPost(_) => "client_secret_post",
+            ClientAuth::SecretJwt(..) => "client_secret_jwt",
+            ClientAuth::PrivateKeyJwt(_) => "private_key_jwt",
+            ClientAuth::Tls => "tls_client_auth",
+            ClientAuth::SelfSignedTls => "self_signed_tls_client_auth",
+            ClientAuth::None => "none",
+        }
+    }
+}
+
+/// `[profiles.NAME.assertion]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assertion {
+    /// Where it comes from. None for client_secret_jwt, which signs with the secret.
+    pub source: Option<AssertionSource>,
+    /// `algorithm`, for instance `RS256`; None: what fits the key.
+    pub algorithm: Option<String>,
+    /// `kid`
+    pub kid: Option<String>,
+    /// `x5t`: put the certificate's SHA-1 and SHA-256 thumbprints into the header.
+    pub x5t: bool,
+    /// `audience`; None: the issuer where it is known, else the token endpoint.
+    pub audience: Option<String>,
+    /// `lifetime`
+    pub lifetime: Duration,
+}
+
+/// Key or ready assertion.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AssertionSource {
+    /// `key` (PEM), with the certificate for x5t.
+    Pem {
+        /// Private key.
+        key: PathBuf,
+        /// `key_password`
+        key_password: Option<SecretRef>,
+        /// `certificate`
+        certificate: Option<PathBuf>,
+    },
+    /// `keystore`
+    Store(Keystore),
+    /// `file`: an assertion that somebody else renews (workload identity federation).
+    File(PathBuf),
+}
