@@ -9,16 +9,19 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::assembly::{self, Assembly};
+use super::configuration::{Read, look, refuse, say, worded};
+use super::error::StartError;
+use super::heartbeat;
 use super::keeper::{Keeper, KeptAs, Left};
-use super::{Read, StartError, daemon_uid, heartbeat, load, say, sources, understood, worded};
+use super::privacy::daemon_uid;
 use crate::audit::Audit;
 use crate::broker::{Broker, Tools};
 use crate::caller::Callers;
 use crate::clock::Clock;
-use crate::core::config::{AccessOnDisk, Finding};
+use crate::core::config::AccessOnDisk;
 use crate::core::credential::Fingerprinter;
 use crate::core::profile::files::paths;
 use crate::core::profile::{Config, ProfileName, Server};
@@ -48,13 +51,8 @@ const TRIALS: usize = 64;
 
 /// What the thread is made with.
 pub struct Setup {
-    pub config: Config,
-    /// What the files say of each profile's access.
-    pub access: AccessOnDisk,
-    /// What has been said about it.
-    pub findings: Vec<Finding>,
-    /// Names the files that it was read from.
-    pub seen: Vec<u8>,
+    /// The first configuration; what it found has been said.
+    pub read: Read,
     pub config_path: PathBuf,
     /// Looks who else can read files of secrets.
     pub readers: Look,
@@ -205,7 +203,11 @@ impl Reloader {
         let surroundings = std::mem::take(&mut assembly.surroundings);
         assembly.surroundings = surroundings.with_readers(setup.readers.clone());
         let mut reloader = Reloader {
-            interest: interest_in(&setup.config_path, &setup.config, &assembly.surroundings),
+            interest: interest_in(
+                &setup.config_path,
+                &setup.read.config,
+                &assembly.surroundings,
+            ),
             config_path: setup.config_path,
             readers: setup.readers,
             callers: setup.callers,
@@ -214,12 +216,12 @@ impl Reloader {
             unreachable: setup.unreachable,
             trials,
             assembly,
-            started_with: setup.config.server.clone(),
-            config: setup.config,
-            access: setup.access,
+            started_with: setup.read.config.server.clone(),
+            config: setup.read.config,
+            access: setup.read.access,
             complete: false,
-            said: setup.findings.iter().map(worded).collect(),
-            seen: setup.seen,
+            said: setup.read.findings.iter().map(worded).collect(),
+            seen: setup.read.seen,
             refused: Vec::new(),
             waiting: Vec::new(),
         };
@@ -365,18 +367,6 @@ impl Reloader {
     }
 }
 
-/// What names the files now and what they say, unless they are those of `before`: what was understood of them holds then.
-fn look(path: &Path, before: &[u8], readers: &Look) -> Option<(Vec<u8>, Result<Read, StartError>)> {
-    match sources(path, readers) {
-        // It may be readable again, as it was, at the next look.
-        Err(error) => Some((Vec::new(), Err(error))),
-        Ok(sources) => {
-            let now = load::digest(&sources);
-            (now != before).then(|| (now, understood(&sources)))
-        }
-    }
-}
-
 /// Somebody who waits for the result of a reload.
 struct Waiting {
     order: Order,
@@ -423,22 +413,6 @@ pub fn interest_in(path: &Path, config: &Config, surroundings: &Surroundings) ->
     }
     folders.extend(surroundings.credentials_directory.clone());
     Interest { files, folders }
-}
-
-/// Says, once, why the configuration in force stays.
-fn refuse(error: &StartError, said: &mut Vec<String>) -> Vec<String> {
-    let lines: Vec<String> = match error {
-        StartError::Config(outcome) => outcome.findings.iter().map(worded).collect(),
-        error => vec![error.to_string()],
-    };
-    if lines != *said {
-        for line in &lines {
-            error!("{line}");
-        }
-        warn!("the configuration cannot be used; the one in force is kept");
-        *said = lines.clone();
-    }
-    lines
 }
 
 /// What was changed and is looked at only once.
