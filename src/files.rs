@@ -58,12 +58,6 @@ impl Files {
         }
     }
 
-    /// For whoever else has a reason to look at the files.
-    #[must_use]
-    pub fn stirrer(&self) -> Arc<Notify> {
-        self.stirred.clone()
-    }
-
     /// Watches these, anew. Call it before reading them: what changes after the reading is then noticed.
     pub fn follow(&mut self, interest: &Interest) {
         let trail = Trail::of(interest);

@@ -3,6 +3,9 @@
 
 mod entry;
 mod member;
+mod staging;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -10,23 +13,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use self::member::{InForce, Member, Staged, Version};
-use self::trial::Trial;
+use self::member::Member;
 use super::keeper::Left;
-use crate::broker::{Broker, Seat, Spec, Upstream};
+use crate::broker::{Broker, Seat};
 use crate::caller::{Remembered, SystemDirectory};
 use crate::clock::Clock;
-use crate::core::certificate::Certificate;
 use crate::core::config::AccessOnDisk;
-use crate::core::lifecycle::State;
 use crate::core::policy::Access;
 use crate::core::policy::stated::Stated;
 use crate::core::profile::{Config, Invalid, Method, Profile, ProfileName};
 use crate::core::time::WallTime;
-use crate::material::{self, Digest, Material, Surroundings};
+use crate::material::{self, Material, Surroundings};
 use crate::provider;
 use crate::registry::reload::{Outcome, Reloaded, Report};
 use crate::registry::{Current, Entry, Registry, Standing};
@@ -58,23 +58,14 @@ pub struct Assembly {
     looks: u64,
     /// What was logged last of each profile, so that it is not said again at every look at the files.
     said: BTreeMap<ProfileName, Vec<String>>,
-    /// Told when a staged version has delivered, so that it is promoted at once.
-    stir: Arc<Notify>,
+    /// Names profiles whose trials have come further, for [`Assembly::promote`].
+    trials: mpsc::Sender<ProfileName>,
     /// Seats that nobody will find once the registry has been swapped.
     leaving: Vec<Arc<Seat>>,
 }
 
 /// A profile with its files read, or why not.
 pub type Gathered = BTreeMap<ProfileName, Result<(Arc<Profile>, Material), Invalid>>;
-
-/// What came of a look at the files.
-#[derive(Debug, Default)]
-pub struct Looked {
-    /// Everything is served as the files say.
-    pub complete: bool,
-    /// Profiles that are gone.
-    pub removed: Vec<ProfileName>,
-}
 
 impl Assembly {
     /// Nothing yet.
@@ -85,7 +76,7 @@ impl Assembly {
         shared: provider::Shared,
         daemon_uid: u32,
         left: Left,
-        stir: Arc<Notify>,
+        trials: mpsc::Sender<ProfileName>,
     ) -> Assembly {
         Assembly {
             broker,
@@ -101,20 +92,21 @@ impl Assembly {
             invalid: BTreeMap::new(),
             looks: 0,
             said: BTreeMap::new(),
-            stir,
+            trials,
             leaving: Vec::new(),
         }
     }
 
-    /// Takes a configuration over, profile by profile: what fails, fails alone. `access` is what the files say of that, which
-    /// holds in any case; `warnings` are the daemon's own.
+    /// Takes a configuration over, profile by profile: what fails, fails alone. `access` is what the
+    /// files say of that, which holds in any case; `warnings` are the daemon's own. Gives the
+    /// profiles that are gone.
     pub async fn apply(
         &mut self,
         config: &Config,
         access: &AccessOnDisk,
         gathered: Gathered,
         mut warnings: Vec<String>,
-    ) -> Looked {
+    ) -> Vec<ProfileName> {
         self.looks += 1;
         let mut entries = Vec::with_capacity(gathered.len());
         let mut before = std::mem::take(&mut self.members);
@@ -125,8 +117,8 @@ impl Assembly {
             let prepared = outcome
                 .and_then(|(profile, material)| self.prepare(profile, material, member.as_ref()));
             match (prepared, member) {
-                (Ok(prepared), member) => {
-                    let mut member = self.admit(prepared, member).await;
+                (Ok((prepared, known)), member) => {
+                    let mut member = self.admit(prepared, known, member).await;
                     member.file = config.files.get(&name).cloned();
                     entries.push(self.enter(name, member, stated));
                 }
@@ -178,15 +170,15 @@ impl Assembly {
                 .into_iter()
                 .map(|name| format!("[server] admins: {name}")),
         );
-        let complete = entries
-            .iter()
-            .all(|entry| entry.reloaded.outcome.in_force());
-        self.put_in_force(admins, entries, warnings);
-        // Only now that nobody finds them any more.
-        for seat in std::mem::take(&mut self.leaving) {
-            self.broker.remove(&seat).await;
-        }
-        Looked { complete, removed }
+        self.put_in_force(admins, entries, warnings).await;
+        removed
+    }
+
+    /// Whether everything is served as the files say.
+    pub fn is_complete(&self) -> bool {
+        let registry = self.registry.load();
+        let mut entries = registry.all().into_iter();
+        entries.all(|entry| entry.reloaded.outcome.in_force())
     }
 
     /// Notes that the configuration on disk cannot be used at all.
@@ -251,8 +243,14 @@ impl Assembly {
         entry
     }
 
-    /// Swaps the registry. One that differs in nothing but what there is to say is not a new configuration.
-    fn put_in_force(&mut self, admins: Access, entries: Vec<Arc<Entry>>, warnings: Vec<String>) {
+    /// Swaps the registry, and removes the seats that nobody finds any more then. One that differs
+    /// in nothing but what there is to say is not a new configuration.
+    async fn put_in_force(
+        &mut self,
+        admins: Access,
+        entries: Vec<Arc<Entry>>,
+        warnings: Vec<String>,
+    ) {
         let before = self.registry.load_full();
         for warning in warnings.iter().filter(|one| !before.warnings.contains(one)) {
             warn!("{warning}");
@@ -280,190 +278,9 @@ impl Assembly {
                 seat.stir();
             }
         }
-    }
-
-    fn prepare(
-        &self,
-        profile: Arc<Profile>,
-        material: Material,
-        member: Option<&Member>,
-    ) -> Result<Prepared, Invalid> {
-        let digest = material.digest;
-        let warnings = material.warnings.clone();
-        let certificates = material.certificates();
-        let is = |version: &Version| {
-            version.digest == digest && version.profile.same_credential(&profile)
-        };
-        let staged = member.and_then(|member| member.staged.as_ref());
-        let known = match member {
-            Some(member) if is(&member.live) => Known::Live,
-            _ if staged.is_some_and(|staged| is(&staged.version)) => Known::Staged,
-            _ => Known::Not(Box::new(self.spec(&profile, material)?)),
-        };
-        Ok(Prepared {
-            profile,
-            digest,
-            warnings,
-            certificates,
-            known,
-        })
-    }
-
-    /// Takes a sound profile in. What is served changes only when its successor has delivered, or when nothing is left of
-    /// it that could be served.
-    async fn admit(&mut self, prepared: Prepared, member: Option<Member>) -> Member {
-        let Prepared {
-            profile,
-            digest,
-            warnings,
-            certificates,
-            known,
-        } = prepared;
-        let left = match &member {
-            None => self.left.take(&profile.name),
-            Some(_) => Vec::new(),
-        };
-        let same_identity = member
-            .as_ref()
-            .is_some_and(|member| member.live.profile.same_identity(&profile));
-        let in_force = |outcome| InForce {
-            outcome,
-            since: self.now(),
-            look: self.looks,
-        };
-        let version = |seat, in_force| Version {
-            profile,
-            digest,
-            seat,
-            warnings,
-            certificates,
-            in_force,
-        };
-        let Some(mut member) = member else {
-            let Known::Not(mut spec) = known else {
-                unreachable!("nothing is known of a profile that is not served")
-            };
-            if let Some((identity, material)) = spec.keep {
-                spec.left = left
-                    .into_iter()
-                    .filter(|kept| kept.identity == identity)
-                    .map(|kept| (kept.variant, kept.credential, kept.material != material))
-                    .collect();
-            }
-            let seat = self.broker.seat(*spec).await;
-            return Member::new(version(seat, in_force(Outcome::Added)));
-        };
-        member.kept = None;
-        let changed = in_force(Outcome::Changed);
-        let staged = match known {
-            Known::Live => {
-                self.leaving
-                    .extend(member.staged.take().map(|staged| staged.version.seat));
-                let (before, seat) = (member.live.profile, member.live.seat);
-                let since = member.live.in_force;
-                member.live = version(seat, since);
-                if !member.live.profile.same_definition(&before) {
-                    member.live.in_force = changed;
-                }
-                member.differs_since = None;
-                return member;
-            }
-            Known::Staged => {
-                let staged = member.staged.take().expect("it was compared with");
-                Staged {
-                    version: version(staged.version.seat, changed),
-                    trial: staged.trial,
-                }
-            }
-            Known::Not(mut spec) => {
-                let staged = member.staged.take().map(|staged| staged.version.seat);
-                // Not where somebody else is asked, or for somebody else.
-                if same_identity {
-                    spec.told_to_wait = staged
-                        .as_ref()
-                        .and_then(|staged| staged.told_to_wait())
-                        .or_else(|| member.live.seat.told_to_wait());
-                }
-                spec.replaces = true;
-                self.leaving.extend(staged);
-                info!(profile = %spec.name, "new material or definition is being tried");
-                let seat = self.broker.seat(*spec).await;
-                let trial = Trial::start(self, seat.clone(), member.live.seat.clone());
-                Staged {
-                    version: version(seat, changed),
-                    trial,
-                }
-            }
-        };
-        if self.is_better(&staged, &member.live.seat) {
-            let name = &staged.version.profile.name;
-            let generation = member.live.seat.generation();
-            self.broker.succeed(&staged.version.seat, generation).await;
-            if self.delivers(&staged.version.seat) {
-                info!(profile = %name, "new material or definition in force");
-                member.differs_since = None;
-            } else {
-                info!(profile = %name, "nothing is left of what was in force: new material or definition takes its place untried");
-                // Where there never was a credential, nothing has been lost, and nothing good is kept that a reload could tell of.
-                if generation > 0 || member.unproven.is_some() {
-                    member.differs_since.get_or_insert(changed.since);
-                    member.unproven = Some(staged.trial);
-                } else {
-                    member.differs_since = None;
-                }
-                self.broker.again(&staged.version.seat).await;
-            }
-            self.leaving
-                .push(std::mem::replace(&mut member.live, staged.version).seat);
-        } else {
-            member.staged = Some(staged);
-            member.differs_since.get_or_insert(changed.since);
+        for seat in std::mem::take(&mut self.leaving) {
+            self.broker.remove(&seat).await;
         }
-        member
-    }
-
-    /// Whether what is new has proven itself, or nothing is left to lose.
-    fn is_better(&self, staged: &Staged, live: &Seat) -> bool {
-        let now = self.clock.now();
-        let view = live.own().view();
-        let something_to_lose =
-            view.servable(now, Duration::ZERO).is_some() || view.state(now) == State::Asleep;
-        (staged.trial.is_over() && self.delivers(&staged.version.seat)) || !something_to_lose
-    }
-
-    fn delivers(&self, seat: &Seat) -> bool {
-        seat.own()
-            .view()
-            .servable(self.clock.now(), Duration::ZERO)
-            .is_some()
-    }
-
-    fn spec(&self, profile: &Profile, material: Material) -> Result<Spec, Invalid> {
-        let digest = material.digest;
-        let provider = provider::build(profile, material, &self.shared)
-            .map_err(|failure| invalid_because(profile, failure.message))?;
-        let upstream = match &profile.method {
-            Method::OAuth2(oauth2) => Some(Upstream {
-                name: oauth2.idp.endpoint.as_str().to_owned(),
-                max_in_flight: oauth2.idp.max_in_flight,
-                max_per_second: oauth2.idp.max_per_second,
-                deadline: deadline(&profile.method),
-            }),
-            _ => None,
-        };
-        Ok(Spec {
-            name: profile.name.clone(),
-            target: profile.target.clone(),
-            rules: profile.refresh.clone(),
-            provider,
-            upstream,
-            told_to_wait: None,
-            replaces: false,
-            keep: profile
-                .identity()
-                .map(|identity| (identity, digest.bytes())),
-            left: Vec::new(),
-        })
     }
 }
 
@@ -473,25 +290,6 @@ pub fn deadline(method: &Method) -> Duration {
         Method::OAuth2(oauth2) => oauth2.idp.http.timeout * 2 + ATTEMPT_SLACK,
         _ => LOCAL_ATTEMPT,
     }
-}
-
-/// A profile that passed everything that can be known without asking anybody.
-struct Prepared {
-    profile: Arc<Profile>,
-    digest: Digest,
-    warnings: Vec<String>,
-    certificates: Vec<Certificate>,
-    known: Known,
-}
-
-/// Whether a definition with its material has a seat already.
-enum Known {
-    /// It is what is served.
-    Live,
-    /// It is being tried.
-    Staged,
-    /// It has none.
-    Not(Box<Spec>),
 }
 
 /// Reads the files of every profile. Blocks; touches nothing that is live.

@@ -54,7 +54,7 @@ pub fn run(args: &CheckArgs) -> u8 {
 }
 
 fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
-    let mut examined = match examine(path, super::daemon_uid()) {
+    let mut examined = match examine(path, privacy::daemon_uid()) {
         Ok(examined) => examined,
         Err(finding) => return (vec![*finding], None),
     };

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Ears, Heard, Plan, daemon, finish};
+use super::daemon::{Plan, daemon, finish};
+use super::signals::{Ears, Heard};
 use crate::cli::{DevArgs, exit};
 use crate::core::secret::Secret;
 use crate::telemetry::{self, Format};

@@ -60,7 +60,7 @@ pub fn run(args: &DoctorArgs) -> u8 {
 /// Whose the configuration may be beside root: this process's user, and for root the user of the daemon, if one answers that can be
 /// believed.
 fn owner(args: &DoctorArgs) -> u32 {
-    let me = super::daemon_uid();
+    let me = super::privacy::daemon_uid();
     let daemons = || daemon::user(&socket(args, None).ok()?, args.timeout);
     (me == 0).then(daemons).flatten().unwrap_or(me)
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use tokio::sync::mpsc;
 
 use super::doorplate::Doorplate;
-use super::{Plan, StartError, group};
+use super::error::StartError;
+use super::privacy::group;
 use crate::cli::paths::default_socket;
 use crate::core::profile::Server;
 use crate::socket::bind::bind;
@@ -24,7 +25,7 @@ pub struct Door {
 /// Opens it. A socket that the service manager holds comes before everything else: callers queue there while the daemon is
 /// being restarted.
 pub fn open(
-    plan: &Plan,
+    socket: Option<PathBuf>,
     server: &Server,
     adopted: Option<UnixListener>,
     listeners: mpsc::Sender<tokio::net::UnixListener>,
@@ -43,7 +44,7 @@ pub fn open(
             plate: None,
         });
     }
-    let path = match plan.socket.clone().or_else(|| server.socket.clone()) {
+    let path = match socket.or_else(|| server.socket.clone()) {
         Some(path) => path,
         None => default_socket().map_err(|error| {
             StartError::ConfigFile(format!("{error}, and the configuration names no socket"))

@@ -2,15 +2,18 @@
 //! obtained with.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
-use super::{StartError, daemon_uid, group};
+use super::error::StartError;
+use crate::caller::SystemDirectory;
 use crate::cli::paths::default_socket;
-use crate::core::profile::Server;
+use crate::core::policy::Directory;
+use crate::core::profile::{Principal, Server};
 use crate::core::readers::Clients;
 use crate::readers::Look;
 
@@ -90,4 +93,23 @@ fn daemon_of(socket: &Path) -> (u32, u32) {
             .map(|user| user.map_or(mine, |user| (user.uid.as_raw(), user.gid.as_raw()))),
     };
     found.unwrap_or(mine)
+}
+
+/// The user of this process.
+pub fn daemon_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The number of `socket_group`.
+pub fn group(principal: &Principal) -> Result<u32, StartError> {
+    match principal {
+        Principal::Id(id) => Ok(*id),
+        Principal::Name(name) => match SystemDirectory.group(name) {
+            Ok(found) => found.ok_or_else(|| StartError::Group(name.clone())),
+            Err(unanswered) => Err(StartError::System(io::Error::other(format!(
+                "[server] socket_group: the group {name:?} cannot be looked up now: {}",
+                unanswered.why
+            )))),
+        },
+    }
 }

@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tracing::{debug, error, warn};
+use tokio::time::Instant;
+use tracing::{debug, error};
 
 use super::assembly::{self, Assembly};
+use super::configuration::{Read, look, refuse, say, worded};
+use super::error::StartError;
+use super::heartbeat;
 use super::keeper::{Keeper, KeptAs, Left};
-use super::{Read, StartError, daemon_uid, heartbeat, load, say, sources, understood, worded};
+use super::privacy::daemon_uid;
 use crate::audit::Audit;
 use crate::broker::{Broker, Tools};
 use crate::caller::Callers;
 use crate::clock::Clock;
-use crate::core::config::{AccessOnDisk, Finding};
+use crate::core::config::AccessOnDisk;
 use crate::core::credential::Fingerprinter;
 use crate::core::profile::files::paths;
 use crate::core::profile::{Config, ProfileName, Server};
@@ -42,15 +46,13 @@ const POLL_DEAF: Duration = Duration::from_secs(10);
 /// rotation may be under way.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
+/// Steps of trials that may queue up while the files are being read.
+const TRIALS: usize = 64;
+
 /// What the thread is made with.
 pub struct Setup {
-    pub config: Config,
-    /// What the files say of each profile's access.
-    pub access: AccessOnDisk,
-    /// What has been said about it.
-    pub findings: Vec<Finding>,
-    /// Names the files that it was read from.
-    pub seen: Vec<u8>,
+    /// The first configuration; what it found has been said.
+    pub read: Read,
     pub config_path: PathBuf,
     /// Looks who else can read files of secrets.
     pub readers: Look,
@@ -115,59 +117,18 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
     if let Some((connections, limit)) = setup.heartbeat.take() {
         tokio::spawn(heartbeat::run(connections, limit));
     }
+    let mut stop = setup.stop.clone();
     let mut files = Files::new();
-    let mut assembly = Assembly::new(
-        broker.clone(),
-        setup.registry.clone(),
-        setup.clock.clone(),
-        provider::Shared::new(setup.clock.clone()),
-        daemon_uid(),
-        setup.left,
-        files.stirrer(),
-    );
-    assembly.no_units = setup.callers.no_units().map(str::to_owned);
-    let surroundings = std::mem::take(&mut assembly.surroundings);
-    assembly.surroundings = surroundings.with_readers(setup.readers.clone());
-    let started_with = setup.config.server.clone();
-    let mut config = setup.config;
-    // What the files say of access holds, whether or not the rest of what they say can be used.
-    let mut access = setup.access;
-    let mut interest = interest_in(&setup.config_path, &config, &assembly.surroundings);
-    files.follow(&interest);
-    let about = about_the_daemon(&started_with, &config, &setup.unreachable, &files);
-    let mut complete = take_over(&mut assembly, &config, &access, about).await.0;
-    assembly.left.forget();
-    let mut keeper = tokio::spawn(keeper.run(setup.stop.clone()));
+    let mut reloader = Reloader::start(setup, broker.clone(), &mut files).await;
+    let mut keeper = tokio::spawn(keeper.run(stop.clone()));
     if tell_ready.send(broker).is_err() {
         return;
     }
     let mut pause = READ_AGAIN;
-    // What was said last of the configuration, so that it is not said at every look.
-    let mut said: Vec<String> = setup.findings.iter().map(worded).collect();
-    let mut waiting: Vec<Waiting> = Vec::new();
-    // Names the files as they were when they were understood last.
-    let mut seen = setup.seen;
-    // Why what they say is not in force.
-    let mut refused = Vec::new();
     loop {
-        let poll = if files.hears() { POLL } else { POLL_DEAF };
-        let by_time = tokio::select! {
-            asked = setup.reloads.recv() => match asked {
-                Some(order) => {
-                    // Whoever asks at the same time gets the same look.
-                    let also = std::iter::from_fn(|| setup.reloads.try_recv().ok());
-                    waiting.extend(std::iter::once(order).chain(also).map(|order| Waiting {
-                        order,
-                        after: assembly.looks(),
-                        removed: Vec::new(),
-                    }));
-                    false
-                }
-                None => return,
-            },
-            () = files.changed() => false,
-            () = tokio::time::sleep(if complete { poll } else { pause.min(poll) }) => true,
-            _ = setup.stop.wait_for(|stop| *stop) => {
+        let cause = tokio::select! {
+            cause = reloader.wait(&files, pause) => cause,
+            _ = stop.wait_for(|stop| *stop) => {
                 // What was published last is kept too.
                 let _ = (&mut keeper).await;
                 return;
@@ -177,15 +138,143 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
                 return;
             }
         };
-        pause = if by_time {
-            (pause * 2).min(POLL)
-        } else {
-            READ_AGAIN
+        pause = match cause {
+            Cause::Time => (pause * 2).min(POLL),
+            Cause::Event => READ_AGAIN,
+            Cause::ServerGone => return,
         };
+        reloader.look(&mut files).await;
+    }
+}
+
+/// Why the files are looked at.
+enum Cause {
+    /// Somebody wants it, or they have changed.
+    Event,
+    /// They have not been looked at for a while.
+    Time,
+    /// They are not: nobody is there to be served.
+    ServerGone,
+}
+
+/// Reads the files again and puts in force what they say.
+struct Reloader {
+    config_path: PathBuf,
+    readers: Look,
+    callers: Callers,
+    audit: Arc<Audit>,
+    reloads: mpsc::Receiver<Order>,
+    unreachable: watch::Receiver<Option<String>>,
+    /// Profiles whose trials have come further.
+    trials: mpsc::Receiver<ProfileName>,
+    assembly: Assembly,
+    /// What was looked at only once.
+    started_with: Server,
+    /// As the files said when they could be used last.
+    config: Config,
+    /// What the files say of access holds, whether or not the rest of what they say can be used.
+    access: AccessOnDisk,
+    interest: Interest,
+    /// Everything is served as the files say.
+    complete: bool,
+    /// What was said last of the configuration, so that it is not said at every look.
+    said: Vec<String>,
+    /// Names the files as they were when they were understood last.
+    seen: Vec<u8>,
+    /// Why what the files say is not in force.
+    refused: Vec<String>,
+    waiting: Vec<Waiting>,
+}
+
+impl Reloader {
+    /// Takes the first configuration over.
+    async fn start(setup: Setup, broker: Broker, files: &mut Files) -> Reloader {
+        let (told, trials) = mpsc::channel(TRIALS);
+        let mut assembly = Assembly::new(
+            broker,
+            setup.registry,
+            setup.clock.clone(),
+            provider::Shared::new(setup.clock),
+            daemon_uid(),
+            setup.left,
+            told,
+        );
+        assembly.no_units = setup.callers.no_units().map(str::to_owned);
+        let surroundings = std::mem::take(&mut assembly.surroundings);
+        assembly.surroundings = surroundings.with_readers(setup.readers.clone());
+        let mut reloader = Reloader {
+            interest: interest_in(
+                &setup.config_path,
+                &setup.read.config,
+                &assembly.surroundings,
+            ),
+            config_path: setup.config_path,
+            readers: setup.readers,
+            callers: setup.callers,
+            audit: setup.audit,
+            reloads: setup.reloads,
+            unreachable: setup.unreachable,
+            trials,
+            assembly,
+            started_with: setup.read.config.server.clone(),
+            config: setup.read.config,
+            access: setup.read.access,
+            complete: false,
+            said: setup.read.findings.iter().map(worded).collect(),
+            seen: setup.read.seen,
+            refused: Vec::new(),
+            waiting: Vec::new(),
+        };
+        files.follow(&reloader.interest);
+        reloader.take_over(files).await;
+        reloader.assembly.left.forget();
+        reloader
+    }
+
+    /// Comes when the files are to be looked at; profiles are promoted meanwhile. `pause` is the
+    /// time until then where something is not in force.
+    async fn wait(&mut self, files: &Files, pause: Duration) -> Cause {
+        let poll = if files.hears() { POLL } else { POLL_DEAF };
+        let since = Instant::now();
+        // Kept over promotions: a change that is coming to rest would be forgotten otherwise.
+        let changed = files.changed();
+        tokio::pin!(changed);
+        let mut names = Vec::new();
+        loop {
+            let pause = if self.complete { poll } else { pause.min(poll) };
+            tokio::select! {
+                asked = self.reloads.recv() => {
+                    let Some(order) = asked else {
+                        return Cause::ServerGone;
+                    };
+                    // Whoever asks at the same time gets the same look.
+                    let also = std::iter::from_fn(|| self.reloads.try_recv().ok());
+                    let after = self.assembly.looks();
+                    let orders = std::iter::once(order).chain(also);
+                    self.waiting.extend(orders.map(|order| Waiting::new(order, after)));
+                    return Cause::Event;
+                }
+                () = &mut changed => return Cause::Event,
+                () = tokio::time::sleep_until(since + pause) => return Cause::Time,
+                _ = self.trials.recv_many(&mut names, TRIALS) => {
+                    self.promote(&names.drain(..).collect()).await;
+                }
+            }
+        }
+    }
+
+    async fn promote(&mut self, names: &BTreeSet<ProfileName>) {
+        self.assembly.promote(names).await;
+        self.complete = self.assembly.is_complete() && self.refused.is_empty();
+        self.tell(&[]);
+    }
+
+    /// Reads what has changed and takes it over.
+    async fn look(&mut self, files: &mut Files) {
         // Watched before it is read, so that nothing changes unseen in between.
-        files.follow(&interest);
-        let (path, before) = (setup.config_path.clone(), seen.clone());
-        let (callers, readers) = (setup.callers.clone(), setup.readers.anew());
+        files.follow(&self.interest);
+        let (path, before) = (self.config_path.clone(), self.seen.clone());
+        let (callers, readers) = (self.callers.clone(), self.readers.anew());
         let look = move || {
             callers.read_subordinate_uids();
             look(&path, &before, &readers)
@@ -193,56 +282,88 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         match tokio::task::spawn_blocking(look).await {
             Ok(None) => {}
             Ok(Some((now, Ok(read)))) => {
-                seen = now;
-                let lines: Vec<String> = read.findings.iter().map(worded).collect();
-                if lines != said {
-                    say(&read.findings);
-                    said = lines;
-                }
-                if read.config.audit != config.audit {
-                    setup.audit.configure(&read.config.audit).await;
-                }
-                (config, access) = (read.config, read.access);
-                let now = interest_in(&setup.config_path, &config, &assembly.surroundings);
-                if now != interest {
-                    interest = now;
-                    files.follow(&interest);
-                }
-                refused = Vec::new();
+                self.seen = now;
+                self.accept(read, files).await;
             }
             Ok(Some((now, Err(error)))) => {
-                seen = now;
+                self.seen = now;
                 if let StartError::Config(outcome) = &error {
-                    access = outcome.access.clone();
+                    self.access = outcome.access.clone();
                 }
-                refused = refuse(&error, &mut said);
+                self.refused = refuse(&error, &mut self.said);
             }
             // Not what the panic said: there may be something of the files in it.
             Err(_) => {
                 let why = "reading the configuration ended in a defect of tokend; please report it";
                 error!("{why}");
-                seen = Vec::new();
-                refused = vec![why.to_owned()];
+                self.seen = Vec::new();
+                self.refused = vec![why.to_owned()];
             }
         }
         // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
-        let about = about_the_daemon(&started_with, &config, &setup.unreachable, &files);
-        let (all, removed) = take_over(&mut assembly, &config, &access, about).await;
-        complete = all && refused.is_empty();
-        assembly.refuse(refused.clone());
-        waiting.retain_mut(|waiting| waiting.tell(&assembly, &removed));
+        let removed = self.take_over(files).await;
+        self.assembly.refuse(self.refused.clone());
+        self.tell(&removed);
     }
-}
 
-/// What names the files now and what they say, unless they are those of `before`: what was understood of them holds then.
-fn look(path: &Path, before: &[u8], readers: &Look) -> Option<(Vec<u8>, Result<Read, StartError>)> {
-    match sources(path, readers) {
-        // It may be readable again, as it was, at the next look.
-        Err(error) => Some((Vec::new(), Err(error))),
-        Ok(sources) => {
-            let now = load::digest(&sources);
-            (now != before).then(|| (now, understood(&sources)))
+    /// Notes what can be used of the files.
+    async fn accept(&mut self, read: Read, files: &mut Files) {
+        let lines: Vec<String> = read.findings.iter().map(worded).collect();
+        if lines != self.said {
+            say(&read.findings);
+            self.said = lines;
         }
+        if read.config.audit != self.config.audit {
+            self.audit.configure(&read.config.audit).await;
+        }
+        (self.config, self.access) = (read.config, read.access);
+        let now = interest_in(&self.config_path, &self.config, &self.assembly.surroundings);
+        if now != self.interest {
+            self.interest = now;
+            files.follow(&self.interest);
+        }
+        self.refused = Vec::new();
+    }
+
+    /// Takes the configuration over, and says which profiles are gone.
+    async fn take_over(&mut self, files: &Files) -> Vec<ProfileName> {
+        let about = self.about_the_daemon(files);
+        let config = self.config.clone();
+        let assembly = &mut self.assembly;
+        let (surroundings, clock) = (assembly.surroundings.clone(), assembly.clock.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let gathered = assembly::gather(&config, &surroundings, &clock);
+            (config, gathered)
+        })
+        .await;
+        let Ok((config, gathered)) = read else {
+            // Nor what this one said.
+            error!("reading the profiles' files ended in a defect of tokend; please report it");
+            self.complete = false;
+            return Vec::new();
+        };
+        let removed = assembly.apply(&config, &self.access, gathered, about).await;
+        self.complete = assembly.is_complete() && self.refused.is_empty();
+        debug!(complete = self.complete, ?removed, "profiles");
+        // Reading a configuration takes several times the memory that what is kept of it does.
+        drop(config);
+        let _ = tokio::task::spawn_blocking(crate::sys::return_free_memory).await;
+        removed
+    }
+
+    /// What an operator should know of the daemon itself.
+    fn about_the_daemon(&self, files: &Files) -> Vec<String> {
+        let mut warnings = not_before_a_restart(&self.started_with, &self.config.server);
+        warnings.extend(self.unreachable.borrow().clone());
+        warnings.extend((!files.hears()).then(|| files::DEAF.to_owned()));
+        warnings
+    }
+
+    /// Tells those who wait for the result of a reload how it stands.
+    fn tell(&mut self, removed: &[ProfileName]) {
+        let assembly = &self.assembly;
+        self.waiting
+            .retain_mut(|waiting| waiting.tell(assembly, removed));
     }
 }
 
@@ -255,6 +376,14 @@ struct Waiting {
 }
 
 impl Waiting {
+    fn new(order: Order, after: u64) -> Waiting {
+        Waiting {
+            order,
+            after,
+            removed: Vec::new(),
+        }
+    }
+
     /// Tells how it stands; whether there is more to come.
     fn tell(&mut self, assembly: &Assembly, removed: &[ProfileName]) -> bool {
         self.removed.extend_from_slice(removed);
@@ -284,66 +413,6 @@ pub fn interest_in(path: &Path, config: &Config, surroundings: &Surroundings) ->
     }
     folders.extend(surroundings.credentials_directory.clone());
     Interest { files, folders }
-}
-
-/// Says, once, why the configuration in force stays.
-fn refuse(error: &StartError, said: &mut Vec<String>) -> Vec<String> {
-    let lines: Vec<String> = match error {
-        StartError::Config(outcome) => outcome.findings.iter().map(worded).collect(),
-        error => vec![error.to_string()],
-    };
-    if lines != *said {
-        for line in &lines {
-            error!("{line}");
-        }
-        warn!("the configuration cannot be used; the one in force is kept");
-        *said = lines.clone();
-    }
-    lines
-}
-
-/// Takes a configuration over; whether everything is served as it says, and which profiles are gone.
-async fn take_over(
-    assembly: &mut Assembly,
-    config: &Config,
-    access: &AccessOnDisk,
-    warnings: Vec<String>,
-) -> (bool, Vec<ProfileName>) {
-    let config = config.clone();
-    let (surroundings, clock) = (assembly.surroundings.clone(), assembly.clock.clone());
-    let read = tokio::task::spawn_blocking(move || {
-        let gathered = assembly::gather(&config, &surroundings, &clock);
-        (config, gathered)
-    })
-    .await;
-    match read {
-        Ok((config, gathered)) => {
-            let looked = assembly.apply(&config, access, gathered, warnings).await;
-            debug!(?looked, "profiles");
-            // Reading a configuration takes several times the memory that what is kept of it does.
-            drop(config);
-            let _ = tokio::task::spawn_blocking(crate::sys::return_free_memory).await;
-            (looked.complete, looked.removed)
-        }
-        // Nor what this one said.
-        Err(_) => {
-            error!("reading the profiles' files ended in a defect of tokend; please report it");
-            (false, Vec::new())
-        }
-    }
-}
-
-/// What an operator should know of the daemon itself.
-fn about_the_daemon(
-    started_with: &Server,
-    config: &Config,
-    unreachable: &watch::Receiver<Option<String>>,
-    files: &Files,
-) -> Vec<String> {
-    let mut warnings = not_before_a_restart(started_with, &config.server);
-    warnings.extend(unreachable.borrow().clone());
-    warnings.extend((!files.hears()).then(|| files::DEAF.to_owned()));
-    warnings
 }
 
 /// What was changed and is looked at only once.

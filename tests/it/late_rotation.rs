@@ -125,6 +125,13 @@ fn an_ordinary_rotation_warns_of_nothing() {
         daemon.log().contains("definition in force").then_some(())
     });
     let log = daemon.log();
+    // It is promoted by its first credential, and not by another look at the files.
+    let trial = log.split("is being tried").nth(1).expect("tried");
+    let trial = trial.split("definition in force").next().expect("promoted");
+    let looks = trial
+        .lines()
+        .filter(|line| line.contains("profiles complete="));
+    assert_eq!(looks.count(), 1, "{trial}");
     let loud: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ")).collect();
     assert!(loud.is_empty(), "{loud:#?}");
 }

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 
 use super::Assembly;
-use crate::broker::{Asker, Broker, Seat};
+use crate::broker::{Asker, Broker, Seat, View};
 use crate::clock::Clock;
 use crate::core::credential::Variant;
 use crate::core::lifecycle::State;
 use crate::core::lifecycle::rotation::Rotation;
+use crate::core::profile::ProfileName;
+use crate::core::time::Stamp;
 
-/// How far the trial of a staged version has come. Whoever watches the files is told at every step.
+/// How far the trial of a staged version has come. Each step is told to [`Assembly::promote`].
 pub struct Trial(Arc<Steps>);
 
 #[derive(Default)]
@@ -25,30 +27,35 @@ struct Steps {
 }
 
 impl Trial {
-    /// Asks `seat` for what callers of `live` use.
-    pub fn start(assembly: &Assembly, seat: Arc<Seat>, live: Arc<Seat>) -> Trial {
+    /// Asks `seat`, the next of this profile, for what callers of `live` use.
+    pub fn start(
+        assembly: &Assembly,
+        profile: ProfileName,
+        seat: Arc<Seat>,
+        live: Arc<Seat>,
+    ) -> Trial {
         let steps = Arc::new(Steps::default());
-        let (broker, stir, clock) = (
-            assembly.broker.clone(),
-            assembly.stir.clone(),
-            assembly.clock.clone(),
-        );
-        let told = steps.clone();
+        let (broker, clock) = (assembly.broker.clone(), assembly.clock.clone());
+        let step = Step {
+            profile,
+            told: assembly.trials.clone(),
+        };
         tokio::spawn(accompany(
             broker.clone(),
-            stir.clone(),
+            step.clone(),
             clock.clone(),
             seat.clone(),
             live.clone(),
         ));
+        let taken = steps.clone();
         tokio::spawn(async move {
             let mut views = seat.own().watch();
             // A lazy profile is tried too. What comes of it is seen in the views.
             let _ = broker
                 .ask(&seat, Variant::default(), Duration::ZERO, Asker::default())
                 .await;
-            told.tried.store(true, Ordering::Release);
-            stir.notify_one();
+            taken.tried.store(true, Ordering::Release);
+            step.tell().await;
             let _ = views
                 .wait_for(|view| {
                     view.closed || view.servable(clock.now(), Duration::ZERO).is_some()
@@ -60,8 +67,8 @@ impl Trial {
                     .ask(&seat, variant, Duration::ZERO, Asker::default())
                     .await;
             }
-            told.over.store(true, Ordering::Release);
-            stir.notify_one();
+            taken.over.store(true, Ordering::Release);
+            step.tell().await;
         });
         Trial(steps)
     }
@@ -77,15 +84,31 @@ impl Trial {
     }
 }
 
+/// Whether nothing is left to lose: there is no credential, and the last attempt at one has failed.
+/// A version that is asked for its first, as one that has been asleep is, may deliver yet.
+pub fn has_ended(live: &View, now: Stamp) -> bool {
+    live.servable(now, Duration::ZERO).is_none()
+        && live.trouble.is_some()
+        && live.state(now) != State::Asleep
+}
+
+/// Says that the trial of a profile has come further.
+#[derive(Clone)]
+struct Step {
+    profile: ProfileName,
+    told: mpsc::Sender<ProfileName>,
+}
+
+impl Step {
+    async fn tell(&self) {
+        // Nobody hears it when the daemon ends.
+        let _ = self.told.send(self.profile.clone()).await;
+    }
+}
+
 /// Follows both versions for as long as there are two: has the new one tried at once when the one in force is refused, and has
 /// it take over as soon as that one has ended.
-async fn accompany(
-    broker: Broker,
-    stir: Arc<Notify>,
-    clock: Clock,
-    next: Arc<Seat>,
-    live: Arc<Seat>,
-) {
+async fn accompany(broker: Broker, step: Step, clock: Clock, next: Arc<Seat>, live: Arc<Seat>) {
     let (mut of_live, mut of_next) = (live.own().watch(), next.own().watch());
     let mut rotation = Rotation::default();
     let mut ended = false;
@@ -97,14 +120,13 @@ async fn accompany(
         let now = clock.now();
         let signs = (one.trouble.as_ref(), other.trouble.as_ref());
         let again = rotation.sign(now.boot, signs.0, signs.1);
-        let nothing_left =
-            one.servable(now, Duration::ZERO).is_none() && one.state(now) != State::Asleep;
+        let nothing_left = has_ended(&one, now);
         drop((one, other));
         if again {
             broker.again(&next).await;
         }
         if nothing_left && !ended {
-            stir.notify_one();
+            step.tell().await;
         }
         ended = nothing_left;
         let changed = tokio::select! {

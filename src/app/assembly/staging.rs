@@ -1,0 +1,243 @@
+//! How what the files say of a profile takes its place: at once where nothing is served yet, otherwise after its trial.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::info;
+
+use super::member::{InForce, Member, Staged, Version};
+use super::trial::{Trial, has_ended};
+use super::{Assembly, deadline, invalid_because};
+use crate::broker::{Seat, Spec, Upstream};
+use crate::core::certificate::Certificate;
+use crate::core::profile::{Invalid, Method, Profile, ProfileName};
+use crate::material::{Digest, Material};
+use crate::provider;
+use crate::registry::Entry;
+use crate::registry::reload::Outcome;
+
+/// A profile that passed everything that can be known without asking anybody.
+pub struct Prepared {
+    profile: Arc<Profile>,
+    digest: Digest,
+    warnings: Vec<String>,
+    certificates: Vec<Certificate>,
+}
+
+/// Whether a definition with its material has a seat already.
+pub enum Known {
+    /// It is what is served.
+    Live,
+    /// It is being tried.
+    Staged,
+    /// It has none.
+    Not(Box<Spec>),
+}
+
+impl Prepared {
+    fn seated(self, seat: Arc<Seat>, in_force: InForce) -> Version {
+        Version {
+            profile: self.profile,
+            digest: self.digest,
+            seat,
+            warnings: self.warnings,
+            certificates: self.certificates,
+            in_force,
+        }
+    }
+}
+
+impl Assembly {
+    pub(super) fn prepare(
+        &self,
+        profile: Arc<Profile>,
+        material: Material,
+        member: Option<&Member>,
+    ) -> Result<(Prepared, Known), Invalid> {
+        let prepared = Prepared {
+            digest: material.digest,
+            warnings: material.warnings.clone(),
+            certificates: material.certificates(),
+            profile,
+        };
+        let profile = &prepared.profile;
+        let is = |version: &Version| {
+            version.digest == prepared.digest && version.profile.same_credential(profile)
+        };
+        let staged = member.and_then(|member| member.staged.as_ref());
+        let known = match member {
+            Some(member) if is(&member.live) => Known::Live,
+            _ if staged.is_some_and(|staged| is(&staged.version)) => Known::Staged,
+            _ => Known::Not(Box::new(self.spec(profile, material)?)),
+        };
+        Ok((prepared, known))
+    }
+
+    /// Takes a sound profile in. What is served changes only when its successor has delivered, or
+    /// when nothing is left of it that could be served.
+    pub(super) async fn admit(
+        &mut self,
+        prepared: Prepared,
+        known: Known,
+        member: Option<Member>,
+    ) -> Member {
+        let Some(mut member) = member else {
+            return self.add(prepared, known).await;
+        };
+        member.kept = None;
+        let changed = self.in_force_now(Outcome::Changed);
+        match known {
+            Known::Live => {
+                let staged = member.staged.take();
+                self.leaving
+                    .extend(staged.map(|staged| staged.version.seat));
+                let same = prepared.profile.same_definition(&member.live.profile);
+                let in_force = if same { member.live.in_force } else { changed };
+                member.live = prepared.seated(member.live.seat.clone(), in_force);
+                member.differs_since = None;
+                return member;
+            }
+            Known::Staged => {
+                let staged = member.staged.as_mut().expect("it was compared with");
+                staged.version = prepared.seated(staged.version.seat.clone(), changed);
+            }
+            Known::Not(spec) => self.stage(prepared, *spec, &mut member).await,
+        }
+        member.differs_since.get_or_insert(changed.since);
+        self.replace_live(&mut member).await;
+        member
+    }
+
+    /// Looks again at profiles whose trials have come further: what has delivered takes its place.
+    /// No file is read for it.
+    pub async fn promote(&mut self, names: &BTreeSet<ProfileName>) {
+        let before = self.registry.load_full();
+        let mut entries: Vec<Arc<Entry>> = before.all().into_iter().cloned().collect();
+        for entry in &mut entries {
+            if names.contains(&entry.name)
+                && let Some(mut member) = self.members.remove(&entry.name)
+            {
+                self.replace_live(&mut member).await;
+                *entry = self.enter(entry.name.clone(), member, &[]);
+                self.say(entry);
+            }
+        }
+        self.put_in_force(before.admins.clone(), entries, before.warnings.clone())
+            .await;
+    }
+
+    /// The first version of a profile, which nothing has to make room for.
+    async fn add(&mut self, prepared: Prepared, known: Known) -> Member {
+        let Known::Not(mut spec) = known else {
+            unreachable!("nothing is known of a profile that is not served")
+        };
+        let left = self.left.take(&prepared.profile.name);
+        if let Some((identity, material)) = spec.keep {
+            spec.left = left
+                .into_iter()
+                .filter(|kept| kept.identity == identity)
+                .map(|kept| (kept.variant, kept.credential, kept.material != material))
+                .collect();
+        }
+        let seat = self.broker.seat(*spec).await;
+        Member::new(prepared.seated(seat, self.in_force_now(Outcome::Added)))
+    }
+
+    /// Begins the trial of another version, in place of any that is being tried.
+    async fn stage(&mut self, prepared: Prepared, mut spec: Spec, member: &mut Member) {
+        let before = member.staged.take().map(|staged| staged.version.seat);
+        // Not where somebody else is asked, or for somebody else.
+        if member.live.profile.same_identity(&prepared.profile) {
+            spec.told_to_wait = before
+                .as_ref()
+                .and_then(|before| before.told_to_wait())
+                .or_else(|| member.live.seat.told_to_wait());
+        }
+        spec.replaces = true;
+        self.leaving.extend(before);
+        let name = spec.name.clone();
+        info!(profile = %name, "new material or definition is being tried");
+        let seat = self.broker.seat(spec).await;
+        let trial = Trial::start(self, name, seat.clone(), member.live.seat.clone());
+        let version = prepared.seated(seat, self.in_force_now(Outcome::Changed));
+        member.staged = Some(Staged { version, trial });
+    }
+
+    /// Puts the staged version in force, if it is better than the live one.
+    async fn replace_live(&mut self, member: &mut Member) {
+        let live = &member.live.seat;
+        let Some(mut staged) = member.staged.take_if(|staged| self.is_better(staged, live)) else {
+            return;
+        };
+        let name = &staged.version.profile.name;
+        let generation = live.generation();
+        self.broker.succeed(&staged.version.seat, generation).await;
+        if self.delivers(&staged.version.seat) {
+            info!(profile = %name, "new material or definition in force");
+            member.differs_since = None;
+        } else {
+            info!(profile = %name, "nothing is left of what was in force: new material or definition takes its place untried");
+            // Where there never was a credential, nothing has been lost, and nothing good is kept
+            // that a reload could tell of.
+            if generation > 0 || member.unproven.is_some() {
+                member.unproven = Some(staged.trial);
+            } else {
+                member.differs_since = None;
+            }
+            self.broker.again(&staged.version.seat).await;
+        }
+        staged.version.in_force = self.in_force_now(Outcome::Changed);
+        let before = std::mem::replace(&mut member.live, staged.version);
+        self.leaving.push(before.seat);
+    }
+
+    fn in_force_now(&self, outcome: Outcome) -> InForce {
+        InForce {
+            outcome,
+            since: self.now(),
+            look: self.looks,
+        }
+    }
+
+    /// Whether what is new has proven itself, or nothing is left to lose.
+    fn is_better(&self, staged: &Staged, live: &Seat) -> bool {
+        (staged.trial.is_over() && self.delivers(&staged.version.seat))
+            || has_ended(&live.own().view(), self.clock.now())
+    }
+
+    fn delivers(&self, seat: &Seat) -> bool {
+        seat.own()
+            .view()
+            .servable(self.clock.now(), Duration::ZERO)
+            .is_some()
+    }
+
+    fn spec(&self, profile: &Profile, material: Material) -> Result<Spec, Invalid> {
+        let digest = material.digest;
+        let provider = provider::build(profile, material, &self.shared)
+            .map_err(|failure| invalid_because(profile, failure.message))?;
+        let upstream = match &profile.method {
+            Method::OAuth2(oauth2) => Some(Upstream {
+                name: oauth2.idp.endpoint.as_str().to_owned(),
+                max_in_flight: oauth2.idp.max_in_flight,
+                max_per_second: oauth2.idp.max_per_second,
+                deadline: deadline(&profile.method),
+            }),
+            _ => None,
+        };
+        Ok(Spec {
+            name: profile.name.clone(),
+            target: profile.target.clone(),
+            rules: profile.refresh.clone(),
+            provider,
+            upstream,
+            told_to_wait: None,
+            replaces: false,
+            keep: profile
+                .identity()
+                .map(|identity| (identity, digest.bytes())),
+            left: Vec::new(),
+        })
+    }
+}

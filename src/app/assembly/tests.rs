@@ -1,0 +1,93 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::broker::Tools;
+use crate::core::config::{SourceFile, Sources, load};
+use crate::core::credential::Fingerprinter;
+
+/// Puts the token there that the profile `it` serves.
+fn write(folder: &Path, token: &str) {
+    let path = folder.join("token");
+    fs::write(&path, token).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("mode");
+}
+
+fn assembly(trials: mpsc::Sender<ProfileName>) -> Assembly {
+    let clock = Clock::system();
+    let (broker, actor) = Broker::new(Tools {
+        clock: clock.clone(),
+        fingerprints: Fingerprinter::new(&[0; 32]),
+        published: Arc::default(),
+        encode: Arc::new(|credential, _, _, _| credential.token.expose().to_owned().into()),
+        host_seed: 1,
+    });
+    tokio::spawn(actor);
+    Assembly::new(
+        broker,
+        Arc::new(arc_swap::ArcSwap::from_pointee(Registry::new(
+            0,
+            Access::root_only(),
+            Vec::new(),
+        ))),
+        clock.clone(),
+        provider::Shared::new(clock),
+        0,
+        Left::by_an_earlier_run(Vec::new()).expect("nothing left"),
+        trials,
+    )
+}
+
+fn seat(registry: &Current) -> Arc<Seat> {
+    match &registry.load().get("it").expect("there").standing {
+        Standing::Seated(seat) => seat.clone(),
+        Standing::Invalid(why) => panic!("{why}"),
+    }
+}
+
+/// Broken by a promotion that comes by way of the watcher of files, which waits until they have
+/// come to rest and has all of them read again.
+#[tokio::test(start_paused = true)]
+async fn what_has_delivered_takes_over_at_once_and_no_file_is_read_for_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let outcome = load(&Sources {
+        main: SourceFile {
+            path: folder.path().join("tokend.toml"),
+            text: "[profiles.it]\nmethod = \"static\"\ntoken = { file = \"token\" }\n".into(),
+            private: true,
+            readers: String::new(),
+        },
+        fragments: Vec::new(),
+    });
+    let (config, access) = (outcome.config.expect("usable"), outcome.access);
+    let (told, mut trials) = mpsc::channel(8);
+    let mut assembly = assembly(told);
+    let registry = assembly.registry.clone();
+    let outcome = || {
+        let registry = registry.load();
+        registry.get("it").expect("there").reloaded.outcome
+    };
+    for token in ["first", "second"] {
+        write(folder.path(), token);
+        let gathered = gather(&config, &assembly.surroundings, &assembly.clock);
+        assembly.apply(&config, &access, gathered, Vec::new()).await;
+        let mut views = seat(&registry).own().watch();
+        let delivered = views.wait_for(|view| view.answer.is_some());
+        delivered.await.expect("the broker lives");
+    }
+    assert_eq!(outcome(), Outcome::Staged);
+    assert!(!assembly.is_complete());
+    drop(folder);
+    let since = tokio::time::Instant::now();
+    while outcome() == Outcome::Staged {
+        let name = trials.recv().await.expect("told");
+        assembly.promote(&[name].into()).await;
+    }
+    assert_eq!(outcome(), Outcome::Changed);
+    assert!(assembly.is_complete());
+    assert_eq!(since.elapsed(), Duration::ZERO);
+    assert_eq!(registry.load().generation, 2);
+    let answer = seat(&registry).own().view().answer.clone();
+    let answer = answer.expect("delivered");
+    assert_eq!(answer.credential.token.expose(), "second");
+}

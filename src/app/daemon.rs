@@ -1,0 +1,286 @@
+//! Starts the daemon, runs it until it is told to stop, and ends it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+use super::configuration::{read, say};
+use super::door::{self, Door};
+use super::doorplate::{self, Doorplate};
+use super::error::StartError;
+use super::keeper::Left;
+use super::privacy::daemon_uid;
+use super::signals::{Ears, Heard, Signals};
+use super::upstream;
+use crate::audit::Audit;
+use crate::caller::{Callers, SystemDirectory};
+use crate::cli::paths::default_config;
+use crate::cli::{LogFormat, ServeArgs, exit};
+use crate::clock::Clock;
+use crate::core::policy::Access;
+use crate::registry::reload::Order;
+use crate::registry::{Current, Registry};
+use crate::server::{self, Accounts, Answered, Desk};
+use crate::supervisor;
+use crate::telemetry::{self, Format};
+
+/// Callers of `Reload` that may queue up while the files are being read.
+const RELOADS: usize = 64;
+
+/// What has been counted of grants is written when the daemon ends, within this time. A disk that
+/// hangs is not waited for.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
+
+/// Where the configuration is and which socket wins over its `socket`.
+pub struct Plan {
+    pub config: PathBuf,
+    pub socket: Option<PathBuf>,
+}
+
+/// `tokend serve`
+pub fn serve(args: ServeArgs) -> u8 {
+    let format = match args.log_format.unwrap_or(LogFormat::Text) {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+        LogFormat::Journald => Format::Journald,
+    };
+    if let Err(why) = telemetry::start(format) {
+        eprintln!("tokend: {why}");
+        return exit::USAGE;
+    }
+    let config = match args.config.map_or_else(default_config, Ok) {
+        Ok(config) => config,
+        Err(why) => {
+            error!("{why}");
+            return exit::CONFIG;
+        }
+    };
+    let socket = std::env::var_os("TOKEND_SOCKET")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    finish(
+        Ears::new(Heard::Reload)
+            .map_err(StartError::System)
+            .and_then(|ears| daemon(&Plan { config, socket }, ears, |_| {})),
+    )
+}
+
+/// Says why the daemon ended and turns it into an exit code.
+pub fn finish(outcome: Result<(), StartError>) -> u8 {
+    match outcome {
+        Ok(()) => exit::DONE,
+        Err(error) => {
+            if let StartError::Config(outcome) = &error {
+                for finding in &outcome.findings {
+                    eprintln!("{finding}\n");
+                }
+            }
+            error!("{error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT; one that came before it ran counts. `ready` is called
+/// when the socket answers.
+pub fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
+    supervisor::harden();
+    let inherited = supervisor::inherit()?;
+    let (read, readers) = read(&plan.config, inherited.listener.as_ref())?;
+    say(&read.findings);
+    let (new_listener, listeners) = mpsc::channel(1);
+    let server = &read.config.server;
+    let Door {
+        listener,
+        path,
+        plate: mut doorplate,
+    } = door::open(
+        plan.socket.clone(),
+        server,
+        inherited.listener,
+        new_listener,
+    )?;
+
+    let clock = Clock::system();
+    let callers = Callers::new();
+    let audit = Audit::start(clock.clone(), &read.config.audit)?;
+    let nobody = Access::resolve(&[], daemon_uid(), &SystemDirectory).0;
+    let registry = Arc::new(ArcSwap::from_pointee(Registry::new(0, nobody, Vec::new())));
+    let (reload, reloads) = mpsc::channel(RELOADS);
+    let (stop, stopped) = watch::channel(false);
+    let (unreachable, reachable) = watch::channel(None);
+    // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
+    let (rest, resting) = watch::channel(false);
+    let (ask_ourselves, own_questions) = mpsc::channel(1);
+    let limits = server.limits.clone();
+    let metrics_listen = server.metrics_listen;
+    let upstream = upstream::start(upstream::Setup {
+        read,
+        config_path: plan.config.clone(),
+        readers,
+        registry: registry.clone(),
+        clock: clock.clone(),
+        reloads,
+        unreachable: reachable,
+        callers: callers.clone(),
+        audit: audit.clone(),
+        left: Left::by_an_earlier_run(inherited.stored)?,
+        heartbeat: supervisor::watchdog().map(|limit| (ask_ourselves, limit)),
+        stop: resting,
+    })?;
+
+    let Ears { runtime, signals } = ears;
+    let mut ended = upstream.ended;
+    let outcome = runtime.block_on(async {
+        let listener = UnixListener::from_std(listener)?;
+        let desk = Arc::new(Desk {
+            registry: registry.clone(),
+            broker: upstream.ready.await.map_err(|_| StartError::Upstream)?,
+            started: clock.now(),
+            clock: clock.clone(),
+            callers,
+            accounts: Accounts::new(&limits),
+            surveys: Arc::new(Semaphore::new(1)),
+            limits,
+            audit: audit.clone(),
+            answered: Answered::default(),
+            reload: reload.clone(),
+            stopping: stopped.clone(),
+        });
+        if let Some(address) = metrics_listen {
+            serve_metrics(address, &desk, &stopped).await;
+        }
+        let serving = server::run(listener, listeners, own_questions, desk, stopped);
+        let counting = audit.clone();
+        tokio::spawn(async move { counting.flush_for_ever().await });
+        info!(socket = %path.display(), pid = std::process::id(), "ready");
+        let status = server::in_one_line(&registry.load(), &audit, clock.now());
+        supervisor::ready(&status);
+        ready(&path);
+        let main_loop = MainLoop {
+            registry,
+            clock,
+            audit: audit.clone(),
+            reload,
+            stop,
+            unreachable,
+            status,
+        };
+        let ended = &mut ended;
+        main_loop.run(serving, signals, &mut doorplate, ended).await
+    });
+    rest.send_replace(true);
+    runtime.block_on(async {
+        audit.finish(LAST_RECORDS).await;
+        // It has its successor's credentials kept.
+        let _ = tokio::time::timeout(LAST_RECORDS, &mut ended).await;
+    });
+    runtime.shutdown_background();
+    drop(doorplate);
+    info!("stopped");
+    outcome
+}
+
+/// Serves metrics over TCP too. Nobody is to be without credentials because somebody cannot be
+/// measured: where that address cannot be listened on, it is said and nothing else.
+async fn serve_metrics(address: SocketAddr, desk: &Arc<Desk>, stopped: &watch::Receiver<bool>) {
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            info!(%address, "metrics are served there too");
+            tokio::spawn(server::scrape::run(listener, desk.clone(), stopped.clone()));
+        }
+        Err(error) => error!(
+            %address, %error,
+            "[server] metrics_listen: cannot listen there, so metrics are served on the Unix socket only"
+        ),
+    }
+}
+
+/// What the serving thread does beside serving: it obeys signals, sees to the socket's name, and
+/// tells the service manager how things stand.
+struct MainLoop {
+    registry: Current,
+    clock: Clock,
+    audit: Arc<Audit>,
+    reload: mpsc::Sender<Order>,
+    stop: watch::Sender<bool>,
+    unreachable: watch::Sender<Option<String>>,
+    /// As the service manager was told last.
+    status: String,
+}
+
+impl MainLoop {
+    /// Until `serving` is over, which begins to end when the daemon is told to stop.
+    async fn run(
+        mut self,
+        serving: impl Future<Output = ()>,
+        mut signals: Signals,
+        doorplate: &mut Option<Doorplate>,
+        ended: &mut oneshot::Receiver<()>,
+    ) -> Result<(), StartError> {
+        tokio::pin!(serving);
+        let (tell_reloaded, mut reloaded) = mpsc::channel(1);
+        let mut look = tokio::time::interval(doorplate::LOOK);
+        loop {
+            let stopping = *self.stop.borrow();
+            tokio::select! {
+                () = &mut serving => return Ok(()),
+                heard = signals.next() => match heard {
+                    Heard::Stop if stopping => {
+                        warn!("told to stop again: stopping at once");
+                        return Ok(());
+                    }
+                    Heard::Stop => {
+                        info!("stopping");
+                        supervisor::stopping();
+                        self.stop.send_replace(true);
+                    }
+                    Heard::Reload => self.order_reload(tell_reloaded.clone()),
+                },
+                _ = look.tick(), if !stopping => self.look(doorplate.as_mut()),
+                Some(()) = reloaded.recv(), if !stopping => supervisor::ready(&self.status),
+                _ = &mut *ended => return Err(StartError::Upstream),
+            }
+        }
+    }
+
+    /// Has the files read again. What becomes of it is in the log and in the status; `done` is told
+    /// when it is over.
+    fn order_reload(&self, done: mpsc::Sender<()>) {
+        self.audit.reopen();
+        supervisor::reloading();
+        let (order, mut reports) = Order::new();
+        // Those that are queued will see this change too.
+        drop(self.reload.try_send(order));
+        tokio::spawn(async move {
+            let settled =
+                reports.wait_for(|report| report.as_ref().is_some_and(|report| report.settled));
+            // Given up, or nobody to tell it any more: it is over all the same.
+            let _ = tokio::time::timeout(server::RELOAD_WAIT, settled).await;
+            let _ = done.send(()).await;
+        });
+    }
+
+    /// Looks whether the socket's name still leads here, and tells the service manager what is new.
+    fn look(&mut self, doorplate: Option<&mut Doorplate>) {
+        if let Some(plate) = doorplate
+            && plate.look()
+        {
+            let trouble = plate.trouble().map(str::to_owned);
+            self.unreachable.send_replace(trouble);
+            // The files are read again for its sake: what there is to say stands in what is in force.
+            drop(self.reload.try_send(Order::new().0));
+        }
+        let now = server::in_one_line(&self.registry.load(), &self.audit, self.clock.now());
+        if now != self.status {
+            supervisor::status(&now);
+            self.status = now;
+        }
+    }
+}

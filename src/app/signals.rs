@@ -1,0 +1,57 @@
+//! The signals that the daemon obeys, heard from the start of the process on.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What hears signals from its making on, whenever somebody comes to ask what was heard.
+pub struct Ears {
+    pub runtime: tokio::runtime::Runtime,
+    pub signals: Signals,
+}
+
+impl Ears {
+    pub fn new(hang_up_means: Heard) -> io::Result<Ears> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let signals = {
+            let _inside = runtime.enter();
+            Signals::new(hang_up_means)?
+        };
+        Ok(Ears { runtime, signals })
+    }
+}
+
+/// The signals that mean something here.
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+    hang_up_means: Heard,
+}
+
+impl Signals {
+    fn new(hang_up_means: Heard) -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            hang_up_means,
+        })
+    }
+
+    pub async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.terminate.recv() => Heard::Stop,
+            _ = self.interrupt.recv() => Heard::Stop,
+            _ = self.hang_up.recv() => self.hang_up_means,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub enum Heard {
+    Stop,
+    Reload,
+}
