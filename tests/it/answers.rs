@@ -1,7 +1,7 @@
 //! What the answers of the HTTP side look like, byte by byte: names, order, what is left out,
 //! numbers.
 
-use tokend::dev::issuer::client::Client;
+use tokend_issuer::client::Client;
 
 use crate::harness::ask::{Who, exchange};
 use crate::harness::idp::{self, SECRET};
