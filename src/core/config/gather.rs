@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::finding::printable;
 use super::read::{self, File};
 use super::report::{Owner, Place, Report, Spot, shorten};
-use super::schema::{self, ROOTS};
+use super::schema::{self, ROOTS, audit, server};
 use super::section::Section;
 use super::{AccessOnDisk, Loaded, NOT_UTF_8, SourceFile, Sources, salvage, values};
 use crate::core::policy::stated::Stated;
@@ -111,22 +111,10 @@ fn read_file(
                     .help("it belongs into tokend.toml");
             }
             ("server", DeValue::Table(found)) => {
-                gathered.server = Some(read::table(
-                    report,
-                    file,
-                    &schema::server::TABLE,
-                    found,
-                    spot,
-                ));
+                gathered.server = Some(read::table(report, file, &server::TABLE, found, spot));
             }
             ("audit", DeValue::Table(found)) => {
-                gathered.audit = Some(read::table(
-                    report,
-                    file,
-                    &schema::audit::TABLE,
-                    found,
-                    spot,
-                ));
+                gathered.audit = Some(read::table(report, file, &audit::TABLE, found, spot));
             }
             ("idp", DeValue::Table(found)) => idps(report, gathered, file, found, &spot),
             ("profiles", DeValue::Table(found)) => profiles(report, gathered, file, found, &spot),
@@ -142,14 +130,7 @@ fn read_file(
             }
             _ => {
                 read::cut_all(report, file, value);
-                let nearest = values::nearest(name, ROOTS.iter().copied());
-                let problem = report.error(&spot, format!("unknown key `{}`", shorten(name)));
-                match nearest {
-                    Some(nearest) => problem.help(format!("did you mean [{nearest}]?")),
-                    None => problem
-                        .help(format!("known are {}", ROOTS.join(", ")))
-                        .if_whole(),
-                };
+                unknown_root(report, name, &spot);
             }
         }
     }
@@ -160,6 +141,18 @@ fn read_file(
         }
     }
     index
+}
+
+/// Tells of a key at the root that is no table there.
+fn unknown_root(report: &mut Report, name: &str, spot: &Spot) {
+    let nearest = values::nearest(name, ROOTS.iter().copied());
+    let problem = report.error(spot, format!("unknown key `{}`", shorten(name)));
+    match nearest {
+        Some(nearest) => problem.help(format!("did you mean [{nearest}]?")),
+        None => problem
+            .help(format!("known are {}", ROOTS.join(", ")))
+            .if_whole(),
+    };
 }
 
 fn idps(
