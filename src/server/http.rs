@@ -252,7 +252,7 @@ async fn profiles(State(desk): Place, Extension(guest): Who) -> Result<Response,
                 json!({
                     "name": entry.name.as_str(),
                     "method": entry.method,
-                    "available": status::available(&desk.audit, entry, now),
+                    "available": desk.available(entry, now),
                     "target": entry.target.as_deref().unwrap_or_default(),
                 })
             })
@@ -343,7 +343,7 @@ fn readiness(desk: &Desk, visible: &[Arc<Entry>]) -> Response {
     let now = desk.clock.now();
     let missing: Vec<Value> = visible
         .iter()
-        .filter(|entry| !status::available(&desk.audit, entry, now))
+        .filter(|entry| !desk.available(entry, now))
         .map(|entry| {
             let (state, message) = match &entry.standing {
                 Standing::Invalid(why) => ("invalid", why.clone()),
