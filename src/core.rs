@@ -2,6 +2,7 @@
 //! come in as arguments, so that years of it can be run in seconds.
 
 pub mod account;
+pub mod bucket;
 pub mod certificate;
 pub mod config;
 pub mod credential;

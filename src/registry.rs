@@ -12,6 +12,7 @@ use crate::broker::Seat;
 use crate::core::certificate::Certificate;
 use crate::core::policy::{Access, Caller, Decision, Named, Unit};
 use crate::core::profile::{ProfileName, Request};
+use crate::core::time::Stamp;
 use reload::Reloaded;
 
 /// The registry that is in force.
@@ -110,6 +111,15 @@ impl Entry {
             }
         }
         decision
+    }
+
+    /// Whether there is a credential, or one will be fetched on first use.
+    #[must_use]
+    pub fn available(&self, now: Stamp) -> bool {
+        match &self.standing {
+            Standing::Seated(seat) => seat.own().view().state(now).available(),
+            Standing::Invalid(_) => false,
+        }
     }
 
     /// Whether everybody may do the same with both.

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod activity;
+mod answered;
 mod body;
 mod connection;
 mod desk;
@@ -25,11 +26,11 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 
 pub use self::accounts::Accounts;
+pub use self::answered::Answered;
 pub use self::connection::Connections;
 pub use self::desk::Desk;
 pub use self::grpc::RELOAD_WAIT;
 pub use self::guest::Guest;
-pub use self::metrics::Answered;
 pub use self::status::in_one_line;
 pub use self::wire::encode;
 

@@ -416,10 +416,9 @@ impl Actor {
         let Some(upstream) = &spec.upstream else {
             return;
         };
-        let now = self.tools.clock.now().boot;
         self.budgets
             .entry(upstream.name.clone())
-            .or_insert_with(|| Budget::new(now))
+            .or_insert_with(Budget::new)
             .join(upstream.max_in_flight, upstream.max_per_second);
     }
 

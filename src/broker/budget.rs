@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::time::Duration;
 
+use crate::core::bucket::{SpentLimit, TokenBucket};
 use crate::core::time::BootTime;
 
 /// The budget of one identity provider and who queues for it: items `T` of profiles `P`.
@@ -21,7 +22,8 @@ pub struct Budget<P, T> {
     max_in_flight: Limits,
     max_per_second: Limits,
     in_flight: u32,
-    bucket: Bucket,
+    /// Holds a second's worth.
+    bucket: TokenBucket,
     queue: Vec<Queued<P, T>>,
     /// When each profile had its last turn: the number of it. Those that had none are not here.
     turns: HashMap<P, u64>,
@@ -61,13 +63,6 @@ fn leave(limits: &mut Limits, limit: u32) {
     }
 }
 
-/// A token bucket: holds a second's worth.
-#[derive(Debug)]
-struct Bucket {
-    level: f64,
-    filled: BootTime,
-}
-
 /// What [`Budget::next`] says.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<T> {
@@ -81,16 +76,12 @@ pub enum Next<T> {
 
 impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
     /// An unused budget that nobody has a share in.
-    pub fn new(now: BootTime) -> Budget<P, T> {
+    pub fn new() -> Budget<P, T> {
         Budget {
             max_in_flight: Limits::new(),
             max_per_second: Limits::new(),
             in_flight: 0,
-            bucket: Bucket {
-                // As full as it can be, whatever that will be.
-                level: f64::INFINITY,
-                filled: now,
-            },
+            bucket: TokenBucket::full(),
             queue: Vec::new(),
             turns: HashMap::new(),
             count: 0,
@@ -156,12 +147,18 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         if self.in_flight >= strictest(&self.max_in_flight) || self.queue.is_empty() {
             return Next::Nothing;
         }
-        if let Err(at) = self
-            .bucket
-            .take(now, f64::from(strictest(&self.max_per_second)))
-        {
-            return Next::At(at);
+        let per_second = f64::from(strictest(&self.max_per_second));
+        let limit = SpentLimit {
+            per_second,
+            burst: per_second,
+        };
+        let wait = self.bucket.wait(limit, now);
+        if !wait.is_zero() {
+            // A millisecond more, so that rounding cannot make the caller come back too early for
+            // ever.
+            return Next::At(now.plus(wait + Duration::from_millis(1)));
         }
+        self.bucket.spend(limit, 1, now);
         let order = |queued: &Queued<P, T>| {
             let pressing = queued.pressing_from <= now;
             let group = match queued.waited {
@@ -190,21 +187,6 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
     }
 }
 
-impl Bucket {
-    fn take(&mut self, now: BootTime, per_second: f64) -> Result<(), BootTime> {
-        let gained = now.since(self.filled).as_secs_f64() * per_second;
-        self.level = (self.level + gained).min(per_second);
-        self.filled = now;
-        if self.level >= 1.0 {
-            self.level -= 1.0;
-            return Ok(());
-        }
-        let missing = (1.0 - self.level) / per_second;
-        // A millisecond more, so that rounding cannot make the caller come back too early for ever.
-        Err(now.plus(Duration::from_secs_f64(missing) + Duration::from_millis(1)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,7 +198,7 @@ mod tests {
     const NEVER: BootTime = BootTime::NEVER;
 
     fn budget(max_in_flight: u32, max_per_second: u32) -> Budget<u8, i32> {
-        let mut budget = Budget::new(at(0.0));
+        let mut budget = Budget::new();
         budget.join(max_in_flight, max_per_second);
         budget
     }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bucket::{SpentLimit, TokenBucket};
 use super::time::BootTime;
 
 /// A unit may take three quarters of what its user may: the rest is for the user's other units.
@@ -71,15 +72,6 @@ pub struct HeldLimit {
     pub per_user: u64,
 }
 
-/// What a user may spend.
-#[derive(Clone, Copy, Debug)]
-pub struct SpentLimit {
-    /// So much comes back in a second.
-    pub per_second: f64,
-    /// So much may be spent at once after a time without spending.
-    pub burst: f64,
-}
-
 /// The limits of every account.
 #[derive(Clone, Copy, Debug)]
 pub struct AccountLimits {
@@ -120,16 +112,9 @@ struct User {
 #[derive(Debug)]
 struct Account {
     held: [u64; HELD.len()],
-    buckets: [Bucket; SPENT.len()],
+    buckets: [TokenBucket; SPENT.len()],
     refused_held: [u64; HELD.len()],
     refused_spent: [u64; SPENT.len()],
-}
-
-/// Fills with time; what is owed makes it negative.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    level: f64,
-    filled: BootTime,
 }
 
 /// What a principal holds and was refused.
@@ -204,11 +189,8 @@ impl Book {
         };
         let of_unit = unit_share(limit.per_user);
         let taken = self.in_all[at];
-        let user = self
-            .users
-            .entry(who.uid)
-            .or_insert_with(|| User::new(&self.limits));
-        user.know(who, &self.limits);
+        let user = self.users.entry(who.uid).or_insert_with(User::new);
+        user.know(who);
         let refused = if user.own.held[at].saturating_add(amount) > limit.per_user {
             Some(Full::User(limit.per_user))
         } else if user
@@ -259,11 +241,8 @@ impl Book {
     ) -> Result<(), Duration> {
         let at = what as usize;
         let limit = self.limits.spent[at];
-        let user = self
-            .users
-            .entry(who.uid)
-            .or_insert_with(|| User::new(&self.limits));
-        user.know(who, &self.limits);
+        let user = self.users.entry(who.uid).or_insert_with(User::new);
+        user.know(who);
         let wait = user
             .accounts(who)
             .enumerate()
@@ -284,11 +263,8 @@ impl Book {
     pub fn spend(&mut self, who: &Principal, what: Spent, amount: u64, now: BootTime) {
         let at = what as usize;
         let limit = self.limits.spent[at];
-        let user = self
-            .users
-            .entry(who.uid)
-            .or_insert_with(|| User::new(&self.limits));
-        user.know(who, &self.limits);
+        let user = self.users.entry(who.uid).or_insert_with(User::new);
+        user.know(who);
         for (depth, account) in user.accounts(who).enumerate() {
             account.buckets[at].spend(limit.of(depth), amount, now);
         }
@@ -374,20 +350,20 @@ impl Book {
 }
 
 impl User {
-    fn new(limits: &AccountLimits) -> User {
+    fn new() -> User {
         User {
-            own: Account::new(limits, 0),
+            own: Account::new(),
             units: HashMap::new(),
         }
     }
 
     /// Opens an account for the unit, if there is room for one.
-    fn know(&mut self, who: &Principal, limits: &AccountLimits) {
+    fn know(&mut self, who: &Principal) {
         if let Some(unit) = &who.unit
             && !self.units.contains_key(unit)
             && self.units.len() < UNITS_OF_A_USER
         {
-            self.units.insert(unit.clone(), Account::new(limits, 1));
+            self.units.insert(unit.clone(), Account::new());
         }
     }
 
@@ -403,14 +379,11 @@ impl User {
 }
 
 impl Account {
-    fn new(limits: &AccountLimits, depth: usize) -> Account {
+    fn new() -> Account {
         Account {
             held: [0; HELD.len()],
             // Full, as one is that has had the time.
-            buckets: SPENT.map(|what| Bucket {
-                level: limits.spent[what as usize].of(depth).burst,
-                filled: BootTime(Duration::ZERO),
-            }),
+            buckets: [TokenBucket::full(); SPENT.len()],
             refused_held: [0; HELD.len()],
             refused_spent: [0; SPENT.len()],
         }
@@ -420,9 +393,7 @@ impl Account {
         self.held == [0; HELD.len()]
             && SPENT.iter().all(|what| {
                 let limit = limits.spent[*what as usize].of(depth);
-                let bucket = &mut self.buckets[*what as usize];
-                bucket.fill(limit, now);
-                bucket.level >= limit.burst
+                self.buckets[*what as usize].is_full(limit, now)
             })
     }
 }
@@ -438,25 +409,6 @@ impl SpentLimit {
             per_second: self.per_second * share,
             burst: (self.burst * share).max(1.0),
         }
-    }
-}
-
-impl Bucket {
-    fn fill(&mut self, limit: SpentLimit, now: BootTime) {
-        let gained = now.since(self.filled).as_secs_f64() * limit.per_second;
-        self.level = (self.level + gained).min(limit.burst);
-        self.filled = now;
-    }
-
-    /// How long until there is one to spend.
-    fn wait(&mut self, limit: SpentLimit, now: BootTime) -> Duration {
-        self.fill(limit, now);
-        Duration::from_secs_f64(((1.0 - self.level) / limit.per_second).max(0.0))
-    }
-
-    fn spend(&mut self, limit: SpentLimit, amount: u64, now: BootTime) {
-        self.fill(limit, now);
-        self.level -= amount as f64;
     }
 }
 

@@ -10,9 +10,8 @@ use tokio::task::AbortHandle;
 use super::error::Denial;
 use super::turn::{Rounds, Share};
 use crate::caller::Peer;
-use crate::core::account::{
-    AccountLimits, Book, Full, Held, HeldLimit, Principal, Spent, SpentLimit, Usage,
-};
+use crate::core::account::{AccountLimits, Book, Full, Held, HeldLimit, Principal, Spent, Usage};
+use crate::core::bucket::SpentLimit;
 use crate::core::policy::{Caller, Named};
 use crate::core::profile::Limits;
 use crate::core::time::BootTime;

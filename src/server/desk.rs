@@ -1,33 +1,32 @@
 //! What both languages do: look the profile up for this caller, answer from memory, and otherwise ask the broker.
 
+pub mod permit;
+
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use self::permit::{Permit, Wanted};
 use super::accounts::{Accounts, Visible};
-use super::error::{Denial, shortened};
+use super::answered::Answered;
+use super::error::Denial;
 use super::guest::Guest;
-use super::metrics::Answered;
 use crate::audit::{Action, Audit, Given, Recorded, Unrecorded};
-use crate::broker::{Answer, Asker, Broker, NoAnswer, Reported, Seat, Slot};
+use crate::broker::{Answer, Asker, Broker, NoAnswer, Reported, Slot};
 use crate::caller::Callers;
 use crate::clock::Clock;
 use crate::core::account::{Held, Spent};
-use crate::core::credential::{Fingerprint, Variant};
+use crate::core::credential::Fingerprint;
 use crate::core::policy::{Caller, Decision, Unit};
 use crate::core::profile::Limits;
 use crate::core::time::Stamp;
-use crate::proto::WatchTokenRequest;
 use crate::registry::reload::{Order, Report};
 use crate::registry::{Current, Entry, Hidden, Standing};
 
 /// Times that a profile may be replaced under a request before that gives up. A reload takes longer than a look-up, so one
 /// is usual and more are not.
 const SUCCESSORS: usize = 3;
-
-/// Scopes that one request may name.
-const SCOPES_PER_REQUEST: usize = 32;
 
 /// Profiles that are looked at on the thread that serves. Each takes microseconds.
 const SHORT_LOOK: usize = 64;
@@ -187,6 +186,11 @@ impl Desk {
         entries
     }
 
+    /// Whether callers get a credential of the profile, and its record can be written.
+    pub fn available(&self, entry: &Entry, now: Stamp) -> bool {
+        !self.audit.refuses() && entry.available(now)
+    }
+
     /// Whether the caller is an administrator.
     pub async fn is_admin(&self, guest: &Guest) -> bool {
         let look = || {
@@ -233,21 +237,47 @@ impl Desk {
         })
     }
 
-    /// The profile, if this caller may use it and it works.
-    async fn seat(
+    /// What lets the caller have this credential, if the profile works.
+    pub async fn permit(&self, guest: &Guest, wanted: Wanted<'_>) -> Result<Permit, Denial> {
+        let action = wanted.action;
+        let (entry, decision) = self.entry(guest, wanted.profile, action).await?;
+        let seat = match &entry.standing {
+            Standing::Seated(seat) => seat.clone(),
+            Standing::Invalid(why) => return Err(Denial::invalid(wanted.profile, why)),
+        };
+        let variant = permit::variant(&entry, wanted).inspect_err(|_| {
+            let profile = entry.name.as_str();
+            self.audit
+                .denied(&guest.peer, action, profile, Decision::Denied);
+        })?;
+        Ok(Permit {
+            entry,
+            seat,
+            variant,
+            decision,
+            action,
+        })
+    }
+
+    /// Does something on a permit, and once more on a new one when the profile has been replaced
+    /// meanwhile: its successor may be in force already.
+    async fn with_permit<T, Attempt>(
         &self,
         guest: &Guest,
-        profile: &str,
-        action: Action,
-    ) -> Result<(Arc<Entry>, Arc<Seat>, Decision), Denial> {
-        let (entry, decision) = self.entry(guest, profile, action).await?;
-        match &entry.standing {
-            Standing::Seated(seat) => {
-                let seat = seat.clone();
-                Ok((entry, seat, decision))
+        wanted: Wanted<'_>,
+        mut attempt: impl FnMut(Permit) -> Attempt,
+    ) -> Result<T, Denial>
+    where
+        Attempt: Future<Output = Result<Result<T, NoAnswer>, Denial>>,
+    {
+        for _ in 0..SUCCESSORS {
+            let permit = self.permit(guest, wanted).await?;
+            match attempt(permit).await? {
+                Err(NoAnswer::Gone) => {}
+                outcome => return outcome.map_err(|why| Denial::of(wanted.profile, why)),
             }
-            Standing::Invalid(why) => Err(Denial::invalid(profile, why)),
         }
+        Err(Denial::of(wanted.profile, NoAnswer::Gone))
     }
 
     /// A credential of the profile, and the moment at which it was judged.
@@ -256,60 +286,59 @@ impl Desk {
         guest: &Guest,
         ask: Ask,
     ) -> Result<(Arc<Answer>, Arc<Entry>, Stamp), Denial> {
-        let outcome = self.find(guest, ask).await;
+        let outcome = self
+            .with_permit(guest, Wanted::from(&ask), |permit| {
+                self.token_on(permit, guest, &ask)
+            })
+            .await;
         if let Err(denial) = &outcome {
             self.answered.refused(denial.reason());
         }
         outcome
     }
 
-    async fn find(
+    async fn token_on(
         &self,
+        mut permit: Permit,
         guest: &Guest,
-        ask: Ask,
-    ) -> Result<(Arc<Answer>, Arc<Entry>, Stamp), Denial> {
-        for _ in 0..SUCCESSORS {
-            let action = Action::GetToken;
-            let (entry, seat, decision) = self.seat(guest, &ask.profile, action).await?;
-            let variant = self.variant(guest, &entry, &ask.scopes, &ask.audience, action)?;
-            let now = self.clock.now();
-            if let Some(answer) = from_memory(&seat, &variant, ask.min_ttl, now) {
-                let given = given(&entry, &variant, &answer, decision, action);
-                let now = self.record(guest, given, now).await?;
-                self.answered.from_memory();
-                return Ok((answer, entry, now));
-            }
-            self.admit(guest)?;
-            let _waiting = guest.account.charge(Held::Waiting, 1)?;
-            if from_memory(&seat, &variant, Duration::ZERO, now).is_some() {
-                // There is one that lives: to want another is to want a renewal.
-                guest.account.may_spend(Spent::Renewals, now.boot)?;
-            }
-            let asker = self.asker(guest);
-            let asked = self.broker.ask(&seat, variant.clone(), ask.min_ttl, asker);
-            let answer = match ask.deadline {
-                Some(deadline) => tokio::time::timeout(deadline, asked)
-                    .await
-                    .map_err(|_| Denial::deadline(&ask.profile))?,
-                None => asked.await,
-            };
-            let answer = match answer {
-                // Its successor may be in force already.
-                Err(NoAnswer::Gone) => continue,
-                answer => answer.map_err(|why| Denial::of(&ask.profile, why))?,
-            };
-            // Whether it is for this caller may have changed while it was waited for.
-            let (entry, decision) = self.entry(guest, &ask.profile, action).await?;
-            let given = given(&entry, &variant, &answer, decision, action);
-            // It was right when it was sent. Time may have passed on the way here.
-            let now = self.record(guest, given, self.clock.now()).await?;
-            if !answer.credential.lives(now, Duration::ZERO) {
-                return Err(Denial::too_late(&ask.profile));
-            }
-            self.answered.after_waiting();
-            return Ok((answer, entry, now));
+        ask: &Ask,
+    ) -> Result<Result<(Arc<Answer>, Arc<Entry>, Stamp), NoAnswer>, Denial> {
+        let now = self.clock.now();
+        if let Some(answer) = permit.in_memory(ask.min_ttl, now) {
+            let now = self.record(guest, permit.given(&answer), now).await?;
+            self.answered.from_memory();
+            return Ok(Ok((answer, permit.entry, now)));
         }
-        Err(Denial::of(&ask.profile, NoAnswer::Gone))
+        self.admit(guest)?;
+        let _waiting = guest.account.charge(Held::Waiting, 1)?;
+        if permit.in_memory(Duration::ZERO, now).is_some() {
+            // There is one that lives: to want another is to want a renewal.
+            guest.account.may_spend(Spent::Renewals, now.boot)?;
+        }
+        let variant = permit.variant.clone();
+        let asked = self
+            .broker
+            .ask(&permit.seat, variant, ask.min_ttl, self.asker(guest));
+        let answer = match ask.deadline {
+            Some(deadline) => tokio::time::timeout(deadline, asked)
+                .await
+                .map_err(|_| Denial::deadline(&ask.profile))?,
+            None => asked.await,
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(why) => return Ok(Err(why)),
+        };
+        // Whether it is for this caller may have changed while it was waited for.
+        (permit.entry, permit.decision) = self.entry(guest, &ask.profile, permit.action).await?;
+        // It was right when it was sent. Time may have passed on the way here.
+        let now = self.clock.now();
+        let now = self.record(guest, permit.given(&answer), now).await?;
+        if !answer.credential.lives(now, Duration::ZERO) {
+            return Err(Denial::too_late(&ask.profile));
+        }
+        self.answered.after_waiting();
+        Ok(Ok((answer, permit.entry, now)))
     }
 
     /// Records that a credential is about to be handed out, which is judged again if that has taken time. When it was judged.
@@ -381,162 +410,39 @@ impl Desk {
         profile: &str,
         fingerprint: &str,
     ) -> Result<Reported, Denial> {
-        let mut reported = Err(NoAnswer::Gone);
-        for _ in 0..SUCCESSORS {
-            let (_, seat, _) = self.seat(guest, profile, Action::ReportRejected).await?;
+        let wanted = Wanted::default_of(profile, Action::ReportRejected);
+        self.with_permit(guest, wanted, |permit| async move {
             let fingerprint = Fingerprint::parse(fingerprint).ok_or_else(|| {
                 Denial::bad_request(
                     "`fingerprint` is not one of tokend's: send the field of the credential as it is",
                 )
             })?;
             self.admit(guest)?;
-            if seat.publishes(fingerprint) {
-                guest
-                    .account
-                    .may_spend(Spent::Renewals, self.clock.now().boot)?;
+            if permit.seat.publishes(fingerprint) {
+                let now = self.clock.now().boot;
+                guest.account.may_spend(Spent::Renewals, now)?;
             }
-            reported = self
-                .broker
-                .report(&seat, fingerprint, self.asker(guest))
-                .await;
-            if !matches!(reported, Err(NoAnswer::Gone)) {
-                break;
-            }
-        }
-        reported.map_err(|why| Denial::of(profile, why))
+            let asker = self.asker(guest);
+            Ok(self.broker.report(&permit.seat, fingerprint, asker).await)
+        })
+        .await
     }
 
     /// The slot to watch, for somebody who has not watched it so far.
-    pub async fn first_slot(
-        &self,
-        guest: &Guest,
-        wanted: &WatchTokenRequest,
-    ) -> Result<Arc<Slot>, Denial> {
-        self.seat(guest, &wanted.profile, Action::WatchToken)
-            .await?;
+    pub async fn first_slot(&self, guest: &Guest, wanted: Wanted<'_>) -> Result<Arc<Slot>, Denial> {
+        let profile = Wanted::default_of(wanted.profile, wanted.action);
+        self.permit(guest, profile).await?;
         self.admit(guest)?;
         self.slot(guest, wanted).await
     }
 
-    /// The slot to watch; watching wakes a sleeping profile. That another has taken its place is nothing that the caller did.
-    pub async fn slot(
-        &self,
-        guest: &Guest,
-        wanted: &WatchTokenRequest,
-    ) -> Result<Arc<Slot>, Denial> {
-        let mut slot = Err(NoAnswer::Gone);
-        for _ in 0..SUCCESSORS {
-            let (_, seat, variant, _) = self.watched(guest, wanted).await?;
-            slot = self.broker.slot(&seat, variant, self.asker(guest)).await;
-            if !matches!(slot, Err(NoAnswer::Gone)) {
-                break;
-            }
-        }
-        slot.map_err(|why| Denial::of(&wanted.profile, why))
-    }
-
-    /// What somebody watches, as long as it is for this caller.
-    pub async fn watched(
-        &self,
-        guest: &Guest,
-        wanted: &WatchTokenRequest,
-    ) -> Result<(Arc<Entry>, Arc<Seat>, Variant, Decision), Denial> {
-        let action = Action::WatchToken;
-        let (entry, seat, decision) = self.seat(guest, &wanted.profile, action).await?;
-        let variant = self.variant(guest, &entry, &wanted.scopes, &wanted.audience, action)?;
-        Ok((entry, seat, variant, decision))
-    }
-
-    /// What the caller names beyond the default, as far as the profile allows it.
-    fn variant(
-        &self,
-        guest: &Guest,
-        entry: &Entry,
-        scopes: &[String],
-        audience: &str,
-        action: Action,
-    ) -> Result<Variant, Denial> {
-        variant(entry, scopes, audience).inspect_err(|_| {
-            self.audit
-                .denied(&guest.peer, action, entry.name.as_str(), Decision::Denied);
+    /// The slot to watch; watching wakes a sleeping profile. That another has taken its place is
+    /// nothing that the caller did.
+    pub async fn slot(&self, guest: &Guest, wanted: Wanted<'_>) -> Result<Arc<Slot>, Denial> {
+        self.with_permit(guest, wanted, |permit| async move {
+            let Permit { seat, variant, .. } = permit;
+            Ok(self.broker.slot(&seat, variant, self.asker(guest)).await)
         })
+        .await
     }
-}
-
-/// What is about to be handed out.
-pub fn given<'a>(
-    entry: &'a Entry,
-    variant: &'a Variant,
-    answer: &'a Answer,
-    decision: Decision,
-    action: Action,
-) -> Given<'a> {
-    Given {
-        profile: &entry.name,
-        variant,
-        credential: &answer.credential,
-        decision,
-        action,
-    }
-}
-
-/// The published credential, if it will do.
-fn from_memory(
-    seat: &Seat,
-    variant: &Variant,
-    min_ttl: Duration,
-    now: Stamp,
-) -> Option<Arc<Answer>> {
-    let look = |slot: &Slot| {
-        let answer = slot.view().servable(now, min_ttl).cloned()?;
-        slot.note_asked(now);
-        Some(answer)
-    };
-    if variant.is_default() {
-        look(seat.own())
-    } else {
-        look(seat.slot(variant)?.as_ref())
-    }
-}
-
-/// What the caller names beyond the default, as far as the profile allows it.
-fn variant(entry: &Entry, scopes: &[String], audience: &str) -> Result<Variant, Denial> {
-    if scopes.is_empty() && audience.is_empty() {
-        return Ok(Variant::default());
-    }
-    if scopes.len() > SCOPES_PER_REQUEST {
-        return Err(Denial::bad_request(format!(
-            "a request may name at most {SCOPES_PER_REQUEST} scopes"
-        )));
-    }
-    if let Some(scope) = scopes
-        .iter()
-        .find(|scope| !entry.request.scopes.contains(scope))
-    {
-        return Err(Denial::bad_request(format!(
-            "profile {}: the scope {:?} is not among those that `request.scopes` allows",
-            entry.name,
-            shortened(scope)
-        )));
-    }
-    if !audience.is_empty()
-        && !entry
-            .request
-            .audiences
-            .iter()
-            .any(|allowed| allowed == audience)
-    {
-        return Err(Denial::bad_request(format!(
-            "profile {}: the audience {:?} is not among those that `request.audiences` allows",
-            entry.name,
-            shortened(audience)
-        )));
-    }
-    let mut scopes = scopes.to_vec();
-    scopes.sort_unstable();
-    scopes.dedup();
-    Ok(Variant {
-        scopes,
-        audience: Some(audience.to_owned()).filter(|audience| !audience.is_empty()),
-    })
 }

@@ -11,7 +11,8 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::activity::Busy;
-use super::desk::{Ask, Desk, given};
+use super::desk::permit::Wanted;
+use super::desk::{Ask, Desk};
 use super::error::Denial;
 use super::guest::Guest;
 use super::languages::LONG_ANSWER;
@@ -89,7 +90,8 @@ impl CredentialService for Credentials {
         request: Request<WatchTokenRequest>,
     ) -> Result<Response<Self::WatchTokenStream>, Status> {
         let wanted = request.into_inner();
-        let slot = self.desk.first_slot(&self.guest, &wanted).await?;
+        let asked = Wanted::from(&wanted);
+        let slot = self.desk.first_slot(&self.guest, asked).await?;
         let watcher = Watcher {
             desk: self.desk.clone(),
             guest: self.guest.clone(),
@@ -254,16 +256,16 @@ impl Watcher {
         loop {
             let now = self.desk.clock.now();
             self.slot.note_asked(now);
-            let (entry, variant, decision) =
-                match self.desk.watched(&self.guest, &self.wanted).await {
-                    Ok((entry, _, variant, decision)) => (entry, variant, decision),
-                    Err(denial) => return (Err(denial.into()), None),
-                };
+            let wanted = Wanted::from(&self.wanted);
+            let permit = match self.desk.permit(&self.guest, wanted).await {
+                Ok(permit) => permit,
+                Err(denial) => return (Err(denial.into()), None),
+            };
             let view = self.views.borrow_and_update().clone();
             if view.closed {
                 // Another definition or other material has taken the profile's place: go on with that, or with what has taken
                 // its place meanwhile.
-                match self.desk.slot(&self.guest, &self.wanted).await {
+                match self.desk.slot(&self.guest, wanted).await {
                     Ok(successor) => {
                         self.views = successor.watch();
                         self.slot = successor;
@@ -278,8 +280,7 @@ impl Watcher {
                     if self.told == told {
                         None
                     } else {
-                        let action = Action::WatchToken;
-                        let given = given(&entry, &variant, answer, decision, action);
+                        let given = permit.given(answer);
                         if let Err(denial) = self.desk.record(&self.guest, given, now).await {
                             return (Err(denial.into()), None);
                         }

@@ -16,7 +16,6 @@ use super::desk::Desk;
 use super::error::{Denial, shortened};
 use super::grpc::{guest, told_to_stop};
 use super::guest::Guest;
-use super::status;
 use crate::audit::Action;
 use crate::core::policy::Decision;
 
@@ -36,13 +35,11 @@ impl HealthDesk {
             return Some(ServingStatus::Serving);
         }
         let (entry, _) = self.0.permitted(guest, service).await?;
-        Some(
-            if status::available(&self.0.audit, &entry, self.0.clock.now()) {
-                ServingStatus::Serving
-            } else {
-                ServingStatus::NotServing
-            },
-        )
+        Some(if self.0.available(&entry, self.0.clock.now()) {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        })
     }
 }
 

@@ -331,7 +331,7 @@ fn readiness(desk: &Desk, visible: &[Arc<Entry>]) -> Response {
     let now = desk.clock.now();
     let missing: Vec<Value> = visible
         .iter()
-        .filter(|entry| !status::available(&desk.audit, entry, now))
+        .filter(|entry| !desk.available(entry, now))
         .map(|entry| {
             let (state, message) = match &entry.standing {
                 Standing::Invalid(why) => ("invalid", why.clone()),

@@ -3,15 +3,13 @@
 //! Read when asked for, from what is published anyway, so that nothing has to be kept in step: a profile that is gone is
 //! gone here too. Names of profiles are labels; secrets, tokens, fingerprints and messages are not here.
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::answered::Answered;
 use super::desk::Desk;
-use super::status;
-use crate::audit::Audit;
 use crate::broker::Seat;
 use crate::core::account::{Held, Spent};
 use crate::core::time::Stamp;
@@ -22,35 +20,6 @@ const ACCOUNTS: usize = 64;
 
 /// Its media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// How requests for a credential ended, in both languages.
-#[derive(Debug, Default)]
-pub struct Answered {
-    /// From memory.
-    memory: AtomicU64,
-    /// After an attempt.
-    waited: AtomicU64,
-    /// Not, by reason.
-    refused: Mutex<BTreeMap<&'static str, u64>>,
-}
-
-impl Answered {
-    /// With a credential that was there.
-    pub fn from_memory(&self) {
-        self.memory.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// With a credential that had to come first.
-    pub fn after_waiting(&self) {
-        self.waited.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// With a reason why not.
-    pub fn refused(&self, reason: &'static str) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        *refused.entry(reason).or_default() += 1;
-    }
-}
 
 /// Everything, as text.
 pub fn render(desk: &Desk, entries: &[Arc<Entry>]) -> String {
@@ -80,7 +49,7 @@ pub fn render(desk: &Desk, entries: &[Arc<Entry>]) -> String {
     .line(&[], u8::from(!registry.refused.is_empty()));
     answered(&mut page, &desk.answered);
     taken(&mut page, desk);
-    profiles(&mut page, &desk.audit, entries, now);
+    profiles(&mut page, desk, entries, now);
     reloads(&mut page, entries);
     certificates(&mut page, entries);
     page.text
@@ -178,7 +147,7 @@ fn taken(page: &mut Page, desk: &Desk) {
     .line(&[], u8::from(desk.audit.trouble().is_some()));
 }
 
-fn profiles(page: &mut Page, audit: &Audit, entries: &[Arc<Entry>], now: Stamp) {
+fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
     let mut available = page.family(
         "tokend_profile_available",
         Gauge,
@@ -189,7 +158,7 @@ fn profiles(page: &mut Page, audit: &Audit, entries: &[Arc<Entry>], now: Stamp) 
             ("profile", entry.name.as_str()),
             ("method", entry.method.as_str()),
         ];
-        available.line(&labels, u8::from(status::available(audit, entry, now)));
+        available.line(&labels, u8::from(desk.available(entry, now)));
     }
     let mut states = page.family(
         "tokend_profile_state",

@@ -29,25 +29,13 @@ const FOR_ADMINS: [&str; 4] = ["audit", "limits", "refused", "warnings"];
 /// What those are told who may not know what is wrong with the daemon.
 pub const UNRECORDED: &str = "callers are refused: no audit record can be written, and audit.on_failure = \"deny\" lets no credential go without; an administrator sees why in `tokend status`";
 
-/// Whether callers get a credential: it is there now or will be fetched on first use, and its record can be written.
-pub fn available(audit: &Audit, entry: &Entry, now: Stamp) -> bool {
-    !audit.refuses() && stands(entry, now)
-}
-
-fn stands(entry: &Entry, now: Stamp) -> bool {
-    match &entry.standing {
-        Standing::Seated(seat) => seat.own().view().state(now).available(),
-        Standing::Invalid(_) => false,
-    }
-}
-
 /// These profiles, in short.
 pub fn listed(desk: &Desk, entries: &[Arc<Entry>]) -> ListProfilesResponse {
     let now = desk.clock.now();
     let profiles = entries.iter().map(|entry| ProfileSummary {
         name: entry.name.to_string(),
         method: entry.method.clone(),
-        available: available(&desk.audit, entry, now),
+        available: desk.available(entry, now),
         target: entry.target.clone().unwrap_or_default(),
     });
     ListProfilesResponse {
@@ -108,7 +96,7 @@ pub fn in_one_line(registry: &Registry, audit: &Audit, now: Stamp) -> String {
     let entries = registry.all();
     let missing: Vec<&str> = entries
         .iter()
-        .filter(|entry| !stands(entry, now))
+        .filter(|entry| !entry.available(now))
         .map(|entry| entry.name.as_str())
         .collect();
     let all = entries.len();
@@ -244,7 +232,7 @@ pub fn profile(audit: &Audit, entry: &Entry, now: Stamp) -> ProfileStatus {
     let mut status = ProfileStatus {
         name: entry.name.to_string(),
         method: entry.method.clone(),
-        available: available(audit, entry, now),
+        available: !audit.refuses() && entry.available(now),
         target: entry.target.clone().unwrap_or_default(),
         issuer: entry.issuer.clone().unwrap_or_default(),
         warnings: entry.warnings.clone(),

@@ -20,12 +20,10 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
-use tonic::transport::server::Connected;
 
 pub use self::round::{Rounds, Share};
 
@@ -112,8 +110,6 @@ pub struct InTurn<C> {
     bell: Arc<Bell>,
     /// Rings it.
     waker: Waker,
-    /// Made when the first turn is used up, which is never in most connections.
-    pause: Option<Arc<Pause>>,
     /// Whether it waits in its principal's queue, or has been given a turn from there that it has not begun.
     queued: bool,
 }
@@ -131,33 +127,31 @@ impl<C> InTurn<C> {
             share,
             waker: Waker::from(bell.clone()),
             bell,
-            pause: None,
             queued: false,
         }
     }
 
     /// Waits for a turn behind the principal's other connections.
-    fn queue(&mut self, task: &Waker) {
-        let pause = self.pause.get_or_insert_default();
-        pause.begin(task);
+    fn queue(&mut self) {
+        self.bell.pause();
         self.queued = true;
-        self.rounds.queue(&self.share, pause.clone());
+        self.rounds.queue(&self.share, self.bell.clone());
     }
 
     /// Whether it may go on now; otherwise its task is woken when it may.
     fn may_go_on(&mut self, task: &Waker) -> bool {
+        let may = self.bell.watched_by(task);
         if self.queued {
-            let waits = self.pause.as_ref().is_some_and(|pause| pause.lasts(task));
-            self.queued = waits;
-            if !waits {
+            self.queued = !may;
+            if may {
                 // Those who wait longer have the next round.
                 self.rounds.keep_going();
             }
-            return !waits;
+            return may;
         }
         let may = self.rounds.admits(&self.share, self.turn.place());
         if !may {
-            self.queue(task);
+            self.queue();
         }
         may
     }
@@ -193,7 +187,6 @@ impl<C: Future> Future for InTurn<C> {
         let bytes = BYTES * times as u64;
         turn.state().bytes = bytes;
         let mut calls = CALLS * times;
-        bell.watched_by(context.waker());
         let mut inner = Context::from_waker(waker);
         loop {
             bell.forget();
@@ -213,53 +206,88 @@ impl<C: Future> Future for InTurn<C> {
         share.used(CALLS * times - calls, bytes - state.bytes);
         drop(state);
         if more {
-            this.queue(context.waker());
+            this.queue();
         }
         this.bell.unwatched();
         Poll::Pending
     }
 }
 
-/// What wakes the connection's task, but not while that looks anyway: each call that is begun in its turn rings when it is
-/// answered, and would have the connection looked at once more for nothing.
+/// Wakes the connection's task, but not while that looks anyway: each call that is begun in its turn
+/// rings when it is answered, and would have the connection looked at once more for nothing.
+///
+/// It is silent between two turns, too. Without a pause that has to be over, a caller with many calls
+/// in flight would have its next turn with each answer.
 #[derive(Debug, Default)]
-struct Bell {
-    task: Mutex<Option<Waker>>,
-    watched: AtomicBool,
-    rung: AtomicBool,
+pub struct Bell(Mutex<Ringing>);
+
+#[derive(Debug, Default)]
+struct Ringing {
+    task: Option<Waker>,
+    /// The task looks at the connection.
+    watched: bool,
+    /// Somebody has rung since the last look began.
+    rung: bool,
+    /// The connection waits for its turn.
+    paused: bool,
 }
 
 impl Bell {
-    /// This task looks from now on.
-    fn watched_by(&self, task: &Waker) {
-        match &mut *self.task() {
+    /// This task looks from now on; whether it may, or has to wait for its turn.
+    fn watched_by(&self, task: &Waker) -> bool {
+        let mut state = self.state();
+        match &mut state.task {
             Some(known) => known.clone_from(task),
             none => *none = Some(task.clone()),
         }
-        self.watched.store(true, Ordering::SeqCst);
+        state.watched = true;
+        !state.paused
     }
 
     /// What has been rung so far is about to be looked for.
     fn forget(&self) {
-        self.rung.store(false, Ordering::SeqCst);
+        self.state().rung = false;
     }
 
-    /// Nobody looks any more; what has been rung for since the last look wakes the task.
+    /// The task looks no more; what has been rung for since the last look wakes it.
     fn unwatched(&self) {
-        self.watched.store(false, Ordering::SeqCst);
-        if self.rung.load(Ordering::SeqCst) {
-            self.wake_task();
+        let mut state = self.state();
+        state.watched = false;
+        if state.rung {
+            state.wake_task();
         }
     }
 
+    /// The connection waits for its turn.
+    fn pause(&self) {
+        self.state().paused = true;
+    }
+
+    /// The connection has its turn.
+    fn go_on(&self) {
+        let mut state = self.state();
+        state.paused = false;
+        state.watched = false;
+        state.wake_task();
+    }
+
+    fn is_paused(&self) -> bool {
+        self.state().paused
+    }
+
+    fn state(&self) -> MutexGuard<'_, Ringing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ringing {
     fn wake_task(&self) {
-        if let Some(task) = &*self.task() {
+        if let Some(task) = &self.task
+            && !self.watched
+            && !self.paused
+        {
             task.wake_by_ref();
         }
-    }
-
-    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -269,10 +297,9 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::SeqCst);
-        if !self.watched.load(Ordering::SeqCst) {
-            self.wake_task();
-        }
+        let mut state = self.state();
+        state.rung = true;
+        state.wake_task();
     }
 }
 
@@ -280,51 +307,13 @@ impl Wake for Bell {
 impl<C> Drop for InTurn<C> {
     fn drop(&mut self) {
         if self.queued {
-            // It may have been given a turn that it does not take: the next round would wait for it.
+            // It leaves the queue, and may have been given a turn that it does not take: the next
+            // round would wait for it.
+            self.bell.state().paused = false;
             self.rounds.keep_going();
         }
         let calls = std::mem::take(&mut self.turn.state().calls);
         drop(calls);
-    }
-}
-
-/// The time between two turns.
-///
-/// The connection's own calls wake it too, as they are answered. Without a pause that has to be over, a caller with many in
-/// flight would have its next turn each time.
-#[derive(Debug, Default)]
-pub struct Pause {
-    /// Who is to be woken when it is over; None: it is over.
-    waiting: Mutex<Option<Waker>>,
-}
-
-impl Pause {
-    /// Begins, for the task that waits.
-    fn begin(&self, waiting: &Waker) {
-        *self.waiting() = Some(waiting.clone());
-    }
-
-    /// Ends it.
-    fn end(&self) {
-        let waiting = self.waiting().take();
-        if let Some(waiting) = waiting {
-            waiting.wake();
-        }
-    }
-
-    /// Whether it is not over yet; if so, the task will be woken.
-    fn lasts(&self, task: &Waker) -> bool {
-        match &mut *self.waiting() {
-            Some(waiting) => {
-                waiting.clone_from(task);
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -390,13 +379,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Measured<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.get_ref().is_write_vectored()
-    }
-}
-
-impl<S: AsyncRead + Connected> Connected for Measured<S> {
-    type ConnectInfo = S::ConnectInfo;
-
-    fn connect_info(&self) -> S::ConnectInfo {
-        self.stream.get_ref().connect_info()
     }
 }

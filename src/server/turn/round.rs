@@ -12,7 +12,7 @@ use std::task::{Context, Wake, Waker};
 
 use tokio::task::yield_now;
 
-use super::Pause;
+use super::Bell;
 
 /// What a principal may have done in one round while others are there, in calls. More would be waited for by everybody else,
 /// less would have the queues looked after more often than calls are answered.
@@ -54,7 +54,7 @@ pub struct Share {
     used: AtomicUsize,
     /// How many wait in the queue, for those who only want to know whether anybody does.
     waits: AtomicUsize,
-    queue: Mutex<VecDeque<Arc<Pause>>>,
+    queue: Mutex<VecDeque<Arc<Bell>>>,
 }
 
 impl Rounds {
@@ -87,9 +87,9 @@ impl Rounds {
     }
 
     /// Has a connection wait for its turn.
-    pub fn queue(&self, share: &Arc<Share>, pause: Arc<Pause>) {
+    pub fn queue(&self, share: &Arc<Share>, bell: Arc<Bell>) {
         let mut queue = share.queue();
-        queue.push_back(pause);
+        queue.push_back(bell);
         if queue.len() == 1 {
             self.0.waiting().push(share.clone());
         }
@@ -138,11 +138,11 @@ impl Wake for State {
             let mut queue = share.queue();
             let mut from_here = 0;
             while from_here < most
-                && let Some(pause) = queue.pop_front()
+                && let Some(bell) = queue.pop_front()
             {
                 // Those that have ended left their place to others.
-                if Arc::strong_count(&pause) > 1 {
-                    go_on.push(pause);
+                if bell.is_paused() {
+                    go_on.push(bell);
                     from_here += 1;
                 }
             }
@@ -150,8 +150,8 @@ impl Wake for State {
             !queue.is_empty()
         });
         drop(waiting);
-        for pause in go_on {
-            pause.end();
+        for bell in go_on {
+            bell.go_on();
         }
     }
 }
@@ -169,7 +169,7 @@ impl Share {
         self.used.fetch_add(calls.max(as_calls), Ordering::Relaxed);
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Pause>>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Bell>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
 use std::future::poll_fn;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper::rt::Executor as _;
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
@@ -63,19 +63,14 @@ async fn who_is_alone_has_longer_turns() {
     let mut connection = reading(server, &Rounds::default());
     let mut turns = 0;
     let all = poll_fn(|context| {
-        turns += usize::from(
-            !connection
-                .pause
-                .as_ref()
-                .is_some_and(|p| p.lasts(context.waker())),
-        );
+        turns += usize::from(!connection.bell.is_paused());
         Pin::new(&mut connection).poll(context)
     });
     assert_eq!(all.await, [7; LONG]);
     assert_eq!(turns, 4, "1 + 4 + 4 + the rest");
 }
 
-/// Broken by `Pause::lasts` that is always false: whoever wakes the connection gives it a turn.
+/// Broken by `Bell::watched_by` that is always true: whoever wakes the connection gives it a turn.
 #[tokio::test]
 async fn a_pause_is_not_over_because_somebody_wakes_the_connection() {
     let (mut client, server) = tokio::io::duplex(LONG);
@@ -120,7 +115,7 @@ async fn who_sends_little_at_a_time_never_waits() {
         client.write_all(&[7; 100]).await.unwrap();
         let mut context = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
-        assert!(connection.pause.is_none());
+        assert!(!connection.queued);
     }
 }
 
@@ -211,7 +206,7 @@ async fn a_call_that_is_answered_at_once_wakes_nobody() {
         2,
         "before and after the call"
     );
-    assert!(!task.rung.load(Ordering::Relaxed));
+    assert!(!task.state().rung);
 }
 
 /// Broken by `InTurn` without `drop`.
@@ -248,7 +243,7 @@ async fn a_call_may_wait_and_may_panic_and_is_nobody_elses_business() {
     let mut connection = InTurn::new(never, turn, Arc::default(), Rounds::default());
     let mut context = Context::from_waker(Waker::noop());
     assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
-    assert!(connection.pause.is_none(), "both have been begun");
+    assert!(!connection.queued, "both have been begun");
     go.send(()).unwrap();
     over.await.unwrap();
 }
