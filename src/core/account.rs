@@ -204,11 +204,7 @@ impl Book {
         };
         let of_unit = unit_share(limit.per_user);
         let taken = self.in_all[at];
-        let user = self
-            .users
-            .entry(who.uid)
-            .or_insert_with(|| User::new(&self.limits));
-        user.know(who, &self.limits);
+        let user = opened(&mut self.users, who, &self.limits);
         let refused = if user.own.held[at].saturating_add(amount) > limit.per_user {
             Some(Full::User(limit.per_user))
         } else if user
@@ -259,11 +255,7 @@ impl Book {
     ) -> Result<(), Duration> {
         let at = what as usize;
         let limit = self.limits.spent[at];
-        let user = self
-            .users
-            .entry(who.uid)
-            .or_insert_with(|| User::new(&self.limits));
-        user.know(who, &self.limits);
+        let user = opened(&mut self.users, who, &self.limits);
         let wait = user
             .accounts(who)
             .enumerate()
@@ -284,11 +276,7 @@ impl Book {
     pub fn spend(&mut self, who: &Principal, what: Spent, amount: u64, now: BootTime) {
         let at = what as usize;
         let limit = self.limits.spent[at];
-        let user = self
-            .users
-            .entry(who.uid)
-            .or_insert_with(|| User::new(&self.limits));
-        user.know(who, &self.limits);
+        let user = opened(&mut self.users, who, &self.limits);
         for (depth, account) in user.accounts(who).enumerate() {
             account.buckets[at].spend(limit.of(depth), amount, now);
         }
@@ -373,24 +361,26 @@ impl Book {
     }
 }
 
+/// The user's accounts, with one for the unit if there is room for it.
+fn opened<'a>(
+    users: &'a mut HashMap<u32, User>,
+    who: &Principal,
+    limits: &AccountLimits,
+) -> &'a mut User {
+    let user = users.entry(who.uid).or_insert_with(|| User {
+        own: Account::new(limits, 0),
+        units: HashMap::new(),
+    });
+    if let Some(unit) = &who.unit
+        && !user.units.contains_key(unit)
+        && user.units.len() < UNITS_OF_A_USER
+    {
+        user.units.insert(unit.clone(), Account::new(limits, 1));
+    }
+    user
+}
+
 impl User {
-    fn new(limits: &AccountLimits) -> User {
-        User {
-            own: Account::new(limits, 0),
-            units: HashMap::new(),
-        }
-    }
-
-    /// Opens an account for the unit, if there is room for one.
-    fn know(&mut self, who: &Principal, limits: &AccountLimits) {
-        if let Some(unit) = &who.unit
-            && !self.units.contains_key(unit)
-            && self.units.len() < UNITS_OF_A_USER
-        {
-            self.units.insert(unit.clone(), Account::new(limits, 1));
-        }
-    }
-
     fn unit(&self, who: &Principal) -> Option<&Account> {
         self.units.get(who.unit.as_ref()?)
     }
