@@ -29,6 +29,10 @@ clippy:
 simulate:
     .ci/run simulate
 
+# The defects that the simulator has to find: those of today; `tests/mutants/run` takes all
+mutants:
+    .ci/run mutants
+
 # Licences, banned crates, sources, advisories
 deny:
     .ci/run deny

@@ -1,25 +1,25 @@
 //! The one task that owns every lifecycle: commands, results and time come in; attempts, views and answers go out.
 
+mod attempts;
+mod profiles;
+
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinError, JoinSet};
-use tracing::{debug, info};
+use tokio::task::{Id, JoinSet};
+use tracing::info;
 
-use super::budget::{Budget, Next};
-use super::life::{Life, Waiter, news, tell};
+use self::attempts::Running;
+use super::budget::Budget;
+use super::life::{Life, Waiter};
 use super::outage::Outages;
 use super::view::Slot;
-use super::{
-    Asker, Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools, VARIANTS_PER_PRINCIPAL,
-    VARIANTS_PER_PROFILE,
-};
+use super::{Asker, Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools};
 use crate::core::credential::{Fingerprint, Issued, Variant};
 use crate::core::failure::Failure;
-use crate::core::lifecycle::{Event, Lifecycle, Reaction, State, Verdict};
+use crate::core::lifecycle::{Event, Reaction, Verdict};
 use crate::core::profile::ProfileName;
 use crate::core::repeated::Repeated;
 use crate::core::time::{BootTime, STEP_BACK_NOTICED, Stamp};
@@ -31,9 +31,6 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 /// When the wall clock has run ahead of the boot clock by this much, every lifecycle is asked whether it doubts its
 /// credential. Well below what they tolerate, so that slow drift adds up here and is noticed in time there.
 const DRIFT_NOTICED: Duration = Duration::from_secs(5);
-
-/// An attempt of a provider that asks nobody on the network.
-const LOCAL_DEADLINE: Duration = Duration::from_secs(60);
 
 type LifeId = u64;
 
@@ -69,13 +66,6 @@ impl Member {
     fn lives(&self) -> impl Iterator<Item = LifeId> {
         self.variants.values().map(|(life, _)| *life)
     }
-}
-
-struct Running {
-    life: LifeId,
-    attempt: u64,
-    upstream: Option<String>,
-    started: BootTime,
 }
 
 impl Actor {
@@ -157,72 +147,6 @@ impl Actor {
         }
     }
 
-    fn seat(&mut self, seat: Arc<Seat>, mut spec: Box<Spec>) {
-        self.join_budget(&spec);
-        let id = seat.id;
-        if !spec.replaces {
-            self.outages.in_force(&spec.name, id);
-        }
-        let left = std::mem::take(&mut spec.left);
-        let own = self.be_born(id, &spec, Variant::default(), seat.own.clone());
-        self.profiles.insert(
-            id,
-            Member {
-                seat,
-                spec,
-                own,
-                variants: HashMap::new(),
-            },
-        );
-        let now = self.tools.clock.now();
-        for (variant, credential, outdated) in left {
-            if let Ok(life) = self.life_for(id, variant, &Asker::default())
-                && let Some(life) = self.lives.get_mut(&life)
-            {
-                life.machine.inherit(now, credential, outdated);
-            }
-        }
-        let variants = self.profiles.get(&id).into_iter();
-        let variants: Vec<LifeId> = variants.flat_map(Member::lives).collect();
-        for life in std::iter::once(own).chain(variants) {
-            self.handle(life, Event::Tick);
-        }
-    }
-
-    fn succeed(&mut self, id: SeatId, generation: u64) {
-        let now = self.tools.clock.now();
-        if let Some(member) = self.profiles.get(&id) {
-            self.outages.in_force(&member.spec.name, id);
-        }
-        if let Some(own) = self.profiles.get(&id).map(|member| member.own)
-            && let Some(life) = self.lives.get_mut(&own)
-        {
-            life.machine.succeed(generation);
-            self.settle(own, now, true);
-        }
-    }
-
-    fn again(&mut self, id: SeatId) {
-        let member = self.profiles.get(&id).into_iter();
-        let lives: Vec<LifeId> = member
-            .flat_map(|one| std::iter::once(one.own).chain(one.lives()))
-            .collect();
-        for life in lives {
-            self.handle(life, Event::Again);
-        }
-    }
-
-    fn remove(&mut self, id: SeatId) {
-        let Some(member) = self.profiles.remove(&id) else {
-            return;
-        };
-        for life in std::iter::once(member.own).chain(member.lives()) {
-            self.bury(life);
-        }
-        self.outages.forget(&member.spec.name, id);
-        self.leave_budget(id, &member.spec);
-    }
-
     fn ask(&mut self, id: SeatId, variant: Variant, by: &Asker, waiter: Waiter) {
         let life = match self.life_for(id, variant, by) {
             Ok(life) => life,
@@ -300,145 +224,6 @@ impl Actor {
         })
     }
 
-    /// The life of a variant, which begins when it is first asked for.
-    fn life_for(&mut self, id: SeatId, variant: Variant, by: &Asker) -> Result<LifeId, NoAnswer> {
-        let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
-        if variant.is_default() {
-            return Ok(member.own);
-        }
-        if let Some((life, _)) = member.variants.get(&variant) {
-            return Ok(*life);
-        }
-        self.forget_sleeping_variants(id);
-        let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
-        let of_theirs = by.uid.map_or(0, |uid| {
-            let owners = member.variants.values();
-            owners.filter(|(_, owner)| *owner == Some(uid)).count()
-        });
-        if member.variants.len() >= VARIANTS_PER_PROFILE || of_theirs >= VARIANTS_PER_PRINCIPAL {
-            return Err(NoAnswer::TooManyVariants);
-        }
-        let mut spec = member.spec.clone();
-        // Nobody knows whether it will be asked for again.
-        spec.rules.eager = false;
-        let slot = Arc::new(Slot::new(false));
-        let life = self.be_born(id, &spec, variant.clone(), slot.clone());
-        if let Some(member) = self.profiles.get_mut(&id) {
-            member.variants.insert(variant.clone(), (life, by.uid));
-            member.seat.variants.rcu(|variants| {
-                let mut variants = HashMap::clone(variants);
-                variants.insert(variant.clone(), slot.clone());
-                variants
-            });
-        }
-        Ok(life)
-    }
-
-    /// Variants that nobody asked for lately and that have no credential make room.
-    fn forget_sleeping_variants(&mut self, id: SeatId) {
-        let now = self.tools.clock.now();
-        let Some(member) = self.profiles.get_mut(&id) else {
-            return;
-        };
-        let lives = &self.lives;
-        let gone: Vec<(Variant, LifeId)> = member
-            .variants
-            .iter()
-            .filter(|(_, (life, _))| {
-                lives.get(life).is_none_or(|life| {
-                    life.waiters.is_empty() && life.machine.state(now) == State::Asleep
-                })
-            })
-            .map(|(variant, (life, _))| (variant.clone(), *life))
-            .collect();
-        for (variant, life) in gone {
-            if let Some(member) = self.profiles.get_mut(&id) {
-                member.variants.remove(&variant);
-                member.seat.variants.rcu(|variants| {
-                    let mut variants = HashMap::clone(variants);
-                    variants.remove(&variant);
-                    variants
-                });
-            }
-            self.bury(life);
-        }
-    }
-
-    fn be_born(&mut self, seat: SeatId, spec: &Spec, variant: Variant, slot: Arc<Slot>) -> LifeId {
-        let mut phase = DefaultHasher::new();
-        (self.tools.host_seed, &spec.name, &variant).hash(&mut phase);
-        let mut machine = Lifecycle::new(spec.rules.clone(), phase.finish());
-        if let Some((until, trouble)) = &spec.told_to_wait {
-            machine = machine.told_to_wait(*until, trouble.clone());
-        }
-        if spec.replaces {
-            machine = machine.replacing();
-        }
-        self.next_life += 1;
-        self.lives.insert(
-            self.next_life,
-            Life {
-                seat,
-                variant,
-                machine,
-                slot,
-                waiters: Vec::new(),
-                wake: None,
-                attempt: None,
-                urgent: false,
-            },
-        );
-        self.next_life
-    }
-
-    fn bury(&mut self, id: LifeId) {
-        let Some(mut life) = self.lives.remove(&id) else {
-            return;
-        };
-        if let Some(at) = life.wake {
-            self.wakes.remove(&(at, id));
-        }
-        if let Some((attempt, task)) = life.attempt.take() {
-            for budget in self.budgets.values_mut() {
-                budget.withdraw((id, attempt));
-            }
-            if let Some(task) = task {
-                task.abort();
-            }
-        }
-        life.slot.close();
-        for waiter in life.waiters {
-            let _ = waiter.reply.send(Err(NoAnswer::Gone));
-        }
-    }
-
-    fn join_budget(&mut self, spec: &Spec) {
-        let Some(upstream) = &spec.upstream else {
-            return;
-        };
-        self.budgets
-            .entry(upstream.name.clone())
-            .or_insert_with(Budget::new)
-            .join(upstream.max_in_flight, upstream.max_per_second);
-    }
-
-    fn leave_budget(&mut self, id: SeatId, spec: &Spec) {
-        let Some(upstream) = &spec.upstream else {
-            return;
-        };
-        if let Some(budget) = self.budgets.get_mut(&upstream.name) {
-            budget.leave(id, upstream.max_in_flight, upstream.max_per_second);
-        }
-        self.forget_budget(&upstream.name);
-    }
-
-    /// Of an identity provider that no profile uses any more, when the last attempt has ended: names may come and go.
-    fn forget_budget(&mut self, name: &str) {
-        if self.budgets.get(name).is_some_and(Budget::is_over) {
-            self.budgets.remove(name);
-        }
-    }
-
     /// Puts an event into a lifecycle and carries out what it says.
     fn handle(&mut self, id: LifeId, event: Event) {
         let now = self.tools.clock.now();
@@ -479,10 +264,7 @@ impl Actor {
             let waited = !life.waiters.is_empty();
             let pressing_from = life.pressing_from(now);
             life.urgent = waited;
-            if let Some((before, Some(task))) = life.attempt.replace((attempt, None)) {
-                debug!(profile = %member.spec.name, attempt = before, "attempt given up for a newer one");
-                task.abort();
-            }
+            life.attempt = Some((attempt, None));
             match &member.spec.upstream {
                 None => self.tasks_start(id, attempt, None),
                 Some(upstream) => {
@@ -526,19 +308,6 @@ impl Actor {
         }
     }
 
-    fn promote(&mut self, id: LifeId) {
-        if let Some(life) = self.lives.get_mut(&id)
-            && !life.urgent
-            && let Some((attempt, None)) = life.attempt
-            && let Some(member) = self.profiles.get(&life.seat)
-            && let Some(upstream) = &member.spec.upstream
-            && let Some(budget) = self.budgets.get_mut(&upstream.name)
-        {
-            life.urgent = true;
-            budget.promote((id, attempt));
-        }
-    }
-
     /// What time has made due: wake-ups, queued attempts, and doubts when a clock has jumped.
     fn catch_up(&mut self) {
         let now = self.tools.clock.now();
@@ -571,135 +340,5 @@ impl Actor {
         }
         self.outages.remind(now);
         self.start_queued(now);
-    }
-
-    fn start_queued(&mut self, now: Stamp) {
-        self.refill = None;
-        let mut start = Vec::new();
-        for (name, budget) in &mut self.budgets {
-            loop {
-                match budget.next(now.boot) {
-                    Next::Start(item) => start.push((name.clone(), item)),
-                    Next::At(at) => {
-                        self.refill = Some(self.refill.map_or(at, |first| first.min(at)));
-                        break;
-                    }
-                    Next::Nothing => break,
-                }
-            }
-        }
-        for (upstream, (life, attempt)) in start {
-            let current = self.lives.get(&life).is_some_and(
-                |life| matches!(life.attempt, Some((number, None)) if number == attempt),
-            );
-            if current {
-                self.tasks_start(life, attempt, Some(upstream));
-            } else if let Some(budget) = self.budgets.get_mut(&upstream) {
-                budget.done();
-                self.forget_budget(&upstream);
-            }
-        }
-    }
-
-    fn tasks_start(&mut self, id: LifeId, attempt: u64, upstream: Option<String>) {
-        let Some(life) = self.lives.get_mut(&id) else {
-            return;
-        };
-        let Some(member) = self.profiles.get(&life.seat) else {
-            return;
-        };
-        let provider = member.spec.provider.clone();
-        let variant = life.variant.clone();
-        let deadline = member
-            .spec
-            .upstream
-            .as_ref()
-            .map_or(LOCAL_DEADLINE, |upstream| upstream.deadline);
-        let task = self.tasks.spawn(async move {
-            tokio::time::timeout(deadline, provider.fetch(&variant))
-                .await
-                .unwrap_or_else(|_| {
-                    Err(Failure::transient(format!(
-                        "no credential within {} s: is the identity provider slow? http.timeout sets the limit",
-                        deadline.as_secs()
-                    )))
-                })
-        });
-        life.attempt = Some((attempt, Some(task.clone())));
-        self.running.insert(
-            task.id(),
-            Running {
-                life: id,
-                attempt,
-                upstream,
-                started: self.tools.clock.now().boot,
-            },
-        );
-    }
-
-    fn done(&mut self, result: Result<(Id, Result<Issued, Failure>), JoinError>) {
-        let (task, outcome) = match result {
-            Ok((task, outcome)) => (task, Some(outcome)),
-            Err(error) if error.is_panic() => (
-                error.id(),
-                Some(Err(Failure::transient(
-                    "the attempt ended in a defect of tokend; please report it",
-                ))),
-            ),
-            Err(error) => (error.id(), None),
-        };
-        let Some(run) = self.running.remove(&task) else {
-            return;
-        };
-        if let Some(name) = run.upstream
-            && let Some(budget) = self.budgets.get_mut(&name)
-        {
-            budget.done();
-            self.forget_budget(&name);
-        }
-        let Some(life) = self.lives.get_mut(&run.life) else {
-            return;
-        };
-        let Some(outcome) = outcome else { return };
-        let current = matches!(life.attempt, Some((number, _)) if number == run.attempt);
-        if current {
-            life.attempt = None;
-        }
-        if let Some(member) = self.profiles.get(&life.seat) {
-            let attempts = &member.seat.attempts;
-            let took = self.tools.clock.now().boot.since(run.started);
-            attempts.ended(outcome.as_ref().err().map(|failure| failure.kind), took);
-        }
-        let before = life.machine.trouble().cloned();
-        let told = self.outages.told;
-        let event = match outcome {
-            Ok(issued) => Event::Fetched {
-                attempt: run.attempt,
-                fingerprint: self.tools.fingerprints.of(issued.scheme, &issued.token),
-                issued: Box::new(issued),
-            },
-            Err(failure) => Event::Failed {
-                attempt: run.attempt,
-                failure,
-            },
-        };
-        self.handle(run.life, event);
-        // That an outage begins or ends says it all.
-        if current
-            && self.outages.told == told
-            && let Some(life) = self.lives.get(&run.life)
-            && let Some(member) = self.profiles.get(&life.seat)
-        {
-            let (name, before, after) =
-                (&member.spec.name, before.as_ref(), life.machine.trouble());
-            let now = self.tools.clock.now().boot;
-            let said = match life.variant.is_default() || !news(before, after) {
-                true => Some(0),
-                false => self.lines.say(name.clone(), now),
-            };
-            if let Some(left_out) = said {
-                tell(name, before, after, left_out);
-            }
-        }
     }
 }

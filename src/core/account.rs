@@ -189,8 +189,7 @@ impl Book {
         };
         let of_unit = unit_share(limit.per_user);
         let taken = self.in_all[at];
-        let user = self.users.entry(who.uid).or_insert_with(User::new);
-        user.know(who);
+        let user = opened(&mut self.users, who);
         let refused = if user.own.held[at].saturating_add(amount) > limit.per_user {
             Some(Full::User(limit.per_user))
         } else if user
@@ -241,8 +240,7 @@ impl Book {
     ) -> Result<(), Duration> {
         let at = what as usize;
         let limit = self.limits.spent[at];
-        let user = self.users.entry(who.uid).or_insert_with(User::new);
-        user.know(who);
+        let user = opened(&mut self.users, who);
         let wait = user
             .accounts(who)
             .enumerate()
@@ -263,8 +261,7 @@ impl Book {
     pub fn spend(&mut self, who: &Principal, what: Spent, amount: u64, now: BootTime) {
         let at = what as usize;
         let limit = self.limits.spent[at];
-        let user = self.users.entry(who.uid).or_insert_with(User::new);
-        user.know(who);
+        let user = opened(&mut self.users, who);
         for (depth, account) in user.accounts(who).enumerate() {
             account.buckets[at].spend(limit.of(depth), amount, now);
         }
@@ -349,24 +346,22 @@ impl Book {
     }
 }
 
+/// The user's accounts, with one for the unit if there is room for it.
+fn opened<'a>(users: &'a mut HashMap<u32, User>, who: &Principal) -> &'a mut User {
+    let user = users.entry(who.uid).or_insert_with(|| User {
+        own: Account::new(),
+        units: HashMap::new(),
+    });
+    if let Some(unit) = &who.unit
+        && !user.units.contains_key(unit)
+        && user.units.len() < UNITS_OF_A_USER
+    {
+        user.units.insert(unit.clone(), Account::new());
+    }
+    user
+}
+
 impl User {
-    fn new() -> User {
-        User {
-            own: Account::new(),
-            units: HashMap::new(),
-        }
-    }
-
-    /// Opens an account for the unit, if there is room for one.
-    fn know(&mut self, who: &Principal) {
-        if let Some(unit) = &who.unit
-            && !self.units.contains_key(unit)
-            && self.units.len() < UNITS_OF_A_USER
-        {
-            self.units.insert(unit.clone(), Account::new());
-        }
-    }
-
     fn unit(&self, who: &Principal) -> Option<&Account> {
         self.units.get(who.unit.as_ref()?)
     }

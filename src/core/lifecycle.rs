@@ -7,20 +7,20 @@
 //! what a caller gets; [`Lifecycle::wake_at`] says when to call again. Retrying happens here and nowhere else.
 
 mod draw;
+mod outcome;
 pub mod rotation;
 mod schedule;
 #[cfg(test)]
-mod simulator;
-#[cfg(test)]
 mod tests;
+mod timers;
 mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::draw::Draws;
-use super::credential::{Credential, Fingerprint, Issued, Lifetime};
-use super::failure::{Failure, FailureKind};
+use super::credential::{Credential, Fingerprint, Issued};
+use super::failure::Failure;
 use super::profile::Refresh;
 use super::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
@@ -59,8 +59,6 @@ pub enum Event {
         /// Of the credential that was refused.
         fingerprint: Fingerprint,
     },
-    /// The profile's secret, key, certificate or definition changed.
-    MaterialChanged,
     /// What was refused or failed may do now: the version that it is to replace is refused, or has ended.
     Again,
 }
@@ -69,7 +67,7 @@ pub enum Event {
 #[derive(Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Reaction {
-    /// Start the attempt of this number. One that is under way with a lower number is void.
+    /// Start the attempt of this number.
     pub fetch: Option<u64>,
     /// What callers see has changed.
     pub publish: bool,
@@ -168,7 +166,7 @@ pub struct Lifecycle {
     draws: Draws,
     /// Changes on Fetched only. Kept when it expires, so that the same one coming again is recognised.
     held: Option<Held>,
-    /// The attempt under way. Set when one starts; cleared by its result or by MaterialChanged.
+    /// The attempt under way. Set when one starts; cleared by its result.
     doing: Option<u64>,
     /// Number of the newest attempt.
     attempts: u64,
@@ -178,12 +176,12 @@ pub struct Lifecycle {
     generation: u64,
     /// No attempt before this. Set when an attempt starts (minimum interval) and when one fails (back-off).
     earliest: BootTime,
-    /// The identity provider has asked not to be asked before this. Set on Failed, forgotten on MaterialChanged.
+    /// The identity provider has asked not to be asked before this. Set on Failed; never cleared.
     told_until: BootTime,
     /// It has worked, or it is to replace what works: the identity provider may merely not know it yet, or no more, so that a
-    /// refusal may pass in seconds. Set on Fetched, MaterialChanged and Again; never cleared.
+    /// refusal may pass in seconds. Set on Fetched and Again; never cleared.
     in_rotation: bool,
-    /// Set on Failed, cleared on Fetched and MaterialChanged.
+    /// Set on Failed, cleared on Fetched.
     trouble: Option<Trouble>,
     /// Full lifetime of the last credential that was new, for "never lives that long". None: unknown or unlimited.
     granted: Option<Duration>,
@@ -207,16 +205,6 @@ struct Held {
     rejected: bool,
     /// An attempt was made since the wall clock was seen running ahead.
     doubt_tried: bool,
-    /// The material changed while nobody was there. The next caller gets what the new material yields, and this one only
-    /// if that fails.
-    outdated: bool,
-}
-
-impl Held {
-    /// Whether an issuer that repeats it states less life than before.
-    fn counted_down_to(&self, stated: Option<Duration>) -> bool {
-        stated.is_some_and(|life| self.stated.is_none_or(|before| life < before))
-    }
 }
 
 /// Renewals that callers caused by reporting a credential.
@@ -289,7 +277,6 @@ impl Lifecycle {
             repeats: 0,
             rejected: false,
             doubt_tried: false,
-            outdated: false,
             credential: Arc::new(credential),
         });
     }
@@ -307,11 +294,6 @@ impl Lifecycle {
                 ..Credential::clone(&held.credential)
             });
         }
-    }
-
-    /// Other rules, from the next decision on.
-    pub fn set_rules(&mut self, rules: Refresh) {
-        self.rules = rules;
     }
 
     /// Takes note of an event and says what to do.
@@ -353,10 +335,6 @@ impl Lifecycle {
                 publish = true;
             }
             Event::Rejected { fingerprint } => self.rejected(now, fingerprint),
-            Event::MaterialChanged => {
-                self.material_changed(now);
-                publish = true;
-            }
             Event::Again => {
                 self.again(now);
                 publish = true;
@@ -371,65 +349,15 @@ impl Lifecycle {
         }
     }
 
-    /// When to send the next [`Event::Tick`], if nothing else happens.
-    #[must_use]
-    pub fn wake_at(&self, now: Stamp) -> Option<BootTime> {
-        let expiry = self
-            .held
-            .as_ref()
-            .and_then(|held| held.credential.expires)
-            .filter(|end| *end > now.boot);
-        [self.due(now), self.look(now), expiry]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// When to see whether somebody reads what a sleeping profile has published: readers make no event. When renewal is
-    /// due, and from then on after half of what is left, so that a reader is noticed while there is time to renew.
-    fn look(&self, now: Stamp) -> Option<BootTime> {
-        let held = self.held.as_ref()?;
-        let (due, end) = (held.due?, held.credential.expires?);
-        let unread = held.outdated || end <= now.boot;
-        if self.doing.is_some() || self.awake(now) || unread {
-            return None;
-        }
-        Some(if due > now.boot {
-            due
-        } else {
-            now.boot
-                .plus((end.since(now.boot) / 2).max(self.rules.min_interval))
-        })
-    }
-
-    /// When the next attempt is planned; None while one is under way or none is wanted.
-    #[must_use]
-    pub fn due(&self, now: Stamp) -> Option<BootTime> {
-        if self.doing.is_some() {
-            return None;
-        }
-        let wanted = match &self.held {
-            Some(held) => {
-                let doubted = held.credential.doubted(now) && !held.doubt_tried;
-                if doubted { Some(now.boot) } else { held.due }
-            }
-            None => Some(now.boot),
-        }?;
-        self.awake(now).then(|| wanted.max(self.earliest))
-    }
-
     /// Somebody was served from memory at `at`.
     pub fn note_asked(&mut self, at: BootTime) {
         self.asked = self.asked.max(Some(at));
     }
 
-    /// The best credential so far, alive or not; None while one from before a change is kept back.
+    /// The best credential so far, alive or not.
     #[must_use]
     pub fn held(&self) -> Option<&Arc<Credential>> {
-        self.held
-            .as_ref()
-            .filter(|held| !held.outdated)
-            .map(|held| &held.credential)
+        self.held.as_ref().map(|held| &held.credential)
     }
 
     /// The failures since the last success.
@@ -467,13 +395,6 @@ impl Lifecycle {
         }
     }
 
-    fn awake(&self, now: Stamp) -> bool {
-        self.rules.eager
-            || self
-                .asked
-                .is_some_and(|asked| now.boot.since(asked) < IDLE_AFTER)
-    }
-
     fn start(&mut self, now: Stamp) -> Reaction {
         self.attempts += 1;
         self.doing = Some(self.attempts);
@@ -485,115 +406,6 @@ impl Lifecycle {
         }
     }
 
-    fn fetched(&mut self, now: Stamp, issued: Issued, fingerprint: Fingerprint) {
-        let same = self
-            .held
-            .as_ref()
-            .filter(|held| held.credential.fingerprint == fingerprint);
-        let stated = self.stated(&issued);
-        let mut expires = stated.map(|life| self.end_of_life(issued.asked_at.boot, life));
-        if let Some(before) = same.and_then(|held| held.credential.expires) {
-            // The same credential cannot live longer than it was first said to.
-            expires = Some(expires.map_or(before, |end| end.min(before)));
-        }
-        if expires.is_some_and(|end| end <= now.boot) {
-            let message = if same.is_some() {
-                "the identity provider returned the same token again although it has expired; it probably caches tokens"
-            } else {
-                "the identity provider returned a token that has expired already: compare its clock with this machine's"
-            };
-            return self.failed(now, Failure::transient(message));
-        }
-        // The same statement again may come from a cache, and then a boot clock that has stood still since the first one is
-        // still wrong. An issuer that counts down has looked at its clock.
-        let (obtained, stated) = match same {
-            Some(held) if !held.counted_down_to(stated) => (held.credential.obtained, held.stated),
-            _ => (issued.asked_at, stated),
-        };
-        let repeats = same.map_or(0, |held| held.repeats + 1);
-        let rejected = same.is_some_and(|held| held.rejected);
-        let due = expires.map(|end| {
-            if repeats > 0 {
-                self.due_after_repeat(now.boot, end)
-            } else {
-                self.due_after(issued.asked_at.boot, end)
-            }
-        });
-        if repeats == 0 {
-            self.generation += 1;
-            self.granted = expires.map(|end| end.since(issued.asked_at.boot));
-        }
-        self.trouble = None;
-        self.in_rotation = true;
-        let credential = Credential {
-            token: issued.token,
-            scheme: issued.scheme,
-            scopes: issued.scopes,
-            confirmation: issued.confirmation,
-            fingerprint,
-            generation: self.generation,
-            obtained,
-            expires,
-            refresh_at: due,
-            clock_skew: issued.clock_skew,
-        };
-        self.held = Some(Held {
-            doubt_tried: repeats > 0 && credential.doubted(now),
-            arrived_with: expires.map(|end| end.since(now.boot)),
-            credential: Arc::new(credential),
-            due,
-            stated,
-            repeats,
-            rejected,
-            outdated: false,
-        });
-    }
-
-    fn stated(&self, issued: &Issued) -> Option<Duration> {
-        match issued.lifetime {
-            Lifetime::Unlimited => None,
-            Lifetime::Unknown => Some(self.rules.default_lifetime),
-            Lifetime::For(life) => Some(life),
-        }
-    }
-
-    /// The moment before it was asked for, plus its life, less the margin.
-    fn end_of_life(&self, asked_at: BootTime, life: Duration) -> BootTime {
-        asked_at.plus(life - self.rules.margin.min(life / 10))
-    }
-
-    fn failed(&mut self, now: Stamp, failure: Failure) {
-        let before = self.trouble.take();
-        let since = before.as_ref().map_or(now, |trouble| trouble.since);
-        let failures = before.as_ref().map_or(0, |trouble| trouble.failures) + 1;
-        let permanents = before.map_or(0, |trouble| trouble.permanents)
-            + u32::from(failure.kind == FailureKind::Permanent);
-        let pause = match failure.kind {
-            FailureKind::Transient => self.back_off(failures),
-            FailureKind::Permanent => self.probe_pause(permanents),
-        };
-        let asked_for = failure.retry_after.map_or(Duration::ZERO, |after| {
-            after.min(self.rules.retry_after_max)
-        });
-        self.told_until = self.told_until.max(now.boot.plus(asked_for));
-        self.earliest = self
-            .earliest
-            .max(now.boot.plus(pause))
-            .max(now.boot.plus(asked_for));
-        if let Some(held) = &mut self.held {
-            held.doubt_tried = held.credential.doubted(now);
-            held.outdated = false;
-            // Due already, or this attempt was made for a caller: either way it is tried again.
-            held.due = held.due.map(|due| due.min(self.earliest));
-        }
-        self.trouble = Some(Trouble {
-            failure,
-            since,
-            failures,
-            permanents,
-        });
-    }
-
     fn rejected(&mut self, now: Stamp, fingerprint: Fingerprint) {
         let Some(held) = &mut self.held else { return };
         if held.credential.fingerprint != fingerprint || held.rejected {
@@ -603,21 +415,6 @@ impl Lifecycle {
         let at = self.rejections.next(now.boot, self.rules.min_interval);
         held.due = Some(held.due.map_or(at, |due| due.min(at)));
         self.note_asked(now.boot);
-    }
-
-    fn material_changed(&mut self, now: Stamp) {
-        self.doing = None;
-        self.trouble = None;
-        self.granted = None;
-        self.in_rotation = true;
-        self.told_until = now.boot;
-        self.earliest = self.past_the_interval(now);
-        self.hurry(self.earliest);
-        if !self.awake(now)
-            && let Some(held) = &mut self.held
-        {
-            held.outdated = true;
-        }
     }
 
     fn again(&mut self, now: Stamp) {

@@ -66,8 +66,13 @@ fn limited(limits: &str) -> Daemon {
          [profiles.{PROFILE}]\nmethod = \"static\"\ntoken = {{ file = \"token\" }}\n\
          access = [{{ user = {VICTIM} }}, {{ user = {ATTACKER} }}, {{ user = {this} }}]\n"
     );
-    place.write("tokend.toml", &crate::harness::audited(&config));
-    // As it runs where it is attacked: to trace every frame takes longer than to judge it.
+    start(place, &config, &[])
+}
+
+/// Starts the daemon as it runs where it is attacked: without a trace of every frame, which takes
+/// longer than to judge it.
+pub fn start(place: Place, config: &str, environment: &[(&str, &str)]) -> Daemon {
+    place.write("tokend.toml", &crate::harness::audited(config));
     let tokend = place.tokend(&["serve"]);
     let mut command = Command::new("env");
     command
@@ -78,7 +83,8 @@ fn limited(limits: &str) -> Daemon {
             tokend
                 .get_envs()
                 .filter_map(|(name, value)| Some((name, value?))),
-        );
+        )
+        .envs(environment.iter().copied());
     Daemon::start_by(place, command)
 }
 

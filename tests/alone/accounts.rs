@@ -4,7 +4,6 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tokend::proto::WatchTokenRequest;
@@ -14,7 +13,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::abuse::attack::{Attack, Ending, Way};
 use crate::abuse::victim::Victim;
-use crate::abuse::{ATTACKER, VICTIM, alone, median, p99};
+use crate::abuse::{ATTACKER, VICTIM, alone, median, p99, start};
 use crate::harness::ask::{Who, connect};
 use crate::harness::{Daemon, PATIENCE, Place, block, eventually, is_root, resident, say_skipped};
 
@@ -49,20 +48,7 @@ fn daemon(server: &str, profiles: usize, environment: &[(&str, &str)]) -> Daemon
              access = [{{ user = {VICTIM} }}, {{ user = {this} }}]\n"
         );
     }
-    place.write("tokend.toml", &crate::harness::audited(&config));
-    let tokend = place.tokend(&["serve"]);
-    let mut command = Command::new("env");
-    command
-        .args(["-u", "TOKEND_LOG"])
-        .arg(tokend.get_program())
-        .args(tokend.get_args())
-        .envs(
-            tokend
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .envs(environment.iter().copied());
-    Daemon::start_by(place, command)
+    start(place, &config, environment)
 }
 
 /// Victim and attacker, where we may be both.

@@ -215,6 +215,22 @@ fn in_force(channel: &Channel, profile: &str, pair: &Pair) -> Duration {
     since.elapsed()
 }
 
+/// Waits until what is useless has been looked at and, as far as it gets, tried.
+fn refused(daemon: &Daemon, way: Way) {
+    let (outcome, why) = match way {
+        Way::WrongPassword => ("kept", "cannot be decrypted with key_password"),
+        Way::Expired => ("kept", "has expired"),
+        Way::Rejected => ("rejected", ""),
+        good => panic!("{good:?} is not refused"),
+    };
+    eventually(PATIENCE, || {
+        let status = daemon.get("/v1/status").body;
+        let reload = &status["profiles"][0]["reload"];
+        let message = reload["message"].as_str()?;
+        (reload["outcome"] == outcome && message.contains(why)).then_some(())
+    });
+}
+
 /// Open descriptors; None where this user may not see them.
 fn descriptors(daemon: &Daemon) -> Option<usize> {
     let folder = fs::read_dir(PathBuf::from(format!("/proc/{}/fd", daemon.pid())));
@@ -264,8 +280,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
                 latencies.push(in_force(&own, "it", &last_good));
             }
         } else {
-            // Until it has been looked at and, as far as it gets, tried.
-            std::thread::sleep(Duration::from_millis(300));
+            refused(&stage.daemon, way);
         }
         if let Some(wrong) = locked(&witness.wrong).clone() {
             panic!("rotation {number}, {way:?}: {wrong}");
@@ -278,7 +293,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     latencies.push(in_force(&own, "it", &last_good));
     let useless = stage.pair(Way::Rejected, KeyKind::Ec);
     stage.rotate(Way::Rejected, &useless);
-    std::thread::sleep(Duration::from_millis(500));
+    refused(&stage.daemon, Way::Rejected);
     in_force(&own, "it", &last_good);
     let took = started.elapsed();
     witness.over.store(true, Ordering::SeqCst);

@@ -1,12 +1,14 @@
 //! Each promise of the lifecycle in a few lines; the numbers are those of docs/traps.md.
 
 mod found;
+mod min_ttl;
 mod rotation;
 mod simulation;
+mod simulator;
 mod traps;
 
 use super::*;
-use crate::core::credential::{Fingerprinter, Scheme};
+use crate::core::credential::{Fingerprinter, Lifetime, Scheme};
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
 
@@ -128,15 +130,14 @@ fn the_margin_of_a_short_life_is_a_tenth_of_it() {
 #[test]
 fn renewal_is_due_around_three_quarters_of_the_life() {
     for seed in 0..200 {
-        let mut life = Life::with_one(Refresh::default());
+        let mut life = Life::new(Refresh::default());
         life.machine.draws = Draws::new(seed);
-        let attempt = life.ask(at(0.2), 200 * SECOND);
-        assert_eq!(attempt, None);
-        let _ = life.machine.handle(at(1.0), Event::MaterialChanged);
-        life.succeed(2, at(1.0), at(1.0), "two", 100);
+        let attempt = life.tick(at(1.0)).expect("eager");
+        life.succeed(attempt, at(1.0), at(1.0), "one", 100);
+        assert_eq!(life.ask(at(1.2), 200 * SECOND), None);
         let due = life
             .machine
-            .wake_at(at(1.0))
+            .wake_at(at(1.2))
             .expect("due")
             .since(at(1.0).boot);
         assert!((61.0..=81.0).contains(&due.as_secs_f64()), "{due:?}");
@@ -149,16 +150,14 @@ fn one_attempt_at_a_time_and_late_results_change_nothing() {
     let first = life.tick(at(0.0)).expect("eager");
     assert_eq!(life.ask(at(0.5), Duration::ZERO), None);
     assert_eq!(life.tick(at(10.0)), None);
-    let second = life
-        .machine
-        .handle(at(11.0), Event::MaterialChanged)
-        .fetch
-        .expect("new material is tried at once");
-    life.succeed(first, at(0.0), at(11.5), "old", 100);
-    assert_eq!(life.served(at(11.5), Duration::ZERO), None);
-    life.succeed(second, at(11.0), at(12.0), "new", 100);
+    life.fail(first, at(11.0), Failure::transient("gave up"));
+    // The first pause is a second at most.
+    let second = life.tick(at(12.0)).expect("tried again");
+    life.succeed(first, at(0.0), at(12.5), "old", 100);
+    assert_eq!(life.served(at(12.5), Duration::ZERO), None);
+    life.succeed(second, at(12.0), at(13.0), "new", 100);
     assert_eq!(
-        life.served(at(12.0), Duration::ZERO).as_deref(),
+        life.served(at(13.0), Duration::ZERO).as_deref(),
         Some("new")
     );
 }
@@ -223,9 +222,10 @@ fn retry_after_is_obeyed_up_to_the_configured_maximum() {
     assert_eq!(life.machine.wake_at(at(0.0)), Some(at(3600.0).boot));
 }
 
-/// Broken by `failed` that takes `back_off` for a permanent failure, and by `material_changed` that keeps `earliest`.
+/// Broken by `failed` that takes `back_off` for a permanent failure, and by `again` that keeps
+/// `earliest`.
 #[test]
-fn trap_14_a_refusal_gets_a_second_opinion_then_a_slow_probe_and_new_material_re_arms() {
+fn trap_14_a_refusal_gets_a_second_opinion_then_a_slow_probe_and_a_sign_re_arms() {
     let mut life = Life::new(Refresh::default());
     let mut now = at(0.0);
     let mut times = Vec::new();
@@ -249,11 +249,8 @@ fn trap_14_a_refusal_gets_a_second_opinion_then_a_slow_probe_and_new_material_re
     assert!((270..=340).contains(&(times[2] - times[1])), "{times:?}");
     assert!(times[3] - times[2] > 500, "{times:?}");
     let long_before_the_probe = at(times[4] as f64 + 10.0);
-    let reaction = life
-        .machine
-        .handle(long_before_the_probe, Event::MaterialChanged);
+    let reaction = life.machine.handle(long_before_the_probe, Event::Again);
     assert!(reaction.fetch.is_some());
-    assert!(life.machine.trouble().is_none());
 }
 
 /// Broken by `fetched` that plans a repetition with `due_after`, or that takes its `end` instead of the earlier one.
@@ -276,126 +273,6 @@ fn trap_16_the_same_token_again_causes_no_storm_and_never_lives_longer() {
     life.succeed(attempt, at(97.0), at(97.0), "one", 100);
     assert_eq!(life.served(at(97.0), Duration::ZERO), None);
     assert_eq!(life.refusal(at(97.0)).kind, RefusalKind::Unavailable);
-}
-
-#[test]
-fn min_ttl_is_met_by_an_early_renewal_or_refused() {
-    let mut life = Life::with_one(Refresh::default());
-    assert_eq!(life.served(at(15.0), 80 * SECOND).as_deref(), Some("one"));
-    assert_eq!(life.served(at(15.1), 80 * SECOND), None);
-    let attempt = life.ask(at(15.1), 80 * SECOND).expect("renewed early");
-    assert!(matches!(
-        life.machine.verdict(at(15.1), 80 * SECOND),
-        Verdict::Wait
-    ));
-    assert_eq!(
-        life.served(at(15.1), Duration::ZERO).as_deref(),
-        Some("one")
-    );
-    life.succeed(attempt, at(15.1), at(15.2), "two", 100);
-    assert_eq!(life.served(at(15.2), 80 * SECOND).as_deref(), Some("two"));
-    assert_eq!(
-        life.ask(at(15.3), 96 * SECOND),
-        None,
-        "no request for what cannot be"
-    );
-    let Verdict::Refuse(refusal) = life.machine.verdict(at(15.3), 96 * SECOND) else {
-        panic!("refused")
-    };
-    assert_eq!(refusal.kind, RefusalKind::MinTtlTooLong);
-}
-
-/// `min_ttl` just below what is granted made every call a token request.
-/// Broken by `hurry` without `from`, and by `verdict` without `too_young`.
-#[test]
-fn trap_44_min_ttl_replaces_no_credential_before_a_tenth_of_its_life_is_over() {
-    // 95 s after the margin.
-    let mut life = Life::with_one(Refresh::default());
-    let wanted = 94 * SECOND;
-    assert!(life.served(at(1.0), wanted).is_some());
-    for second in [1.1, 2.0, 5.0, 8.4] {
-        let now = at(second);
-        assert_eq!(life.ask(now, wanted), None, "{second}");
-        let Verdict::Refuse(refusal) = life.machine.verdict(now, wanted) else {
-            panic!("refused at once at {second}")
-        };
-        assert_eq!(refusal.kind, RefusalKind::Unavailable);
-        assert!(refusal.message.contains("too new"), "{}", refusal.message);
-        let back = now.boot.plus(refusal.retry_after.expect("when"));
-        assert_eq!(back, at(9.5).boot);
-        assert_eq!(life.served(now, Duration::ZERO).as_deref(), Some("one"));
-    }
-    // Nobody came again, so nothing was renewed early.
-    assert!(life.machine.due(at(8.4)).expect("planned") > at(60.0).boot);
-    // Who comes again is served, and whoever comes within the minimum interval before that waits.
-    assert_eq!(life.ask(at(8.6), wanted), None);
-    assert!(matches!(
-        life.machine.verdict(at(8.6), wanted),
-        Verdict::Wait
-    ));
-    let attempt = life.tick(at(9.5)).expect("forced");
-    life.succeed(attempt, at(9.5), at(9.6), "two", 100);
-    assert_eq!(life.served(at(9.6), wanted).as_deref(), Some("two"));
-}
-
-#[test]
-fn trap_44_callers_force_at_most_ten_renewals_in_a_life() {
-    for (life_of, wanted) in [(60, 59), (3600, 3594), (7 * 86_400, 7 * 86_400 - 6)] {
-        let mut life = Life::new(Refresh {
-            margin: Duration::ZERO,
-            ..Refresh::default()
-        });
-        let mut attempts = 0;
-        let steps = 2000;
-        for step in 0..steps {
-            let now = at(f64::from(step) * life_of as f64 / f64::from(steps));
-            if let Some(attempt) = life.ask(now, wanted * SECOND) {
-                attempts += 1;
-                life.succeed(attempt, now, now, &format!("t{attempt}"), life_of);
-            }
-        }
-        // Long lives are renewed each day anyway.
-        let most = 11 * life_of.div_ceil(86_400);
-        assert!((5..=most).contains(&attempts), "{attempts} of {life_of} s");
-    }
-}
-
-#[test]
-fn min_ttl_within_the_minimum_interval_waits_for_the_next_attempt() {
-    let rules = Refresh {
-        min_interval: 10 * SECOND,
-        ..Refresh::default()
-    };
-    let mut life = Life::with_one(rules);
-    assert_eq!(life.ask(at(6.0), 90 * SECOND), None);
-    assert!(matches!(
-        life.machine.verdict(at(6.0), 90 * SECOND),
-        Verdict::Wait
-    ));
-    assert_eq!(life.machine.wake_at(at(6.0)), Some(at(10.0).boot));
-    assert!(life.tick(at(10.0)).is_some());
-}
-
-#[test]
-fn min_ttl_that_the_way_eats_up_is_refused_and_not_fetched_for_ever() {
-    let mut life = Life::new(Refresh::default());
-    let attempt = life.ask(at(0.0), 95 * SECOND).expect("first use");
-    assert_eq!(life.succeed(attempt, at(0.0), at(0.1), "one", 100), None);
-    // 95 s after the margin, 94.9 s on arrival.
-    let Verdict::Refuse(refusal) = life.machine.verdict(at(0.1), 95 * SECOND) else {
-        panic!("refused")
-    };
-    assert_eq!(refusal.kind, RefusalKind::Unavailable);
-    assert!(refusal.retry_after.is_some());
-    let next = life
-        .ask(at(9.5), 95 * SECOND)
-        .expect("tried again when asked again");
-    assert!(matches!(
-        life.machine.verdict(at(9.5), 95 * SECOND),
-        Verdict::Wait
-    ));
-    life.succeed(next, at(9.5), at(9.5), "two", 100);
-    assert_eq!(life.served(at(9.5), 95 * SECOND).as_deref(), Some("two"));
 }
 
 /// Broken by `Credential::ttl` measured on the wall clock.
@@ -535,7 +412,9 @@ fn a_credential_that_does_not_expire_is_never_renewed_by_itself() {
         life.served(at(1e9), 1_000_000 * SECOND).as_deref(),
         Some("fixed")
     );
-    let reaction = life.machine.handle(at(2.0), Event::MaterialChanged);
+    let reaction = life
+        .machine
+        .handle(at(2.0), Event::Rejected { fingerprint });
     assert!(reaction.fetch.is_some());
     assert_eq!(
         life.served(at(2.0), Duration::ZERO).as_deref(),

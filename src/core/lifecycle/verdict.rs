@@ -80,7 +80,7 @@ impl Lifecycle {
     pub(super) fn servable(&self, now: Stamp, min_ttl: Duration) -> Option<&Arc<Credential>> {
         let held = self.held.as_ref()?;
         let credential = &held.credential;
-        if held.outdated || !credential.lives(now, min_ttl) {
+        if !credential.lives(now, min_ttl) {
             return None;
         }
         if credential.doubted(now) {

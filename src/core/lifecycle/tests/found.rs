@@ -48,28 +48,6 @@ fn a_sleeping_profile_without_a_credential_is_left_alone() {
     assert_eq!(life.machine.state(at(2000.0)), State::Asleep);
 }
 
-/// Changed material dropped the credential of a sleeping profile. With the identity provider down, the next caller got
-/// nothing although an unexpired credential had been there.
-#[test]
-fn changed_material_costs_a_sleeping_profile_nothing_that_works() {
-    let mut life = Life::new(lazy());
-    fetch_first(&mut life, 10_000);
-    let now = at(2000.0);
-    assert_eq!(life.machine.handle(now, Event::MaterialChanged).fetch, None);
-    assert!(
-        life.machine.held().is_none(),
-        "the first caller gets what the new material yields"
-    );
-    let attempt = life.ask(now, Duration::ZERO).expect("the new material");
-    assert!(matches!(
-        life.machine.verdict(now, Duration::ZERO),
-        Verdict::Wait
-    ));
-    life.fail(attempt, now, Failure::transient("down"));
-    assert_eq!(life.served(now, Duration::ZERO).as_deref(), Some("one"));
-    assert!(life.machine.held().is_some());
-}
-
 /// Callers whose `min_ttl` the repeated token did not meet caused a request per minimum interval.
 /// Broken by `wants_for` without `repeating`.
 #[test]

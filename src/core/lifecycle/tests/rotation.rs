@@ -1,9 +1,9 @@
 //! Rotations against providers that switch late, early, on one node after the other, and back: two lives of one profile, as
 //! the assembly leads them, and what has to hold of both together.
 
+use super::simulator::Dice;
 use super::*;
 use crate::core::lifecycle::rotation::Rotation;
-use crate::core::lifecycle::simulator::Dice;
 
 /// Between the moment when file and provider agree and the first attempt that can succeed.
 const ONE_STEP: f64 = 60.0;

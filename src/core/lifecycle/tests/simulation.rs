@@ -5,10 +5,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::core::lifecycle::simulator::coverage::Coverage;
-use crate::core::lifecycle::simulator::driver::{Broken, Lived, live};
-use crate::core::lifecycle::simulator::script::Script;
-use crate::core::lifecycle::simulator::{HOUR, MINUTE};
+use super::simulator::coverage::Coverage;
+use super::simulator::driver::{Broken, Lived, live};
+use super::simulator::script::Script;
+use super::simulator::{HOUR, MINUTE};
 
 const EVENTS: u64 = 1_000_000;
 const EVENTS_PER_PROFILE: u64 = 1500;
@@ -170,10 +170,10 @@ fn a_life_can_be_lived_again_from_its_script() {
 /// had an end, which is halved towards as any other.
 #[test]
 fn a_token_that_lives_for_ever_and_then_does_not_is_halved_towards_its_end() {
-    let text = "seed=12848058593599703677 0.9 0.1 0 5000000000 60000000000 5583166424683 false\n\
-        1122862564487833 920606894777105 1834010709187037094 rules 0.9 0.5 5000000000 1000000000 60000000000 5583166424683 true\n\
+    let text = "seed=12848058593599703677 0.9 0.5 5000000000 1000000000 60000000000 5583166424683 true\n\
+        1122862564487833 920606894777105 1834010709187037094 tick\n\
         1169832782144828 955607348230734 1834062907638985437 grant 0 21 1169832761466967 955607327552873 1834062907618307576 unlimited\n\
-        1247034337679691 995874326301611 1831591451486128870 change\n\
+        1247034337679691 995874326301611 1831591451486128870 report 21\n\
         1247034380117036 995874368738956 1831591451528566215 grant 0 21 1247034337679691 995874326301611 1831591451486128870 14753739535394\n\
         1251997882050333 998701537690791 1831596410041693589 tick\n\
         1251997882050333 998701537690791 1831596410041693589 grant 0 21 1251997430010287 998701085650745 1831596409589653543 2648669486787642289\n\

@@ -1,15 +1,16 @@
 //! An adversary for the lifecycle: years of virtual time in seconds, judged after every step.
 //!
 //! A *world* is a host and its identity providers: its clocks, its suspends, its pauses, its wall-clock steps, and what
-//! each issuer is up to ([`world`]). A *driver* leads one profile through it: an event queue of timers, answers, callers,
-//! reports and reloads ([`driver`]). The *oracle* plays the broker's part around one [`super::Lifecycle`], keeps its own
-//! books in true time, and says which promise a step has broken ([`oracle`]). What was met is counted ([`coverage`]).
+//! each issuer is up to ([`world`]). A *driver* leads one profile through it: an event queue of timers,
+//! answers, callers and reports ([`driver`]). The *oracle* plays the broker's part around one `Lifecycle`,
+//! keeps its own books in true time, and says which promise a step has broken ([`oracle`]). What was met is
+//! counted ([`coverage`]).
 //!
 //! Everything comes from a seed, so a life that breaks a promise can be lived again; it is then cut down to the few inputs
 //! that matter and printed as a script ([`script`]). Profiles of a world share its clocks and issuers and nothing else, as
 //! in the daemon, so that they can be lived one after another.
 //!
-//! Pure, like the rest of the core: `tests/simulation.rs` runs it on threads and prints.
+//! Pure, like the rest of the core: `simulation.rs` beside it runs it on threads and prints.
 
 pub mod coverage;
 pub mod driver;
@@ -19,7 +20,7 @@ pub mod world;
 
 use std::time::Duration;
 
-use super::Refresh;
+use crate::core::credential::Fingerprint;
 use crate::core::time::{BootTime, Stamp, WallTime};
 
 /// Nanoseconds. The simulator counts in plain numbers, so that its arithmetic shares nothing with what it judges.
@@ -82,11 +83,33 @@ pub enum Input {
         retry_after: Option<Nanos>,
     },
     Report(u64),
-    Change,
     /// The other version of the profile is refused, or has ended.
     Again,
-    /// Another definition; a change of material follows, as in the broker.
-    Rules(Refresh),
+}
+
+/// Events as they turned out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tick,
+    /// Answered from what is published.
+    Read,
+    Ask,
+    /// With a min_ttl.
+    AskTtl,
+    New,
+    Repeated,
+    /// A token that is over.
+    Dead,
+    Unlimited,
+    Transient,
+    RetryAfter,
+    Permanent,
+    /// Result of an attempt that is not the one in flight.
+    Void,
+    ReportHeld,
+    ReportOther,
+    /// A sign that what was refused may do now.
+    Again,
 }
 
 /// Random numbers of the simulator: SplitMix64, not shared with what it judges.
@@ -137,4 +160,13 @@ impl Dice {
     pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len() as u64) as usize]
     }
+}
+
+/// Cheap: no HMAC. Tokens are numbers.
+pub fn fingerprint(token: u64) -> Fingerprint {
+    Fingerprint::parse(&format!("{token:032x}")).expect("32 hexadecimal digits")
+}
+
+pub fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
 }

@@ -6,9 +6,7 @@ use std::collections::VecDeque;
 
 use self::held::{Held, halvings, tolerated};
 
-use super::super::coverage::Kind;
-use super::super::{MINUTE, Moment, Nanos, SECOND, Said};
-use super::nanos;
+use super::super::{Kind, MINUTE, Moment, Nanos, SECOND, Said, fingerprint, nanos};
 use crate::core::credential::Credential;
 use crate::core::lifecycle::IDLE_AFTER;
 use crate::core::profile::Refresh;
@@ -22,14 +20,14 @@ const WINDOW: Nanos = 10 * MINUTE;
 pub struct Books {
     pub in_flight: Option<u64>,
     attempts: u64,
-    /// When the newest attempt started, and the minimum interval then.
-    last_start: Option<(Nanos, Nanos)>,
+    /// When the newest attempt started.
+    last_start: Option<Nanos>,
     pub held: Option<Held>,
     generation: u64,
     /// Life of the newest token that was new, less the margin.
     pub granted: Option<Nanos>,
     pub row: Option<Row>,
-    /// It has worked, or changed: a refusal may pass in seconds.
+    /// It has worked, or is to replace what works: a refusal may pass in seconds.
     in_rotation: bool,
     /// The issuer has asked not to be asked before this.
     told_until: Nanos,
@@ -38,8 +36,6 @@ pub struct Books {
     /// Somebody wanted one that lives longer than what others are served.
     forced: bool,
     last_seen: Option<Nanos>,
-    /// Nobody was there when the material changed: what is held is not served before an attempt has ended.
-    pub outdated: bool,
     recent: VecDeque<Nanos>,
     pub due: Option<DueSeen>,
 }
@@ -120,7 +116,7 @@ impl Books {
 
     /// The next attempt may start here as far as the minimum interval goes.
     pub fn interval_over(&self, rules: &Refresh) -> Nanos {
-        self.last_start.map_or(0, |(at, _)| at) + nanos(rules.min_interval)
+        self.last_start.unwrap_or(0) + nanos(rules.min_interval)
     }
 
     pub fn seen(&mut self, now: Moment) {
@@ -133,7 +129,7 @@ impl Books {
         // An issuer that repeats itself is not asked more often because somebody wants what it does not give.
         let unmet = !self.lives(now, min_ttl) || self.doubted(now);
         if possible && unmet && !self.repeated_and_alive(now) {
-            let good = self.lives(now, 0) && !self.doubted(now) && !self.outdated;
+            let good = self.lives(now, 0) && !self.doubted(now);
             self.forced |= good;
             self.hurry |= !good;
         }
@@ -173,32 +169,6 @@ impl Books {
         true
     }
 
-    pub fn rules_changed(&mut self, rules: &Refresh) {
-        if let Some((_, interval)) = &mut self.last_start {
-            *interval = (*interval).min(nanos(rules.min_interval));
-        }
-        if let Some(held) = &mut self.held
-            && let Some((_, life)) = held.statement
-        {
-            held.allowance += halvings(life, rules);
-        }
-    }
-
-    pub fn changed(&mut self, now: Moment, rules: &Refresh) {
-        self.in_rotation = true;
-        self.told_until = now.boot;
-        self.in_flight = None;
-        self.row = None;
-        self.recent.clear();
-        self.granted = None;
-        self.hurry = true;
-        let asleep = !self.awake(rules, now);
-        if let Some(held) = &mut self.held {
-            held.allowance += 1;
-            self.outdated |= asleep;
-        }
-    }
-
     /// What was refused may do now; only the minimum interval and what the issuer has asked for hold it back.
     pub fn again(&mut self, now: Moment, rules: &Refresh) {
         let earliest = self.interval_over(rules).max(self.told_until).max(now.boot);
@@ -223,8 +193,8 @@ impl Books {
         if attempt != self.attempts + 1 {
             return Err(format!("attempt {attempt} after {}", self.attempts));
         }
-        if let Some((last, interval)) = self.last_start
-            && now.boot < last + interval
+        if let Some(last) = self.last_start
+            && now.boot < self.interval_over(rules)
         {
             return Err(format!(
                 "an attempt {} ns after the one before: less than the minimum interval",
@@ -264,7 +234,7 @@ impl Books {
         self.forced = false;
         self.in_flight = Some(attempt);
         self.attempts = attempt;
-        self.last_start = Some((now.boot, nanos(rules.min_interval)));
+        self.last_start = Some(now.boot);
         Ok(())
     }
 
@@ -273,7 +243,6 @@ impl Books {
             return false;
         }
         self.in_flight = None;
-        self.outdated = false;
         true
     }
 
@@ -416,13 +385,8 @@ impl Books {
         let Some(held) = &self.held else {
             return Err("served a credential that nobody issued".to_owned());
         };
-        if credential.fingerprint != super::fingerprint(held.token) {
+        if credential.fingerprint != fingerprint(held.token) {
             return Err("served another credential than the newest".to_owned());
-        }
-        if self.outdated {
-            return Err(
-                "served a credential from before the change to the first who came".to_owned(),
-            );
         }
         let Some(end) = held.end else { return Ok(()) };
         if now.boot >= end {

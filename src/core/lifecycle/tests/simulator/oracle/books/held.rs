@@ -1,8 +1,7 @@
 //! The credential that is held, as the oracle knows it: when it was asked for in truth, and what was said of its life.
 
 use crate::core::credential::WALL_DRIFT_TOLERATED;
-use crate::core::lifecycle::simulator::oracle::nanos;
-use crate::core::lifecycle::simulator::{Moment, Nanos};
+use crate::core::lifecycle::tests::simulator::{Moment, Nanos, nanos};
 use crate::core::profile::Refresh;
 
 pub struct Held {
@@ -58,7 +57,6 @@ fn elapsed(from: Moment, to: Moment) -> (i128, i128) {
     )
 }
 
-/// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as long as the boot clock
 /// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as long as the boot clock
 /// counts. A pause that the wall clock shows counts fully once it is beyond what is tolerated; one that the wall clock
 /// hides, because it was set back before anybody looked, cannot be seen.

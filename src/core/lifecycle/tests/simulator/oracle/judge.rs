@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::coverage::Kind;
-use super::super::{Input, MINUTE, Moment, Nanos, SECOND};
+use super::super::{Input, Kind, MINUTE, Moment, Nanos, SECOND, nanos};
+use super::Oracle;
 use super::books::DueSeen;
-use super::{Oracle, nanos};
 use crate::core::lifecycle::{RefusalKind, State, Verdict};
 
 impl Oracle {
@@ -33,11 +32,11 @@ impl Oracle {
             .life
             .verdict(now.stamp(), Duration::from_nanos(min_ttl));
         let lives = books.lives(now, min_ttl);
-        let lives_at_all = books.lives(now, 0) && !books.outdated;
+        let lives_at_all = books.lives(now, 0);
         let interval = nanos(self.rules.min_interval);
         match verdict {
             Verdict::Serve(credential) => books.served(&credential, now, min_ttl),
-            _ if lives && !books.doubted(now) && !books.outdated => Err(format!(
+            _ if lives && !books.doubted(now) => Err(format!(
                 "a credential that lives {min_ttl} ns is there, and a caller gets {verdict:?}"
             )),
             Verdict::Refuse(refusal) if refusal.kind == RefusalKind::MinTtlTooLong => {
@@ -49,9 +48,7 @@ impl Oracle {
                 }
             }
             // Of a sleeping profile nobody has asked: the first who does wakes it.
-            Verdict::Refuse(_)
-                if lives && min_ttl == 0 && !books.outdated && books.awake(&self.rules, now) =>
-            {
+            Verdict::Refuse(_) if lives && min_ttl == 0 && books.awake(&self.rules, now) => {
                 match books
                     .held
                     .as_ref()
@@ -150,7 +147,6 @@ impl Oracle {
                     return Err("renewal is planned for after the end".to_owned());
                 }
             }
-            (None, Some(_)) if books.outdated => {}
             (None, None) => {}
             _ => return Err("an unexpired credential was dropped".to_owned()),
         }
@@ -248,7 +244,7 @@ impl Oracle {
         let books = &self.books;
         let interval = nanos(self.rules.min_interval).max(SECOND / 100);
         match (books.planned(), books.end()) {
-            (Some(planned), Some(end)) if now.boot < end && !books.outdated => {
+            (Some(planned), Some(end)) if now.boot < end => {
                 let left = end - now.boot;
                 let latest = planned.max(now.boot + (left / 2).max(interval)).min(end);
                 match wake {

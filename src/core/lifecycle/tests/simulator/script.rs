@@ -134,9 +134,7 @@ impl fmt::Display for Script {
                     }
                 }
                 Input::Report(token) => writeln!(f, "report {token}")?,
-                Input::Change => writeln!(f, "change")?,
                 Input::Again => writeln!(f, "again")?,
-                Input::Rules(rules) => writeln!(f, "rules {}", Rules(rules))?,
             }
         }
         Ok(())
@@ -221,9 +219,7 @@ fn parse_input(words: &mut Words<'_>) -> Option<Input> {
             },
         },
         "report" => Input::Report(number(words)?),
-        "change" => Input::Change,
         "again" => Input::Again,
-        "rules" => Input::Rules(parse_rules(words)?),
         _ => return None,
     })
 }

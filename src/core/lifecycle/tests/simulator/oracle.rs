@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::books::{Books, Outcome};
-use super::coverage::Kind;
-use super::{IN_FLIGHT, Input, Moment, Nanos, Said};
-use crate::core::credential::{Credential, Fingerprint, Issued, Lifetime, Scheme};
+use super::{IN_FLIGHT, Input, Kind, Moment, Nanos, Said, fingerprint, nanos};
+use crate::core::credential::{Credential, Issued, Lifetime, Scheme};
 use crate::core::failure::Failure;
 use crate::core::lifecycle::{Event, Lifecycle, State, Verdict};
 use crate::core::profile::Refresh;
@@ -89,12 +88,8 @@ impl Oracle {
         self.books.unlimited()
     }
 
-    pub fn asleep(&self, now: Moment) -> bool {
-        self.life.state(now.stamp()) == State::Asleep
-    }
-
-    pub fn rejected(&self, now: Moment) -> bool {
-        self.life.state(now.stamp()) == State::Rejected
+    pub fn state(&self, now: Moment) -> State {
+        self.life.state(now.stamp())
     }
 
     /// Whether the last attempt failed.
@@ -170,17 +165,10 @@ impl Oracle {
                     Kind::ReportOther
                 }
             }
-            Input::Change => self.change(now)?,
             Input::Again => {
                 self.books.again(now, &self.rules);
                 self.handle(now, Event::Again)?;
-                Kind::Change
-            }
-            Input::Rules(rules) => {
-                self.books.rules_changed(rules);
-                self.rules = rules.clone();
-                self.life.set_rules(rules.clone());
-                self.change(now)?
+                Kind::Again
             }
         };
         self.ask_for_waiters(now)?;
@@ -317,12 +305,6 @@ impl Oracle {
         }
     }
 
-    fn change(&mut self, now: Moment) -> Result<Kind, String> {
-        self.books.changed(now, &self.rules);
-        self.handle(now, Event::MaterialChanged)?;
-        Ok(Kind::Change)
-    }
-
     /// As `Actor::handle` and `Actor::carry_out`.
     fn handle(&mut self, now: Moment, event: Event) -> Result<(), String> {
         let stamp = now.stamp();
@@ -372,13 +354,4 @@ impl Oracle {
             _ => Ok(()),
         }
     }
-}
-
-/// Cheap: no HMAC. Tokens are numbers.
-fn fingerprint(token: u64) -> Fingerprint {
-    Fingerprint::parse(&format!("{token:032x}")).expect("32 hexadecimal digits")
-}
-
-fn nanos(duration: Duration) -> Nanos {
-    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
 }

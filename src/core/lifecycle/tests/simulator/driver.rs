@@ -1,4 +1,4 @@
-//! Leads one profile through a world: timers, attempts and their answers, callers, reports and reloads.
+//! Leads one profile through a world: timers, attempts and their answers, callers and reports.
 
 mod issuer;
 
@@ -9,6 +9,7 @@ use super::oracle::Oracle;
 use super::script::Script;
 use super::world::{Change, Changes, Clocks, ISSUERS, Mode, Repetition};
 use super::{Dice, HOUR, IN_FLIGHT, Input, MILLISECOND, MINUTE, Moment, Nanos, SECOND};
+use crate::core::lifecycle::State;
 use crate::core::profile::Refresh;
 
 /// One attempt is given up by the broker after this.
@@ -55,10 +56,8 @@ pub struct Driver {
     oracle: Oracle,
     nominal: Nanos,
     attempt: Option<Attempt>,
-    /// Answers to attempts that were given up and come all the same.
-    late: Vec<(Nanos, Mode, Input)>,
     call: Nanos,
-    /// Somebody will repair what the issuer refuses.
+    /// Somebody repairs what the issuer refuses, and the other version of the profile ends then.
     repair: Option<Nanos>,
     drift_tick: Option<Nanos>,
     drift_from: Moment,
@@ -120,7 +119,6 @@ impl Driver {
             oracle: Oracle::new(rules, seed),
             nominal,
             attempt: None,
-            late: Vec::new(),
             repair: None,
             drift_tick: None,
             minted: None,
@@ -140,7 +138,6 @@ impl Driver {
                 .oracle
                 .wake_at(now)
                 .map(|boot| self.clocks.truth_of(boot));
-            let late = self.late.iter().map(|(at, ..)| *at).min();
             let attempt = self.attempt.as_ref().map(|attempt| attempt.at);
             let change = self.changes.next_at();
             let never = Nanos::MAX;
@@ -148,7 +145,6 @@ impl Driver {
                 Some(change),
                 timer,
                 attempt,
-                late,
                 self.repair,
                 self.drift_tick,
                 Some(self.call),
@@ -175,17 +171,10 @@ impl Driver {
                 1 => self.step(Input::Tick, coverage, weather)?,
                 2 => self.attempt_moves_on(coverage, weather)?,
                 3 => {
-                    let first = self.late.iter().position(|(other, ..)| *other == at);
-                    if let Some(first) = first {
-                        let (_, mode, input) = self.late.swap_remove(first);
-                        self.step_in(mode, input, coverage, weather)?;
-                    }
+                    self.repair = None;
+                    self.step(Input::Again, coverage, weather)?;
                 }
                 4 => {
-                    self.repair = None;
-                    self.reload(coverage, weather)?;
-                }
-                5 => {
                     self.drift_tick = None;
                     self.drift_from = self.clocks.now();
                     self.step(Input::Tick, coverage, weather)?;
@@ -222,8 +211,6 @@ impl Driver {
         coverage.count(&step, mode, weather);
         if let Some(number) = step.fetch {
             self.lived.attempts += 1;
-            // The one before was given up, and its answer may be on its way already.
-            self.give_up();
             let queue = if self.dice.permille(200) {
                 self.dice.spread(MILLISECOND, 60 * SECOND)
             } else {
@@ -239,19 +226,6 @@ impl Driver {
         Ok(())
     }
 
-    fn give_up(&mut self) {
-        if let Some(Attempt {
-            at,
-            mode,
-            answer: Some(answer),
-            ..
-        }) = self.attempt.take()
-            && self.late.len() < 4
-        {
-            self.late.push((at, mode, answer));
-        }
-    }
-
     fn change(&mut self) {
         let change = self.changes.take();
         let was = self.mode;
@@ -259,6 +233,9 @@ impl Driver {
         if let Change::Mode(mode, repetition) = change {
             self.mode = mode;
             self.repetition = repetition;
+            if self.between(self.clocks.now()) {
+                self.call = self.clocks.truth;
+            }
             if was == Mode::Refusing && self.dice.permille(500) {
                 self.repair = Some(self.clocks.truth + self.dice.spread(MILLISECOND, MINUTE));
             }
@@ -287,7 +264,12 @@ impl Driver {
             return Ok(());
         };
         if let Some(answer) = attempt.answer {
-            return self.step_in(attempt.mode, answer, coverage, weather);
+            self.step_in(attempt.mode, answer, coverage, weather)?;
+            let now = self.clocks.now();
+            if self.fresh_in_doubt(now) {
+                self.call = now.truth + self.dice.below(SECOND);
+            }
+            return Ok(());
         }
         let (latency, answer) = self.issuer(attempt.number);
         self.attempt = Some(Attempt {
@@ -303,18 +285,6 @@ impl Driver {
         Ok(())
     }
 
-    fn reload(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
-        let input = if self.dice.permille(300) {
-            Input::Rules(rules(&mut self.dice, self.nominal))
-        } else if self.dice.permille(100) {
-            Input::Again
-        } else {
-            Input::Change
-        };
-        // The broker gives an attempt up only when a newer one starts: till then its answer may come, and is void.
-        self.step(input, coverage, weather)
-    }
-
     fn min_ttl(&mut self) -> Nanos {
         match self.dice.below(4) {
             0 => self.dice.between(1, 60) * SECOND,
@@ -324,20 +294,26 @@ impl Driver {
         }
     }
 
-    /// What callers, reporters and reloads do. Rare states see a bit of everything, or they would stay unexplored.
+    /// What callers and reporters do, and signs. Rare states see a bit of everything, or they would stay unexplored.
     fn caller(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
         let now = self.clocks.now();
         // Refused and then down: seldom, since what is refused is soon tried again.
-        let down = self.mode == Mode::Down && self.oracle.rejected(now);
-        let explore = self.attempt.is_some() || self.oracle.asleep(now) || down;
-        let reports = if self.mode == Mode::Revoking { 400 } else { 40 };
-        let reload = if self.oracle.unlimited() { 60 } else { 16 };
+        let state = self.oracle.state(now);
+        let down = self.mode == Mode::Down && state == State::Rejected;
+        let between = self.between(now);
+        let explore = self.attempt.is_some() || state == State::Asleep || down || between;
+        let reports = match self.mode {
+            _ if self.attempt.is_none() && self.fresh_in_doubt(now) => 900,
+            Mode::Revoking => 400,
+            _ => 40,
+        };
+        let again = if self.oracle.unlimited() { 60 } else { 16 };
         match self.dice.below(1000) {
             roll if roll < if explore { 250 } else { reports } => {
                 self.report(coverage, weather)?;
             }
-            _ if self.dice.permille(if explore { 190 } else { reload }) => {
-                self.reload(coverage, weather)?;
+            _ if self.dice.permille(if explore { 190 } else { again }) => {
+                self.step(Input::Again, coverage, weather)?;
             }
             _ if self.dice.permille(if explore { 150 } else { 15 }) => {
                 // Whoever ticks more often than planned changes nothing.
@@ -375,9 +351,28 @@ impl Driver {
         Ok(())
     }
 
+    /// Nothing to serve, nothing has failed, nothing is tried: only within the minimum interval.
+    fn between(&self, now: Moment) -> bool {
+        self.attempt.is_none() && self.oracle.state(now) == State::Fetching
+    }
+
+    /// The issuer has repeated its token, so that nobody has to wait for an end of the doubt. Only a
+    /// report of that token has the next attempt made soon.
+    pub(super) fn fresh_in_doubt(&self, now: Moment) -> bool {
+        self.oracle.doubted(now) && self.oracle.state(now) == State::Fresh
+    }
+
     fn report(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
+        // What is reported now is not reported when it has been repeated.
+        let doubted = weather == Weather::Doubt && !self.oracle.fails();
+        let of_held = match (doubted, &self.attempt) {
+            (true, Some(_)) => 20,
+            (true, None) => 900,
+            (false, _) if self.mode == Mode::Repeating => 300,
+            (false, _) => 650,
+        };
         let token = match self.oracle.held() {
-            Some(token) if self.dice.permille(650) => token,
+            Some(token) if self.dice.permille(of_held) => token,
             _ => self.dice.below(self.tokens + 2),
         };
         for _ in 0..self.dice.one_of(&[1, 1, 1, 2, 10]) {
@@ -391,6 +386,13 @@ impl Driver {
         let wake = self.oracle.wake_at(now);
         let mean = wake.map_or(self.nominal, |wake| wake.saturating_sub(now.boot)) / self.rate;
         let mean = mean.clamp(MILLISECOND, HOUR);
+        if let Some(wake) = wake
+            && self.between(now)
+        {
+            let left = wake.saturating_sub(now.boot);
+            self.call = now.truth + self.dice.below(left / 3 + 1) + 1;
+            return;
+        }
         let border = self.dice.one_of(&self.oracle.borders());
         if let Some(attempt) = &self.attempt
             && self

@@ -2,34 +2,10 @@
 
 use std::fmt::Write;
 
+use super::Kind;
 use super::oracle::Step;
 use super::world::Mode;
 use crate::core::lifecycle::State;
-
-/// Events as they turned out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Tick,
-    /// Answered from what is published.
-    Read,
-    Ask,
-    /// With a min_ttl.
-    AskTtl,
-    New,
-    Repeated,
-    /// A token that is over.
-    Dead,
-    Unlimited,
-    Transient,
-    RetryAfter,
-    Permanent,
-    /// Result of an attempt that is not the one in flight.
-    Void,
-    ReportHeld,
-    ReportOther,
-    /// Of the material or the rules, or a sign that what was refused may do now.
-    Change,
-}
 
 const KINDS: [Kind; 15] = [
     Kind::Tick,
@@ -46,7 +22,7 @@ const KINDS: [Kind; 15] = [
     Kind::Void,
     Kind::ReportHeld,
     Kind::ReportOther,
-    Kind::Change,
+    Kind::Again,
 ];
 
 const STATES: [State; 6] = [
@@ -202,7 +178,7 @@ fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
             Mode::Repeating,
             Mode::Refusing,
         ],
-        Kind::RetryAfter => &[Mode::Limiting],
+        Kind::RetryAfter => &[Mode::Limiting, Mode::Repeating],
         Kind::Permanent => &[
             Mode::Slow,
             Mode::Limiting,
@@ -224,7 +200,7 @@ fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
     }
     // What can be repeated is alive. That it is not served in these states needs a doubt.
     if kind == Kind::Repeated
-        && matches!(state, State::Backoff | State::Rejected)
+        && matches!(state, State::Fetching | State::Backoff | State::Rejected)
         && matches!(weather, Some(Weather::Steady | Weather::Late))
     {
         return false;

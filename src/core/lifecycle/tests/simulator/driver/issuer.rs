@@ -1,8 +1,8 @@
 //! What the issuer answers to one profile, by what it is up to.
 
 use super::{DEADLINE, Driver};
-use crate::core::lifecycle::simulator::world::{Mode, Repetition};
-use crate::core::lifecycle::simulator::{HOUR, Input, MILLISECOND, Nanos, SECOND, Said};
+use crate::core::lifecycle::tests::simulator::world::{Mode, Repetition};
+use crate::core::lifecycle::tests::simulator::{HOUR, Input, MILLISECOND, Nanos, SECOND, Said};
 
 impl Driver {
     /// What the issuer answers, and how soon.
@@ -24,6 +24,7 @@ impl Driver {
             // A node that has lost its database answers invalid_client.
             return (quick, fail(true, None));
         }
+        let in_doubt = self.fresh_in_doubt(self.clocks.now());
         let dice = &mut self.dice;
         match self.mode {
             Mode::Healthy | Mode::Revoking => (quick, self.mint(attempt, life)),
@@ -52,8 +53,19 @@ impl Driver {
             },
             Mode::Refusing if dice.permille(100) => (quick, fail(false, None)),
             Mode::Refusing => (quick, fail(true, None)),
+            // Seldom met, so all of it is met equally often.
+            Mode::Repeating if in_doubt => match dice.below(8) {
+                0 => (quick, fail(true, None)),
+                1 => (quick, fail(false, None)),
+                2 => (quick, fail(false, Some(dice.between(1, 90) * SECOND))),
+                3 => (2 * SECOND + quick, self.mint(attempt, SECOND)),
+                4 => (quick, self.mint(attempt, life)),
+                5 => (quick, self.mint_as(attempt, Said::Unlimited)),
+                _ => (quick, self.repeat(attempt, life)),
+            },
             Mode::Repeating => match dice.below(100) {
-                0..15 => (quick, fail(false, None)),
+                0..10 => (quick, fail(false, None)),
+                10..15 => (quick, fail(false, Some(dice.between(1, 90) * SECOND))),
                 15..27 => (quick, self.mint_as(attempt, Said::Unlimited)),
                 _ => (quick, self.repeat(attempt, life)),
             },

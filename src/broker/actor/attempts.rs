@@ -1,0 +1,197 @@
+//! Attempts: queued at the budget of their issuer, run as tasks, and what they came to.
+
+use std::time::Duration;
+
+use tokio::task::{Id, JoinError};
+
+use super::{Actor, LifeId};
+use crate::broker::budget::{Budget, Next};
+use crate::broker::life::{news, tell};
+use crate::broker::{SeatId, Spec};
+use crate::core::credential::Issued;
+use crate::core::failure::Failure;
+use crate::core::lifecycle::Event;
+use crate::core::time::{BootTime, Stamp};
+
+/// An attempt of a provider that asks nobody on the network.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A task that makes an attempt.
+pub struct Running {
+    life: LifeId,
+    attempt: u64,
+    upstream: Option<String>,
+    started: BootTime,
+}
+
+impl Actor {
+    pub(super) fn join_budget(&mut self, spec: &Spec) {
+        let Some(upstream) = &spec.upstream else {
+            return;
+        };
+        self.budgets
+            .entry(upstream.name.clone())
+            .or_insert_with(Budget::new)
+            .join(upstream.max_in_flight, upstream.max_per_second);
+    }
+
+    pub(super) fn leave_budget(&mut self, id: SeatId, spec: &Spec) {
+        let Some(upstream) = &spec.upstream else {
+            return;
+        };
+        if let Some(budget) = self.budgets.get_mut(&upstream.name) {
+            budget.leave(id, upstream.max_in_flight, upstream.max_per_second);
+        }
+        self.forget_budget(&upstream.name);
+    }
+
+    /// Of an identity provider that no profile uses any more, when the last attempt has ended: names may come and go.
+    fn forget_budget(&mut self, name: &str) {
+        if self.budgets.get(name).is_some_and(Budget::is_over) {
+            self.budgets.remove(name);
+        }
+    }
+
+    pub(super) fn promote(&mut self, id: LifeId) {
+        if let Some(life) = self.lives.get_mut(&id)
+            && !life.urgent
+            && let Some((attempt, None)) = life.attempt
+            && let Some(member) = self.profiles.get(&life.seat)
+            && let Some(upstream) = &member.spec.upstream
+            && let Some(budget) = self.budgets.get_mut(&upstream.name)
+        {
+            life.urgent = true;
+            budget.promote((id, attempt));
+        }
+    }
+
+    pub(super) fn start_queued(&mut self, now: Stamp) {
+        self.refill = None;
+        let mut start = Vec::new();
+        for (name, budget) in &mut self.budgets {
+            loop {
+                match budget.next(now.boot) {
+                    Next::Start(item) => start.push((name.clone(), item)),
+                    Next::At(at) => {
+                        self.refill = Some(self.refill.map_or(at, |first| first.min(at)));
+                        break;
+                    }
+                    Next::Nothing => break,
+                }
+            }
+        }
+        for (upstream, (life, attempt)) in start {
+            let current = self.lives.get(&life).is_some_and(
+                |life| matches!(life.attempt, Some((number, None)) if number == attempt),
+            );
+            if current {
+                self.tasks_start(life, attempt, Some(upstream));
+            } else if let Some(budget) = self.budgets.get_mut(&upstream) {
+                budget.done();
+                self.forget_budget(&upstream);
+            }
+        }
+    }
+
+    pub(super) fn tasks_start(&mut self, id: LifeId, attempt: u64, upstream: Option<String>) {
+        let Some(life) = self.lives.get_mut(&id) else {
+            return;
+        };
+        let Some(member) = self.profiles.get(&life.seat) else {
+            return;
+        };
+        let provider = member.spec.provider.clone();
+        let variant = life.variant.clone();
+        let deadline = member
+            .spec
+            .upstream
+            .as_ref()
+            .map_or(LOCAL_DEADLINE, |upstream| upstream.deadline);
+        let task = self.tasks.spawn(async move {
+            tokio::time::timeout(deadline, provider.fetch(&variant))
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Failure::transient(format!(
+                        "no credential within {} s: is the identity provider slow? http.timeout sets the limit",
+                        deadline.as_secs()
+                    )))
+                })
+        });
+        life.attempt = Some((attempt, Some(task.clone())));
+        self.running.insert(
+            task.id(),
+            Running {
+                life: id,
+                attempt,
+                upstream,
+                started: self.tools.clock.now().boot,
+            },
+        );
+    }
+
+    pub(super) fn done(&mut self, result: Result<(Id, Result<Issued, Failure>), JoinError>) {
+        let (task, outcome) = match result {
+            Ok((task, outcome)) => (task, Some(outcome)),
+            Err(error) if error.is_panic() => (
+                error.id(),
+                Some(Err(Failure::transient(
+                    "the attempt ended in a defect of tokend; please report it",
+                ))),
+            ),
+            Err(error) => (error.id(), None),
+        };
+        let Some(run) = self.running.remove(&task) else {
+            return;
+        };
+        if let Some(name) = run.upstream
+            && let Some(budget) = self.budgets.get_mut(&name)
+        {
+            budget.done();
+            self.forget_budget(&name);
+        }
+        let Some(life) = self.lives.get_mut(&run.life) else {
+            return;
+        };
+        let Some(outcome) = outcome else { return };
+        let current = matches!(life.attempt, Some((number, _)) if number == run.attempt);
+        if current {
+            life.attempt = None;
+        }
+        if let Some(member) = self.profiles.get(&life.seat) {
+            let attempts = &member.seat.attempts;
+            let took = self.tools.clock.now().boot.since(run.started);
+            attempts.ended(outcome.as_ref().err().map(|failure| failure.kind), took);
+        }
+        let before = life.machine.trouble().cloned();
+        let told = self.outages.told;
+        let event = match outcome {
+            Ok(issued) => Event::Fetched {
+                attempt: run.attempt,
+                fingerprint: self.tools.fingerprints.of(issued.scheme, &issued.token),
+                issued: Box::new(issued),
+            },
+            Err(failure) => Event::Failed {
+                attempt: run.attempt,
+                failure,
+            },
+        };
+        self.handle(run.life, event);
+        // That an outage begins or ends says it all.
+        if current
+            && self.outages.told == told
+            && let Some(life) = self.lives.get(&run.life)
+            && let Some(member) = self.profiles.get(&life.seat)
+        {
+            let (name, before, after) =
+                (&member.spec.name, before.as_ref(), life.machine.trouble());
+            let now = self.tools.clock.now().boot;
+            let said = match life.variant.is_default() || !news(before, after) {
+                true => Some(0),
+                false => self.lines.say(name.clone(), now),
+            };
+            if let Some(left_out) = said {
+                tell(name, before, after, left_out);
+            }
+        }
+    }
+}
