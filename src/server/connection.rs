@@ -77,6 +77,10 @@ enum Line {
     Full,
 }
 
+/// At most so many connections are accepted after the daemon was told to stop: as many as the
+/// kernel keeps in a backlog of the usual length.
+const LATE: usize = 128;
+
 /// Accepts until told to stop, then drains. A new listener takes the place of the one before, to which no name leads.
 pub async fn accept(
     mut listener: UnixListener,
@@ -93,20 +97,15 @@ pub async fn accept(
     let mut line = |kind, uid| lines.say((kind, uid), desk.clock.now().boot);
     // Each connection holds one end; the other hears when all are gone.
     let (open, mut all_closed) = mpsc::channel::<()>(1);
+    let mut late = 0;
     loop {
         // One at a time, so that those who come in a crowd do not keep those waiting who are here.
         tokio::task::yield_now().await;
+        if *shutdown.borrow() {
+            late += 1;
+        }
         let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    if let Some(left_out) = line(Line::NotAccepted, None) {
-                        warn!(%error, left_out, "cannot accept a connection; trying again");
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
+            biased;
             Some(next) = listeners.recv() => {
                 listener = next;
                 continue;
@@ -116,6 +115,18 @@ pub async fn accept(
                 tokio::spawn(connections.serve(stream, Arc::new(guest), open.clone()));
                 continue;
             }
+            accepted = listener.accept(), if late <= LATE => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) if late > 0 => break,
+                Err(error) => {
+                    if let Some(left_out) = line(Line::NotAccepted, None) {
+                        warn!(%error, left_out, "cannot accept a connection; trying again");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            // Who has connected before is heard: the kernel would reset those connections.
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         let peer = match desk.callers.of(&stream) {
