@@ -3,17 +3,15 @@
 //! Two threads, each with a runtime of its own: this one serves the socket; the other, `upstream`, talks to identity
 //! providers and reads files, so that an RSA signature or a TLS handshake never delays an answer.
 
-mod assembly;
-mod check;
+pub(crate) mod assembly;
 mod dev;
-mod doctor;
 mod door;
 mod doorplate;
 mod heartbeat;
 mod keeper;
-mod load;
-mod privacy;
-mod upstream;
+pub(crate) mod load;
+pub(crate) mod privacy;
+pub(crate) mod upstream;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,15 +49,15 @@ const RELOADS: usize = 64;
 /// What has been counted of grants is written when the daemon ends, within this time. A disk that hangs is not waited for.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
-/// Runs a command that is not a mere client's.
+/// Runs the commands that serve: `serve` and `dev`.
 #[must_use]
 pub fn run(command: Command) -> ExitCode {
     let code = match command {
         Command::Serve(args) => serve(args),
         Command::Dev(args) => dev::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Token(_)
+        Command::Check(_)
+        | Command::Doctor(_)
+        | Command::Token(_)
         | Command::Wait(_)
         | Command::Watch(_)
         | Command::Status(_)
@@ -79,7 +77,7 @@ struct Plan {
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(crate) enum StartError {
     #[error("the configuration cannot be used")]
     Config(Box<config::Outcome>),
     #[error("{0}")]
@@ -370,7 +368,7 @@ fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), Star
     outcome
 }
 
-fn daemon_uid() -> u32 {
+pub(crate) fn daemon_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 

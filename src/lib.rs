@@ -14,6 +14,7 @@ pub mod client;
 pub mod clock;
 pub mod core;
 pub mod dev;
+pub mod doctor;
 pub mod files;
 pub mod material;
 pub mod proto;

@@ -32,6 +32,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dev", &["core", "clock"]),
     ("client", &["core", "clock", "proto", "safe_open"]),
     ("cli", &["core", "client", "clock", "proto"]),
+    (
+        "doctor",
+        &[
+            "app", "core", "caller", "cli", "client", "clock", "files", "material", "provider",
+            "readers", "socket",
+        ],
+    ),
 ];
 
 /// Names that must not occur in `core`: it does no I/O, reads no clock, spawns nothing, logs nothing, draws nothing.
