@@ -3,35 +3,33 @@
 //! Two threads, each with a runtime of its own: this one serves the socket; the other, `upstream`, talks to identity
 //! providers and reads files, so that an RSA signature or a TLS handshake never delays an answer.
 
-mod assembly;
-mod check;
+pub(crate) mod assembly;
 mod configuration;
 mod daemon;
 mod dev;
-mod doctor;
 mod door;
 mod doorplate;
 mod error;
 mod heartbeat;
 mod keeper;
-mod load;
-mod privacy;
+pub(crate) mod load;
+pub(crate) mod privacy;
 mod signals;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::process::ExitCode;
 
 use crate::cli::{Command, exit};
 
-/// Runs a command that is not a mere client's.
+/// Runs the commands that serve: `serve` and `dev`.
 #[must_use]
 pub fn run(command: Command) -> ExitCode {
     let code = match command {
         Command::Serve(args) => daemon::serve(args),
         Command::Dev(args) => dev::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Token(_)
+        Command::Check(_)
+        | Command::Doctor(_)
+        | Command::Token(_)
         | Command::Wait(_)
         | Command::Watch(_)
         | Command::Status(_)

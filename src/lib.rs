@@ -13,6 +13,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod core;
+pub mod doctor;
 pub mod files;
 pub mod material;
 pub mod proto;

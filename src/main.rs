@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tokend::{app, cli, supervisor, sys, telemetry};
+use tokend::{app, cli, doctor, supervisor, sys, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: sys::Wiping = sys::Wiping;
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     telemetry::keep_values_out_of_panics();
     supervisor::harden();
     let cli = cli::parse();
-    match cli::run_client(&cli.command) {
+    match cli::run_client(&cli.command).or_else(|| doctor::run(&cli.command)) {
         Some(code) => code,
         None => app::run(cli.command),
     }

@@ -3,6 +3,7 @@
 
 mod discovery;
 mod lane;
+mod pool;
 pub mod probe;
 pub mod proxy;
 mod sign;
@@ -25,10 +26,10 @@ use tracing::warn;
 use url::Url;
 
 use self::discovery::Discovery;
+pub(super) use self::pool::Upstreams;
 use self::sign::Signer;
 use self::transport::Answer;
 use self::upstream::Upstream;
-pub(super) use self::upstream::Upstreams;
 use super::{Attempt, Provider, Random, Shared, required};
 use crate::clock::Clock;
 use crate::core::credential::{Issued, Variant};
@@ -80,20 +81,12 @@ impl OAuth2Provider {
         shared: &Shared,
     ) -> Result<OAuth2Provider, Failure> {
         let proof = prover(oauth, &material)?;
-        let (Endpoint::Issuer(idp) | Endpoint::Token(idp)) = &oauth.idp.endpoint;
-        let upstream = shared.upstreams.get(
-            idp,
-            &oauth.idp.http,
+        let (upstream, discovery) = shared.upstreams.get(
+            &oauth.idp,
             &material.trust,
             material.identity.as_ref(),
             &shared.tls,
         )?;
-        let discovery = match &oauth.idp.endpoint {
-            Endpoint::Issuer(issuer) => {
-                Some(upstream.discovery(issuer, oauth.idp.allow_insecure_http))
-            }
-            Endpoint::Token(_) => None,
-        };
         Ok(OAuth2Provider {
             profile: profile.name.clone(),
             oauth: oauth.clone(),

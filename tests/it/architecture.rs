@@ -1,4 +1,6 @@
-//! Holds the direction of `use` lines, and what `core` must not name.
+//! Holds the direction of `use` lines, what `core` must not name, and how long a file may be.
+
+mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,6 +33,86 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("client", &["core", "clock", "proto", "safe_open"]),
     ("cli", &["core", "client", "clock", "proto"]),
+    (
+        "app",
+        &[
+            "core",
+            "audit",
+            "broker",
+            "caller",
+            "cli",
+            "clock",
+            "dev",
+            "files",
+            "material",
+            "provider",
+            "readers",
+            "registry",
+            "safe_open",
+            "server",
+            "socket",
+            "supervisor",
+            "sys",
+            "telemetry",
+        ],
+    ),
+    (
+        "doctor",
+        &[
+            "app", "core", "caller", "cli", "client", "clock", "files", "material", "provider",
+            "readers", "socket",
+        ],
+    ),
+];
+
+/// The modules of `app`: each may name those before it, and none names `app` itself.
+const ORDER_OF_APP: &[&str] = &[
+    "error",
+    "signals",
+    "heartbeat",
+    "load",
+    "doorplate",
+    "keeper",
+    "privacy",
+    "configuration",
+    "door",
+    "assembly",
+    "upstream",
+    "daemon",
+    "dev",
+];
+
+/// Modules of `app` that name `app` itself today. One that no longer does is to be taken out.
+const NAME_APP_ITSELF: &[&str] = &["dev", "door", "privacy", "upstream"];
+
+/// Modules beside each other that name each other today. No new ones; old ones are to be cut.
+const CIRCLES: &[&str] = &[
+    "core/config: preset, report, schema, section",
+    "core/lifecycle/simulator: coverage, oracle",
+    "dev/issuer: client, documents, form, play, token, wire",
+    "server: desk, metrics, status",
+    "server: grpc, health, http, languages",
+];
+
+/// A file that is longer than this is about more than one thing.
+const LONGEST_FILE: usize = 500;
+
+/// The files that are longer today. One that no longer is is to be taken out.
+const LONGER_FILES: &[&str] = &[
+    "src/app/assembly.rs",
+    "src/broker/actor.rs",
+    "src/cli/tests.rs",
+    "src/client/answer.rs",
+    "src/core/lifecycle.rs",
+    "src/core/lifecycle/tests.rs",
+    "src/core/oauth/response/tests.rs",
+    "src/core/policy.rs",
+    "src/core/profile.rs",
+    "src/material/tests.rs",
+    "src/material/tests/stores.rs",
+    "src/server/desk.rs",
+    "tests/it/audit.rs",
+    "tests/it/rotation_under_load.rs",
 ];
 
 /// Names that must not occur in `core`: it does no I/O, reads no clock, spawns nothing, logs nothing, draws nothing.
@@ -128,7 +210,7 @@ fn rooms_name_only_whom_they_may() {
     let may: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
     let mut wrong = Vec::new();
     for (room, path, code) in rooms() {
-        if matches!(room.as_str(), "app" | "main" | "lib") {
+        if matches!(room.as_str(), "main" | "lib") {
             continue;
         }
         let Some(allowed) = may.get(room.as_str()) else {
@@ -145,6 +227,70 @@ fn rooms_name_only_whom_they_may() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// `app` is wired from the bottom to the top, so that each of its files is understood without those
+/// that come after it.
+#[test]
+fn modules_of_app_name_only_those_before_them() {
+    let place = |name: &str| ORDER_OF_APP.iter().position(|one| *one == name);
+    let mut wrong = Vec::new();
+    let mut name_app = BTreeSet::new();
+    for (module, named) in modules::modules() {
+        let ["app", name, ..] = module.iter().map(String::as_str).collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        let Some(own) = place(name) else {
+            wrong.push(format!("app/{name} is not in ORDER_OF_APP"));
+            continue;
+        };
+        for other in named.iter().filter(|other| other.first() == module.first()) {
+            match other.get(1) {
+                None => {
+                    name_app.insert(name.to_owned());
+                }
+                Some(other) if place(other).is_none_or(|at| at > own) => {
+                    wrong.push(format!("app/{name} names {other}"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let name_app: Vec<&str> = name_app.iter().map(String::as_str).collect();
+    assert_eq!(name_app, NAME_APP_ITSELF, "against NAME_APP_ITSELF");
+}
+
+#[test]
+fn no_modules_beside_each_other_name_each_other() {
+    let found: Vec<String> = modules::circles().into_iter().collect();
+    assert_eq!(found, CIRCLES, "against CIRCLES");
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut longer = Vec::new();
+    for folder in ["src", "tests", "bench", "fuzz", "issuer"] {
+        let folder = root.join(folder);
+        let there = if folder.exists() {
+            files(&folder, "rs")
+        } else {
+            Vec::new()
+        };
+        for path in there {
+            let relative = path.strip_prefix(root).expect("below the root");
+            let built = relative
+                .components()
+                .any(|part| part.as_os_str() == "target");
+            let lines = || fs::read_to_string(&path).expect("readable").lines().count();
+            if !built && lines() > LONGEST_FILE {
+                longer.push(relative.display().to_string());
+            }
+        }
+    }
+    longer.sort();
+    assert_eq!(longer, LONGER_FILES, "against LONGER_FILES");
 }
 
 #[test]

@@ -1,7 +1,6 @@
-//! HTTP clients and discovery documents, shared by the profiles that go the same way.
+//! The HTTP clients for one way to identity providers.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
@@ -10,15 +9,12 @@ use reqwest::{Client, Proxy, RequestBuilder, retry};
 use rustls::ClientConfig;
 use url::Url;
 
-use super::discovery::Discovery;
-use super::lane::{Lane, Lanes, Lost};
+use super::lane::{Lane, Lost};
 use super::proxy::Environment;
 use super::transport::{self, Answer};
 use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
 use crate::core::profile::{Http, is_loopback};
-use crate::material::{Digest, Identity, Trust};
-use crate::tls::Tls;
 
 /// An idle connection is closed after this. Renewals are minutes apart, so that a longer time would keep TLS buffers
 /// (tens of kilobytes each) for nothing; a burst of profiles of one issuer still shares a connection.
@@ -34,74 +30,6 @@ const USER_AGENT: &str = concat!("tokend/", env!("CARGO_PKG_VERSION"));
 /// it waited for.
 const NOTICE: Duration = Duration::from_millis(500);
 
-/// Makes two profiles share a client: the same identity provider, settings, trust and certificate. Connections live on
-/// the thread of the one that they were opened for, so that no two identity providers share any.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    /// Of the configured URL.
-    origin: String,
-    http: Http,
-    trust: Option<Digest>,
-    identity: Option<Digest>,
-}
-
-/// All upstreams in use. They go with their last profile.
-#[derive(Default)]
-pub(in crate::provider) struct Upstreams(Mutex<All>);
-
-#[derive(Default)]
-struct All {
-    upstreams: HashMap<Key, Weak<Upstream>>,
-    lanes: Lanes,
-}
-
-impl Upstreams {
-    /// The upstream for an identity provider and these settings, an existing one if there is one.
-    pub(super) fn get(
-        &self,
-        idp: &Url,
-        http: &Http,
-        trust: &Trust,
-        identity: Option<&Identity>,
-        tls: &Tls,
-    ) -> Result<Arc<Upstream>, Failure> {
-        let key = Key {
-            origin: origin(idp),
-            http: http.clone(),
-            trust: match trust {
-                Trust::System => None,
-                Trust::Roots(_, digest) => Some(*digest),
-            },
-            identity: identity.map(|identity| identity.digest),
-        };
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(upstream) = all.upstreams.get(&key).and_then(Weak::upgrade) {
-            return Ok(upstream);
-        }
-        let config = tls.client_config(trust, identity).map_err(|_| {
-            Failure::permanent(
-                "tls.certificate and tls.key cannot be used for TLS: use RSA, P-256, P-384 or Ed25519",
-            )
-        })?;
-        let lane = all.lanes.get(&key.origin);
-        let upstream = Arc::new(Upstream::new(http, config, identity.is_some(), lane));
-        all.upstreams
-            .retain(|_, upstream| upstream.strong_count() > 0);
-        all.upstreams.insert(key, Arc::downgrade(&upstream));
-        Ok(upstream)
-    }
-
-    /// How many are in use.
-    #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.upstreams
-            .values()
-            .filter(|upstream| upstream.strong_count() > 0)
-            .count()
-    }
-}
-
 /// One way to identity providers.
 pub(super) struct Upstream {
     http: Http,
@@ -112,7 +40,6 @@ pub(super) struct Upstream {
     usual: OnceLock<Client>,
     /// Without any, for loopback.
     direct: OnceLock<Client>,
-    discoveries: Mutex<HashMap<(String, bool), Weak<Discovery>>>,
     /// Where its connections live.
     lane: Arc<Lane>,
 }
@@ -139,7 +66,6 @@ impl Upstream {
             tls,
             usual: OnceLock::new(),
             direct: OnceLock::new(),
-            discoveries: Mutex::default(),
             lane,
         }
     }
@@ -156,22 +82,6 @@ impl Upstream {
         }
         let client = self.make(url)?;
         Ok(cell.get_or_init(|| client))
-    }
-
-    /// The shared state of an issuer's discovery.
-    pub(super) fn discovery(&self, issuer: &Url, allow_insecure_http: bool) -> Arc<Discovery> {
-        let key = (issuer.as_str().to_owned(), allow_insecure_http);
-        let mut all = self
-            .discoveries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(discovery) = all.get(&key).and_then(Weak::upgrade) {
-            return discovery;
-        }
-        let discovery = Arc::new(Discovery::new(issuer.clone(), allow_insecure_http));
-        all.retain(|_, discovery| discovery.strong_count() > 0);
-        all.insert(key, Arc::downgrade(&discovery));
-        discovery
     }
 
     /// `http.timeout`

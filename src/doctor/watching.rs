@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::check::plural;
 use super::daemon::Daemon;
 use super::people::Who;
 use super::report::Report;
 use crate::app::assembly::surroundings;
-use crate::app::check::plural;
 use crate::app::upstream::{POLL, interest_in};
 use crate::core::profile::Config;
 use crate::files::{self, Files};

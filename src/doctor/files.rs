@@ -4,11 +4,11 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
+use super::check::{Examined, plural};
 use super::daemon::Daemon;
 use super::people::{Owned, READ, Who, user_name};
 use super::report::Report;
 use crate::app::assembly::surroundings;
-use crate::app::check::{Examined, plural};
 use crate::core::certificate::Certificate;
 use crate::core::profile::{Method, TrustSource, files};
 use crate::core::time::WallTime;

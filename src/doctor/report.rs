@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use crate::app::check::plural;
+use super::check::plural;
 use crate::client::text::escaped;
 use crate::core::config::{Finding, Severity, findings_json};
 

@@ -8,9 +8,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use super::check::{Examined, plural};
 use super::report::Report;
 use crate::app::assembly::surroundings;
-use crate::app::check::{Examined, plural};
 use crate::cli::complaint::human;
 use crate::cli::status::SKEW_WORTH_TELLING;
 use crate::clock::Clock;

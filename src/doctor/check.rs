@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::assembly::surroundings;
-use super::{load, privacy};
+use crate::app::assembly::{self, surroundings};
+use crate::app::{self, load, privacy};
 use crate::cli::paths::default_config;
 use crate::cli::{CheckArgs, exit, print};
 use crate::clock::Clock;
@@ -54,7 +54,7 @@ pub fn run(args: &CheckArgs) -> u8 {
 }
 
 fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
-    let mut examined = match examine(path, privacy::daemon_uid()) {
+    let mut examined = match examine(path, app::privacy::daemon_uid()) {
         Ok(examined) => examined,
         Err(finding) => return (vec![*finding], None),
     };
@@ -238,7 +238,7 @@ fn ask_providers(checked: &mut [Checked]) {
 
 /// One real attempt, with the deadline that the daemon would give it.
 async fn fetch(profile: &Profile, provider: &dyn Provider) -> Result<(), Failure> {
-    let deadline = super::assembly::deadline(&profile.method);
+    let deadline = assembly::deadline(&profile.method);
     tokio::time::timeout(deadline, provider.fetch(&Variant::default()))
         .await
         .unwrap_or_else(|_| {

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use super::check::plural;
 use super::daemon::Daemon;
 use super::people::{Owned, WRITE, Who, group, group_name, members};
 use super::report::Report;
-use crate::app::check::plural;
 use crate::caller::SystemDirectory;
 use crate::core::policy::Access;
 use crate::core::profile::{AccessRule, Config, Principal};

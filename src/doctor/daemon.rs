@@ -4,9 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::check::plural;
 use super::people::{Who, user_name};
 use super::report::Report;
-use crate::app::check::plural;
 use crate::cli::complaint;
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;

@@ -5,6 +5,7 @@
 //! else, all at once, so that none of them delays the rest.
 
 mod callers;
+mod check;
 mod daemon;
 mod files;
 mod machine;
@@ -17,17 +18,29 @@ mod watching;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
+use self::check::{Examined, plural};
 use self::report::Report;
-use super::check::{self, Examined, plural};
+use crate::app;
 use crate::cli::paths::{default_config, default_socket};
-use crate::cli::{DoctorArgs, exit, print};
+use crate::cli::{Command, DoctorArgs, exit, print};
 use crate::clock::Clock;
 use crate::core::config::{Finding, Severity};
 
 const AREA: &str = "configuration";
 
-pub fn run(args: &DoctorArgs) -> u8 {
+/// Runs `tokend check` and `tokend doctor`; any other command is not for this room.
+#[must_use]
+pub fn run(command: &Command) -> Option<ExitCode> {
+    match command {
+        Command::Check(args) => Some(check::run(args).into()),
+        Command::Doctor(args) => Some(doctor(args).into()),
+        _ => None,
+    }
+}
+
+fn doctor(args: &DoctorArgs) -> u8 {
     let path = match args.config.clone().map_or_else(default_config, Ok) {
         Ok(path) => path,
         Err(why) => {
@@ -60,7 +73,7 @@ pub fn run(args: &DoctorArgs) -> u8 {
 /// Whose the configuration may be beside root: this process's user, and for root the user of the daemon, if one answers that can be
 /// believed.
 fn owner(args: &DoctorArgs) -> u32 {
-    let me = super::privacy::daemon_uid();
+    let me = app::privacy::daemon_uid();
     let daemons = || daemon::user(&socket(args, None).ok()?, args.timeout);
     (me == 0).then(daemons).flatten().unwrap_or(me)
 }

@@ -1,0 +1,121 @@
+//! HTTP clients and discovery documents, shared by the profiles that go the same way.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::discovery::Discovery;
+use super::lane::Lanes;
+use super::upstream::Upstream;
+use crate::core::failure::Failure;
+use crate::core::oauth::withhold::origin;
+use crate::core::profile::{Endpoint, Http, Idp};
+use crate::material::{Digest, Identity, Trust};
+use crate::tls::Tls;
+
+/// Makes two profiles share a client: the same identity provider, settings, trust and certificate.
+/// Connections live on the thread of the one that they were opened for, so that no two identity
+/// providers share any.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct IdpKey {
+    /// Of the configured URL.
+    origin: String,
+    http: Http,
+    trust: Option<Digest>,
+    identity: Option<Digest>,
+}
+
+/// Makes two profiles share a discovery document.
+#[derive(PartialEq, Eq, Hash)]
+struct DiscoveryKey {
+    idp: IdpKey,
+    issuer: String,
+    allow_insecure_http: bool,
+}
+
+/// All upstreams and discovery documents in use. They go with their last profile.
+#[derive(Default)]
+pub(in crate::provider) struct Upstreams(Mutex<All>);
+
+#[derive(Default)]
+struct All {
+    upstreams: HashMap<IdpKey, Weak<Upstream>>,
+    discoveries: HashMap<DiscoveryKey, Weak<Discovery>>,
+    lanes: Lanes,
+}
+
+impl Upstreams {
+    /// The upstream for an identity provider, and its discovery document unless the token endpoint
+    /// is configured; existing ones if there are any.
+    pub(super) fn get(
+        &self,
+        idp: &Idp,
+        trust: &Trust,
+        identity: Option<&Identity>,
+        tls: &Tls,
+    ) -> Result<(Arc<Upstream>, Option<Arc<Discovery>>), Failure> {
+        let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;
+        let key = IdpKey {
+            origin: origin(url),
+            http: idp.http.clone(),
+            trust: match trust {
+                Trust::System => None,
+                Trust::Roots(_, digest) => Some(*digest),
+            },
+            identity: identity.map(|identity| identity.digest),
+        };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let All {
+            upstreams,
+            discoveries,
+            lanes,
+        } = &mut *all;
+        let upstream = shared(upstreams, key.clone(), || {
+            let config = tls.client_config(trust, identity).map_err(|_| {
+                Failure::permanent(
+                    "tls.certificate and tls.key cannot be used for TLS: use RSA, P-256, P-384 or Ed25519",
+                )
+            })?;
+            let lane = lanes.get(&key.origin);
+            Ok(Upstream::new(&idp.http, config, identity.is_some(), lane))
+        })?;
+        let Endpoint::Issuer(issuer) = &idp.endpoint else {
+            return Ok((upstream, None));
+        };
+        let allow_insecure_http = idp.allow_insecure_http;
+        let key = DiscoveryKey {
+            idp: key,
+            issuer: issuer.as_str().to_owned(),
+            allow_insecure_http,
+        };
+        let discovery = shared(discoveries, key, || {
+            Ok(Discovery::new(issuer.clone(), allow_insecure_http))
+        })?;
+        Ok((upstream, Some(discovery)))
+    }
+
+    /// How many are in use.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.upstreams
+            .values()
+            .filter(|upstream| upstream.strong_count() > 0)
+            .count()
+    }
+}
+
+/// The one in use with this key, or a new one; those that nobody uses any more are forgotten.
+fn shared<K: Eq + Hash, T>(
+    all: &mut HashMap<K, Weak<T>>,
+    key: K,
+    make: impl FnOnce() -> Result<T, Failure>,
+) -> Result<Arc<T>, Failure> {
+    if let Some(one) = all.get(&key).and_then(Weak::upgrade) {
+        return Ok(one);
+    }
+    let one = Arc::new(make()?);
+    all.retain(|_, one| one.strong_count() > 0);
+    all.insert(key, Arc::downgrade(&one));
+    Ok(one)
+}
