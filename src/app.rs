@@ -1,4 +1,4 @@
-//! The one room that knows everyone: which command runs what.
+//! What serves: `serve` and `dev`.
 //!
 //! Two threads, each with a runtime of its own: this one serves the socket; the other, `upstream`, talks to identity
 //! providers and reads files, so that an RSA signature or a TLS handshake never delays an answer.
