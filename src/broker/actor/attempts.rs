@@ -81,15 +81,7 @@ impl Actor {
             }
         }
         for (upstream, (life, attempt)) in start {
-            let current = self.lives.get(&life).is_some_and(
-                |life| matches!(life.attempt, Some((number, None)) if number == attempt),
-            );
-            if current {
-                self.tasks_start(life, attempt, Some(upstream));
-            } else if let Some(budget) = self.budgets.get_mut(&upstream) {
-                budget.done();
-                self.forget_budget(&upstream);
-            }
+            self.tasks_start(life, attempt, Some(upstream));
         }
     }
 
@@ -153,10 +145,7 @@ impl Actor {
             return;
         };
         let Some(outcome) = outcome else { return };
-        let current = matches!(life.attempt, Some((number, _)) if number == run.attempt);
-        if current {
-            life.attempt = None;
-        }
+        life.attempt = None;
         if let Some(member) = self.profiles.get(&life.seat) {
             let attempts = &member.seat.attempts;
             let took = self.tools.clock.now().boot.since(run.started);
@@ -177,8 +166,7 @@ impl Actor {
         };
         self.handle(run.life, event);
         // That an outage begins or ends says it all.
-        if current
-            && self.outages.told == told
+        if self.outages.told == told
             && let Some(life) = self.lives.get(&run.life)
             && let Some(member) = self.profiles.get(&life.seat)
         {

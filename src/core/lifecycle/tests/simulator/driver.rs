@@ -302,8 +302,9 @@ impl Driver {
         let down = self.mode == Mode::Down && state == State::Rejected;
         let between = self.between(now);
         let explore = self.attempt.is_some() || state == State::Asleep || down || between;
+        let in_doubt = self.attempt.is_none() && self.fresh_in_doubt(now);
         let reports = match self.mode {
-            _ if self.attempt.is_none() && self.fresh_in_doubt(now) => 900,
+            _ if in_doubt => 900,
             Mode::Revoking => 400,
             _ => 40,
         };
@@ -319,12 +320,12 @@ impl Driver {
                 // Whoever ticks more often than planned changes nothing.
                 self.step(Input::Tick, coverage, weather)?;
             }
-            _ if self.dice.permille(if down {
-                300
-            } else if explore {
-                250
-            } else {
-                40
+            _ if self.dice.permille(match (down, explore) {
+                (true, _) => 300,
+                (false, true) => 250,
+                // Next to the many reports there is little room for anything else.
+                (false, false) if in_doubt => 150,
+                (false, false) => 40,
             }) =>
             {
                 let attempt = self.dice.below(self.lived.attempts + 3);

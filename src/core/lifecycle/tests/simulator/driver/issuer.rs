@@ -53,14 +53,15 @@ impl Driver {
             },
             Mode::Refusing if dice.permille(100) => (quick, fail(false, None)),
             Mode::Refusing => (quick, fail(true, None)),
-            // Seldom met, so all of it is met equally often.
-            Mode::Repeating if in_doubt => match dice.below(8) {
+            // Seldom met, so all of it is met about equally often: what comes from elsewhere too, above
+            // or in another mode, has half the share of what comes only from here.
+            Mode::Repeating if in_doubt => match dice.below(12) {
                 0 => (quick, fail(true, None)),
-                1 => (quick, fail(false, None)),
-                2 => (quick, fail(false, Some(dice.between(1, 90) * SECOND))),
-                3 => (2 * SECOND + quick, self.mint(attempt, SECOND)),
-                4 => (quick, self.mint(attempt, life)),
-                5 => (quick, self.mint_as(attempt, Said::Unlimited)),
+                1 => (2 * SECOND + quick, self.mint(attempt, SECOND)),
+                2 => (quick, self.mint(attempt, life)),
+                3..5 => (quick, fail(false, None)),
+                5..7 => (quick, fail(false, Some(dice.between(1, 90) * SECOND))),
+                7..9 => (quick, self.mint_as(attempt, Said::Unlimited)),
                 _ => (quick, self.repeat(attempt, life)),
             },
             Mode::Repeating => match dice.below(100) {
