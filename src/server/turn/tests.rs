@@ -335,3 +335,46 @@ async fn connections_that_end_in_the_queue_hold_nobody_up() {
     assert!(stays.load(Ordering::Relaxed) > 20, "{stays:?}");
     last.abort();
 }
+
+/// Broken by `admits` that does not look at what has been used, or at who waits already, and by
+/// `may_go_on` that does not keep the rounds going: nobody else would end them.
+#[tokio::test]
+async fn many_connections_that_ask_little_share_too_and_wait_one_after_another() {
+    let rounds = Rounds::default();
+    let share = Arc::<Share>::default();
+    let read = Arc::<AtomicUsize>::default();
+    let (mut clients, mut connections) = (Vec::new(), Vec::new());
+    for _ in 0..40 {
+        let (mut client, server) = tokio::io::duplex(LONG);
+        client.write_all(&[7; 64]).await.unwrap();
+        clients.push(client);
+        let turn = Turn::default();
+        let mut stream = Measured::new(server, turn.clone());
+        let count = read.clone();
+        let connection = async move {
+            let mut buffer = [0; TURN];
+            while let Ok(some) = stream.read(&mut buffer).await {
+                count.fetch_add(some / 64, Ordering::Relaxed);
+            }
+        };
+        connections.push(InTurn::new(connection, turn, share.clone(), rounds.clone()));
+    }
+    let mut look = |at: &[usize]| {
+        for at in at {
+            let mut context = Context::from_waker(Waker::noop());
+            let connection = Pin::new(&mut connections[*at]);
+            assert!(connection.poll(&mut context).is_pending());
+        }
+        read.load(Ordering::Relaxed)
+    };
+    let all: Vec<usize> = (0..40).collect();
+    assert_eq!(look(&all), 16, "the principal's share");
+    yield_now().await;
+    clients[0].write_all(&[7; 64]).await.unwrap();
+    assert_eq!(look(&[0]), 16, "others wait already");
+    for round in 1..=24 {
+        assert_eq!(look(&all[15 + round..]), 16 + round);
+        yield_now().await;
+    }
+    assert_eq!(look(&[0]), 41);
+}
