@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 pub use self::directory::{Remembered, SystemDirectory, groups_of};
 use self::units::Units;
 use crate::core::policy::subuid::SubordinateUids;
-use crate::core::policy::{Caller, Directory, Unit};
+use crate::core::policy::{Caller, Directory, Subject, Unit};
 
 /// The id that the kernel puts in place of one that has no number here (another user namespace). Nobody can be told
 /// from it, so nobody with it is served.
@@ -141,6 +141,15 @@ impl Peer {
             None => Unit::NotAsked,
             Some(None) => Unit::Unknown,
             Some(Some(unit)) => Unit::Known(unit),
+        }
+    }
+
+    /// Whom decisions about this peer are about.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            caller: &self.caller,
+            unit: self.unit(),
         }
     }
 

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::broker::Seat;
 use crate::core::certificate::Certificate;
-use crate::core::policy::{Access, Caller, Decision, Named, Unit};
+use crate::core::policy::{Access, Decision, Named, Subject, Unit};
 use crate::core::profile::{ProfileName, Request};
 use crate::core::time::Stamp;
 use reload::Reloaded;
@@ -101,10 +101,10 @@ impl Whereabouts {
 impl Entry {
     /// Whether a caller may use it. Where more than one has to permit, the one that is in force names the rule.
     #[must_use]
-    pub fn decide(&self, caller: &Caller, unit: Unit<'_>) -> Decision {
-        let mut decision = self.access.decide(caller, unit);
+    pub fn decide(&self, subject: Subject<'_>) -> Decision {
+        let mut decision = self.access.decide(subject);
         for also in &self.also {
-            match also.decide(caller, unit) {
+            match also.decide(subject) {
                 Decision::Denied => return Decision::Denied,
                 Decision::NeedsUnit if decision.permits() => decision = Decision::NeedsUnit,
                 _ => {}
@@ -194,17 +194,16 @@ impl Registry {
     pub fn permitted(
         &self,
         name: &str,
-        caller: &Caller,
-        unit: Unit<'_>,
+        subject: Subject<'_>,
     ) -> Result<(&Arc<Entry>, Decision), Hidden> {
         let found = self.entries.get(name);
         if let Some(entry) = found {
-            let decision = entry.decide(caller, unit);
+            let decision = entry.decide(subject);
             if decision.permits() {
                 return Ok((entry, decision));
             }
         }
-        Err(if self.needs(unit) {
+        Err(if self.needs(subject.unit) {
             Hidden::NeedsUnit
         } else {
             Hidden::Denied
@@ -225,8 +224,8 @@ impl Registry {
 
     /// The profiles that this caller may use, by name.
     #[must_use]
-    pub fn visible(&self, caller: &Caller, unit: Unit<'_>) -> Vec<&Arc<Entry>> {
-        self.sorted(|entry| entry.decide(caller, unit).permits())
+    pub fn visible(&self, subject: Subject<'_>) -> Vec<&Arc<Entry>> {
+        self.sorted(|entry| entry.decide(subject).permits())
     }
 
     /// Whether everybody gets the same from both; what there is to say does not count.

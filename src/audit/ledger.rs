@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::record::{self, Action, Draft, Event, Who};
+use super::record::{Action, Draft, Event, Who};
 use super::{Audit, OWED, Principal, lock};
 use crate::caller::Peer;
 use crate::core::credential::{Credential, Fingerprint, Variant};
@@ -110,7 +110,7 @@ impl Key {
         Key {
             uid: peer.caller.uid,
             gid: Some(peer.caller.gid),
-            unit: record::known(peer.unit()).map(Arc::from),
+            unit: peer.unit().name().map(Arc::from),
             profile: given.profile.clone(),
             variant: given.variant.clone(),
             fingerprint: Some(given.credential.fingerprint),

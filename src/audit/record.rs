@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::caller::Peer;
 use crate::core::credential::Fingerprint;
-use crate::core::policy::{Decision, Unit};
+use crate::core::policy::Decision;
 use crate::core::time::WallTime;
 
 /// Names of profiles are at most this long; what callers send in their place is cut.
@@ -135,7 +135,7 @@ impl Draft {
             Who::Peer(peer) => {
                 peer.look_for_unit();
                 let caller = &peer.caller;
-                let unit = known(peer.unit());
+                let unit = peer.unit().name();
                 (Some(caller.uid), Some(caller.gid), caller.pid, unit)
             }
             Who::Several { uid, gid, unit } => (*uid, *gid, None, unit.as_deref()),
@@ -243,14 +243,6 @@ impl Record {
             }
         }
         bytes
-    }
-}
-
-/// The unit, where it has been found out and there is one.
-pub fn known(unit: Unit<'_>) -> Option<&str> {
-    match unit {
-        Unit::Known(unit) => Some(unit),
-        Unit::Unknown | Unit::NotAsked => None,
     }
 }
 

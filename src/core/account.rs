@@ -133,12 +133,6 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// What it holds.
-    #[must_use]
-    pub fn held(&self, what: Held) -> u64 {
-        self.held[what as usize]
-    }
-
     /// How often that was refused.
     #[must_use]
     pub fn refused_held(&self, what: Held) -> u64 {

@@ -44,6 +44,26 @@ pub enum Unit<'a> {
     Known(&'a str),
 }
 
+impl<'a> Unit<'a> {
+    /// Its name, if it is known.
+    #[must_use]
+    pub fn name(self) -> Option<&'a str> {
+        match self {
+            Unit::Known(name) => Some(name),
+            Unit::NotAsked | Unit::Unknown => None,
+        }
+    }
+}
+
+/// Whom a decision is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Its ids.
+    pub caller: &'a Caller,
+    /// Its unit, as far as that is known.
+    pub unit: Unit<'a>,
+}
+
 /// Root, the daemon's own user, and whom access rules name by user or group. An entry with a unit alone names nobody here: who is
 /// in it is not known before it has been looked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -220,40 +240,40 @@ impl Access {
 
     /// Decides. Entries that do not ask for the unit go first, so that most callers' is never looked up.
     #[must_use]
-    pub fn decide(&self, caller: &Caller, unit: Unit<'_>) -> Decision {
+    pub fn decide(&self, subject: Subject<'_>) -> Decision {
         if self.entries.is_empty() {
-            return if self.is_own(caller) {
+            return if self.is_own(subject.caller) {
                 Decision::Default
             } else {
                 Decision::Denied
             };
         }
-        self.named(caller, unit)
+        self.named(subject)
     }
 
     /// The same for administrators: root and the daemon's own user are, besides whom an entry names.
     #[must_use]
-    pub fn administers(&self, caller: &Caller, unit: Unit<'_>) -> Decision {
-        if self.is_own(caller) {
+    pub fn administers(&self, subject: Subject<'_>) -> Decision {
+        if self.is_own(subject.caller) {
             return Decision::Default;
         }
-        self.named(caller, unit)
+        self.named(subject)
     }
 
     fn is_own(&self, caller: &Caller) -> bool {
         caller.uid == 0 || caller.uid == self.daemon
     }
 
-    fn named(&self, caller: &Caller, unit: Unit<'_>) -> Decision {
+    fn named(&self, subject: Subject<'_>) -> Decision {
         let mut matching = self
             .entries
             .iter()
             .enumerate()
-            .filter(|(_, entry)| entry.ids_match(caller));
+            .filter(|(_, entry)| entry.ids_match(subject.caller));
         if let Some((index, _)) = matching.clone().find(|(_, entry)| entry.unit.is_none()) {
             return Decision::Entry(index);
         }
-        match unit {
+        match subject.unit {
             Unit::NotAsked if matching.next().is_some() => Decision::NeedsUnit,
             Unit::NotAsked | Unit::Unknown => Decision::Denied,
             Unit::Known(unit) => matching
@@ -282,10 +302,10 @@ impl Access {
 
     /// Every entry as it was written, and why it does not hold for this caller, if it does not.
     #[must_use]
-    pub fn explain(&self, caller: &Caller, unit: Unit<'_>) -> Vec<(String, Option<String>)> {
+    pub fn explain(&self, subject: Subject<'_>) -> Vec<(String, Option<String>)> {
         let entries = self.entries.iter();
         entries
-            .map(|entry| (entry.rule.to_string(), entry.why_not(caller, unit)))
+            .map(|entry| (entry.rule.to_string(), entry.why_not(subject)))
             .collect()
     }
 }
@@ -305,7 +325,8 @@ impl Entry {
             .is_none_or(|pattern| unit::is_meant(pattern, unit))
     }
 
-    fn why_not(&self, caller: &Caller, unit: Unit<'_>) -> Option<String> {
+    fn why_not(&self, subject: Subject<'_>) -> Option<String> {
+        let Subject { caller, unit } = subject;
         let nobody = |id: Option<Id>| id == Some(Id::Nobody);
         if nobody(self.user) || nobody(self.group) {
             return Some("it names somebody whom this host does not know".into());

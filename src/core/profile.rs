@@ -235,30 +235,6 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Whether both ask the same of the same for the same API as the same client, whatever they prove it with: only then
-    /// may a credential of one be served as the other's.
-    #[must_use]
-    pub fn same_identity(&self, other: &Profile) -> bool {
-        let same_method = match (&self.method, &other.method) {
-            (Method::None, Method::None) | (Method::Static { .. }, Method::Static { .. }) => true,
-            (Method::Basic { username: one, .. }, Method::Basic { username: two, .. }) => {
-                one == two
-            }
-            (Method::OAuth2(one), Method::OAuth2(two)) => {
-                one.idp.endpoint == two.idp.endpoint
-                    && one.grant == two.grant
-                    && one.client_id == two.client_id
-                    && one.client_auth.as_str() == two.client_auth.as_str()
-                    && one.scopes == two.scopes
-                    && one.audience == two.audience
-                    && one.resource == two.resource
-                    && one.extra == two.extra
-            }
-            (one, two) => one == two,
-        };
-        same_method && self.target == other.target
-    }
-
     /// Whether both say the same; what is warned of does not count.
     #[must_use]
     pub fn same_definition(&self, other: &Profile) -> bool {
@@ -339,6 +315,16 @@ pub struct OAuth2 {
 pub enum GrantType {
     /// RFC 6749 §4.4
     ClientCredentials,
+}
+
+impl GrantType {
+    /// As in the configuration and in the token request.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            GrantType::ClientCredentials => "client_credentials",
+        }
+    }
 }
 
 /// Where and how to ask: `[idp.NAME]` with what the profile overrides.

@@ -18,7 +18,7 @@ use crate::caller::Callers;
 use crate::clock::Clock;
 use crate::core::account::{Held, Spent};
 use crate::core::credential::Fingerprint;
-use crate::core::policy::{Caller, Decision, Unit};
+use crate::core::policy::{Caller, Decision};
 use crate::core::profile::Limits;
 use crate::core::time::Stamp;
 use crate::registry::reload::{Order, Report};
@@ -95,9 +95,8 @@ impl Desk {
     pub async fn permitted(&self, guest: &Guest, profile: &str) -> Option<(Arc<Entry>, Decision)> {
         let look = || {
             let registry = self.registry.load();
-            let (caller, unit) = (&guest.peer.caller, guest.peer.unit());
             registry
-                .permitted(profile, caller, unit)
+                .permitted(profile, guest.peer.subject())
                 .map(|(entry, decision)| (entry.clone(), decision))
         };
         match look() {
@@ -148,11 +147,8 @@ impl Desk {
             guest.peer.find_unit().await;
         }
         let registry = self.registry.load();
-        let (caller, unit) = (&guest.peer.caller, guest.peer.unit());
-        let known_unit = match unit {
-            Unit::Known(unit) => Some(unit),
-            Unit::Unknown | Unit::NotAsked => None,
-        };
+        let subject = guest.peer.subject();
+        let unit = subject.unit.name();
         let mut last = guest
             .account
             .shared()
@@ -161,20 +157,16 @@ impl Desk {
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = &*last
             && seen.serial == registry.serial
-            && seen.caller.is_same_principal(caller)
-            && seen.unit.as_deref() == known_unit
+            && seen.caller.is_same_principal(subject.caller)
+            && seen.unit.as_deref() == unit
         {
             return seen.entries.iter().filter_map(Weak::upgrade).collect();
         }
-        let entries: Vec<Arc<Entry>> = registry
-            .visible(caller, unit)
-            .into_iter()
-            .cloned()
-            .collect();
+        let entries: Vec<Arc<Entry>> = registry.visible(subject).into_iter().cloned().collect();
         *last = Some(Visible {
             serial: registry.serial,
-            caller: caller.clone(),
-            unit: known_unit.map(Arc::from),
+            caller: subject.caller.clone(),
+            unit: unit.map(Arc::from),
             entries: entries.iter().map(Arc::downgrade).collect(),
         });
         drop(last);
@@ -195,9 +187,7 @@ impl Desk {
     pub async fn is_admin(&self, guest: &Guest) -> bool {
         let look = || {
             let registry = self.registry.load();
-            registry
-                .admins
-                .administers(&guest.peer.caller, guest.peer.unit())
+            registry.admins.administers(guest.peer.subject())
         };
         match look() {
             Decision::NeedsUnit => {

@@ -6,7 +6,7 @@ use super::guest::Guest;
 use super::{status, wire};
 use crate::audit::Action;
 use crate::caller::groups_of;
-use crate::core::policy::{Caller, Unit};
+use crate::core::policy::{Caller, Subject, Unit};
 use crate::proto::{
     ExplainRequest, ExplainResponse, ExplainedCaller, ExplainedRule, ProfileStatus,
 };
@@ -48,7 +48,8 @@ impl Desk {
             ("", Some(_)) => Unit::Unknown,
             (unit, _) => Unit::Known(unit),
         };
-        Ok(explained(&entry, caller, unit, self, admin))
+        let subject = Subject { caller, unit };
+        Ok(explained(&entry, subject, self, admin))
     }
 }
 
@@ -69,15 +70,9 @@ async fn supposed(user: String) -> Result<Caller, Denial> {
     }
 }
 
-fn explained(
-    entry: &Entry,
-    caller: &Caller,
-    unit: Unit<'_>,
-    desk: &Desk,
-    admin: bool,
-) -> ExplainResponse {
-    let decision = entry.decide(caller, unit);
-    let rules = entry.access.explain(caller, unit).into_iter();
+fn explained(entry: &Entry, subject: Subject<'_>, desk: &Desk, admin: bool) -> ExplainResponse {
+    let decision = entry.decide(subject);
+    let rules = entry.access.explain(subject).into_iter();
     let profile = status::profile(&desk.audit, entry, desk.clock.now());
     let mut explanation = sentences(&profile);
     if desk.audit.refuses() {
@@ -87,7 +82,7 @@ fn explained(
         });
     }
     for also in &entry.also {
-        let verdict = match also.decide(caller, unit).permits() {
+        let verdict = match also.decide(subject).permits() {
             true => "they permit this caller",
             false => "they do not permit this caller",
         };
@@ -107,13 +102,10 @@ fn explained(
             })
             .collect(),
         caller: Some(ExplainedCaller {
-            uid: caller.uid,
-            gid: caller.gid,
-            groups: caller.groups.clone(),
-            unit: match unit {
-                Unit::Known(unit) => unit.to_owned(),
-                Unit::Unknown | Unit::NotAsked => String::new(),
-            },
+            uid: subject.caller.uid,
+            gid: subject.caller.gid,
+            groups: subject.caller.groups.clone(),
+            unit: subject.unit.name().unwrap_or_default().to_owned(),
         }),
         profile: Some(profile),
         explanation,

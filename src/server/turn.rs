@@ -1,16 +1,14 @@
-//! A share of the thread for each connection: how much of what it has sent is read, and how many of its calls are begun,
-//! before the others get their turn.
+//! A share of the thread for each connection: how much of it is read, and how many of its calls are
+//! begun, before the others have their turn.
 //!
-//! One thread serves every connection, and h2 goes on reading and judging frames for as long as there are any. A caller
-//! that writes faster than they are judged would therefore keep the thread until the runtime's own patience of 128 reads
-//! is at an end: a hundred thousand PINGs, with everybody else waiting. And hyper has each call begun by an executor, whose
-//! tasks wait among everybody's: a connection that begins forty calls would have forty turns.
+//! One thread serves every connection, and h2 reads and judges frames for as long as there are any:
+//! a hundred thousand PINGs of one caller would keep everybody else waiting. And hyper has each
+//! call begun by an executor: if its tasks were the runtime's, a connection with forty calls would
+//! have forty turns. So the task that reads a connection also begins its calls. Most are answered
+//! at the first poll, which costs no task; one that has to wait becomes a task of its own.
 //!
-//! Here the task that reads a connection also begins its calls. Most are answered at the first look, which costs no task;
-//! one that has to wait for something becomes a task of its own.
-//!
-//! Turns belong to principals first: in each round every principal that is ready has its share, whether it has one
-//! connection or five hundred, and its connections have their turns one after another. See [`round`].
+//! Turns belong to principals first: in each round every principal that is ready has its share,
+//! whether it has one connection or five hundred. See [`round`].
 
 mod round;
 #[cfg(test)]
@@ -27,22 +25,24 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 pub use self::round::{Rounds, Share};
 
-/// What one connection may have read in one turn while others have turns too, in bytes. The worst of it is some hundred frames without payload or a
-/// thousand fields of a header block, which take some tens of microseconds to judge; and a call of `GetToken` is about a
-/// hundred bytes, so that a caller with many in flight loses nothing to speak of.
+/// Bytes that one connection may have read in one turn. The worst of them is some hundred frames
+/// without payload or a thousand fields of a header block, which take some tens of microseconds to
+/// judge; a call of `GetToken` is about a hundred bytes, so that many in flight lose nothing.
 const BYTES: u64 = 1024;
 
-/// Calls that one connection may have begun in one turn, likewise. The smallest are thirty bytes each, and take longer than
-/// reading them.
+/// Calls that one connection may have begun in one turn. The smallest are thirty bytes each, and
+/// take longer than reading them.
 const CALLS: usize = 8;
 
-/// So many times as much has one that nobody else has had a turn since: what each turn costs by itself, two system calls and a
-/// look for news, would take a tenth of its throughput.
+/// A connection has so many times as much when nobody else has had a turn since its last: the two
+/// system calls and the poll of the driver that each turn costs would take a tenth of its
+/// throughput.
 const ALONE: usize = 4;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a connection, its stream and the executor of its calls know of its turn; all three are used by one task.
+/// What a connection, its stream and the executor of its calls know of its turn. One task uses all
+/// three.
 #[derive(Clone, Default)]
 pub struct Turn(Arc<Mutex<State>>);
 
@@ -50,14 +50,14 @@ pub struct Turn(Arc<Mutex<State>>);
 struct State {
     /// Bytes that may still be read in this turn.
     bytes: u64,
-    /// Calls that nobody has begun. While there are any nothing is read, so that they do not become more.
+    /// Calls that have not been begun. Nothing is read meanwhile, so that they do not become more.
     calls: VecDeque<Call>,
     /// Whether reading ended for want of a turn.
     cut_short: bool,
 }
 
 impl Turn {
-    /// Where its state lies, which is nobody else's place.
+    /// Identifies the connection.
     fn place(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
@@ -66,7 +66,7 @@ impl Turn {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins so many of the calls that have come; how many there were.
+    /// Begins at most so many of the calls that have come; returns how many.
     fn begin_calls(&self, most: usize, context: &mut Context<'_>) -> usize {
         let mut begun = 0;
         while begun < most {
@@ -98,10 +98,9 @@ where
     }
 }
 
-/// A connection that is served turn by turn.
-///
-/// A turn ends when there is nothing more to do or when as much has been done as one may have. In the latter case nothing more
-/// is done until everybody else who is ready has had a turn, those included of whom the runtime does not know yet.
+/// A connection that is served turn by turn. A turn ends when there is nothing more to do, or when
+/// as much has been done as one may have: then the connection waits until everybody else who is
+/// ready has had a turn, those included of whom the runtime does not know yet.
 pub struct InTurn<C> {
     connection: Pin<Box<C>>,
     turn: Turn,
@@ -110,50 +109,48 @@ pub struct InTurn<C> {
     bell: Arc<Bell>,
     /// Rings it.
     waker: Waker,
-    /// Whether it waits in its principal's queue, or has been given a turn from there that it has not begun.
-    queued: bool,
 }
 
 impl<C> InTurn<C> {
-    /// `connection` reads from a [`Measured`] stream and has its calls begun by an executor, both of which share `turn`. `share`
-    /// is its principal's.
+    /// `connection` reads from a [`Measured`] stream and has its calls begun by an executor, both
+    /// of which share `turn`. `share` is its principal's.
     pub fn new(connection: C, turn: Turn, share: Arc<Share>, rounds: Rounds) -> InTurn<C> {
         let bell = Arc::new(Bell::default());
         InTurn {
-            // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
+            // On the heap: a future has room twice for what is moved into it, and an idle
+            // connection would pay for that.
             connection: Box::pin(connection),
             turn,
             rounds,
             share,
             waker: Waker::from(bell.clone()),
             bell,
-            queued: false,
         }
     }
 
     /// Waits for a turn behind the principal's other connections.
-    fn queue(&mut self) {
-        self.bell.pause();
-        self.queued = true;
+    fn queue(&self) {
+        self.bell.state().phase = Phase::Queued;
         self.rounds.queue(&self.share, self.bell.clone());
     }
 
     /// Whether it may go on now; otherwise its task is woken when it may.
-    fn may_go_on(&mut self, task: &Waker) -> bool {
-        let may = self.bell.watched_by(task);
-        if self.queued {
-            self.queued = !may;
-            if may {
-                // Those who wait longer have the next round.
+    fn may_go_on(&self, task: &Waker) -> bool {
+        match self.bell.polled_by(task) {
+            Phase::Queued => false,
+            Phase::Called => {
+                // Those that wait longer have the next round.
                 self.rounds.keep_going();
+                true
             }
-            return may;
+            Phase::Idle | Phase::Polling => {
+                let may = self.rounds.admits(&self.share, self.turn.place());
+                if !may {
+                    self.queue();
+                }
+                may
+            }
         }
-        let may = self.rounds.admits(&self.share, self.turn.place());
-        if !may {
-            self.queue();
-        }
-        may
     }
 
     /// The connection itself.
@@ -189,7 +186,8 @@ impl<C: Future> Future for InTurn<C> {
         let mut calls = CALLS * times;
         let mut inner = Context::from_waker(waker);
         loop {
-            bell.forget();
+            // The connection is about to look for whatever has rung so far.
+            bell.state().rung = false;
             turn.state().cut_short = false;
             if let Poll::Ready(outcome) = connection.as_mut().poll(&mut inner) {
                 return Poll::Ready(outcome);
@@ -208,71 +206,73 @@ impl<C: Future> Future for InTurn<C> {
         if more {
             this.queue();
         }
-        this.bell.unwatched();
+        this.bell.polled();
         Poll::Pending
     }
 }
 
-/// Wakes the connection's task, but not while that looks anyway: each call that is begun in its turn
-/// rings when it is answered, and would have the connection looked at once more for nothing.
-///
-/// It is silent between two turns, too. Without a pause that has to be over, a caller with many calls
-/// in flight would have its next turn with each answer.
+/// Wakes the connection's task, but not during a poll: each call that is begun in a turn rings when
+/// it is answered, and would have the connection polled once more for nothing. Nor between two
+/// turns: a caller with many calls in flight would have its next turn with each answer.
 #[derive(Debug, Default)]
 pub struct Bell(Mutex<Ringing>);
 
 #[derive(Debug, Default)]
 struct Ringing {
     task: Option<Waker>,
-    /// The task looks at the connection.
-    watched: bool,
-    /// Somebody has rung since the last look began.
+    phase: Phase,
+    /// The bell has rung since the connection was last polled.
     rung: bool,
-    /// The connection waits for its turn.
-    paused: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Phase {
+    /// Whoever rings wakes the task.
+    #[default]
+    Idle,
+    /// The task polls the connection, and looks afterwards whether the bell has rung.
+    Polling,
+    /// The connection waits in its principal's queue.
+    Queued,
+    /// The round has given the connection a turn that it has not begun.
+    Called,
 }
 
 impl Bell {
-    /// This task looks from now on; whether it may, or has to wait for its turn.
-    fn watched_by(&self, task: &Waker) -> bool {
+    /// This task polls from now on, if the connection does not wait for its turn; the phase before.
+    fn polled_by(&self, task: &Waker) -> Phase {
         let mut state = self.state();
         match &mut state.task {
             Some(known) => known.clone_from(task),
             none => *none = Some(task.clone()),
         }
-        state.watched = true;
-        !state.paused
+        let before = state.phase;
+        if before != Phase::Queued {
+            state.phase = Phase::Polling;
+        }
+        before
     }
 
-    /// What has been rung so far is about to be looked for.
-    fn forget(&self) {
-        self.state().rung = false;
-    }
-
-    /// The task looks no more; what has been rung for since the last look wakes it.
-    fn unwatched(&self) {
+    /// The task polls no more; it is woken if the bell has rung since the last poll began.
+    fn polled(&self) {
         let mut state = self.state();
-        state.watched = false;
-        if state.rung {
-            state.wake_task();
+        if state.phase == Phase::Polling {
+            state.phase = Phase::Idle;
+            if state.rung {
+                state.wake_task();
+            }
         }
     }
 
-    /// The connection waits for its turn.
-    fn pause(&self) {
-        self.state().paused = true;
-    }
-
     /// The connection has its turn.
-    fn go_on(&self) {
+    fn call(&self) {
         let mut state = self.state();
-        state.paused = false;
-        state.watched = false;
+        state.phase = Phase::Called;
         state.wake_task();
     }
 
-    fn is_paused(&self) -> bool {
-        self.state().paused
+    fn is_queued(&self) -> bool {
+        self.state().phase == Phase::Queued
     }
 
     fn state(&self) -> MutexGuard<'_, Ringing> {
@@ -282,10 +282,7 @@ impl Bell {
 
 impl Ringing {
     fn wake_task(&self) {
-        if let Some(task) = &self.task
-            && !self.watched
-            && !self.paused
-        {
+        if let Some(task) = &self.task {
             task.wake_by_ref();
         }
     }
@@ -299,17 +296,20 @@ impl Wake for Bell {
     fn wake_by_ref(self: &Arc<Self>) {
         let mut state = self.state();
         state.rung = true;
-        state.wake_task();
+        if state.phase == Phase::Idle {
+            state.wake_task();
+        }
     }
 }
 
-/// Calls that nobody has begun end with their connection. They would not by themselves: each holds the executor it came from.
+/// Calls that have not been begun end with their connection. They would not by themselves: each
+/// holds the executor it came from.
 impl<C> Drop for InTurn<C> {
     fn drop(&mut self) {
-        if self.queued {
-            // It leaves the queue, and may have been given a turn that it does not take: the next
-            // round would wait for it.
-            self.bell.state().paused = false;
+        // It leaves the queue, or a turn that it has been given: the next round must not wait for
+        // it.
+        let before = std::mem::take(&mut self.bell.state().phase);
+        if matches!(before, Phase::Queued | Phase::Called) {
             self.rounds.keep_going();
         }
         let calls = std::mem::take(&mut self.turn.state().calls);
@@ -317,14 +317,15 @@ impl<C> Drop for InTurn<C> {
     }
 }
 
-/// A stream that is read as far as the turn goes. It wakes nobody for what it has not read then: [`InTurn`] does.
+/// A stream that is read as far as the turn goes. For what it has not read then [`InTurn`] wakes
+/// the task.
 pub struct Measured<S> {
     stream: Take<S>,
     turn: Turn,
 }
 
 impl<S: AsyncRead> Measured<S> {
-    /// Whose turn it is, is for [`InTurn`] to say.
+    /// Reads nothing before [`InTurn`] has begun a turn.
     pub fn new(stream: S, turn: Turn) -> Measured<S> {
         Measured {
             stream: stream.take(0),

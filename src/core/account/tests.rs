@@ -224,7 +224,7 @@ proptest! {
             for usage in book.usages() {
                 for what in HELD {
                     let most = if usage.unit.is_some() { unit_share(USER) } else { USER };
-                    prop_assert!(usage.held(what) <= most);
+                    prop_assert!(usage.held[what as usize] <= most);
                 }
             }
         }

@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::core::credential::Variant;
+use crate::core::profile::OAuth2;
 use crate::core::profile::client_auth::ClientAuth;
-use crate::core::profile::{GrantType, OAuth2};
 use crate::core::secret::Secret;
 
 /// RFC 7523 §2.2.
@@ -57,7 +57,7 @@ impl Request {
     /// included more than once).
     #[must_use]
     pub fn new(oauth: &OAuth2, variant: &Variant, proof: Proof<'_>) -> Request {
-        let mut parameters = vec![text("grant_type", grant(&oauth.grant))];
+        let mut parameters = vec![text("grant_type", oauth.grant.as_str())];
         let mut authorization = None;
         match (&oauth.client_auth, proof) {
             (ClientAuth::SecretBasic(_), Proof::Secret(secret)) => {
@@ -158,12 +158,6 @@ fn encode(text: &str, out: &mut String) {
     }
 }
 
-fn grant(grant: &GrantType) -> &'static str {
-    match grant {
-        GrantType::ClientCredentials => "client_credentials",
-    }
-}
-
 fn text(name: &str, value: &str) -> (String, Value) {
     (name.into(), Value::Text(value.into()))
 }
@@ -176,7 +170,7 @@ mod tests {
     use url::Url;
 
     use super::*;
-    use crate::core::profile::{Endpoint, Http, Idp, SecretRef, TrustSource};
+    use crate::core::profile::{Endpoint, GrantType, Http, Idp, SecretRef, TrustSource};
 
     fn oauth(client_auth: ClientAuth) -> OAuth2 {
         OAuth2 {

@@ -30,12 +30,18 @@ fn caller(uid: u32, gid: u32, groups: &[u32]) -> Caller {
     }
 }
 
+fn subject<'a>(caller: &'a Caller, unit: Unit<'a>) -> Subject<'a> {
+    Subject { caller, unit }
+}
+
 fn decide(rules: &[AccessRule], caller: &Caller) -> Decision {
     decide_in(rules, caller, Unit::Unknown)
 }
 
 fn decide_in(rules: &[AccessRule], caller: &Caller, unit: Unit<'_>) -> Decision {
-    Access::resolve(rules, 990, &Book).0.decide(caller, unit)
+    Access::resolve(rules, 990, &Book)
+        .0
+        .decide(subject(caller, unit))
 }
 
 #[test]
@@ -79,7 +85,7 @@ fn what_is_not_known_never_matches() {
     );
     let (access, unknown) = Access::resolve(&[rule(Some("ghost"), None, None)], 990, &Book);
     assert_eq!(
-        access.decide(&caller(1000, 0, &[]), Unit::Unknown),
+        access.decide(subject(&caller(1000, 0, &[]), Unit::Unknown)),
         Decision::Denied
     );
     assert_eq!(unknown.len(), 1);
@@ -129,7 +135,7 @@ fn each_entry_says_why_it_does_not_hold() {
     ];
     let (access, _) = Access::resolve(&rules, 990, &Book);
     let why = |caller: &Caller, unit| -> Vec<Option<String>> {
-        let lines = access.explain(caller, unit).into_iter();
+        let lines = access.explain(subject(caller, unit)).into_iter();
         lines.map(|(_, why)| why).collect()
     };
     let text = |text: &str| Some(text.to_owned());
@@ -153,7 +159,7 @@ fn each_entry_says_why_it_does_not_hold() {
         ]
     );
     assert_eq!(
-        access.explain(&caller(7, 7, &[]), Unit::Unknown)[2].0,
+        access.explain(subject(&caller(7, 7, &[]), Unit::Unknown))[2].0,
         "{ user = \"worker\", unit = \"a.service\" }"
     );
 }
@@ -163,22 +169,22 @@ fn administrators_are_root_the_daemon_and_whom_the_rules_name() {
     let (admins, _) = Access::resolve(&[rule(Some("worker"), None, None)], 990, &Book);
     assert!(
         admins
-            .administers(&caller(0, 0, &[]), Unit::Unknown)
+            .administers(subject(&caller(0, 0, &[]), Unit::Unknown))
             .permits()
     );
     assert!(
         admins
-            .administers(&caller(990, 0, &[]), Unit::Unknown)
+            .administers(subject(&caller(990, 0, &[]), Unit::Unknown))
             .permits()
     );
     assert!(
         admins
-            .administers(&caller(1000, 0, &[]), Unit::Unknown)
+            .administers(subject(&caller(1000, 0, &[]), Unit::Unknown))
             .permits()
     );
     assert!(
         !admins
-            .administers(&caller(1001, 0, &[]), Unit::Unknown)
+            .administers(subject(&caller(1001, 0, &[]), Unit::Unknown))
             .permits()
     );
 }
@@ -206,11 +212,11 @@ fn a_database_that_does_not_answer_takes_nothing_from_anybody_and_gives_nothing(
     ];
     let (access, said) = Access::resolve(&rules, 990, &Down);
     assert_eq!(
-        access.decide(&caller(1000, 1, &[]), Unit::Unknown),
+        access.decide(subject(&caller(1000, 1, &[]), Unit::Unknown)),
         Decision::Entry(0)
     );
     assert_eq!(
-        access.decide(&caller(1001, 1, &[]), Unit::Unknown),
+        access.decide(subject(&caller(1001, 1, &[]), Unit::Unknown)),
         Decision::Denied
     );
     assert!(

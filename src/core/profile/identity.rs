@@ -1,43 +1,86 @@
-//! What makes a credential this profile's and no other's: whom it asks, as whom, for what. Not what it proves that with.
+//! What makes a credential this profile's and no other's: whom the profile asks, as whom, for what.
+//! What it proves that with does not count.
+
+use std::collections::BTreeMap;
 
 use aws_lc_rs::digest;
+use serde::Serialize;
 
-use super::{Method, Profile};
+use super::{Endpoint, Method, Profile};
+
+/// Everything that makes a credential's identity. A field that is added here is compared when the
+/// configuration is read again, and is part of what is kept over a restart.
+#[derive(PartialEq, Serialize)]
+struct CredentialIdentity<'a> {
+    target: Option<&'a str>,
+    source: CredentialSource<'a>,
+}
+
+/// The part that depends on `method`.
+#[derive(PartialEq, Serialize)]
+enum CredentialSource<'a> {
+    None,
+    Static,
+    Basic {
+        username: &'a str,
+    },
+    OAuth2 {
+        /// An issuer and a token endpoint with the same URL are two identity providers.
+        discovered: bool,
+        url: &'a str,
+        grant: &'static str,
+        client_id: &'a str,
+        client_auth: &'static str,
+        scopes: &'a [String],
+        audience: Option<&'a str>,
+        resource: &'a [String],
+        extra: &'a BTreeMap<String, String>,
+    },
+}
 
 impl Profile {
-    /// Names whom the profile asks, as whom and for what, over restarts; None: it asks nobody, so that nothing has to be kept
-    /// of it. Two profiles with the same name and identity are the same in the sense of [`Profile::same_identity`].
+    /// Whether both profiles ask the same server for the same API as the same client, whatever they
+    /// prove it with: only then may a credential of one be served as the other's.
+    #[must_use]
+    pub fn same_identity(&self, other: &Profile) -> bool {
+        self.credential_identity() == other.credential_identity()
+    }
+
+    /// The identity as a digest, for what is kept over a restart. None: the profile asks nobody, so
+    /// that nothing has to be kept of it.
     #[must_use]
     pub fn identity(&self) -> Option<[u8; 32]> {
-        let Method::OAuth2(oauth2) = &self.method else {
+        if !matches!(self.method, Method::OAuth2(_)) {
             return None;
-        };
-        let mut context = digest::Context::new(&digest::SHA256);
-        // Each piece with its length, so that nothing can be moved from one into the next.
-        let mut piece = |text: &str| {
-            context.update(&(text.len() as u64).to_be_bytes());
-            context.update(text.as_bytes());
-        };
-        let lists = [&oauth2.scopes, &oauth2.resource];
-        let maybe = [&self.target, &oauth2.audience];
-        piece(&format!("{:?}", oauth2.idp.endpoint));
-        piece(&format!("{:?}", oauth2.grant));
-        piece(&oauth2.client_id);
-        piece(oauth2.client_auth.as_str());
-        for text in maybe {
-            piece(if text.is_some() { "some" } else { "none" });
-            piece(text.as_deref().unwrap_or_default());
         }
-        for list in lists {
-            piece(&list.len().to_string());
-            list.iter().for_each(|text| piece(text));
-        }
-        for (name, value) in &oauth2.extra {
-            piece(name);
-            piece(value);
-        }
+        // JSON delimits each text, so that nothing can be moved from one into the next.
+        let json = serde_json::to_vec(&self.credential_identity())
+            .expect("texts, lists and maps of texts can be written");
         let mut out = [0; 32];
-        out.copy_from_slice(context.finish().as_ref());
+        out.copy_from_slice(digest::digest(&digest::SHA256, &json).as_ref());
         Some(out)
+    }
+
+    fn credential_identity(&self) -> CredentialIdentity<'_> {
+        let source = match &self.method {
+            Method::None => CredentialSource::None,
+            Method::Static { .. } => CredentialSource::Static,
+            Method::Basic { username, .. } => CredentialSource::Basic { username },
+            Method::OAuth2(oauth2) => CredentialSource::OAuth2 {
+                discovered: matches!(oauth2.idp.endpoint, Endpoint::Issuer(_)),
+                url: oauth2.idp.endpoint.as_str(),
+                grant: oauth2.grant.as_str(),
+                client_id: &oauth2.client_id,
+                client_auth: oauth2.client_auth.as_str(),
+                scopes: &oauth2.scopes,
+                audience: oauth2.audience.as_deref(),
+                resource: &oauth2.resource,
+                extra: &oauth2.extra,
+            },
+        };
+        CredentialIdentity {
+            target: self.target.as_deref(),
+            source,
+        }
     }
 }

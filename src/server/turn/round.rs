@@ -1,10 +1,13 @@
 //! Rounds: in each, every principal that is ready has one share of the thread.
 //!
-//! A connection whose principal has had its share waits in the principal's queue. A round ends where the runtime has asked the
-//! kernel for news and has looked at everybody of whom it knew; then the first connections of each queue go on. So whoever comes
-//! with five hundred connections waits behind its own, and everybody else at most for one share of each principal.
+//! A connection whose principal has had its share waits in the principal's queue. A round ends
+//! where the runtime has asked the kernel for news and has polled every task that it knew to be
+//! ready; then the first connection of each queue goes on. So a principal with five hundred
+//! connections waits behind its own, and everybody else at most for one share of each principal.
 
 use std::collections::VecDeque;
+use std::iter;
+use std::mem;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,13 +17,11 @@ use tokio::task::yield_now;
 
 use super::Bell;
 
-/// What a principal may have done in one round while others are there, in calls. More would be waited for by everybody else,
-/// less would have the queues looked after more often than calls are answered.
+/// What a principal may have done in one round, in calls. Everybody else waits for that long; with
+/// less, the queues would be looked after more often than calls are answered. A principal that is
+/// alone has no more: its throughput does not grow with the share, and whoever comes would wait for
+/// what is left of it.
 const CALLS: usize = 16;
-
-/// So many times as much has a principal when nobody else had a turn in the round before, and so many connections of its queue go
-/// on when a round begins. While others are there it is one.
-const ALONE: usize = 8;
 
 /// So many bytes are counted as one call: those of the smallest.
 const BYTES_OF_A_CALL: u64 = 64;
@@ -34,11 +35,6 @@ struct State {
     number: AtomicU64,
     /// Which connection has had the last turn.
     last: AtomicUsize,
-    /// Whose share was used first in this round, and whether another's was too.
-    first: AtomicUsize,
-    shared: AtomicBool,
-    /// The same of the round before.
-    was_shared: AtomicBool,
     /// Whether the end of this round has been asked for.
     ending: AtomicBool,
     /// Principals in whose queues somebody waits.
@@ -47,38 +43,30 @@ struct State {
 
 /// One principal's share of the rounds.
 #[derive(Debug, Default)]
-pub struct Share {
-    /// The round in which it was used last.
-    round: AtomicU64,
-    /// What was used of it in that round.
-    used: AtomicUsize,
-    /// How many wait in the queue, for those who only want to know whether anybody does.
-    waits: AtomicUsize,
-    queue: Mutex<VecDeque<Arc<Bell>>>,
+pub struct Share(Mutex<ShareState>);
+
+#[derive(Debug, Default)]
+struct ShareState {
+    /// The round in which the share was used last.
+    round: u64,
+    /// What was used of it in that round, in calls.
+    calls: usize,
+    /// The principal's connections that wait for a turn.
+    queue: VecDeque<Arc<Bell>>,
 }
 
 impl Rounds {
-    /// Whether a connection may have a turn now: its principal has some of its share left, and nobody of its own waits.
-    pub fn admits(&self, share: &Arc<Share>, place: usize) -> bool {
-        let state = &self.0;
-        let now = state.number.load(Ordering::Relaxed);
-        let own = Arc::as_ptr(share).addr();
-        if share.round.swap(now, Ordering::Relaxed) != now {
-            share.used.store(0, Ordering::Relaxed);
+    /// Whether a connection may have a turn now: its principal has some of its share left, and none
+    /// of the principal's connections waits.
+    pub fn admits(&self, share: &Share, place: usize) -> bool {
+        let now = self.0.number.load(Ordering::Relaxed);
+        // Nobody else was ready since this connection's last turn, so nobody waits for its next.
+        let is_alone = self.0.last.load(Ordering::Relaxed) == place;
+        let mut state = share.state();
+        if mem::replace(&mut state.round, now) != now || is_alone {
+            state.calls = 0;
         }
-        match state.first.load(Ordering::Relaxed) {
-            0 => state.first.store(own, Ordering::Relaxed),
-            first if first != own => state.shared.store(true, Ordering::Relaxed),
-            _ => {}
-        }
-        if state.last.load(Ordering::Relaxed) == place {
-            // Whoever else was ready has had a turn since its last one, and there was nobody.
-            share.used.store(0, Ordering::Relaxed);
-        }
-        let crowded =
-            state.was_shared.load(Ordering::Relaxed) || state.shared.load(Ordering::Relaxed);
-        let most = if crowded { CALLS } else { CALLS * ALONE };
-        share.used.load(Ordering::Relaxed) < most && share.waits.load(Ordering::Relaxed) == 0
+        state.calls < CALLS && state.queue.is_empty()
     }
 
     /// Notes which connection has a turn; whether it had the last one too.
@@ -88,13 +76,12 @@ impl Rounds {
 
     /// Has a connection wait for its turn.
     pub fn queue(&self, share: &Arc<Share>, bell: Arc<Bell>) {
-        let mut queue = share.queue();
-        queue.push_back(bell);
-        if queue.len() == 1 {
+        let mut state = share.state();
+        state.queue.push_back(bell);
+        if state.queue.len() == 1 {
             self.0.waiting().push(share.clone());
         }
-        share.waits.store(queue.len(), Ordering::Relaxed);
-        drop(queue);
+        drop(state);
         self.end_round();
     }
 
@@ -105,8 +92,8 @@ impl Rounds {
         }
     }
 
-    /// Has this round end where the runtime looks after it has asked the kernel for news: to end it at once would be to come
-    /// before those who have not been heard yet.
+    /// Has this round end where the runtime wakes those that yield, after it has asked the kernel
+    /// for news: ended at once, it would leave out those of whom the kernel has not told yet.
     fn end_round(&self) {
         if !self.0.ending.swap(true, Ordering::Relaxed) {
             let waker = Waker::from(self.0.clone());
@@ -119,40 +106,18 @@ impl Rounds {
 impl Wake for State {
     fn wake(self: Arc<Self>) {
         self.ending.store(false, Ordering::Relaxed);
-        self.number.fetch_add(1, Ordering::Relaxed);
-        self.first.store(0, Ordering::Relaxed);
-        let shared = self.shared.swap(false, Ordering::Relaxed);
-        self.was_shared.store(shared, Ordering::Relaxed);
-        let mut waiting = self.waiting();
-        // Each connection that goes on asks for the round after this.
+        let now = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let mut go_on = Vec::new();
-        let now = self.number.load(Ordering::Relaxed);
-        let most = if shared || waiting.len() > 1 {
-            1
-        } else {
-            ALONE
-        };
-        waiting.retain(|share| {
-            share.round.store(now, Ordering::Relaxed);
-            share.used.store(0, Ordering::Relaxed);
-            let mut queue = share.queue();
-            let mut from_here = 0;
-            while from_here < most
-                && let Some(bell) = queue.pop_front()
-            {
-                // Those that have ended left their place to others.
-                if bell.is_paused() {
-                    go_on.push(bell);
-                    from_here += 1;
-                }
-            }
-            share.waits.store(queue.len(), Ordering::Relaxed);
-            !queue.is_empty()
+        self.waiting().retain(|share| {
+            let mut state = share.state();
+            state.round = now;
+            state.calls = 0;
+            // Connections that have ended are still queued, but no longer queued in their bell.
+            go_on.extend(iter::from_fn(|| state.queue.pop_front()).find(|bell| bell.is_queued()));
+            !state.queue.is_empty()
         });
-        drop(waiting);
-        for bell in go_on {
-            bell.go_on();
-        }
+        // Each connection that goes on asks for the round after this.
+        go_on.iter().for_each(|bell| bell.call());
     }
 }
 
@@ -166,10 +131,11 @@ impl Share {
     /// Counts what was done in a turn.
     pub fn used(&self, calls: usize, bytes: u64) {
         let as_calls = usize::try_from(bytes / BYTES_OF_A_CALL).unwrap_or(usize::MAX);
-        self.used.fetch_add(calls.max(as_calls), Ordering::Relaxed);
+        let mut state = self.state();
+        state.calls = state.calls.saturating_add(calls.max(as_calls));
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Bell>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ShareState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

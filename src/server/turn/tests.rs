@@ -63,14 +63,15 @@ async fn who_is_alone_has_longer_turns() {
     let mut connection = reading(server, &Rounds::default());
     let mut turns = 0;
     let all = poll_fn(|context| {
-        turns += usize::from(!connection.bell.is_paused());
+        turns += usize::from(!connection.bell.is_queued());
         Pin::new(&mut connection).poll(context)
     });
     assert_eq!(all.await, [7; LONG]);
     assert_eq!(turns, 4, "1 + 4 + 4 + the rest");
 }
 
-/// Broken by `Bell::watched_by` that is always true: whoever wakes the connection gives it a turn.
+/// Broken by `may_go_on` that takes `Queued` like `Idle`: whoever wakes the connection gives it a
+/// turn.
 #[tokio::test]
 async fn a_pause_is_not_over_because_somebody_wakes_the_connection() {
     let (mut client, server) = tokio::io::duplex(LONG);
@@ -106,7 +107,8 @@ async fn a_pause_is_not_over_because_somebody_wakes_the_connection() {
     }
 }
 
-/// Broken by a turn that is not renewed where it was not used up: who sends little pays for what was long ago.
+/// Broken by a turn that is not renewed where it was not used up: who sends little pays for what
+/// was long ago.
 #[tokio::test]
 async fn who_sends_little_at_a_time_never_waits() {
     let (mut client, server) = tokio::io::duplex(LONG);
@@ -115,7 +117,7 @@ async fn who_sends_little_at_a_time_never_waits() {
         client.write_all(&[7; 100]).await.unwrap();
         let mut context = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
-        assert!(!connection.queued);
+        assert!(!connection.bell.is_queued());
     }
 }
 
@@ -152,8 +154,8 @@ async fn calls_are_begun_so_many_in_a_turn_and_nothing_is_read_before_them() {
     other.abort();
 }
 
-/// Broken by `unwatched` that does not look whether somebody has rung, and by `wake_by_ref` that wakes nobody while watched and
-/// notes nothing.
+/// Broken by `polled` that does not look whether the bell has rung, and by `wake_by_ref` that notes
+/// nothing during a poll.
 #[tokio::test]
 async fn who_rings_during_the_last_look_is_heard() {
     let rung_by = |itself: bool| {
@@ -182,7 +184,8 @@ async fn who_rings_during_the_last_look_is_heard() {
     assert_eq!(rung_by(false).await, 5);
 }
 
-/// Broken by a `Bell` that wakes the task of a connection that is being looked at: it is looked at twice for one call.
+/// Broken by a `Bell` that wakes the task during a poll: the connection is polled twice for one
+/// call.
 #[tokio::test]
 async fn a_call_that_is_answered_at_once_wakes_nobody() {
     let turn = Turn::default();
@@ -243,12 +246,13 @@ async fn a_call_may_wait_and_may_panic_and_is_nobody_elses_business() {
     let mut connection = InTurn::new(never, turn, Arc::default(), Rounds::default());
     let mut context = Context::from_waker(Waker::noop());
     assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
-    assert!(!connection.queued, "both have been begun");
+    assert!(!connection.bell.is_queued(), "both have been begun");
     go.send(()).unwrap();
     over.await.unwrap();
 }
 
-/// A connection that has something to read whenever it is asked, each time `bytes`; how often it had a turn is counted.
+/// A connection that has something to read whenever it is asked, each time `bytes`; how often it
+/// had a turn is counted.
 fn busy(
     share: &Arc<Share>,
     rounds: &Rounds,
@@ -312,7 +316,8 @@ async fn connections_of_one_principal_have_their_turns_one_after_another() {
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// Broken by rounds that end only with a turn: whoever waits behind connections that have ended waits for ever.
+/// Broken by rounds that end only with a turn: whoever waits behind connections that have ended
+/// waits for ever.
 #[tokio::test]
 async fn connections_that_end_in_the_queue_hold_nobody_up() {
     let rounds = Rounds::default();
@@ -329,4 +334,47 @@ async fn connections_that_end_in_the_queue_hold_nobody_up() {
     }
     assert!(stays.load(Ordering::Relaxed) > 20, "{stays:?}");
     last.abort();
+}
+
+/// Broken by `admits` that does not look at what has been used, or at who waits already, and by
+/// `may_go_on` that does not keep the rounds going: nobody else would end them.
+#[tokio::test]
+async fn many_connections_that_ask_little_share_too_and_wait_one_after_another() {
+    let rounds = Rounds::default();
+    let share = Arc::<Share>::default();
+    let read = Arc::<AtomicUsize>::default();
+    let (mut clients, mut connections) = (Vec::new(), Vec::new());
+    for _ in 0..40 {
+        let (mut client, server) = tokio::io::duplex(LONG);
+        client.write_all(&[7; 64]).await.unwrap();
+        clients.push(client);
+        let turn = Turn::default();
+        let mut stream = Measured::new(server, turn.clone());
+        let count = read.clone();
+        let connection = async move {
+            let mut buffer = [0; TURN];
+            while let Ok(some) = stream.read(&mut buffer).await {
+                count.fetch_add(some / 64, Ordering::Relaxed);
+            }
+        };
+        connections.push(InTurn::new(connection, turn, share.clone(), rounds.clone()));
+    }
+    let mut look = |at: &[usize]| {
+        for at in at {
+            let mut context = Context::from_waker(Waker::noop());
+            let connection = Pin::new(&mut connections[*at]);
+            assert!(connection.poll(&mut context).is_pending());
+        }
+        read.load(Ordering::Relaxed)
+    };
+    let all: Vec<usize> = (0..40).collect();
+    assert_eq!(look(&all), 16, "the principal's share");
+    yield_now().await;
+    clients[0].write_all(&[7; 64]).await.unwrap();
+    assert_eq!(look(&[0]), 16, "others wait already");
+    for round in 1..=24 {
+        assert_eq!(look(&all[15 + round..]), 16 + round);
+        yield_now().await;
+    }
+    assert_eq!(look(&[0]), 41);
 }

@@ -74,12 +74,6 @@ struct Payload {
     ends: bool,
 }
 
-impl Default for Scanner {
-    fn default() -> Self {
-        Scanner::new()
-    }
-}
-
 impl Scanner {
     /// At the first byte of a connection.
     #[must_use]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::policy::stated::{OnDisk, Stated};
-use crate::core::policy::{Access, Caller, Directory, Unanswered, Unit};
+use crate::core::policy::{Access, Caller, Directory, Subject, Unanswered, Unit};
 use crate::core::profile::{AccessRule, ProfileName};
 
 const DAEMON: u32 = 990;
@@ -227,7 +227,11 @@ impl Daemon {
             groups: Vec::new(),
             pid: None,
         };
-        let permits = |access: Access| access.decide(&caller, Unit::Unknown).permits();
+        let subject = Subject {
+            caller: &caller,
+            unit: Unit::Unknown,
+        };
+        let permits = |access: Access| access.decide(subject).permits();
         let resolve = |rules: &[AccessRule]| Access::resolve(rules, DAEMON, &Nobody).0;
         self.in_force.as_ref().is_some_and(|in_force| {
             permits(resolve(in_force))
