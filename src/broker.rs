@@ -71,8 +71,6 @@ pub struct Upstream {
     pub max_in_flight: u32,
     /// Attempts per second, over all of them.
     pub max_per_second: u32,
-    /// One attempt, with everything in it, is given up after this.
-    pub deadline: Duration,
 }
 
 /// Why there is no answer.

@@ -11,6 +11,7 @@ mod tests;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::error::Unspecified;
 
@@ -25,15 +26,39 @@ use crate::tls::Tls;
 /// One attempt under way.
 pub type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Send + 'a>>;
 
+/// For methods that ask nobody on the network.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(60);
+
 /// Gets credentials in one way, with one immutable set of material. Never retries: that is the lifecycle's business.
 pub trait Provider: Send + Sync + 'static {
     /// Makes one attempt. Dropping it abandons it.
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a>;
 
+    /// One attempt, with everything in it, is given up after this.
+    fn deadline(&self) -> Duration {
+        LOCAL_DEADLINE
+    }
+
     /// What the attempts so far gave reason to say, beside their outcome. Each begins with the key that it is about.
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// Makes one attempt, and gives it up at its deadline.
+///
+/// # Errors
+/// As the provider says; transient where the deadline has passed.
+pub async fn attempt(provider: &dyn Provider, variant: &Variant) -> Result<Issued, Failure> {
+    let deadline = provider.deadline();
+    tokio::time::timeout(deadline, provider.fetch(variant))
+        .await
+        .unwrap_or_else(|_| {
+            Err(Failure::transient(format!(
+                "no credential within {} s: is the identity provider slow? http.timeout sets the limit",
+                deadline.as_secs()
+            )))
+        })
 }
 
 /// Fills a buffer with random bytes.

@@ -5,6 +5,7 @@
 //! `:authority` that tokend has. `http` is hyper's HTTP/1.1 with the same body and the same timeout.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,12 +19,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokend::proto;
 use tokend::socket::authority::RepairAuthority;
-use tokio::net::UnixListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
+use tonic::transport::server::Connected;
 use tonic_prost::ProstCodec;
 
 /// The answer as generated code has it.
@@ -62,7 +65,7 @@ pub fn run(kind: &str, socket: &Path) {
 
 async fn grpc(listener: UnixListener, service: Service) {
     let streams = UnixListenerStream::new(listener)
-        .map(|stream| stream.map(|stream| RepairAuthority::new(stream, 500)));
+        .map(|stream| stream.map(|stream| Repaired(RepairAuthority::new(stream, 500))));
     tonic::transport::Server::builder()
         .max_concurrent_streams(256)
         .http2_max_header_list_size(16384)
@@ -72,6 +75,55 @@ async fn grpc(listener: UnixListener, service: Service) {
         .serve_with_incoming(streams)
         .await
         .expect("serving");
+}
+
+/// What tonic's server takes for a connection.
+struct Repaired(RepairAuthority<UnixStream>);
+
+impl Connected for Repaired {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Repaired {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Repaired {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
 }
 
 async fn http1(listener: UnixListener, answer: Bytes) {

@@ -92,7 +92,6 @@ pub async fn registry(broker: &Broker, clock: &Clock) -> Registry {
             name: name.to_owned(),
             max_in_flight: IN_FLIGHT / 4,
             max_per_second: 1_000,
-            deadline: DEADLINE,
         };
         let standing = seated(broker, name, provider, Some(upstream)).await;
         let mut entry = entry(name, CALLER, standing);
@@ -224,5 +223,9 @@ struct Slow;
 impl Provider for Slow {
     fn fetch<'a>(&'a self, _: &'a Variant) -> Attempt<'a> {
         Box::pin(pending())
+    }
+
+    fn deadline(&self) -> Duration {
+        DEADLINE
     }
 }

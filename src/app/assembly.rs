@@ -11,7 +11,6 @@ mod trial;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -24,18 +23,12 @@ use crate::clock::Clock;
 use crate::core::config::AccessOnDisk;
 use crate::core::policy::Access;
 use crate::core::policy::stated::Stated;
-use crate::core::profile::{Config, Invalid, Method, Profile, ProfileName};
+use crate::core::profile::{Config, Invalid, Profile, ProfileName};
 use crate::core::time::WallTime;
 use crate::material::{self, Material, Surroundings};
 use crate::provider;
 use crate::registry::reload::{Outcome, Reloaded, Report};
 use crate::registry::{Current, Entry, Registry, Standing};
-
-/// An attempt may need two requests, discovery and token; its deadline covers both with a little to spare.
-const ATTEMPT_SLACK: Duration = Duration::from_secs(1);
-
-/// Methods that only look at what was read.
-const LOCAL_ATTEMPT: Duration = Duration::from_secs(10);
 
 /// What is served, and how it came about.
 pub struct Assembly {
@@ -281,14 +274,6 @@ impl Assembly {
         for seat in std::mem::take(&mut self.leaving) {
             self.broker.remove(&seat).await;
         }
-    }
-}
-
-/// One attempt, with everything in it, is given up after this.
-pub fn deadline(method: &Method) -> Duration {
-    match method {
-        Method::OAuth2(oauth2) => oauth2.idp.http.timeout * 2 + ATTEMPT_SLACK,
-        _ => LOCAL_ATTEMPT,
     }
 }
 

@@ -76,6 +76,10 @@ impl Scripted {
 }
 
 impl Provider for Scripted {
+    fn deadline(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+
     fn fetch<'a>(&'a self, _variant: &'a Variant) -> Attempt<'a> {
         Box::pin(async move {
             let call = self.calls.fetch_add(1, Ordering::SeqCst);
@@ -142,7 +146,6 @@ fn spec(provider: Arc<dyn Provider>) -> Spec {
             name: "idp".into(),
             max_in_flight: 8,
             max_per_second: 1000,
-            deadline: Duration::from_secs(20),
         }),
         told_to_wait: None,
         replaces: false,

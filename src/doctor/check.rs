@@ -8,14 +8,13 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::app::assembly::{self, surroundings};
+use crate::app::assembly::surroundings;
 use crate::app::{self, load, privacy};
 use crate::cli::paths::default_config;
 use crate::cli::{CheckArgs, exit, print};
 use crate::clock::Clock;
 use crate::core::config::{self, Finding, Locator, Outcome, Severity, Sources, findings_json};
 use crate::core::credential::Variant;
-use crate::core::failure::Failure;
 use crate::core::profile::{Config, Method, Profile};
 use crate::material::{self, Material, Surroundings};
 use crate::provider::oauth2::proxy;
@@ -214,10 +213,11 @@ fn ask_providers(checked: &mut [Checked]) {
             let Some(provider) = one.provider.clone() else {
                 continue;
             };
-            let (profile, places) = (one.profile.clone(), places.clone());
+            let places = places.clone();
             attempts.spawn(async move {
                 let _place = places.acquire_owned().await;
-                (index, fetch(&profile, provider.as_ref()).await)
+                let outcome = provider::attempt(provider.as_ref(), &Variant::default()).await;
+                (index, outcome)
             });
         }
         while let Some(ended) = attempts.join_next().await {
@@ -234,20 +234,6 @@ fn ask_providers(checked: &mut [Checked]) {
             }
         }
     });
-}
-
-/// One real attempt, with the deadline that the daemon would give it.
-async fn fetch(profile: &Profile, provider: &dyn Provider) -> Result<(), Failure> {
-    let deadline = assembly::deadline(&profile.method);
-    tokio::time::timeout(deadline, provider.fetch(&Variant::default()))
-        .await
-        .unwrap_or_else(|_| {
-            Err(Failure::transient(format!(
-                "no credential within {} s",
-                deadline.as_secs()
-            )))
-        })
-        .map(|_| ())
 }
 
 fn unreadable(path: &Path, message: String) -> Finding {

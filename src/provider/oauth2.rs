@@ -43,9 +43,6 @@ use crate::core::profile::{Endpoint, OAuth2, Profile, ProfileName};
 use crate::core::secret::Secret;
 use crate::material::{AssertionMaterial, Material};
 
-/// Added to twice the HTTP timeout for the deadline of one whole attempt: time to sign, parse and be scheduled.
-const SLACK: Duration = Duration::from_secs(1);
-
 /// Gets tokens with the client credentials grant.
 pub(super) struct OAuth2Provider {
     profile: ProfileName,
@@ -99,24 +96,6 @@ impl OAuth2Provider {
             clock: shared.clock.clone(),
             random: shared.random,
         })
-    }
-
-    async fn attempt(&self, variant: &Variant) -> Result<Issued, Failure> {
-        let deadline = self
-            .oauth
-            .idp
-            .http
-            .timeout
-            .saturating_mul(2)
-            .saturating_add(SLACK);
-        match tokio::time::timeout(deadline, self.ask(variant)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Failure::transient(format!(
-                "{} did not answer discovery and token request within {}: check the network, or raise http.timeout",
-                self.named(),
-                humantime::format_duration(deadline)
-            ))),
-        }
     }
 
     async fn ask(&self, variant: &Variant) -> Result<Issued, Failure> {
@@ -282,16 +261,16 @@ impl OAuth2Provider {
         seen.extend(assertion.cloned());
         seen
     }
-
-    fn named(&self) -> String {
-        let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &self.oauth.idp.endpoint;
-        place(url)
-    }
 }
 
 impl Provider for OAuth2Provider {
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a> {
-        Box::pin(self.attempt(variant))
+        Box::pin(self.ask(variant))
+    }
+
+    /// Discovery and the token request may both take as long as they are given.
+    fn deadline(&self) -> Duration {
+        self.upstream.limit().saturating_mul(2)
     }
 
     fn remarks(&self) -> Vec<String> {

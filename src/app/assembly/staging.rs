@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::member::{InForce, Member, Staged, Version};
 use super::trial::{Trial, has_ended};
-use super::{Assembly, deadline, invalid_because};
+use super::{Assembly, invalid_because};
 use crate::broker::{Seat, Spec, Upstream};
 use crate::core::certificate::Certificate;
 use crate::core::profile::{Invalid, Method, Profile, ProfileName};
@@ -222,7 +222,6 @@ impl Assembly {
                 name: oauth2.idp.endpoint.as_str().to_owned(),
                 max_in_flight: oauth2.idp.max_in_flight,
                 max_per_second: oauth2.idp.max_per_second,
-                deadline: deadline(&profile.method),
             }),
             _ => None,
         };

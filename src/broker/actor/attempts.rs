@@ -1,7 +1,5 @@
 //! Attempts: queued at the budget of their issuer, run as tasks, and what they came to.
 
-use std::time::Duration;
-
 use tokio::task::{Id, JoinError};
 
 use super::{Actor, LifeId};
@@ -12,9 +10,7 @@ use crate::core::credential::Issued;
 use crate::core::failure::Failure;
 use crate::core::lifecycle::Event;
 use crate::core::time::{BootTime, Stamp};
-
-/// An attempt of a provider that asks nobody on the network.
-const LOCAL_DEADLINE: Duration = Duration::from_secs(60);
+use crate::provider;
 
 /// A task that makes an attempt.
 pub struct Running {
@@ -94,21 +90,9 @@ impl Actor {
         };
         let provider = member.spec.provider.clone();
         let variant = life.variant.clone();
-        let deadline = member
-            .spec
-            .upstream
-            .as_ref()
-            .map_or(LOCAL_DEADLINE, |upstream| upstream.deadline);
-        let task = self.tasks.spawn(async move {
-            tokio::time::timeout(deadline, provider.fetch(&variant))
-                .await
-                .unwrap_or_else(|_| {
-                    Err(Failure::transient(format!(
-                        "no credential within {} s: is the identity provider slow? http.timeout sets the limit",
-                        deadline.as_secs()
-                    )))
-                })
-        });
+        let task = self
+            .tasks
+            .spawn(async move { provider::attempt(provider.as_ref(), &variant).await });
         life.attempt = Some((attempt, Some(task.clone())));
         self.running.insert(
             task.id(),

@@ -35,6 +35,10 @@ impl Drop for Landing<'_> {
 }
 
 impl Provider for Counted {
+    fn deadline(&self) -> Duration {
+        self.inner.deadline()
+    }
+
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a> {
         Box::pin(async move {
             let now = self.flying.now.fetch_add(1, Ordering::SeqCst) + 1;

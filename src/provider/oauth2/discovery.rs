@@ -7,7 +7,7 @@ use reqwest::header::{ACCEPT, CONTENT_ENCODING, DATE, RETRY_AFTER};
 use url::Url;
 
 use super::text;
-use super::transport::Answer;
+use super::transport::{Answer, too_late};
 use super::upstream::Upstream;
 use crate::clock::Clock;
 use crate::core::failure::Failure;
@@ -77,18 +77,12 @@ impl Discovery {
             return Err(failure.clone());
         }
         let secrets: Vec<&Secret> = secrets.iter().collect();
-        // Both places together, so that discovery and token request stay within twice the timeout.
+        // Both places together, so that discovery and token request stay within the deadline.
         let mut skew = None;
         let look = self.look(upstream, clock, &secrets, &mut skew);
-        let looked = tokio::time::timeout(upstream.timeout(), look)
+        let looked = tokio::time::timeout(upstream.limit(), look)
             .await
-            .unwrap_or_else(|_| {
-                Err(Failure::transient(format!(
-                    "the discovery document of {} did not come within {}: check the network, or raise http.timeout",
-                    place(&self.issuer),
-                    humantime::format_duration(upstream.timeout())
-                )))
-            });
+            .unwrap_or_else(|_| Err(too_late(&place(&self.issuer), &upstream.way())));
         let now = clock.now().boot;
         let mut state = self.state();
         match looked {

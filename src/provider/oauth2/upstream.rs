@@ -89,10 +89,14 @@ impl Upstream {
         self.http.timeout
     }
 
+    /// After this the asking side no longer waits for one step: discovery, or a token request.
+    pub(super) fn limit(&self) -> Duration {
+        self.http.timeout.saturating_add(NOTICE)
+    }
+
     /// One exchange with `at`, on the identity provider's thread.
     pub(super) async fn send(&self, request: RequestBuilder, at: &str) -> Result<Answer, NoAnswer> {
-        let limit = self.http.timeout.saturating_add(NOTICE);
-        match self.lane.run(limit, transport::send(request)).await {
+        match self.lane.run(self.limit(), transport::send(request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let mut way = self.way();

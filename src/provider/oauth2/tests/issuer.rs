@@ -291,6 +291,27 @@ async fn discovery_and_token_request_stay_within_twice_the_timeout() {
     assert!(started.elapsed() < Duration::from_secs(2));
 }
 
+/// The first place takes its time to say no, and the second never answers: the one timer that is
+/// over says it in the words of every late answer.
+#[tokio::test]
+async fn discovery_that_is_late_in_two_places_is_told_as_every_late_answer() {
+    let server = Server::plain(|seen| match seen.line() {
+        OIDC => {
+            std::thread::sleep(Duration::from_millis(700));
+            answer(404, "", "")
+        }
+        _ => Act::SendAndHang(Vec::new()),
+    })
+    .await;
+    let mut settings = settings(&server);
+    settings.idp.http.timeout = Duration::from_millis(900);
+    let message = transient(fetch(settings).await);
+    assert!(
+        message.contains("no complete answer within 900ms"),
+        "{message}"
+    );
+}
+
 #[tokio::test]
 async fn an_unlisted_client_auth_is_mentioned_only_when_it_is_refused() {
     let good = Arc::new(AtomicBool::new(true));
