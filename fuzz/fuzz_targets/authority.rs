@@ -10,7 +10,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The connection after its repair, arriving in parts of these sizes in turn; 0 counts as 1.
 fn repaired(stream: &[u8], sizes: &[u8]) -> Vec<u8> {
-    let (mut out, mut scanner, mut from) = (stream.to_vec(), Scanner::new(), 0);
+    let (mut out, mut scanner, mut from) = (stream.to_vec(), Scanner::default(), 0);
     for size in sizes.iter().cycle().take(out.len()) {
         let to = out.len().min(from + usize::from(*size).max(1));
         scanner.repair(&mut out[from..to]);

@@ -96,7 +96,7 @@ pub async fn accept(
     let mut lines = Repeated::default();
     let mut line = |kind, uid| lines.say((kind, uid), desk.clock.now().boot);
     // Each connection holds one end; the other hears when all are gone.
-    let (open, mut all_closed) = mpsc::channel::<()>(1);
+    let (open, all_closed) = mpsc::channel::<()>(1);
     let mut late = 0;
     loop {
         // One at a time, so that those who come in a crowd do not keep those waiting who are here.
@@ -168,6 +168,11 @@ pub async fn accept(
     tidying.abort();
     drop(listener);
     drop(open);
+    drain(all_closed, &close).await;
+}
+
+/// Waits for connections that end by themselves, and closes the others.
+async fn drain(mut all_closed: mpsc::Receiver<()>, close: &watch::Sender<bool>) {
     if tokio::time::timeout(DRAIN, all_closed.recv()).await.is_ok() {
         return;
     }

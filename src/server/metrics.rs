@@ -50,6 +50,7 @@ pub fn render(desk: &Desk, entries: &[Arc<Entry>]) -> String {
     answered(&mut page, &desk.answered);
     taken(&mut page, desk);
     profiles(&mut page, desk, entries, now);
+    attempts(&mut page, entries);
     reloads(&mut page, entries);
     certificates(&mut page, entries);
     page.text
@@ -172,17 +173,12 @@ fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
         };
         states.line(&[("profile", entry.name.as_str()), ("state", state)], 1);
     }
-    let seats = || {
-        entries
-            .iter()
-            .filter_map(|entry| Some((entry.name.as_str(), seat(entry)?)))
-    };
     let mut left = page.family(
         "tokend_credential_expires_in_seconds",
         Gauge,
         "Time that the credential in memory has left; absent without one, and for one that does not expire.",
     );
-    for (name, seat) in seats() {
+    for (name, seat) in seats(entries) {
         let view = seat.own().view();
         if let Some(answer) = view.servable(now, Duration::ZERO)
             && let Some(ttl) = answer.credential.ttl(now)
@@ -190,12 +186,22 @@ fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
             left.line(&[("profile", name)], ttl.as_secs_f64());
         }
     }
+}
+
+/// The profiles that can be used.
+fn seats(entries: &[Arc<Entry>]) -> impl Iterator<Item = (&str, &Seat)> {
+    entries
+        .iter()
+        .filter_map(|entry| Some((entry.name.as_str(), seat(entry)?)))
+}
+
+fn attempts(page: &mut Page, entries: &[Arc<Entry>]) {
     let mut failures = page.family(
         "tokend_upstream_failures",
         Gauge,
         "Failed attempts since the last that succeeded.",
     );
-    for (name, seat) in seats() {
+    for (name, seat) in seats(entries) {
         let trouble = seat
             .own()
             .view()
@@ -209,7 +215,7 @@ fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
         Counter,
         "Attempts to get a credential, by result; begins anew when a new version of the profile comes into force.",
     );
-    for (name, seat) in seats() {
+    for (name, seat) in seats(entries) {
         let ended = seat.attempts();
         for (result, count) in [
             ("succeeded", &ended.succeeded),
@@ -225,7 +231,7 @@ fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
         Counter,
         "What these attempts took together.",
     );
-    for (name, seat) in seats() {
+    for (name, seat) in seats(entries) {
         let took_so_far = Duration::from_millis(seat.attempts().took.load(Ordering::Relaxed));
         took.line(&[("profile", name)], took_so_far.as_secs_f64());
     }

@@ -69,7 +69,7 @@ impl<S> RepairAuthority<S> {
     pub fn new(stream: S, control_frames_per_second: u32) -> Self {
         RepairAuthority {
             stream,
-            scanner: Scanner::new(),
+            scanner: Scanner::default(),
             allowance: Allowance::new(control_frames_per_second, Duration::ZERO),
             since: Instant::now(),
             last_words: None,

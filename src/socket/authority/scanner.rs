@@ -74,10 +74,9 @@ struct Payload {
     ends: bool,
 }
 
-impl Scanner {
-    /// At the first byte of a connection.
-    #[must_use]
-    pub fn new() -> Self {
+/// At the first byte of a connection.
+impl Default for Scanner {
+    fn default() -> Self {
         Scanner {
             at: At::Preface(0),
             head: [0; HEAD],
@@ -88,7 +87,9 @@ impl Scanner {
             tally: Tally::default(),
         }
     }
+}
 
+impl Scanner {
     /// Goes over the next bytes of the connection and replaces what is illegal in a value of `:authority`.
     ///
     /// It does not matter how the connection is cut into calls. Bytes that are not HTTP/2, or malformed, are left alone,

@@ -12,7 +12,7 @@ const BAD: &[u8] = b"run%2Ftokend.sock";
 pub fn repaired(stream: &[u8], cuts: &[Index]) -> Vec<u8> {
     let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
     cuts.sort_unstable();
-    let (mut out, mut scanner, mut from) = (stream.to_vec(), Scanner::new(), 0);
+    let (mut out, mut scanner, mut from) = (stream.to_vec(), Scanner::default(), 0);
     for to in cuts.into_iter().chain([stream.len()]) {
         scanner.repair(&mut out[from..to]);
         from = to;
@@ -24,7 +24,7 @@ pub fn repaired(stream: &[u8], cuts: &[Index]) -> Vec<u8> {
 pub fn tallied(stream: &[u8], cuts: &[Index]) -> Tally {
     let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
     cuts.sort_unstable();
-    let (mut scanner, mut from, mut sum) = (Scanner::new(), 0, Tally::default());
+    let (mut scanner, mut from, mut sum) = (Scanner::default(), 0, Tally::default());
     for to in cuts.into_iter().chain([stream.len()]) {
         scanner.repair(&mut stream[from..to].to_vec());
         let tally = scanner.take_tally();
@@ -37,7 +37,7 @@ pub fn tallied(stream: &[u8], cuts: &[Index]) -> Tally {
 
 /// The same, byte by byte.
 pub fn repaired_slowly(stream: &[u8]) -> Vec<u8> {
-    let mut scanner = Scanner::new();
+    let mut scanner = Scanner::default();
     let mut out = stream.to_vec();
     out.chunks_mut(1).for_each(|byte| scanner.repair(byte));
     out
