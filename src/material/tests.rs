@@ -96,7 +96,46 @@ fn pair(certificate: &Path, key: &Path) -> Option<IdentitySource> {
 }
 
 fn of(profile: &Profile) -> Result<Material, Vec<String>> {
-    read(profile, &Surroundings::default(), NOW)
+    read(profile, &Surroundings::default(), NOW).map_err(|problems| texts(&problems))
+}
+
+/// As people see them.
+fn texts(diagnostics: &[Diagnostic]) -> Vec<String> {
+    diagnostics.iter().map(ToString::to_string).collect()
+}
+
+/// What only this process cannot use is told from what nobody can: doctor looks at that.
+#[test]
+fn a_problem_has_its_key_and_says_for_whom_it_holds() {
+    use crate::core::diagnostic::Scope;
+    let folder = Folder::new();
+    let link = folder.0.path().join("link");
+    std::os::unix::fs::symlink(folder.write("token", "secret"), &link).unwrap();
+    let mut cases = vec![
+        (SecretRef::File("/nonexistent".into()), Scope::Machine),
+        (SecretRef::Credential("it".into()), Scope::Environment),
+        (
+            SecretRef::Env("TOKEND_IS_NOT_SET".into()),
+            Scope::Environment,
+        ),
+    ];
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(&link, Some(4711), None).unwrap();
+        cases.push((SecretRef::File(link), Scope::User));
+    }
+    for (token, scope) in cases {
+        let asked = profile(Method::Static { token });
+        let problems = read(&asked, &Surroundings::default(), NOW).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(
+            (problems[0].key.as_str(), problems[0].scope),
+            ("token", scope)
+        );
+        assert!(
+            problems[0].to_string().starts_with("token: "),
+            "{problems:?}"
+        );
+    }
 }
 
 fn token(path: PathBuf) -> Result<Material, Vec<String>> {
@@ -173,7 +212,7 @@ fn a_secret_that_everybody_can_read_is_a_warning_except_in_the_credentials_folde
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let material = token(path).unwrap();
     assert_eq!(material.warnings.len(), 1);
-    assert!(material.warnings[0].contains("everybody"));
+    assert!(material.warnings[0].message.contains("everybody"));
     let surroundings = Surroundings::new(Some(folder.0.path().into()));
     let credential = |name: &str| {
         profile(Method::Static {
@@ -184,7 +223,8 @@ fn a_secret_that_everybody_can_read_is_a_warning_except_in_the_credentials_folde
     assert!(material.warnings.is_empty());
     assert_eq!(material.secret.unwrap().expose(), MARKER);
     for name in ["../token", "a/b", "/etc/passwd", "", "."] {
-        let message = only(read(&credential(name), &surroundings, NOW));
+        let message =
+            only(read(&credential(name), &surroundings, NOW).map_err(|problems| texts(&problems)));
         assert!(
             message.contains("no name of a systemd credential"),
             "{message}"

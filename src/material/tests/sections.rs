@@ -216,7 +216,7 @@ fn what_nobody_sees_in_a_secret_is_told() {
         let path = folder.write("secret", content);
         let source = SecretRef::File(path.clone());
         let asked = oauth2(ClientAuth::SecretPost(source), None, TrustSource::System);
-        let warnings = of(&asked).unwrap().warnings;
+        let warnings = texts(&of(&asked).unwrap().warnings);
         assert_eq!(warnings.len(), 1, "{content:?}: {warnings:?}");
         let start = format!("client_secret: {} ", path.display());
         assert!(warnings[0].starts_with(&start), "{warnings:?}");
