@@ -6,6 +6,7 @@ pub mod bucket;
 pub mod certificate;
 pub mod config;
 pub mod credential;
+pub mod diagnostic;
 pub mod failure;
 pub mod handover;
 pub mod lifecycle;

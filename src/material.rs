@@ -24,6 +24,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::core::certificate::Certificate;
+use crate::core::diagnostic::Diagnostic;
 use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
 use crate::core::profile::{IdentitySource, Method, OAuth2, Profile, TrustSource};
 use crate::core::secret::Secret;
@@ -94,8 +95,8 @@ impl std::fmt::Debug for Digest {
 pub struct Material {
     /// Changes exactly when some byte of the material changes.
     pub digest: Digest,
-    /// What is allowed but unwise, one line each.
-    pub warnings: Vec<String>,
+    /// What is allowed but unwise.
+    pub warnings: Vec<Diagnostic>,
     /// Password, token or client secret.
     pub secret: Option<Secret>,
     /// Client certificate and key.
@@ -182,8 +183,8 @@ impl Trust {
         let mut roots = RootCertStore::empty();
         for (index, certificate) in certificates.into_iter().enumerate() {
             if roots.add(certificate).is_err() {
-                reader.problem(format!(
-                    "{role}: certificate {} in {place} cannot be used as a root: take it out or write the file anew",
+                reader.problem(role, format!(
+                    "certificate {} in {place} cannot be used as a root: take it out or write the file anew",
                     index + 1,
                 ));
                 return None;
@@ -238,12 +239,12 @@ impl std::fmt::Debug for AssertionKey {
 /// Reads and validates all material of a profile. `now` decides whether certificates are valid.
 ///
 /// # Errors
-/// Every problem, one line each, with the path, the cause and the cure. Never with anything of the content.
+/// Every problem, with its key, the path, the cause and the cure. Never with anything of the content.
 pub fn read(
     profile: &Profile,
     surroundings: &Surroundings,
     now: WallTime,
-) -> Result<Material, Vec<String>> {
+) -> Result<Material, Vec<Diagnostic>> {
     let mut reader = Reader::new(surroundings, now);
     let mut material = Parts::default();
     match &profile.method {
@@ -284,10 +285,11 @@ fn read_oauth2(oauth: &OAuth2, reader: &mut Reader<'_>, material: &mut Parts) {
         }
         ClientAuth::Tls | ClientAuth::SelfSignedTls => {
             if oauth.idp.identity.is_none() {
-                reader.problem(format!(
-                    "client_auth = \"{}\" needs tls.certificate and tls.key, or tls.keystore",
-                    oauth.client_auth.as_str()
-                ));
+                let auth = oauth.client_auth.as_str();
+                reader.problem(
+                    "client_auth",
+                    format!("{auth:?} needs tls.certificate and tls.key, or tls.keystore"),
+                );
             }
         }
         ClientAuth::None => {}
@@ -325,7 +327,7 @@ pub fn trust(
     source: &TrustSource,
     surroundings: &Surroundings,
     now: WallTime,
-) -> Result<(Trust, Vec<Certificate>), Vec<String>> {
+) -> Result<(Trust, Vec<Certificate>), Vec<Diagnostic>> {
     let mut reader = Reader::new(surroundings, now);
     let mut facts = Vec::new();
     let trust = read_bundle(source, &mut reader).and_then(|bundle| {
@@ -341,7 +343,8 @@ fn read_assertion(assertion: &Assertion, reader: &mut Reader<'_>) -> Option<Asse
     match &assertion.source {
         None => {
             reader.problem(
-                "client_auth = \"private_key_jwt\" needs assertion.key, assertion.keystore or assertion.file".into(),
+                "client_auth",
+                "\"private_key_jwt\" needs assertion.key, assertion.keystore or assertion.file",
             );
             None
         }

@@ -17,6 +17,7 @@ use aws_lc_rs::error::Unspecified;
 
 use crate::clock::Clock;
 use crate::core::credential::{Issued, Variant};
+use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::Failure;
 use crate::core::profile::{Method, Profile};
 use crate::core::secret::Secret;
@@ -39,8 +40,8 @@ pub trait Provider: Send + Sync + 'static {
         LOCAL_DEADLINE
     }
 
-    /// What the attempts so far gave reason to say, beside their outcome. Each begins with the key that it is about.
-    fn remarks(&self) -> Vec<String> {
+    /// What the attempts so far gave reason to say, beside their outcome.
+    fn remarks(&self) -> Vec<Diagnostic> {
         Vec::new()
     }
 }

@@ -289,7 +289,11 @@ pub fn gather(config: &Config, surroundings: &Surroundings, clock: &Clock) -> Ga
                 Err(invalid) => Err(invalid.clone()),
                 Ok(profile) => material::read(profile, surroundings, now)
                     .map(|material| (profile.clone(), material))
-                    .map_err(|problems| invalid_because(profile, problems.join("; "))),
+                    .map_err(|problems| {
+                        let problems: Vec<String> =
+                            problems.iter().map(ToString::to_string).collect();
+                        invalid_because(profile, problems.join("; "))
+                    }),
             };
             (name.clone(), outcome)
         })

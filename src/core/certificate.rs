@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::diagnostic::Diagnostic;
 use super::time::WallTime;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,11 +33,12 @@ impl Certificate {
     /// That it has ended or ends soon; None while there is time. The words change only when a threshold is passed, so that
     /// whoever logs what is new says each of them once.
     #[must_use]
-    pub fn warning(&self, now: WallTime) -> Option<String> {
+    pub fn warning(&self, now: WallTime) -> Option<Diagnostic> {
         let Certificate { role, subject, .. } = self;
         let ending = self.ending(now)?;
-        Some(format!(
-            "{role}: the certificate of {subject} {ending}: put a new one in place"
+        Some(Diagnostic::new(
+            *role,
+            format!("the certificate of {subject} {ending}: put a new one in place"),
         ))
     }
 
@@ -86,7 +88,8 @@ mod tests {
             not_before: start,
             not_after: start.plus(hours(lifetime)),
         };
-        certificate.warning(start.plus(hours(lifetime - left)))
+        let warning = certificate.warning(start.plus(hours(lifetime - left)));
+        warning.map(|it| it.to_string())
     }
 
     #[test]
@@ -146,6 +149,7 @@ mod tests {
         let text = certificate.warning(WallTime(Duration::from_secs(11)));
         assert!(
             text.expect("said")
+                .message
                 .contains("has expired on 1970-01-01T00:00:10Z")
         );
     }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::diagnostic::Diagnostic;
 use super::policy::stated::Stated;
 use super::profile::{Config, Invalid, Profile, ProfileName};
 use gather::RawProfile;
@@ -229,24 +230,27 @@ impl Locator {
         Locator { report, gathered }
     }
 
-    /// The problem at the `key` of the profile (`tls.certificate`, say), or where the profile begins. None: there is no
-    /// such profile.
+    /// The problem at its key of the profile, or where the profile begins. None: there is no such
+    /// profile.
     #[must_use]
     pub fn locate(
         &mut self,
         profile: &ProfileName,
-        key: &str,
         severity: Severity,
-        message: &str,
+        diagnostic: &Diagnostic,
     ) -> Option<Finding> {
         let mut section = self.gathered.profiles.get(profile)?.section.as_ref()?;
-        let mut name = key;
+        let mut name = diagnostic.key.as_str();
         while let Some((outer, inner)) = name.split_once('.')
             && let Some(table) = section.table_at(outer)
         {
             (section, name) = (table, inner);
         }
-        let spot = section.spot_at(name.split('.').next().unwrap_or(name));
+        let spot = match name.split('.').next() {
+            None | Some("") => section.spot.clone(),
+            Some(name) => section.spot_at(name),
+        };
+        let message = diagnostic.to_string();
         self.report.forget();
         match severity {
             Severity::Error => self.report.error(&spot, message),

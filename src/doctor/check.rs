@@ -15,6 +15,7 @@ use crate::cli::{CheckArgs, exit, print};
 use crate::clock::Clock;
 use crate::core::config::{self, Finding, Locator, Outcome, Severity, Sources, findings_json};
 use crate::core::credential::Variant;
+use crate::core::diagnostic::Diagnostic;
 use crate::core::profile::{Config, Method, Profile};
 use crate::material::{self, Material, Surroundings};
 use crate::provider::oauth2::proxy;
@@ -64,8 +65,8 @@ fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
     let said = examined.checked.iter().flat_map(|one| {
         let ending = one.ending.iter().cloned();
         let said = one.said.iter().cloned();
-        said.chain(ending.map(|message| (Severity::Warning, message)))
-            .map(move |(severity, message)| (&one.profile, severity, message))
+        said.chain(ending.map(|warning| (Severity::Warning, warning)))
+            .map(move |(severity, diagnostic)| (&one.profile, severity, diagnostic))
     });
     findings.extend(examined.located(said));
     (findings, examined.outcome.config)
@@ -85,20 +86,18 @@ impl Examined {
             .is_ok_and(|read| read.contains_key(table))
     }
 
-    /// What was found in files that the configuration names, with its place in the configuration. What is said of material
-    /// begins with the key that names it.
+    /// What was found in files that the configuration names, with its place in the configuration.
     pub fn located<'a>(
         &self,
-        said: impl IntoIterator<Item = (&'a Arc<Profile>, Severity, String)>,
+        said: impl IntoIterator<Item = (&'a Arc<Profile>, Severity, Diagnostic)>,
     ) -> Vec<Finding> {
         // Most configurations have nothing that would have to be located.
         let mut locator = None;
         said.into_iter()
-            .filter_map(|(profile, severity, message)| {
-                let key = message.split(':').next().unwrap_or_default();
+            .filter_map(|(profile, severity, diagnostic)| {
                 locator
                     .get_or_insert_with(|| Locator::new(&self.sources))
-                    .locate(&profile.name, key, severity, &message)
+                    .locate(&profile.name, severity, &diagnostic)
             })
             .collect()
     }
@@ -144,12 +143,20 @@ fn whose(us: u32, readers: &Look) -> u32 {
 pub struct Checked {
     pub profile: Arc<Profile>,
     /// Of its files, but for what is in `ending`.
-    pub said: Vec<(Severity, String)>,
+    pub said: Vec<(Severity, Diagnostic)>,
     /// Certificates that end soon.
-    pub ending: Vec<String>,
+    pub ending: Vec<Diagnostic>,
     /// None: its files cannot be used.
     pub material: Option<Material>,
     provider: Option<Arc<dyn Provider>>,
+}
+
+impl Checked {
+    /// The profile as a whole cannot be used.
+    fn fail(&mut self, message: String) {
+        let diagnostic = Diagnostic::of_profile(message);
+        self.said.push((Severity::Error, diagnostic));
+    }
 }
 
 fn check_profile(profile: &Arc<Profile>, surroundings: &Surroundings) -> Checked {
@@ -186,7 +193,7 @@ fn check_profile(profile: &Arc<Profile>, surroundings: &Surroundings) -> Checked
     }
     match provider::build(profile, material, &Shared::new(clock)) {
         Ok(provider) => checked.provider = Some(provider),
-        Err(failure) => checked.said.push((Severity::Error, failure.message)),
+        Err(failure) => checked.fail(failure.message),
     }
     checked
 }
@@ -200,8 +207,7 @@ fn ask_providers(checked: &mut [Checked]) {
         Ok(runtime) => runtime,
         Err(error) => {
             for one in checked {
-                let message = format!("cannot start a request: {error}");
-                one.said.push((Severity::Error, message));
+                one.fail(format!("cannot start a request: {error}"));
             }
             return;
         }
@@ -224,10 +230,12 @@ fn ask_providers(checked: &mut [Checked]) {
             match ended {
                 Ok((index, outcome)) => {
                     let one = &mut checked[index];
-                    let failed = outcome.err().map(|why| (Severity::Error, why.message));
+                    if let Err(failure) = outcome {
+                        one.fail(failure.message);
+                    }
                     let remarks = one.provider.iter().flat_map(|it| it.remarks());
                     let remarks = remarks.map(|remark| (Severity::Warning, remark));
-                    one.said.extend(failed.into_iter().chain(remarks));
+                    one.said.extend(remarks);
                 }
                 // Nothing cancels an attempt, and one that panicked must not look like one that went well.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -10,6 +10,7 @@ use super::people::{Owned, READ, Who, user_name};
 use super::report::Report;
 use crate::app::assembly::surroundings;
 use crate::core::certificate::Certificate;
+use crate::core::diagnostic::Scope;
 use crate::core::profile::{Method, TrustSource, files};
 use crate::core::time::WallTime;
 use crate::files::{Interest, folders};
@@ -24,8 +25,8 @@ pub fn look(report: &mut Report, config: &Path, examined: &Examined, daemon: &Da
     let said = examined.checked.iter().flat_map(|one| {
         one.said
             .iter()
-            .filter(|(_, message)| believable(message, mine, daemon.answers))
-            .map(move |(severity, message)| (&one.profile, *severity, message.clone()))
+            .filter(|(_, diagnostic)| believable(diagnostic.scope, mine, daemon.answers))
+            .map(move |(severity, diagnostic)| (&one.profile, *severity, diagnostic.clone()))
     });
     // Profiles that share a file share what is wrong with it.
     let mut told = HashSet::new();
@@ -77,13 +78,12 @@ pub fn look(report: &mut Report, config: &Path, examined: &Examined, daemon: &Da
 
 /// Whether it is true of the daemon too, and not only of this process: that has other rights, another environment, and none
 /// of the daemon's systemd credentials. A daemon that answers says of such files itself what is wrong with them.
-fn believable(message: &str, mine: bool, answers: bool) -> bool {
-    let of_rights = message.contains("(permission denied)");
-    let of_surroundings = message.contains("there is no $CREDENTIALS_DIRECTORY")
-        || message.contains("the environment variable ");
-    // A link of the daemon's user is followed by the daemon, and not by another user's process.
-    let of_links = message.contains(" is a link ");
-    !((of_rights || of_links) && !mine || of_surroundings && answers)
+fn believable(scope: Scope, mine: bool, answers: bool) -> bool {
+    match scope {
+        Scope::Machine => true,
+        Scope::User => mine,
+        Scope::Environment => !answers,
+    }
 }
 
 /// Who can change what the daemon believes.
@@ -149,7 +149,7 @@ pub fn certificates(report: &mut Report, examined: &Examined, now: WallTime) {
     let mut told = HashSet::new();
     let mut note = |report: &mut Report, certificate: Certificate, name: &str| {
         let path = format!("profiles.{name}.{}", certificate.role);
-        if let Some(message) = certificate.warning(now)
+        if let Some(message) = certificate.warning(now).map(|it| it.to_string())
             && told.insert(message.clone())
         {
             let cure = "it is taken over by itself once it is in place";
@@ -212,25 +212,17 @@ mod tests {
 
     #[test]
     fn what_only_this_process_cannot_see_is_not_held_against_the_daemon() {
-        let denied = "token: /x: cannot be read (permission denied): let the daemon's user read it";
-        let credential = "token: there is no $CREDENTIALS_DIRECTORY to find the credential";
-        let variable = "token: the environment variable X is not set: set it";
-        for (message, mine, answers, expected) in [
-            (denied, true, true, true),
-            (denied, false, true, false),
-            (credential, true, true, false),
-            (credential, true, false, true),
-            (variable, false, true, false),
-            (variable, false, false, true),
-            (
-                "token: /x: is not read: /x is a link of uid 7, …",
-                false,
-                true,
-                false,
-            ),
-            ("token: /x does not exist", false, true, true),
+        for (scope, mine, answers, expected) in [
+            (Scope::User, true, true, true),
+            (Scope::User, false, true, false),
+            (Scope::User, false, false, false),
+            (Scope::Environment, true, true, false),
+            (Scope::Environment, true, false, true),
+            (Scope::Environment, false, true, false),
+            (Scope::Environment, false, false, true),
+            (Scope::Machine, false, true, true),
         ] {
-            assert_eq!(believable(message, mine, answers), expected, "{message}");
+            assert_eq!(believable(scope, mine, answers), expected, "{scope:?}");
         }
     }
 }

@@ -32,14 +32,15 @@ pub(super) fn matching(
 ) -> Option<Certificate> {
     let Names { role, place, key } = names;
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-        reader.problem(format!(
-            "{role}: the first certificate in {place} cannot be read: write the file anew"
-        ));
+        reader.problem(
+            *role,
+            format!("the first certificate in {place} cannot be read: write the file anew"),
+        );
         return None;
     };
     if !belongs(&parsed, signer) {
-        reader.problem(format!(
-            "{role}: the first certificate in {place} does not belong to the key in {key}: put both from the same \
+        reader.problem(*role, format!(
+            "the first certificate in {place} does not belong to the key in {key}: put both from the same \
              issuance in place, own certificate first"
         ));
         return None;
@@ -48,17 +49,20 @@ pub(super) fn matching(
     let not_before = wall(validity.not_before.timestamp());
     let not_after = wall(validity.not_after.timestamp());
     if reader.now < not_before {
-        reader.problem(format!(
-            "{role}: the certificate in {place} is not valid before {}: check the clock of this machine, or wait",
+        reader.problem(*role, format!(
+            "the certificate in {place} is not valid before {}: check the clock of this machine, or wait",
             validity.not_before
         ));
         return None;
     }
     if reader.now > not_after {
-        reader.problem(format!(
-            "{role}: the certificate in {place} has expired on {}: put a new one in place",
-            validity.not_after
-        ));
+        reader.problem(
+            *role,
+            format!(
+                "the certificate in {place} has expired on {}: put a new one in place",
+                validity.not_after
+            ),
+        );
         return None;
     }
     Some(told(role, &parsed, certificate))

@@ -99,7 +99,7 @@ fn chain(
         Ok(_) => "has no PEM certificate (-----BEGIN CERTIFICATE-----) in it: write one into it",
         Err(_) => "is not whole PEM, perhaps written only in part: write it anew",
     };
-    reader.problem(format!("{role}: {} {why}", path.display()));
+    reader.problem(role, format!("{} {why}", path.display()));
     None
 }
 
@@ -114,7 +114,7 @@ fn whole<'a>(
     if !Kind::of(bytes).is_store()
         && let Some(why) = sections::left_out(bytes)
     {
-        reader.problem(format!("{role}: {} {why}", path.display()));
+        reader.problem(role, format!("{} {why}", path.display()));
         return None;
     }
     Some(bytes)
@@ -142,10 +142,10 @@ fn private_key(
         ),
         (Protection::Pkcs8, None) => {
             let message = format!(
-                "{role}: {} is encrypted: set {role}_password to where its password is, a file for instance",
+                "{} is encrypted: set {role}_password to where its password is, a file for instance",
                 path.display()
             );
-            reader.problem(message);
+            reader.problem(role, message);
             return None;
         }
         (Protection::Pkcs8, Some(password)) => encrypted::decrypt(bytes, &password?),
@@ -169,6 +169,6 @@ fn private_key(
         },
         Err(why) => why,
     };
-    reader.problem(format!("{role}: {} {why}", path.display()));
+    reader.problem(role, format!("{} {why}", path.display()));
     None
 }

@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use super::{Digest, Surroundings};
+use crate::core::diagnostic::{Diagnostic, Scope};
 use crate::core::profile::SecretRef;
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
@@ -34,8 +35,8 @@ pub(super) struct Sheets(Arc<Mutex<HashMap<Asked, Sheet>>>);
 /// A file, how long it may be, and whether it was asked who else can read it.
 type Asked = (PathBuf, u64, bool);
 
-/// Bytes of a file and, of a secret, who else can read them; or why not.
-type Sheet = Result<(Zeroizing<Vec<u8>>, Privacy), String>;
+/// Bytes of a file and, of a secret, who else can read them; or why not, and for whom.
+type Sheet = Result<(Zeroizing<Vec<u8>>, Privacy), (Scope, String)>;
 
 impl std::fmt::Debug for Sheets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -60,8 +61,8 @@ pub(super) struct Reader<'a> {
     /// Decides which certificates are valid.
     pub(super) now: WallTime,
     hash: Context,
-    problems: Vec<String>,
-    warnings: Vec<String>,
+    problems: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
 }
 
 impl Reader<'_> {
@@ -76,7 +77,7 @@ impl Reader<'_> {
     }
 
     /// The digest of all that was read and the warnings, or all problems.
-    pub(super) fn finish(self) -> Result<(Digest, Vec<String>), Vec<String>> {
+    pub(super) fn finish(self) -> Result<(Digest, Vec<Diagnostic>), Vec<Diagnostic>> {
         if self.problems.is_empty() {
             Ok((digest_of(self.hash), self.warnings))
         } else {
@@ -84,13 +85,23 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn problem(&mut self, message: String) {
-        self.problems.push(message);
+    /// What makes the material unusable; `key` is the one of the configuration that it is about.
+    pub(super) fn problem(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.problem_of(Scope::Machine, key, message);
+    }
+
+    /// The same where another process may see it otherwise.
+    fn problem_of(&mut self, scope: Scope, key: impl Into<String>, message: impl Into<String>) {
+        let diagnostic = Diagnostic::new(key, message);
+        self.problems.push(Diagnostic {
+            scope,
+            ..diagnostic
+        });
     }
 
     /// What is allowed but unwise.
-    pub(super) fn warning(&mut self, message: String) {
-        self.warnings.push(message);
+    pub(super) fn warning(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.warnings.push(Diagnostic::new(key, message));
     }
 
     /// A secret from wherever it is; `role` is its name in the configuration.
@@ -99,8 +110,8 @@ impl Reader<'_> {
             SecretRef::File(path) => self.secret_file(role, path),
             SecretRef::Credential(name) => {
                 let Some(folder) = &self.surroundings.credentials_directory else {
-                    self.problem(format!(
-                        "{role}: there is no $CREDENTIALS_DIRECTORY to find the credential {name:?} in: start the \
+                    self.problem_of(Scope::Environment, role, format!(
+                        "there is no $CREDENTIALS_DIRECTORY to find the credential {name:?} in: start the \
                          daemon from a unit with LoadCredential={name}:… or LoadCredentialEncrypted="
                     ));
                     return None;
@@ -111,8 +122,8 @@ impl Reader<'_> {
                     (Some(Component::Normal(_)), None)
                 );
                 if !plain {
-                    self.problem(format!(
-                        "{role}: {name:?} is no name of a systemd credential: it must be a file name without a folder"
+                    self.problem(role, format!(
+                        "{name:?} is no name of a systemd credential: it must be a file name without a folder"
                     ));
                     return None;
                 }
@@ -122,15 +133,17 @@ impl Reader<'_> {
             SecretRef::Env(name) => match std::env::var(name) {
                 Ok(text) => self.checked(role, &format!("environment variable {name}"), text),
                 Err(std::env::VarError::NotPresent) => {
-                    self.problem(format!(
-                        "{role}: the environment variable {name} is not set: set it for the daemon, or use a file"
+                    self.problem_of(Scope::Environment, role, format!(
+                        "the environment variable {name} is not set: set it for the daemon, or use a file"
                     ));
                     None
                 }
                 Err(std::env::VarError::NotUnicode(_)) => {
-                    self.problem(format!(
-                        "{role}: the environment variable {name} is not UTF-8"
-                    ));
+                    self.problem_of(
+                        Scope::Environment,
+                        role,
+                        format!("the environment variable {name} is not UTF-8"),
+                    );
                     None
                 }
             },
@@ -150,8 +163,8 @@ impl Reader<'_> {
         match std::str::from_utf8(bytes) {
             Ok(text) => self.checked(role, &path.display().to_string(), text.into()),
             Err(_) => {
-                self.problem(format!(
-                    "{role}: {} is not UTF-8 text: write the secret into it as text, without a byte order mark",
+                self.problem(role, format!(
+                    "{} is not UTF-8 text: write the secret into it as text, without a byte order mark",
                     path.display()
                 ));
                 None
@@ -180,18 +193,18 @@ impl Reader<'_> {
         };
         match sheet {
             Ok((_, Privacy::Clients(why))) => {
-                self.problem(format!("{role}: {} {why}", path.display()));
+                self.problem(role, format!("{} {why}", path.display()));
                 None
             }
             Ok((bytes, privacy)) => {
                 if let Privacy::Shared(why) = privacy {
-                    self.warning(format!("{role}: {} {why}", path.display()));
+                    self.warning(role, format!("{} {why}", path.display()));
                 }
                 self.note(role, &bytes);
                 Some(bytes)
             }
-            Err(why) => {
-                self.problem(format!("{role}: {}: {why}", path.display()));
+            Err((scope, why)) => {
+                self.problem_of(scope, role, format!("{}: {why}", path.display()));
                 None
             }
         }
@@ -201,28 +214,31 @@ impl Reader<'_> {
         let secret = Secret::new(text);
         let text = secret.expose();
         if text.is_empty() {
-            self.problem(format!(
-                "{role}: {place} is empty: write the secret into it, or wait until whoever does has done so"
+            self.problem(role, format!(
+                "{place} is empty: write the secret into it, or wait until whoever does has done so"
             ));
             return None;
         }
         if text.len() as u64 > LONGEST_SECRET {
-            self.problem(format!(
-                "{role}: {place} is longer than {} KiB: that is no secret",
-                LONGEST_SECRET / 1024
-            ));
+            self.problem(
+                role,
+                format!(
+                    "{place} is longer than {} KiB: that is no secret",
+                    LONGEST_SECRET / 1024
+                ),
+            );
             return None;
         }
         if let Some(found) = text.chars().find(|c| c.is_control()) {
             let code = u32::from(found);
-            self.problem(format!(
-                "{role}: {place} has a line break or another control character (U+{code:04X}) in it: it must hold the \
+            self.problem(role, format!(
+                "{place} has a line break or another control character (U+{code:04X}) in it: it must hold the \
                  secret alone"
             ));
             return None;
         }
         if let Some(why) = doubtful(text) {
-            self.warning(format!("{role}: {place} {why}"));
+            self.warning(role, format!("{place} {why}"));
         }
         self.note(role, text.as_bytes());
         Some(secret)
@@ -280,15 +296,15 @@ fn digest_of(hash: Context) -> Digest {
     Digest(out)
 }
 
-/// Bytes and who else can read them, where `readers` looks; or cause and cure.
+/// Bytes and who else can read them, where `readers` looks; or cause and cure, and for whom.
 fn read(path: &Path, most: u64, readers: Option<&Look>) -> Sheet {
     let file = safe_open::file(path).map_err(|error| match error {
         OpenError::System(error) => explain(&error),
-        OpenError::Refused(why) => format!("is not read: {why}"),
+        OpenError::Refused(why) => (Scope::User, format!("is not read: {why}")),
     })?;
     let about = file.metadata().map_err(|error| explain(&error))?;
     if !about.is_file() {
-        return Err("is no regular file: name a file".into());
+        return Err((Scope::Machine, "is no regular file: name a file".into()));
     }
     // One piece of memory from the start, so that no half-grown copy of a secret stays behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(
@@ -296,10 +312,11 @@ fn read(path: &Path, most: u64, readers: Option<&Look>) -> Sheet {
     ));
     fill(&file, most, &mut bytes).map_err(|error| explain(&error))?;
     if bytes.len() as u64 > most {
-        return Err(format!(
+        let why = format!(
             "is longer than {} KiB: that is not what it was taken for",
             most / 1024
-        ));
+        );
+        return Err((Scope::Machine, why));
     }
     let privacy = readers.map_or(Privacy::Private, |readers| readers.at(path, &file, &about));
     Ok((bytes, privacy))
@@ -309,14 +326,19 @@ fn fill(file: &File, most: u64, bytes: &mut Vec<u8>) -> std::io::Result<usize> {
     file.take(most + 1).read_to_end(bytes)
 }
 
-fn explain(error: &std::io::Error) -> String {
+fn explain(error: &std::io::Error) -> (Scope, String) {
     match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            "does not exist: create it, or correct the path in the configuration".into()
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            "cannot be read (permission denied): let the daemon's user read it, folders on the way included".into()
-        }
-        _ => format!("cannot be read ({error}): look at the file and its file system"),
+        std::io::ErrorKind::NotFound => (
+            Scope::Machine,
+            "does not exist: create it, or correct the path in the configuration".into(),
+        ),
+        std::io::ErrorKind::PermissionDenied => (
+            Scope::User,
+            "cannot be read (permission denied): let the daemon's user read it, folders on the way included".into(),
+        ),
+        _ => (
+            Scope::Machine,
+            format!("cannot be read ({error}): look at the file and its file system"),
+        ),
     }
 }

@@ -107,8 +107,8 @@ pub(super) fn identity(store: &Keystore, reader: &mut Reader<'_>) -> Option<Iden
     let (entry, der, signer) = own(store, "tls.keystore", reader)?;
     let place = entry.place(store);
     if entry.chain.is_empty() {
-        reader.problem(format!(
-            "tls.keystore: {place} has a key without a certificate: put the certificate in, or name another entry as \
+        reader.problem("tls.keystore", format!(
+            "{place} has a key without a certificate: put the certificate in, or name another entry as \
              tls.keystore.alias"
         ));
         return None;
@@ -150,28 +150,28 @@ pub(super) fn trust(store: &Keystore, reader: &mut Reader<'_>) -> Option<Bundle>
         } else {
             "key_password"
         };
-        reader.problem(format!(
-            "{ROLE}.{which}: every certificate of a truststore is trusted, and keys in it are not read: remove {which}"
+        reader.problem(format!("{ROLE}.{which}"), format!(
+            "every certificate of a truststore is trusted, and keys in it are not read: remove {which}"
         ));
     }
     let (contents, _) = open(store, ROLE, reader)?;
     let shown = store.path.display();
     match (contents.trusted.is_empty(), contents.entries.is_empty()) {
         (false, true) => {}
-        (false, false) => reader.warning(format!(
-            "{ROLE}: {shown} holds a private key too, which nobody needs in order to trust: keep certificates alone \
+        (false, false) => reader.warning(ROLE, format!(
+            "{shown} holds a private key too, which nobody needs in order to trust: keep certificates alone \
              in a truststore"
         )),
         (true, false) => {
-            reader.problem(format!(
-                "{ROLE}: {shown} has no certificate that is trusted, only private keys with theirs: put the CA's \
+            reader.problem(ROLE, format!(
+                "{shown} has no certificate that is trusted, only private keys with theirs: put the CA's \
                  certificate in (keytool -importcert -trustcacerts)"
             ));
             return None;
         }
         (true, true) => {
-            reader.problem(format!(
-                "{ROLE}: {shown} is a store with nothing in it: put the CA's certificate in (keytool -importcert \
+            reader.problem(ROLE, format!(
+                "{shown} is a store with nothing in it: put the CA's certificate in (keytool -importcert \
                  -trustcacerts)"
             ));
             return None;
@@ -211,8 +211,8 @@ fn own(
     };
     let mut entry = match choose(contents, store, role) {
         Ok(entry) => entry,
-        Err(message) => {
-            reader.problem(message);
+        Err((key, message)) => {
+            reader.problem(key, message);
             return None;
         }
     };
@@ -221,22 +221,22 @@ fn own(
         Key::Open(der) => der,
         Key::Sealed(sealed) => {
             let Some(key_password) = key_password else {
-                reader.problem(format!(
-                    "{role}: {place} needs a password: set {role}.password to where it is, a file for instance"
+                reader.problem(role, format!(
+                    "{place} needs a password: set {role}.password to where it is, a file for instance"
                 ));
                 return None;
             };
             let Some(der) = jks::unseal(&sealed, &key_password) else {
-                let why = match &store.key_password {
-                    Some(_) => format!(
-                        "{role}.key_password: does not open {place}: put the password of this entry in place"
+                match &store.key_password {
+                    Some(_) => reader.problem(
+                        format!("{role}.key_password"),
+                        format!("does not open {place}: put the password of this entry in place"),
                     ),
-                    None => format!(
-                        "{role}: the store's password does not open {place}: set {role}.key_password to the password \
-                         of this entry"
-                    ),
-                };
-                reader.problem(why);
+                    None => reader.problem(role, format!(
+                        "the store's password does not open {place}: set {role}.key_password to the password of this \
+                         entry"
+                    )),
+                }
                 return None;
             };
             der
@@ -245,35 +245,38 @@ fn own(
     match any_supported_type(&der) {
         Ok(signer) => Some((entry, der, signer)),
         Err(_) => {
-            reader.problem(format!("{role}: {place} {UNUSABLE_KEY}"));
+            reader.problem(role, format!("{place} {UNUSABLE_KEY}"));
             None
         }
     }
 }
 
-/// The only entry with a key, or the one of that name.
-fn choose(contents: Contents, store: &Keystore, role: &str) -> Result<Entry, String> {
+/// The only entry with a key, or the one of that name; or the key of the configuration that is
+/// to be changed, and why.
+fn choose(contents: Contents, store: &Keystore, role: &str) -> Result<Entry, (String, String)> {
     let shown = store.path.display();
     if contents.entries.is_empty() {
-        return Err(match contents.trusted.is_empty() {
-            true => {
-                format!("{role}: {shown} is a store with nothing in it: put certificate and key in")
-            }
+        let why = match contents.trusted.is_empty() {
+            true => format!("{shown} is a store with nothing in it: put certificate and key in"),
             false => format!(
-                "{role}: {shown} has certificates but no private key: export it with the key (openssl pkcs12 -export \
-                 -inkey …, keytool -importkeystore)"
+                "{shown} has certificates but no private key: export it with the key (openssl pkcs12 -export -inkey \
+                 …, keytool -importkeystore)"
             ),
-        });
+        };
+        return Err((role.to_owned(), why));
     }
+    let which = format!("{role}.alias");
     let names: Vec<String> = contents.entries.iter().map(Entry::shown_alias).collect();
     let names = names.join(", ");
     let mut entries = contents.entries;
     let Some(alias) = &store.alias else {
         return match entries.pop() {
             Some(entry) if entries.is_empty() => Ok(entry),
-            _ => Err(format!(
-                "{role}.alias: {shown} has several private keys: set {role}.alias to one of {names}"
-            )),
+            _ => {
+                let why =
+                    format!("{shown} has several private keys: set {which} to one of {names}");
+                Err((which, why))
+            }
         };
     };
     // Java keeps aliases in small letters, whatever was typed.
@@ -290,15 +293,15 @@ fn choose(contents: Contents, store: &Keystore, role: &str) -> Result<Entry, Str
                 return Ok(entries.swap_remove(at));
             }
             _ => {
-                return Err(format!(
-                    "{role}.alias: {shown} has several private keys called {alias:?}: give each a name of its own"
-                ));
+                let why = format!(
+                    "{shown} has several private keys called {alias:?}: give each a name of its own"
+                );
+                return Err((which, why));
             }
         }
     }
-    Err(format!(
-        "{role}.alias: {shown} has no private key called {alias:?}: it has {names}"
-    ))
+    let why = format!("{shown} has no private key called {alias:?}: it has {names}");
+    Err((which, why))
 }
 
 impl Entry {
@@ -344,7 +347,7 @@ fn open(
     match opened {
         Ok(contents) => Some((contents, password)),
         Err(why) => {
-            reader.problem(format!("{role}: {} {why}", store.path.display()));
+            reader.problem(role, format!("{} {why}", store.path.display()));
             None
         }
     }

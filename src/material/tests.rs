@@ -96,7 +96,12 @@ fn pair(certificate: &Path, key: &Path) -> Option<IdentitySource> {
 }
 
 fn of(profile: &Profile) -> Result<Material, Vec<String>> {
-    read(profile, &Surroundings::default(), NOW)
+    read(profile, &Surroundings::default(), NOW).map_err(|problems| texts(&problems))
+}
+
+/// As people see them.
+fn texts(diagnostics: &[Diagnostic]) -> Vec<String> {
+    diagnostics.iter().map(ToString::to_string).collect()
 }
 
 fn token(path: PathBuf) -> Result<Material, Vec<String>> {
@@ -173,7 +178,7 @@ fn a_secret_that_everybody_can_read_is_a_warning_except_in_the_credentials_folde
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let material = token(path).unwrap();
     assert_eq!(material.warnings.len(), 1);
-    assert!(material.warnings[0].contains("everybody"));
+    assert!(material.warnings[0].message.contains("everybody"));
     let surroundings = Surroundings::new(Some(folder.0.path().into()));
     let credential = |name: &str| {
         profile(Method::Static {
@@ -184,7 +189,8 @@ fn a_secret_that_everybody_can_read_is_a_warning_except_in_the_credentials_folde
     assert!(material.warnings.is_empty());
     assert_eq!(material.secret.unwrap().expose(), MARKER);
     for name in ["../token", "a/b", "/etc/passwd", "", "."] {
-        let message = only(read(&credential(name), &surroundings, NOW));
+        let message =
+            only(read(&credential(name), &surroundings, NOW).map_err(|problems| texts(&problems)));
         assert!(
             message.contains("no name of a systemd credential"),
             "{message}"

@@ -33,6 +33,7 @@ use self::upstream::Upstream;
 use super::{Attempt, Provider, Random, Shared, required};
 use crate::clock::Clock;
 use crate::core::credential::{Issued, Variant};
+use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::{Failure, FailureKind};
 use crate::core::oauth::discovery::Document;
 use crate::core::oauth::request::{Proof, Request, encoded, scopes};
@@ -273,7 +274,7 @@ impl Provider for OAuth2Provider {
         self.upstream.limit().saturating_mul(2)
     }
 
-    fn remarks(&self) -> Vec<String> {
+    fn remarks(&self) -> Vec<Diagnostic> {
         let known = self.discovery.as_ref().and_then(|it| it.known());
         let secrets = self.kept_secrets();
         let secrets: Vec<&Secret> = secrets.iter().collect();
@@ -284,13 +285,14 @@ impl Provider for OAuth2Provider {
             _ => None,
         };
         let elsewhere = elsewhere.map(|there| {
-            format!(
-                "issuer: its document leads token requests, and with them the client's secret or assertion, to another \
+            let message = format!(
+                "its document leads token requests, and with them the client's secret or assertion, to another \
                  origin ({there}): see that this is the identity provider's, or set token_url instead"
-            )
+            );
+            Diagnostic::new("issuer", message)
         });
         let withheld = self.withheld.load(Ordering::Relaxed);
-        let withheld = (withheld > 0).then(|| format!("scopes: {}", not_passed_on(withheld)));
+        let withheld = (withheld > 0).then(|| Diagnostic::new("scopes", not_passed_on(withheld)));
         elsewhere.into_iter().chain(withheld).collect()
     }
 }

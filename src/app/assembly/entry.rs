@@ -61,7 +61,7 @@ impl Assembly {
         let now = self.now();
         let mut ending: Vec<String> = certificates
             .iter()
-            .filter_map(|(_, certificate)| certificate.warning(now))
+            .filter_map(|(_, certificate)| Some(certificate.warning(now)?.to_string()))
             .collect();
         // The same certificate is in both places as a rule.
         ending.dedup();
@@ -74,8 +74,14 @@ impl Assembly {
             .chain(narrowed)
             .chain(ending)
             .chain(profile.warnings.iter().cloned())
-            .chain(member.live.warnings.iter().cloned())
-            .chain(proxied)
+            .chain(
+                member
+                    .live
+                    .warnings
+                    .iter()
+                    .chain(&proxied)
+                    .map(ToString::to_string),
+            )
             .chain(unknown)
             .collect();
         Entry {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::trial::Trial;
 use crate::broker::Seat;
 use crate::core::certificate::Certificate;
+use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::FailureKind;
 use crate::core::policy::stated::{OnDisk, Stated};
 use crate::core::profile::Profile;
@@ -41,7 +42,7 @@ pub struct Version {
     pub digest: Digest,
     pub seat: Arc<Seat>,
     /// What its files gave reason to say.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Diagnostic>,
     /// The own certificates among its files.
     pub certificates: Vec<Certificate>,
     pub in_force: InForce,

@@ -11,6 +11,7 @@ use super::trial::{Trial, has_ended};
 use super::{Assembly, invalid_because};
 use crate::broker::{Seat, Spec, Upstream};
 use crate::core::certificate::Certificate;
+use crate::core::diagnostic::Diagnostic;
 use crate::core::profile::{Invalid, Method, Profile, ProfileName};
 use crate::material::{Digest, Material};
 use crate::provider;
@@ -21,7 +22,7 @@ use crate::registry::reload::Outcome;
 pub struct Prepared {
     profile: Arc<Profile>,
     digest: Digest,
-    warnings: Vec<String>,
+    warnings: Vec<Diagnostic>,
     certificates: Vec<Certificate>,
 }
 

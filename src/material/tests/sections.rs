@@ -216,7 +216,7 @@ fn what_nobody_sees_in_a_secret_is_told() {
         let path = folder.write("secret", content);
         let source = SecretRef::File(path.clone());
         let asked = oauth2(ClientAuth::SecretPost(source), None, TrustSource::System);
-        let warnings = of(&asked).unwrap().warnings;
+        let warnings = texts(&of(&asked).unwrap().warnings);
         assert_eq!(warnings.len(), 1, "{content:?}: {warnings:?}");
         let start = format!("client_secret: {} ", path.display());
         assert!(warnings[0].starts_with(&start), "{warnings:?}");
@@ -233,4 +233,38 @@ fn what_nobody_sees_in_a_secret_is_told() {
         password: SecretRef::Literal(Secret::new("pass w\u{f6}rd".into())),
     };
     assert!(of(&profile(method)).unwrap().warnings.is_empty());
+}
+
+/// What only this process cannot use is told from what nobody can: doctor looks at that.
+#[test]
+fn a_problem_has_its_key_and_says_for_whom_it_holds() {
+    use crate::core::diagnostic::Scope;
+    let folder = Folder::new();
+    let link = folder.0.path().join("link");
+    std::os::unix::fs::symlink(folder.write("token", "secret"), &link).unwrap();
+    let mut cases = vec![
+        (SecretRef::File("/nonexistent".into()), Scope::Machine),
+        (SecretRef::Credential("it".into()), Scope::Environment),
+        (
+            SecretRef::Env("TOKEND_IS_NOT_SET".into()),
+            Scope::Environment,
+        ),
+    ];
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::lchown(&link, Some(4711), None).unwrap();
+        cases.push((SecretRef::File(link), Scope::User));
+    }
+    for (token, scope) in cases {
+        let asked = profile(Method::Static { token });
+        let problems = read(&asked, &Surroundings::default(), NOW).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(
+            (problems[0].key.as_str(), problems[0].scope),
+            ("token", scope)
+        );
+        assert!(
+            problems[0].to_string().starts_with("token: "),
+            "{problems:?}"
+        );
+    }
 }

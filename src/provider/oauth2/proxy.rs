@@ -7,6 +7,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{NoProxy, Proxy};
 use url::Url;
 
+use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
 use crate::core::profile::{Endpoint, Idp, is_loopback};
@@ -66,16 +67,17 @@ impl Environment {
 
 /// What there is to say of the way to an identity provider: that it leads through a proxy that only the environment names.
 #[must_use]
-pub fn remark(idp: &Idp) -> Option<String> {
+pub fn remark(idp: &Idp) -> Option<Diagnostic> {
     let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;
     if idp.http.proxy.is_some() {
         return None;
     }
     let proxy = Environment::of_process().proxy_for(url)?;
-    Some(format!(
-        "http: {} is asked through the proxy {}, which HTTPS_PROXY in the environment names: set http.proxy to it, or \
+    let message = format!(
+        "{} is asked through the proxy {}, which HTTPS_PROXY in the environment names: set http.proxy to it, or \
          NO_PROXY if that is not meant",
         origin(url),
         origin(&proxy)
-    ))
+    );
+    Some(Diagnostic::new("http", message))
 }

@@ -239,7 +239,9 @@ async fn trap_48_scopes_that_repeat_a_secret_are_withheld_and_remarked() {
     let remarks = provider.remarks();
     assert_eq!(remarks.len(), 1, "{remarks:?}");
     assert!(
-        remarks[0].starts_with("scopes: 3 of the scopes"),
+        remarks[0]
+            .to_string()
+            .starts_with("scopes: 3 of the scopes"),
         "{remarks:?}"
     );
 }
@@ -278,7 +280,7 @@ async fn trap_48_the_environments_proxies_are_obeyed_as_documented() {
             let through = format!("through the proxy {proxy}");
             assert_eq!(message.contains(&through), proxied, "{message}");
             assert_eq!(remark.is_some(), proxied, "{remark:?}");
-            if let Some(remark) = remark {
+            if let Some(remark) = remark.map(|it| it.to_string()) {
                 assert!(remark.contains(&through), "{remark}");
                 assert!(!remark.contains("password"), "{remark}");
             }
