@@ -9,15 +9,15 @@ mod configuration;
 mod daemon;
 mod dev;
 mod doctor;
-mod door;
-mod doorplate;
 mod error;
 mod heartbeat;
-mod keeper;
+mod listener;
 mod load;
 mod privacy;
 mod signals;
+mod socket_guard;
 mod upstream;
+mod warm_restart;
 
 use std::process::ExitCode;
 

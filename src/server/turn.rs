@@ -44,10 +44,10 @@ type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a connection, its stream and the executor of its calls know of its turn; all three are used by one task.
 #[derive(Clone, Default)]
-pub struct Turn(Arc<Mutex<State>>);
+pub struct Turn(Arc<Mutex<TurnState>>);
 
 #[derive(Default)]
-struct State {
+struct TurnState {
     /// Bytes that may still be read in this turn.
     bytes: u64,
     /// Calls that nobody has begun. While there are any nothing is read, so that they do not become more.
@@ -62,7 +62,7 @@ impl Turn {
         Arc::as_ptr(&self.0).addr()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TurnState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -102,24 +102,24 @@ where
 ///
 /// A turn ends when there is nothing more to do or when as much has been done as one may have. In the latter case nothing more
 /// is done until everybody else who is ready has had a turn, those included of whom the runtime does not know yet.
-pub struct InTurn<C> {
+pub struct FairConnection<C> {
     connection: Pin<Box<C>>,
     turn: Turn,
     rounds: Rounds,
     share: Arc<Share>,
-    bell: Arc<Bell>,
+    bell: Arc<SharedWaker>,
     /// Rings it.
     waker: Waker,
     /// Whether it waits in its principal's queue, or has been given a turn from there that it has not begun.
     queued: bool,
 }
 
-impl<C> InTurn<C> {
-    /// `connection` reads from a [`Measured`] stream and has its calls begun by an executor, both of which share `turn`. `share`
+impl<C> FairConnection<C> {
+    /// `connection` reads from a [`MeteredStream`] and has its calls begun by an executor, both of which share `turn`. `share`
     /// is its principal's.
-    pub fn new(connection: C, turn: Turn, share: Arc<Share>, rounds: Rounds) -> InTurn<C> {
-        let bell = Arc::new(Bell::default());
-        InTurn {
+    pub fn new(connection: C, turn: Turn, share: Arc<Share>, rounds: Rounds) -> FairConnection<C> {
+        let bell = Arc::new(SharedWaker::default());
+        FairConnection {
             // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
             connection: Box::pin(connection),
             turn,
@@ -162,7 +162,7 @@ impl<C> InTurn<C> {
     }
 }
 
-impl<C: Future> Future for InTurn<C> {
+impl<C: Future> Future for FairConnection<C> {
     type Output = C::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
@@ -170,7 +170,7 @@ impl<C: Future> Future for InTurn<C> {
         if !this.may_go_on(context.waker()) {
             return Poll::Pending;
         }
-        let InTurn {
+        let FairConnection {
             connection,
             turn,
             rounds,
@@ -219,10 +219,10 @@ impl<C: Future> Future for InTurn<C> {
 /// It is silent between two turns, too. Without a pause that has to be over, a caller with many calls
 /// in flight would have its next turn with each answer.
 #[derive(Debug, Default)]
-pub struct Bell(Mutex<Ringing>);
+pub struct SharedWaker(Mutex<WakerState>);
 
 #[derive(Debug, Default)]
-struct Ringing {
+struct WakerState {
     task: Option<Waker>,
     /// The task looks at the connection.
     watched: bool,
@@ -232,7 +232,7 @@ struct Ringing {
     paused: bool,
 }
 
-impl Bell {
+impl SharedWaker {
     /// This task looks from now on; whether it may, or has to wait for its turn.
     fn watched_by(&self, task: &Waker) -> bool {
         let mut state = self.state();
@@ -275,12 +275,12 @@ impl Bell {
         self.state().paused
     }
 
-    fn state(&self) -> MutexGuard<'_, Ringing> {
+    fn state(&self) -> MutexGuard<'_, WakerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ringing {
+impl WakerState {
     fn wake_task(&self) {
         if let Some(task) = &self.task
             && !self.watched
@@ -291,7 +291,7 @@ impl Ringing {
     }
 }
 
-impl Wake for Bell {
+impl Wake for SharedWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -304,7 +304,7 @@ impl Wake for Bell {
 }
 
 /// Calls that nobody has begun end with their connection. They would not by themselves: each holds the executor it came from.
-impl<C> Drop for InTurn<C> {
+impl<C> Drop for FairConnection<C> {
     fn drop(&mut self) {
         if self.queued {
             // It leaves the queue, and may have been given a turn that it does not take: the next
@@ -317,29 +317,29 @@ impl<C> Drop for InTurn<C> {
     }
 }
 
-/// A stream that is read as far as the turn goes. It wakes nobody for what it has not read then: [`InTurn`] does.
-pub struct Measured<S> {
+/// A stream that is read as far as the turn goes. It wakes nobody for what it has not read then: [`FairConnection`] does.
+pub struct MeteredStream<S> {
     stream: Take<S>,
     turn: Turn,
 }
 
-impl<S: AsyncRead> Measured<S> {
-    /// Whose turn it is, is for [`InTurn`] to say.
-    pub fn new(stream: S, turn: Turn) -> Measured<S> {
-        Measured {
+impl<S: AsyncRead> MeteredStream<S> {
+    /// Whose turn it is, is for [`FairConnection`] to say.
+    pub fn new(stream: S, turn: Turn) -> MeteredStream<S> {
+        MeteredStream {
             stream: stream.take(0),
             turn,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Measured<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Measured { stream, turn } = self.get_mut();
+        let MeteredStream { stream, turn } = self.get_mut();
         let mut state = turn.state();
         if state.bytes == 0 || !state.calls.is_empty() {
             state.cut_short = true;
@@ -352,7 +352,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Measured<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Measured<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

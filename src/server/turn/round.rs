@@ -12,7 +12,7 @@ use std::task::{Context, Wake, Waker};
 
 use tokio::task::yield_now;
 
-use super::Bell;
+use super::SharedWaker;
 
 /// What a principal may have done in one round while others are there, in calls. More would be waited for by everybody else,
 /// less would have the queues looked after more often than calls are answered.
@@ -27,10 +27,10 @@ const BYTES_OF_A_CALL: u64 = 64;
 
 /// The rounds of one thread.
 #[derive(Clone, Debug, Default)]
-pub struct Rounds(Arc<State>);
+pub struct Rounds(Arc<RoundState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct RoundState {
     number: AtomicU64,
     /// Which connection has had the last turn.
     last: AtomicUsize,
@@ -54,7 +54,7 @@ pub struct Share {
     used: AtomicUsize,
     /// How many wait in the queue, for those who only want to know whether anybody does.
     waits: AtomicUsize,
-    queue: Mutex<VecDeque<Arc<Bell>>>,
+    queue: Mutex<VecDeque<Arc<SharedWaker>>>,
 }
 
 impl Rounds {
@@ -87,7 +87,7 @@ impl Rounds {
     }
 
     /// Has a connection wait for its turn.
-    pub fn queue(&self, share: &Arc<Share>, bell: Arc<Bell>) {
+    pub fn queue(&self, share: &Arc<Share>, bell: Arc<SharedWaker>) {
         let mut queue = share.queue();
         queue.push_back(bell);
         if queue.len() == 1 {
@@ -116,7 +116,7 @@ impl Rounds {
 }
 
 /// The next round begins.
-impl Wake for State {
+impl Wake for RoundState {
     fn wake(self: Arc<Self>) {
         self.ending.store(false, Ordering::Relaxed);
         self.number.fetch_add(1, Ordering::Relaxed);
@@ -156,7 +156,7 @@ impl Wake for State {
     }
 }
 
-impl State {
+impl RoundState {
     fn waiting(&self) -> MutexGuard<'_, Vec<Arc<Share>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,7 +169,7 @@ impl Share {
         self.used.fetch_add(calls.max(as_calls), Ordering::Relaxed);
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Bell>>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<SharedWaker>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

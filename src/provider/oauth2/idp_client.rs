@@ -11,13 +11,13 @@ use rustls::ClientConfig;
 use url::Url;
 
 use super::discovery::Discovery;
-use super::lane::{Lane, Lanes, Lost};
+use super::lane::{Lane, LaneError, Lanes};
 use super::proxy::Environment;
-use super::transport::{self, Answer};
+use super::transport::{self, HttpReply};
 use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
 use crate::core::profile::{Http, is_loopback};
-use crate::material::{Digest, Identity, Trust};
+use crate::material::{ClientIdentity, Digest, Trust};
 use crate::tls::Tls;
 
 /// An idle connection is closed after this. Renewals are minutes apart, so that a longer time would keep TLS buffers
@@ -37,7 +37,7 @@ const NOTICE: Duration = Duration::from_millis(500);
 /// Makes two profiles share a client: the same identity provider, settings, trust and certificate. Connections live on
 /// the thread of the one that they were opened for, so that no two identity providers share any.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct IdpKey {
     /// Of the configured URL.
     origin: String,
     http: Http,
@@ -47,25 +47,25 @@ struct Key {
 
 /// All upstreams in use. They go with their last profile.
 #[derive(Default)]
-pub(in crate::provider) struct Upstreams(Mutex<All>);
+pub(in crate::provider) struct IdpClients(Mutex<OpenClients>);
 
 #[derive(Default)]
-struct All {
-    upstreams: HashMap<Key, Weak<Upstream>>,
+struct OpenClients {
+    upstreams: HashMap<IdpKey, Weak<IdpClient>>,
     lanes: Lanes,
 }
 
-impl Upstreams {
+impl IdpClients {
     /// The upstream for an identity provider and these settings, an existing one if there is one.
     pub(super) fn get(
         &self,
         idp: &Url,
         http: &Http,
         trust: &Trust,
-        identity: Option<&Identity>,
+        identity: Option<&ClientIdentity>,
         tls: &Tls,
-    ) -> Result<Arc<Upstream>, Failure> {
-        let key = Key {
+    ) -> Result<Arc<IdpClient>, Failure> {
+        let key = IdpKey {
             origin: origin(idp),
             http: http.clone(),
             trust: match trust {
@@ -84,7 +84,7 @@ impl Upstreams {
             )
         })?;
         let lane = all.lanes.get(&key.origin);
-        let upstream = Arc::new(Upstream::new(http, config, identity.is_some(), lane));
+        let upstream = Arc::new(IdpClient::new(http, config, identity.is_some(), lane));
         all.upstreams
             .retain(|_, upstream| upstream.strong_count() > 0);
         all.upstreams.insert(key, Arc::downgrade(&upstream));
@@ -103,7 +103,7 @@ impl Upstreams {
 }
 
 /// One way to identity providers.
-pub(super) struct Upstream {
+pub(super) struct IdpClient {
     http: Http,
     environment: Environment,
     with_certificate: bool,
@@ -118,21 +118,21 @@ pub(super) struct Upstream {
 }
 
 /// There was no answer.
-pub(super) struct NoAnswer {
+pub(super) struct NoReply {
     pub(super) failure: Failure,
     /// There was not even a connection.
     pub(super) unconnected: bool,
 }
 
-impl Upstream {
+impl IdpClient {
     /// Opens nothing yet.
     pub(super) fn new(
         http: &Http,
         tls: ClientConfig,
         with_certificate: bool,
         lane: Arc<Lane>,
-    ) -> Upstream {
-        Upstream {
+    ) -> IdpClient {
+        IdpClient {
             http: http.clone(),
             environment: Environment::of_process(),
             with_certificate,
@@ -180,7 +180,11 @@ impl Upstream {
     }
 
     /// One exchange with `at`, on the identity provider's thread.
-    pub(super) async fn send(&self, request: RequestBuilder, at: &str) -> Result<Answer, NoAnswer> {
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        at: &str,
+    ) -> Result<HttpReply, NoReply> {
         let limit = self.http.timeout.saturating_add(NOTICE);
         match self.lane.run(limit, transport::send(request)).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -191,15 +195,15 @@ impl Upstream {
                     .and_then(|url| self.proxy_for(url))
                     .as_ref()
                     .map(origin);
-                Err(NoAnswer {
+                Err(NoReply {
                     failure: transport::explain(&error, at, &way),
                     unconnected: error.is_connect(),
                 })
             }
-            Err(lost) => Err(NoAnswer {
+            Err(lost) => Err(NoReply {
                 failure: match lost {
-                    Lost::Late => transport::too_late(at, &self.way()),
-                    Lost::Broken => Failure::transient(format!(
+                    LaneError::Late => transport::too_late(at, &self.way()),
+                    LaneError::Broken => Failure::transient(format!(
                         "{at} cannot be asked: there is no thread for it, most likely because the limit of threads \
                          or memory is reached; raise it, it is tried again by itself"
                     )),
@@ -210,8 +214,8 @@ impl Upstream {
     }
 
     /// In the words of failures.
-    pub(super) fn way(&self) -> transport::Way {
-        transport::Way {
+    pub(super) fn way(&self) -> transport::Route {
+        transport::Route {
             connect_timeout: self.http.connect_timeout,
             timeout: self.http.timeout,
             proxy: self.http.proxy.as_ref().map(origin),
