@@ -7,15 +7,15 @@ pub(crate) mod assembly;
 mod configuration;
 mod daemon;
 mod dev;
-mod door;
-mod doorplate;
 mod error;
 mod heartbeat;
-mod keeper;
+mod listener;
 pub(crate) mod load;
 pub(crate) mod privacy;
 mod signals;
+mod socket_guard;
 pub(crate) mod upstream;
+mod warm_restart;
 
 use std::process::ExitCode;
 

@@ -22,13 +22,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use self::accounts::Accounts;
+use self::accounts::AuditAccounts;
 use self::denials::Denials;
-use self::ledger::Line;
-pub use self::ledger::{Given, Ledger};
+use self::ledger::LedgerEntry;
+pub use self::ledger::{GrantedCredential, Ledger};
 pub use self::record::Action;
 use self::record::Draft;
-use self::writer::{Command, Condition};
+use self::writer::{Condition, WriterCommand};
 use crate::caller::Peer;
 use crate::clock::Clock;
 use crate::core::policy::Decision;
@@ -68,10 +68,10 @@ pub struct Counts {
 }
 
 /// Whose account a record is charged to.
-type Principal = u32;
+type PrincipalUid = u32;
 
 /// The one place that says so.
-fn principal(peer: &Peer) -> Principal {
+fn principal(peer: &Peer) -> PrincipalUid {
     peer.owner
 }
 
@@ -85,7 +85,7 @@ pub struct Limited {
 }
 
 impl Limited {
-    fn happened(&mut self, principal: Principal) {
+    fn happened(&mut self, principal: PrincipalUid) {
         self.count += 1;
         self.last = Some(principal);
     }
@@ -94,11 +94,11 @@ impl Limited {
 /// Hands records to the thread that writes them. One for the daemon.
 pub struct Audit {
     clock: Clock,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<WriterCommand>,
     condition: Arc<Condition>,
     /// What has been counted and not been written. A line is here once.
-    counted: Mutex<Vec<Arc<Line>>>,
-    accounts: Mutex<Accounts>,
+    counted: Mutex<Vec<Arc<LedgerEntry>>>,
+    accounts: Mutex<AuditAccounts>,
     denials: Mutex<Denials>,
     /// Somebody waits for what is counted to be written.
     due: Notify,
@@ -124,20 +124,24 @@ impl Audit {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(clock: Clock, settings: &profile::Audit) -> io::Result<Arc<Audit>> {
+    pub fn start(clock: Clock, settings: &profile::AuditSettings) -> io::Result<Arc<Audit>> {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let condition = Arc::new(Condition::new(clock.clone(), settings.deny_on_failure));
         writer::start(clock.clone(), settings.clone(), condition.clone(), inbox)?;
         Ok(Arc::new(Audit::new(clock, commands, condition)))
     }
 
-    fn new(clock: Clock, commands: mpsc::Sender<Command>, condition: Arc<Condition>) -> Audit {
+    fn new(
+        clock: Clock,
+        commands: mpsc::Sender<WriterCommand>,
+        condition: Arc<Condition>,
+    ) -> Audit {
         Audit {
             clock,
             commands,
             condition,
             counted: Mutex::default(),
-            accounts: Mutex::new(Accounts::new()),
+            accounts: Mutex::new(AuditAccounts::new()),
             denials: Mutex::new(Denials::new()),
             due: Notify::new(),
             flushed: Notify::new(),
@@ -145,14 +149,14 @@ impl Audit {
     }
 
     /// Takes other settings over, from the next record on.
-    pub async fn configure(&self, settings: &profile::Audit) {
+    pub async fn configure(&self, settings: &profile::AuditSettings) {
         self.condition.set_deny(settings.deny_on_failure);
-        self.send(Command::Configure(settings.clone())).await;
+        self.send(WriterCommand::Configure(settings.clone())).await;
     }
 
     /// Opens the file anew: somebody has moved it away.
     pub fn reopen(&self) {
-        let _ = self.commands.try_send(Command::Reopen);
+        let _ = self.commands.try_send(WriterCommand::Reopen);
     }
 
     /// What an operator has to know; None: records are written.
@@ -189,7 +193,7 @@ impl Audit {
         &self,
         ledger: &Ledger,
         peer: &Arc<Peer>,
-        given: Given<'_>,
+        given: GrantedCredential<'_>,
     ) -> Result<Recorded, Unrecorded> {
         // With a sink that fails, nobody is to be given anything on the word that it will be counted.
         if self.may_count() && ledger.count(&given, self) {
@@ -202,7 +206,7 @@ impl Audit {
         &self,
         ledger: &Ledger,
         peer: &Arc<Peer>,
-        given: Given<'_>,
+        given: GrantedCredential<'_>,
     ) -> Result<Recorded, Unrecorded> {
         let waited = self.catch_up().await;
         let may_count = self.may_count();
@@ -257,7 +261,7 @@ impl Audit {
         if let Some(draft) = draft
             && self
                 .commands
-                .try_send(Command::Write(vec![draft], None))
+                .try_send(WriterCommand::Write(vec![draft], None))
                 .is_err()
         {
             self.condition.overflowed(1);
@@ -276,7 +280,7 @@ impl Audit {
             // Who is refused may be told by readiness not to come again, and then nobody's record would find out that it can be
             // written.
             if self.condition.refuses() && self.condition.try_again() {
-                let _ = self.commands.try_send(Command::TryAgain);
+                let _ = self.commands.try_send(WriterCommand::TryAgain);
             }
             let pause = match self.condition.denies() {
                 true => FLUSH_TO_DENY,
@@ -297,7 +301,7 @@ impl Audit {
         }
         self.flushed.notify_waiters();
         if !denials.is_empty() {
-            self.send(Command::Write(denials, None)).await;
+            self.send(WriterCommand::Write(denials, None)).await;
         }
     }
 
@@ -305,7 +309,7 @@ impl Audit {
     async fn flush_grants(&self, now: Stamp) -> bool {
         let mut counted = std::mem::take(&mut *lock(&self.counted)).into_iter();
         loop {
-            let batch: Vec<(Arc<Line>, u64)> = counted
+            let batch: Vec<(Arc<LedgerEntry>, u64)> = counted
                 .by_ref()
                 .take(BATCH)
                 .map(|line| (line.clone(), line.take()))
@@ -335,7 +339,7 @@ impl Audit {
             let denials = lock(&self.denials).take(self.clock.now());
             self.flush(denials).await;
             let (done, told) = oneshot::channel();
-            self.send(Command::Finish(done)).await;
+            self.send(WriterCommand::Finish(done)).await;
             // An error means that it has ended already.
             let _ = told.await;
         };
@@ -359,11 +363,11 @@ impl Audit {
     /// How many of them were written, from the first.
     async fn write(&self, drafts: Vec<Draft>) -> usize {
         let (done, told) = oneshot::channel();
-        self.send(Command::Write(drafts, Some(done))).await;
+        self.send(WriterCommand::Write(drafts, Some(done))).await;
         told.await.unwrap_or(0)
     }
 
-    async fn send(&self, command: Command) {
+    async fn send(&self, command: WriterCommand) {
         if self.commands.send(command).await.is_err() {
             self.condition.gone();
         }

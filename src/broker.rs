@@ -1,11 +1,11 @@
 //! Owns every lifecycle, runs their attempts under a budget, and publishes what callers may have.
 //!
 //! One task, the actor, owns all that changes. The rest of the program holds a [`Broker`] to send it commands, and
-//! [`Seat`]s to read what it published: without a lock and without asking the actor.
+//! [`ProfileHandle`]s to read what it published: without a lock and without asking the actor.
 
 mod actor;
 mod budget;
-mod life;
+mod managed;
 mod outage;
 #[cfg(test)]
 mod tests;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use self::view::{Answer, Encode, Slot, View};
+pub use self::view::{Answer, EncodeFn, Slot, View};
 use crate::clock::Clock;
 use crate::core::credential::{Credential, Fingerprint, Fingerprinter, Variant};
 use crate::core::failure::FailureKind;
@@ -50,7 +50,7 @@ pub struct Spec {
     /// Makes the attempts.
     pub provider: Arc<dyn Provider>,
     /// The identity provider that it asks; None for methods that ask nobody.
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<IssuerBudget>,
     /// The identity provider has asked for this profile to wait until then (`Retry-After`), and why: a changed file is no
     /// reason not to.
     pub told_to_wait: Option<(BootTime, Trouble)>,
@@ -64,7 +64,7 @@ pub struct Spec {
 
 /// An identity provider and what it may be asked at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
+pub struct IssuerBudget {
     /// Profiles with the same name share one budget, with the strictest of their limits.
     pub name: String,
     /// Attempts at the same time, over all of them.
@@ -108,19 +108,19 @@ pub struct Reported {
 
 /// Number of a profile in the broker; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SeatId(u64);
+pub struct ProfileId(u64);
 
 /// Where the credentials of one profile are published.
 #[derive(Debug)]
-pub struct Seat {
-    id: SeatId,
+pub struct ProfileHandle {
+    id: ProfileId,
     own: Arc<Slot>,
     variants: ArcSwap<HashMap<Variant, Arc<Slot>>>,
     attempts: Attempts,
     keep: Option<([u8; 32], [u8; 32])>,
 }
 
-/// Attempts of a seat and its variants that have ended, since the seat was made.
+/// Attempts of a handle and its variants that have ended, since the handle was made.
 #[derive(Debug, Default)]
 pub struct Attempts {
     /// With a credential.
@@ -146,14 +146,14 @@ impl Attempts {
     }
 }
 
-/// A seat is the same as itself, whatever is published there.
-impl PartialEq for Seat {
-    fn eq(&self, other: &Seat) -> bool {
+/// A handle is the same as itself, whatever is published there.
+impl PartialEq for ProfileHandle {
+    fn eq(&self, other: &ProfileHandle) -> bool {
         self.id == other.id
     }
 }
 
-impl Seat {
+impl ProfileHandle {
     /// The profile's own credential.
     #[must_use]
     pub fn own(&self) -> &Slot {
@@ -199,9 +199,12 @@ impl Seat {
     }
 
     /// Has everybody who watches look again whether that is still permitted.
-    pub fn stir(&self) {
-        self.own.stir();
-        self.variants.load().values().for_each(|slot| slot.stir());
+    pub fn wake_watchers(&self) {
+        self.own.wake_watchers();
+        self.variants
+            .load()
+            .values()
+            .for_each(|slot| slot.wake_watchers());
     }
 
     /// Whether this credential is what it has published last, of its own or of a variant.
@@ -229,30 +232,30 @@ impl Seat {
 /// Sends commands to the actor. Clones speak to the same one.
 #[derive(Clone)]
 pub struct Broker {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<BrokerCommand>,
     ids: Arc<AtomicU64>,
 }
 
-enum Command {
-    Seat(Arc<Seat>, Box<Spec>),
-    Succeed(SeatId, u64, oneshot::Sender<()>),
-    Again(SeatId),
-    Remove(SeatId),
+enum BrokerCommand {
+    AddProfile(Arc<ProfileHandle>, Box<Spec>),
+    TakeOver(ProfileId, u64, oneshot::Sender<()>),
+    Again(ProfileId),
+    Remove(ProfileId),
     Ask {
-        seat: SeatId,
+        handle: ProfileId,
         variant: Variant,
         min_ttl: Duration,
         by: Asker,
         reply: oneshot::Sender<Result<Arc<Answer>, NoAnswer>>,
     },
     Slot {
-        seat: SeatId,
+        handle: ProfileId,
         variant: Variant,
         by: Asker,
         reply: oneshot::Sender<Result<Arc<Slot>, NoAnswer>>,
     },
     Report {
-        seat: SeatId,
+        handle: ProfileId,
         fingerprint: Fingerprint,
         by: Asker,
         reply: oneshot::Sender<Result<Reported, NoAnswer>>,
@@ -266,7 +269,7 @@ pub struct Tools {
     /// Names credentials.
     pub fingerprints: Fingerprinter,
     /// Encodes a credential once, when it is published.
-    pub encode: Encode,
+    pub encode: EncodeFn,
     /// Told when something is published that is kept.
     pub published: Arc<Notify>,
     /// Of this host; with a profile's name it gives the phase, so that a fleet spreads itself.
@@ -285,34 +288,36 @@ impl Broker {
     }
 
     /// Takes a profile in. An eager one is fetched at once.
-    pub async fn seat(&self, spec: Spec) -> Arc<Seat> {
-        let seat = Arc::new(Seat {
-            id: SeatId(self.ids.fetch_add(1, Ordering::Relaxed)),
+    pub async fn add_profile(&self, spec: Spec) -> Arc<ProfileHandle> {
+        let handle = Arc::new(ProfileHandle {
+            id: ProfileId(self.ids.fetch_add(1, Ordering::Relaxed)),
             own: Arc::new(Slot::new(spec.rules.eager)),
             variants: ArcSwap::default(),
             attempts: Attempts::default(),
             keep: spec.keep,
         });
-        self.send(Command::Seat(seat.clone(), Box::new(spec))).await;
-        seat
+        self.send(BrokerCommand::AddProfile(handle.clone(), Box::new(spec)))
+            .await;
+        handle
     }
 
-    /// A seat takes the place of another, whose newest credential had this generation. Done when this returns.
-    pub async fn succeed(&self, seat: &Seat, generation: u64) {
+    /// A handle takes the place of another, whose newest credential had this generation. Done when this returns.
+    pub async fn take_over_from(&self, handle: &ProfileHandle, generation: u64) {
         let (done, told) = oneshot::channel();
-        self.send(Command::Succeed(seat.id, generation, done)).await;
+        self.send(BrokerCommand::TakeOver(handle.id, generation, done))
+            .await;
         // A broker that is gone has nothing to number.
         let _ = told.await;
     }
 
     /// What was refused or failed may do now: it is tried at once, and often for a while.
-    pub async fn again(&self, seat: &Seat) {
-        self.send(Command::Again(seat.id)).await;
+    pub async fn again(&self, handle: &ProfileHandle) {
+        self.send(BrokerCommand::Again(handle.id)).await;
     }
 
     /// Takes a profile out; its callers and watchers get NOT_FOUND.
-    pub async fn remove(&self, seat: &Seat) {
-        self.send(Command::Remove(seat.id)).await;
+    pub async fn remove(&self, handle: &ProfileHandle) {
+        self.send(BrokerCommand::Remove(handle.id)).await;
     }
 
     /// A credential that lives for at least `min_ttl`: the published one if that will do, else the result of an attempt.
@@ -321,14 +326,14 @@ impl Broker {
     /// [`NoAnswer`]. A caller that stops waiting cancels nothing.
     pub async fn ask(
         &self,
-        seat: &Seat,
+        handle: &ProfileHandle,
         variant: Variant,
         min_ttl: Duration,
         by: Asker,
     ) -> Result<Arc<Answer>, NoAnswer> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Ask {
-            seat: seat.id,
+        self.send(BrokerCommand::Ask {
+            handle: handle.id,
             variant,
             min_ttl,
             by,
@@ -344,13 +349,13 @@ impl Broker {
     /// [`NoAnswer::Gone`], [`NoAnswer::Stopped`], [`NoAnswer::TooManyVariants`]
     pub async fn slot(
         &self,
-        seat: &Seat,
+        handle: &ProfileHandle,
         variant: Variant,
         by: Asker,
     ) -> Result<Arc<Slot>, NoAnswer> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Slot {
-            seat: seat.id,
+        self.send(BrokerCommand::Slot {
+            handle: handle.id,
             variant,
             by,
             reply,
@@ -365,13 +370,13 @@ impl Broker {
     /// [`NoAnswer::Gone`], [`NoAnswer::Stopped`]
     pub async fn report(
         &self,
-        seat: &Seat,
+        handle: &ProfileHandle,
         fingerprint: Fingerprint,
         by: Asker,
     ) -> Result<Reported, NoAnswer> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Report {
-            seat: seat.id,
+        self.send(BrokerCommand::Report {
+            handle: handle.id,
             fingerprint,
             by,
             reply,
@@ -380,7 +385,7 @@ impl Broker {
         answer.await.unwrap_or(Err(NoAnswer::Stopped))
     }
 
-    async fn send(&self, command: Command) {
+    async fn send(&self, command: BrokerCommand) {
         // A broker that is gone drops the reply channel with the command: the caller sees Stopped.
         let _ = self.commands.send(command).await;
     }

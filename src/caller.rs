@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::net::UnixStream;
 
-pub use self::directory::{Remembered, SystemDirectory, groups_of};
+pub use self::directory::{CachedDirectory, SystemDirectory, groups_of};
 use self::units::Units;
 use crate::core::policy::subuid::SubordinateUids;
 use crate::core::policy::{Caller, Directory, Subject, Unit};

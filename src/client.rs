@@ -21,7 +21,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
-pub use self::answer::{Credential, Received, Refusal};
+pub use self::answer::{CredentialAnswer, Received, ServerRefusal};
 
 use crate::clock::Clock;
 use crate::core::time::BootTime;
@@ -72,7 +72,7 @@ pub enum ClientError {
     TimedOut(Duration),
     /// The daemon says no.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(ServerRefusal),
 }
 
 fn at(socket: &Option<PathBuf>) -> String {
@@ -122,7 +122,11 @@ impl Client {
     }
 
     /// The credential of a profile, or why there is none. A success is never an empty credential, except for method `none`.
-    pub fn token(&self, query: &TokenQuery, timeout: Duration) -> Result<Credential, ClientError> {
+    pub fn token(
+        &self,
+        query: &TokenQuery,
+        timeout: Duration,
+    ) -> Result<CredentialAnswer, ClientError> {
         let mut target = format!("/v1/profiles/{}/token", encoded(&query.profile));
         let mut parameters = Vec::new();
         if let Some(ttl) = query.min_ttl {
@@ -207,7 +211,7 @@ impl Client {
         method: &str,
         target: &str,
         timeout: Duration,
-    ) -> Result<http::Body, ClientError> {
+    ) -> Result<http::ResponseBody, ClientError> {
         let deadline = Deadline {
             clock: &self.clock,
             at: self.clock.now().boot.plus(timeout),
@@ -235,13 +239,13 @@ impl Client {
         method: &str,
         target: &str,
         deadline: &Deadline<'_>,
-    ) -> Result<http::Response, ClientError> {
+    ) -> Result<http::HttpResponse, ClientError> {
         let stream = connect::connect(&self.socket, deadline)?;
         http::exchange(&stream, method, target, deadline).map_err(|broken| match broken {
-            http::Broken::TimedOut => ClientError::TimedOut(deadline.timeout),
-            http::Broken::Silent => self.silent(&stream, deadline.timeout),
-            http::Broken::Closed => ClientError::Closed(self.socket.clone()),
-            http::Broken::Nonsense(problem) => self.nonsense(problem.to_owned()),
+            http::HttpError::TimedOut => ClientError::TimedOut(deadline.timeout),
+            http::HttpError::Silent => self.silent(&stream, deadline.timeout),
+            http::HttpError::Closed => ClientError::Closed(self.socket.clone()),
+            http::HttpError::Nonsense(problem) => self.nonsense(problem.to_owned()),
         })
     }
 
@@ -257,7 +261,7 @@ impl Client {
         let alive = connect::connect(&self.socket, &deadline).is_ok_and(|stream| {
             let answer = http::exchange(&stream, "GET", "/healthz", &deadline);
             // The beginning of an answer is a sign of life, too.
-            matches!(answer, Ok(_) | Err(http::Broken::TimedOut))
+            matches!(answer, Ok(_) | Err(http::HttpError::TimedOut))
         });
         match alive {
             true => ClientError::TimedOut(timeout),

@@ -4,12 +4,12 @@
 //! changed, and no token is asked for (`tokend check --online` does that). Identity providers are asked beside everything
 //! else, all at once, so that none of them delays the rest.
 
+mod accounts;
 mod callers;
 mod check;
 mod daemon;
 mod files;
 mod machine;
-mod people;
 mod providers;
 mod report;
 mod socket;
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use self::check::{Examined, plural};
-use self::report::Report;
+use self::report::DoctorReport;
 use crate::app;
 use crate::cli::paths::{default_config, default_socket};
 use crate::cli::{Command, DoctorArgs, exit, print};
@@ -49,7 +49,7 @@ fn doctor(args: &DoctorArgs) -> u8 {
         }
     };
     let examined = check::examine(&path, owner(args));
-    let mut report = Report::default();
+    let mut report = DoctorReport::default();
     configuration(&mut report, &path, &examined);
     let usable = usable(&examined);
     let report = look(args, &path, usable, report);
@@ -86,7 +86,12 @@ fn usable(examined: &Result<Examined, Box<Finding>>) -> Option<&Examined> {
 }
 
 /// All but the configuration itself, as far as that lets it.
-fn look(args: &DoctorArgs, path: &Path, examined: Option<&Examined>, mut report: Report) -> Report {
+fn look(
+    args: &DoctorArgs,
+    path: &Path,
+    examined: Option<&Examined>,
+    mut report: DoctorReport,
+) -> DoctorReport {
     let config = examined.and_then(|examined| examined.outcome.config.as_ref());
     let asking = (!args.offline)
         .then(|| examined.map(providers::ways))
@@ -121,7 +126,7 @@ fn look(args: &DoctorArgs, path: &Path, examined: Option<&Examined>, mut report:
 }
 
 fn rest(
-    report: &mut Report,
+    report: &mut DoctorReport,
     path: &Path,
     examined: &Examined,
     socket: &Path,
@@ -157,7 +162,11 @@ fn socket(args: &DoctorArgs, examined: Option<&Examined>) -> Result<PathBuf, Str
 }
 
 /// Errors one by one. Warnings are about what somebody has chosen, so that they are counted and are no finding here.
-fn configuration(report: &mut Report, path: &Path, examined: &Result<Examined, Box<Finding>>) {
+fn configuration(
+    report: &mut DoctorReport,
+    path: &Path,
+    examined: &Result<Examined, Box<Finding>>,
+) {
     let examined = match examined {
         Ok(examined) => examined,
         Err(finding) => return report.finding(AREA, (**finding).clone()),

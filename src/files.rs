@@ -60,7 +60,7 @@ impl Files {
 
     /// Watches these, anew. Call it before reading them: what changes after the reading is then noticed.
     pub fn follow(&mut self, interest: &Interest) {
-        let trail = Trail::of(interest);
+        let trail = WatchPaths::of(interest);
         let folders = trail.folders;
         let relevant = Relevant {
             names: trail.names,
@@ -118,7 +118,7 @@ impl Files {
 /// Every folder on the way to these, through links: what is watched.
 #[must_use]
 pub fn folders(interest: &Interest) -> BTreeSet<PathBuf> {
-    Trail::of(interest).folders
+    WatchPaths::of(interest).folders
 }
 
 impl Default for Files {
@@ -158,14 +158,14 @@ fn is_limit(error: &notify::Error) -> bool {
 
 /// Every name on the way to the files, and the folders that these names are in.
 #[derive(Debug, Default)]
-struct Trail {
+struct WatchPaths {
     names: BTreeSet<PathBuf>,
     folders: BTreeSet<PathBuf>,
 }
 
-impl Trail {
-    fn of(interest: &Interest) -> Trail {
-        let mut trail = Trail::default();
+impl WatchPaths {
+    fn of(interest: &Interest) -> WatchPaths {
+        let mut trail = WatchPaths::default();
         for path in interest.files.iter().chain(&interest.folders) {
             trail.walk(path);
         }
@@ -400,7 +400,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         symlink("b", folder.path().join("a")).expect("linked");
         symlink("a", folder.path().join("b")).expect("linked");
-        Trail::default().walk(&folder.path().join("a"));
+        WatchPaths::default().walk(&folder.path().join("a"));
     }
 
     /// Broken by a look at the paths alone: when the queue has overflowed, nobody knows what has changed.

@@ -29,9 +29,9 @@ use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
 use crate::core::profile::{IdentitySource, Method, OAuth2, Profile, TrustSource};
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
-use crate::readers::Look;
-use certificate::Names;
-use reading::{Reader, Sheets};
+use crate::readers::AccessScan;
+use certificate::CertificateNames;
+use reading::{FileCache, MaterialReader};
 
 /// Where the daemon runs, as far as material depends on it.
 #[derive(Clone, Debug, Default)]
@@ -39,9 +39,9 @@ pub struct Surroundings {
     /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5)); None outside of systemd.
     pub credentials_directory: Option<PathBuf>,
     /// Who can read files.
-    readers: Look,
+    readers: AccessScan,
     /// What has been read already; None: everything is read where it is needed.
-    sheets: Option<Sheets>,
+    file_cache: Option<FileCache>,
 }
 
 impl Surroundings {
@@ -56,7 +56,7 @@ impl Surroundings {
 
     /// The same where `readers` says whose the daemon is and whom its socket lets in.
     #[must_use]
-    pub fn with_readers(self, readers: Look) -> Surroundings {
+    pub fn with_readers(self, readers: AccessScan) -> Surroundings {
         Surroundings { readers, ..self }
     }
 
@@ -65,7 +65,7 @@ impl Surroundings {
     pub fn for_one_look(&self) -> Surroundings {
         Surroundings {
             readers: self.readers.anew(),
-            sheets: Some(Sheets::default()),
+            file_cache: Some(FileCache::default()),
             ..self.clone()
         }
     }
@@ -100,7 +100,7 @@ pub struct Material {
     /// Password, token or client secret.
     pub secret: Option<Secret>,
     /// Client certificate and key.
-    pub identity: Option<Identity>,
+    pub identity: Option<ClientIdentity>,
     /// Whom to believe.
     pub trust: Trust,
     /// What client assertions are made of; None for client_secret_jwt, which signs with the secret.
@@ -122,7 +122,7 @@ impl Material {
 
 /// A client certificate with its chain and the key that matches it.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct ClientIdentity {
     /// Own certificate first.
     pub chain: Vec<CertificateDer<'static>>,
     /// Signs handshakes.
@@ -133,19 +133,19 @@ pub struct Identity {
     pub digest: Digest,
 }
 
-impl Identity {
+impl ClientIdentity {
     /// Of a chain that is not empty, if it belongs to the key.
     fn new(
-        names: &Names<'_>,
+        names: &CertificateNames<'_>,
         chain: Vec<CertificateDer<'static>>,
         der: &PrivateKey,
         key: Arc<dyn SigningKey>,
-        reader: &mut Reader<'_>,
-    ) -> Option<Identity> {
+        reader: &mut MaterialReader<'_>,
+    ) -> Option<ClientIdentity> {
         let facts = certificate::matching(names, &chain[0], &*key, reader)?;
         let mut pieces: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
         pieces.push(der.secret_der());
-        Some(Identity {
+        Some(ClientIdentity {
             digest: reading::digest(&pieces),
             chain,
             key,
@@ -172,7 +172,7 @@ struct Bundle {
 
 impl Trust {
     /// In all of these.
-    fn new(bundle: Bundle, reader: &mut Reader<'_>) -> Option<Trust> {
+    fn new(bundle: Bundle, reader: &mut MaterialReader<'_>) -> Option<Trust> {
         let Bundle {
             role,
             place,
@@ -245,7 +245,7 @@ pub fn read(
     surroundings: &Surroundings,
     now: WallTime,
 ) -> Result<Material, Vec<Diagnostic>> {
-    let mut reader = Reader::new(surroundings, now);
+    let mut reader = MaterialReader::new(surroundings, now);
     let mut material = Parts::default();
     match &profile.method {
         Method::None => {}
@@ -268,12 +268,12 @@ pub fn read(
 #[derive(Default)]
 struct Parts {
     secret: Option<Secret>,
-    identity: Option<Identity>,
+    identity: Option<ClientIdentity>,
     trust: Option<Trust>,
     assertion: Option<AssertionMaterial>,
 }
 
-fn read_oauth2(oauth: &OAuth2, reader: &mut Reader<'_>, material: &mut Parts) {
+fn read_oauth2(oauth: &OAuth2, reader: &mut MaterialReader<'_>, material: &mut Parts) {
     match &oauth.client_auth {
         ClientAuth::SecretBasic(secret)
         | ClientAuth::SecretPost(secret)
@@ -310,7 +310,7 @@ fn read_oauth2(oauth: &OAuth2, reader: &mut Reader<'_>, material: &mut Parts) {
 }
 
 /// The certificates that are named; None for the system's.
-fn read_bundle(source: &TrustSource, reader: &mut Reader<'_>) -> Option<Bundle> {
+fn read_bundle(source: &TrustSource, reader: &mut MaterialReader<'_>) -> Option<Bundle> {
     match source {
         TrustSource::System => None,
         TrustSource::Pem(path) => pem::trust(path, reader),
@@ -328,7 +328,7 @@ pub fn trust(
     surroundings: &Surroundings,
     now: WallTime,
 ) -> Result<(Trust, Vec<Certificate>), Vec<Diagnostic>> {
-    let mut reader = Reader::new(surroundings, now);
+    let mut reader = MaterialReader::new(surroundings, now);
     let mut facts = Vec::new();
     let trust = read_bundle(source, &mut reader).and_then(|bundle| {
         let told = bundle.certificates.iter();
@@ -339,7 +339,10 @@ pub fn trust(
     Ok((trust.unwrap_or(Trust::System), facts))
 }
 
-fn read_assertion(assertion: &Assertion, reader: &mut Reader<'_>) -> Option<AssertionMaterial> {
+fn read_assertion(
+    assertion: &Assertion,
+    reader: &mut MaterialReader<'_>,
+) -> Option<AssertionMaterial> {
     match &assertion.source {
         None => {
             reader.problem(

@@ -73,7 +73,7 @@ pub struct Shared {
     clock: Clock,
     random: Random,
     tls: Tls,
-    upstreams: Arc<oauth2::Upstreams>,
+    upstreams: Arc<oauth2::IdpClients>,
 }
 
 impl Shared {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-use crate::core::readers::{Clients, Found, Lets, Readers, readers};
+use crate::core::readers::{Clients, FileFacts, Lets, Readers, readers};
 
 /// Users of whom each is named.
 const NAMED: usize = 5;
@@ -30,30 +30,30 @@ pub enum Privacy {
 
 /// Looks who can read files. Remembers groups and folders: one is made for one look at all files of a configuration.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct AccessScan {
     daemon: u32,
     clients: Clients,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<ScanCache>>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct ScanCache {
     members: BTreeMap<u32, Option<BTreeSet<u32>>>,
     folders: BTreeMap<PathBuf, Lets>,
 }
 
-impl Default for Look {
+impl Default for AccessScan {
     /// For a daemon of this process's user without callers.
-    fn default() -> Look {
-        Look::new(rustix::process::geteuid().as_raw(), Clients::default())
+    fn default() -> AccessScan {
+        AccessScan::new(rustix::process::geteuid().as_raw(), Clients::default())
     }
 }
 
-impl Look {
+impl AccessScan {
     /// For a daemon that is this user and lets these in.
     #[must_use]
-    pub fn new(daemon: u32, clients: Clients) -> Look {
-        Look {
+    pub fn new(daemon: u32, clients: Clients) -> AccessScan {
+        AccessScan {
             daemon,
             clients,
             seen: Arc::default(),
@@ -68,13 +68,13 @@ impl Look {
 
     /// The same with nothing remembered.
     #[must_use]
-    pub fn anew(&self) -> Look {
-        Look::new(self.daemon, self.clients)
+    pub fn anew(&self) -> AccessScan {
+        AccessScan::new(self.daemon, self.clients)
     }
 
     /// Whether both look for the same daemon with the same callers.
     #[must_use]
-    pub fn is_like(&self, other: &Look) -> bool {
+    pub fn is_like(&self, other: &AccessScan) -> bool {
         (self.daemon, self.clients) == (other.daemon, other.clients)
     }
 
@@ -97,7 +97,7 @@ impl Look {
     }
 
     /// Every folder on the way, through links. A folder that cannot be looked at keeps nobody out.
-    fn folders(&self, path: &Path, seen: &mut Seen) -> Vec<Lets> {
+    fn folders(&self, path: &Path, seen: &mut ScanCache) -> Vec<Lets> {
         let Ok(path) = fs::canonicalize(path) else {
             return Vec::new();
         };
@@ -171,8 +171,8 @@ impl Look {
 
 const ACL: &str = "system.posix_acl_access";
 
-fn as_found<'a>(found: &Metadata, list: Option<&'a [u8]>) -> Found<'a> {
-    Found {
+fn as_found<'a>(found: &Metadata, list: Option<&'a [u8]>) -> FileFacts<'a> {
+    FileFacts {
         uid: found.uid(),
         gid: found.gid(),
         mode: found.mode(),

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::broker::Seat;
+use crate::broker::ProfileHandle;
 use crate::core::certificate::Certificate;
 use crate::core::policy::{Access, Decision, Named, Subject, Unit};
-use crate::core::profile::{ProfileName, Request};
+use crate::core::profile::{ProfileName, RequestSettings};
 use crate::core::time::Stamp;
 use reload::Reloaded;
 
@@ -38,7 +38,7 @@ pub struct Registry {
     pub named: Named,
     /// Whether a rule of any profile depends on callers' units.
     asks_for_units: bool,
-    entries: HashMap<ProfileName, Arc<Entry>>,
+    entries: HashMap<ProfileName, Arc<RegistryEntry>>,
 }
 
 /// Why a profile is not for a caller.
@@ -53,7 +53,7 @@ pub enum Hidden {
 
 /// One profile, as the server sees it.
 #[derive(Debug)]
-pub struct Entry {
+pub struct RegistryEntry {
     /// Its name.
     pub name: ProfileName,
     /// As in the configuration; may be empty for an invalid one.
@@ -67,38 +67,38 @@ pub struct Entry {
     /// What its files say of that now, where it is not in force: they have to permit too.
     pub also: Vec<Access>,
     /// What a caller may ask for beyond the default.
-    pub request: Request,
+    pub request: RequestSettings,
     /// Whether it works.
-    pub standing: Standing,
+    pub health: ProfileHealth,
     /// What an operator should know although it works.
     pub warnings: Vec<String>,
     /// Whether its files say what is served, and if not, why.
     pub reloaded: Reloaded,
     /// Its own certificates.
-    pub certificates: Vec<(Whereabouts, Certificate)>,
+    pub certificates: Vec<(ProfileLocation, Certificate)>,
 }
 
 /// Where a certificate is; two of them differ while what is new is being tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whereabouts {
+pub enum ProfileLocation {
     /// Presented to the identity provider.
     InUse,
     /// In the files.
     OnDisk,
 }
 
-impl Whereabouts {
+impl ProfileLocation {
     /// As in answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Whereabouts::InUse => "in_use",
-            Whereabouts::OnDisk => "on_disk",
+            ProfileLocation::InUse => "in_use",
+            ProfileLocation::OnDisk => "on_disk",
         }
     }
 }
 
-impl Entry {
+impl RegistryEntry {
     /// Whether a caller may use it. Where more than one has to permit, the one that is in force names the rule.
     #[must_use]
     pub fn decide(&self, subject: Subject<'_>) -> Decision {
@@ -116,20 +116,20 @@ impl Entry {
     /// Whether there is a credential, or one will be fetched on first use.
     #[must_use]
     pub fn available(&self, now: Stamp) -> bool {
-        match &self.standing {
-            Standing::Seated(seat) => seat.own().view().state(now).available(),
-            Standing::Invalid(_) => false,
+        match &self.health {
+            ProfileHealth::Managed(handle) => handle.own().view().state(now).available(),
+            ProfileHealth::Invalid(_) => false,
         }
     }
 
     /// Whether everybody may do the same with both.
     #[must_use]
-    pub fn permits_the_same_as(&self, other: &Entry) -> bool {
+    pub fn permits_the_same_as(&self, other: &RegistryEntry) -> bool {
         self.access == other.access && self.also == other.also && self.request == other.request
     }
 
-    fn serves_the_same_as(&self, other: &Entry) -> bool {
-        self.standing == other.standing
+    fn serves_the_same_as(&self, other: &RegistryEntry) -> bool {
+        self.health == other.health
             && self.permits_the_same_as(other)
             && self.target == other.target
     }
@@ -137,9 +137,9 @@ impl Entry {
 
 /// Whether a profile works.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Standing {
+pub enum ProfileHealth {
     /// Its credentials are published here.
-    Seated(Arc<Seat>),
+    Managed(Arc<ProfileHandle>),
     /// It cannot be used, and why.
     Invalid(String),
 }
@@ -147,7 +147,7 @@ pub enum Standing {
 impl Registry {
     /// A registry of these.
     #[must_use]
-    pub fn new(generation: u64, admins: Access, entries: Vec<Arc<Entry>>) -> Registry {
+    pub fn new(generation: u64, admins: Access, entries: Vec<Arc<RegistryEntry>>) -> Registry {
         let mut named = Named::default();
         admins.add_to(&mut named);
         for entry in &entries {
@@ -195,7 +195,7 @@ impl Registry {
         &self,
         name: &str,
         subject: Subject<'_>,
-    ) -> Result<(&Arc<Entry>, Decision), Hidden> {
+    ) -> Result<(&Arc<RegistryEntry>, Decision), Hidden> {
         let found = self.entries.get(name);
         if let Some(entry) = found {
             let decision = entry.decide(subject);
@@ -212,7 +212,7 @@ impl Registry {
 
     /// The profile of this name, whoever asks.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Arc<Entry>> {
+    pub fn get(&self, name: &str) -> Option<&Arc<RegistryEntry>> {
         self.entries.get(name)
     }
 
@@ -224,7 +224,7 @@ impl Registry {
 
     /// The profiles that this caller may use, by name.
     #[must_use]
-    pub fn visible(&self, subject: Subject<'_>) -> Vec<&Arc<Entry>> {
+    pub fn visible(&self, subject: Subject<'_>) -> Vec<&Arc<RegistryEntry>> {
         self.sorted(|entry| entry.decide(subject).permits())
     }
 
@@ -243,7 +243,7 @@ impl Registry {
 
     /// Every profile, by name.
     #[must_use]
-    pub fn all(&self) -> Vec<&Arc<Entry>> {
+    pub fn all(&self) -> Vec<&Arc<RegistryEntry>> {
         self.sorted(|_| true)
     }
 
@@ -259,7 +259,7 @@ impl Registry {
         self.entries.is_empty()
     }
 
-    fn sorted(&self, mut keep: impl FnMut(&Entry) -> bool) -> Vec<&Arc<Entry>> {
+    fn sorted(&self, mut keep: impl FnMut(&RegistryEntry) -> bool) -> Vec<&Arc<RegistryEntry>> {
         let mut entries: Vec<_> = self.entries.values().filter(|entry| keep(entry)).collect();
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         entries

@@ -35,12 +35,12 @@ pub enum OpenError {
     System(#[from] io::Error),
     /// Others have a hand in it.
     #[error("{0}")]
-    Refused(Refused),
+    Refused(UnsafePath),
 }
 
 /// What others have a hand in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct UnsafePath {
     /// The folder, link or file.
     pub place: PathBuf,
     /// What is wrong with it.
@@ -49,7 +49,7 @@ pub struct Refused {
     pub cure: String,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for UnsafePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.place.display(), self.why, self.cure)
     }
@@ -68,7 +68,7 @@ impl From<Errno> for OpenError {
 /// a second name and others may make names in its folder; and what the system says.
 pub fn file(path: &Path) -> Result<File, OpenError> {
     let us = geteuid().as_raw();
-    let way = Way::walk(path, us, false)?;
+    let way = ResolvedPath::walk(path, us, false)?;
     let (file, about) = way.open()?;
     let folder = Folder::of(&way.folder, us)?;
     if about.st_nlink > 1 && folder.names != Names::Kept && is(&about, FileType::RegularFile) {
@@ -86,7 +86,7 @@ pub fn file(path: &Path) -> Result<File, OpenError> {
 /// # Errors
 /// When others could change it or put another in its place; and what the system says.
 pub fn guarded_file(path: &Path, us: u32) -> Result<File, OpenError> {
-    let way = Way::walk(path, us, true)?;
+    let way = ResolvedPath::walk(path, us, true)?;
     let (file, about) = way.open()?;
     let place = way.place();
     // What is no regular file is for the caller to refuse, who knows what it was to be.
@@ -116,7 +116,7 @@ pub fn guarded_file(path: &Path, us: u32) -> Result<File, OpenError> {
 /// # Errors
 /// When others can; and what the system says.
 pub fn guarded_folder(path: &Path, us: u32) -> Result<(), OpenError> {
-    let way = Way::walk(path, us, true)?;
+    let way = ResolvedPath::walk(path, us, true)?;
     if way.name.is_some() {
         return Err(Errno::NOTDIR.into());
     }
@@ -124,7 +124,7 @@ pub fn guarded_folder(path: &Path, us: u32) -> Result<(), OpenError> {
 }
 
 /// Where a path leads.
-struct Way {
+struct ResolvedPath {
     /// The last folder, and what it is called without links.
     folder: OwnedFd,
     folder_path: PathBuf,
@@ -132,11 +132,11 @@ struct Way {
     name: Option<OsString>,
 }
 
-impl Way {
+impl ResolvedPath {
     /// `guarded`: in no folder on the way may others rename what leads on.
-    fn walk(path: &Path, us: u32, guarded: bool) -> Result<Way, OpenError> {
+    fn walk(path: &Path, us: u32, guarded: bool) -> Result<ResolvedPath, OpenError> {
         let mut left = parts(&std::path::absolute(path)?);
-        let mut way = Way {
+        let mut way = ResolvedPath {
             folder: root()?,
             folder_path: PathBuf::from("/"),
             name: None,
@@ -314,7 +314,7 @@ impl Folder {
 }
 
 fn refused(place: &Path, why: &str, cure: &str) -> OpenError {
-    OpenError::Refused(Refused {
+    OpenError::Refused(UnsafePath {
         place: place.to_owned(),
         why: why.to_owned(),
         cure: cure.to_owned(),

@@ -1,20 +1,20 @@
-//! The socket's two languages, gRPC and HTTP/1.1 with JSON: caller → policy → broker → wire. Generated types stop here.
+//! The socket's two protocols, gRPC and HTTP/1.1 with JSON: caller → policy → broker → wire. Generated types stop here.
 
 mod accounts;
 mod activity;
 mod answered;
 mod body;
 mod connection;
-mod desk;
 mod error;
 mod explain;
 mod grpc;
-mod guest;
 mod health;
 mod http;
-mod languages;
 mod metrics;
+mod protocols;
 pub mod scrape;
+mod service;
+mod session;
 mod status;
 mod turn;
 mod wire;
@@ -28,9 +28,9 @@ use tokio::sync::{mpsc, watch};
 pub use self::accounts::Accounts;
 pub use self::answered::Answered;
 pub use self::connection::Connections;
-pub use self::desk::Desk;
 pub use self::grpc::RELOAD_WAIT;
-pub use self::guest::Guest;
+pub use self::service::ApiService;
+pub use self::session::Session;
 pub use self::status::in_one_line;
 pub use self::wire::encode;
 
@@ -40,8 +40,8 @@ pub async fn run(
     listener: UnixListener,
     listeners: mpsc::Receiver<UnixListener>,
     own: mpsc::Receiver<DuplexStream>,
-    desk: Arc<Desk>,
+    service: Arc<ApiService>,
     shutdown: watch::Receiver<bool>,
 ) {
-    connection::accept(listener, listeners, own, &desk, shutdown).await;
+    connection::accept(listener, listeners, own, &service, shutdown).await;
 }

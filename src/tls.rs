@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls_platform_verifier::Verifier;
 
 use self::witness::Witness;
-use crate::material::{Identity, Trust};
+use crate::material::{ClientIdentity, Trust};
 
 /// Sessions kept for resumption per configuration. A configuration talks to one or two hosts; rustls' default of 256
 /// costs memory for nothing.
@@ -57,7 +57,7 @@ impl Tls {
     pub fn client_config(
         &self,
         trust: &Trust,
-        identity: Option<&Identity>,
+        identity: Option<&ClientIdentity>,
     ) -> Result<ClientConfig, Error> {
         let builder = ClientConfig::builder_with_provider(self.crypto.clone())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
@@ -75,8 +75,8 @@ impl Tls {
             }
             Some(identity) => {
                 let certified = CertifiedKey::new(identity.chain.clone(), identity.key.clone());
-                let mut config =
-                    builder.with_client_cert_resolver(Arc::new(Only(Arc::new(certified))));
+                let mut config = builder
+                    .with_client_cert_resolver(Arc::new(SingleCertificate(Arc::new(certified))));
                 config.resumption = Resumption::disabled();
                 config
             }
@@ -94,7 +94,7 @@ impl Tls {
     pub fn witnessed(
         &self,
         trust: &Trust,
-        identity: Option<&Identity>,
+        identity: Option<&ClientIdentity>,
     ) -> Result<(ClientConfig, Arc<Witness>), Error> {
         let mut config = self.client_config(trust, identity)?;
         let judge: Arc<dyn ServerCertVerifier> = match trust {
@@ -114,9 +114,9 @@ impl Tls {
 /// Presents one certificate whenever one is asked for, whatever issuers the server hints at: the hint is often
 /// incomplete, and a wrong certificate is refused with a reason while a missing one is not.
 #[derive(Debug)]
-struct Only(Arc<CertifiedKey>);
+struct SingleCertificate(Arc<CertifiedKey>);
 
-impl ResolvesClientCert for Only {
+impl ResolvesClientCert for SingleCertificate {
     fn resolve(
         &self,
         _root_hint_subjects: &[&[u8]],
@@ -173,9 +173,9 @@ fn sources() -> Vec<PathBuf> {
 }
 
 /// Device, inode, size and time of the last change of every source; None where there is none.
-type State = Vec<Option<(u64, u64, u64, i64, i64)>>;
+type SourceState = Vec<Option<(u64, u64, u64, i64, i64)>>;
 
-fn state(sources: &[PathBuf]) -> State {
+fn state(sources: &[PathBuf]) -> SourceState {
     let one = |path: &PathBuf| {
         let data = std::fs::metadata(path).ok()?;
         Some((
@@ -191,7 +191,7 @@ fn state(sources: &[PathBuf]) -> State {
 
 /// What was read from files that may change.
 #[derive(Debug)]
-struct Followed<T>(Mutex<Option<(State, Arc<T>)>>);
+struct Followed<T>(Mutex<Option<(SourceState, Arc<T>)>>);
 
 impl<T> Default for Followed<T> {
     fn default() -> Followed<T> {

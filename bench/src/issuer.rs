@@ -3,7 +3,7 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::{Issuer, Settings};
 
 /// Runs until its input ends. Tokens live for so many seconds.
@@ -14,7 +14,7 @@ pub fn run(lifetime: u64) {
         .expect("runtime");
     let issuer = runtime
         .block_on(Issuer::start(Settings {
-            clients: vec![Client::with_secret("bench", "secret")],
+            clients: vec![RegisteredClient::with_secret("bench", "secret")],
             token_lifetime: Duration::from_secs(lifetime),
             ..Settings::default()
         }))

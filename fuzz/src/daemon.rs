@@ -13,8 +13,8 @@ use tokend::core::credential::Fingerprinter;
 use tokend::core::policy::Caller;
 use tokend::core::profile;
 use tokend::core::time::{BootTime, Stamp, WallTime};
-use tokend::registry::reload::{Order, Report};
-use tokend::server::{self, Accounts, Answered, Connections, Desk, Guest};
+use tokend::registry::reload::{Order, ReloadReport};
+use tokend::server::{self, Accounts, Answered, ApiService, Connections, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -100,12 +100,12 @@ impl Daemon {
             let limits = profiles::limits();
             let registry = profiles::registry(&broker, &clock).await;
             // Nobody waits for it: time that stands still is over at once.
-            let audit = profile::Audit {
+            let audit = profile::AuditSettings {
                 sink: profile::AuditSink::File("/dev/null".into()),
                 deny_on_failure: false,
             };
             let accounts = Accounts::new(&limits);
-            let desk = Arc::new(Desk {
+            let service = Arc::new(ApiService {
                 registry: Arc::new(ArcSwap::from_pointee(registry)),
                 broker,
                 started: clock.now(),
@@ -121,7 +121,7 @@ impl Daemon {
             });
             // The eager ones have their credentials now.
             tokio::time::sleep(Duration::from_secs(1)).await;
-            (Connections::new(&desk, stopping, closing), accounts)
+            (Connections::new(&service, stopping, closing), accounts)
         });
         let resident = runtime.metrics().num_alive_tasks();
         Daemon {
@@ -144,11 +144,11 @@ impl Daemon {
         };
         self.runtime.block_on(async {
             let (here, there) = tokio::io::duplex(manner.pipe);
-            let guest = Arc::new(Guest::new(
+            let session = Arc::new(Session::new(
                 Callers::new().known_by_ids(caller.clone()),
                 self.accounts.without_place(caller.uid, "fuzz"),
             ));
-            let serving = tokio::spawn(self.connections.serve(there, guest, ()));
+            let serving = tokio::spawn(self.connections.serve(there, session, ()));
             let (mut reader, mut writer) = tokio::io::split(here);
             let (listen, told) = watch::channel(!manner.deaf);
             let hearing = tokio::spawn(async move {
@@ -207,7 +207,7 @@ fn clock() -> Clock {
 async fn answer_reloads(mut reloads: mpsc::Receiver<Order>) {
     while let Some(order) = reloads.recv().await {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        order.0.send_replace(Some(Arc::new(Report {
+        order.0.send_replace(Some(Arc::new(ReloadReport {
             generation: 1,
             refused: vec!["the file cannot be read".into()],
             profiles: Vec::new(),

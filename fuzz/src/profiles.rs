@@ -4,7 +4,7 @@ use std::future::{pending, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokend::broker::{Broker, Spec, Upstream};
+use tokend::broker::{Broker, IssuerBudget, Spec};
 use tokend::caller::SystemDirectory;
 use tokend::clock::Clock;
 use tokend::core::config::{self, SourceFile, Sources};
@@ -12,14 +12,14 @@ use tokend::core::credential::{Issued, Lifetime, Scheme, Variant};
 use tokend::core::failure::Failure;
 use tokend::core::policy::Access;
 use tokend::core::profile::{
-    AccessRule, Limits, Principal, Profile, ProfileName, Refresh, Request,
+    AccessRule, Profile, ProfileName, Refresh, RequestSettings, ServerLimits, UserOrGroup,
 };
 use tokend::core::secret::Secret;
 use tokend::core::time::WallTime;
 use tokend::material::{self, Surroundings};
 use tokend::provider::{self, Attempt, Provider};
-use tokend::registry::reload::{Outcome, Reloaded};
-use tokend::registry::{Entry, Registry, Standing};
+use tokend::registry::reload::{ReloadOutcome, Reloaded};
+use tokend::registry::{ProfileHealth, Registry, RegistryEntry};
 
 use crate::secrets::{FORBIDDEN, SERVED};
 
@@ -39,7 +39,7 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub const IN_FLIGHT: u32 = 4;
 
 /// The limits that hold where nothing is configured, and as many requests as it takes.
-pub fn limits() -> Limits {
+pub fn limits() -> ServerLimits {
     let mut limits = load("[server]\n").server.limits;
     limits.requests_per_second = 1_000_000;
     limits.profiles_per_second = 100_000_000;
@@ -88,14 +88,14 @@ pub async fn registry(broker: &Broker, clock: &Clock) -> Registry {
         ("slow", Arc::new(Slow)),
     ];
     for (name, provider) in scripted {
-        let upstream = Upstream {
+        let upstream = IssuerBudget {
             name: name.to_owned(),
             max_in_flight: IN_FLIGHT / 4,
             max_per_second: 1_000,
         };
         let standing = seated(broker, name, provider, Some(upstream)).await;
         let mut entry = entry(name, CALLER, standing);
-        entry.request = Request {
+        entry.request = RequestSettings {
             scopes: vec!["read".into(), "write".into()],
             audiences: vec!["api".into()],
         };
@@ -104,7 +104,7 @@ pub async fn registry(broker: &Broker, clock: &Clock) -> Registry {
     entries.push(entry(
         "invalid",
         CALLER,
-        Standing::Invalid("client_secret: no such file".into()),
+        ProfileHealth::Invalid("client_secret: no such file".into()),
     ));
     let entries = entries.into_iter().map(Arc::new).collect();
     Registry::new(1, access(&[]), entries)
@@ -135,8 +135,8 @@ async fn seated(
     broker: &Broker,
     name: &str,
     provider: Arc<dyn Provider>,
-    upstream: Option<Upstream>,
-) -> Standing {
+    upstream: Option<IssuerBudget>,
+) -> ProfileHealth {
     let spec = Spec {
         name: parsed(name),
         target: None,
@@ -152,29 +152,29 @@ async fn seated(
         keep: None,
         left: Vec::new(),
     };
-    Standing::Seated(broker.seat(spec).await)
+    ProfileHealth::Managed(broker.add_profile(spec).await)
 }
 
-fn entry(name: &str, who: u32, standing: Standing) -> Entry {
+fn entry(name: &str, who: u32, health: ProfileHealth) -> RegistryEntry {
     let rule = |id| AccessRule {
-        user: Some(Principal::Id(id)),
+        user: Some(UserOrGroup::Id(id)),
         group: None,
         unit: None,
     };
     let root = (who == CALLER).then(|| rule(0));
     let rules: Vec<AccessRule> = root.into_iter().chain([rule(who)]).collect();
-    Entry {
+    RegistryEntry {
         name: parsed(name),
         method: "oauth2".into(),
         target: None,
         issuer: None,
         access: access(&rules),
         also: Vec::new(),
-        request: Request::default(),
-        standing,
+        request: RequestSettings::default(),
+        health,
         warnings: Vec::new(),
         reloaded: Reloaded {
-            outcome: Outcome::Added,
+            outcome: ReloadOutcome::Added,
             why: String::new(),
             since: WallTime(Duration::ZERO),
             nothing_left: false,

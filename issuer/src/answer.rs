@@ -11,14 +11,14 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 
-use crate::form::Refusal;
+use crate::form::FormRefusal;
 
 /// What hyper sends.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What will be sent.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct IssuerAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub content: Content,
@@ -33,16 +33,20 @@ pub(crate) enum Content {
     Bytes(Bytes),
 }
 
-impl Answer {
+impl IssuerAnswer {
     /// A body with its type. Answers are never cached: tokens must not be (RFC 6749 §5.1), and tests change the rest.
-    pub fn new(status: StatusCode, content_type: Option<&'static str>, content: Content) -> Answer {
+    pub fn new(
+        status: StatusCode,
+        content_type: Option<&'static str>,
+        content: Content,
+    ) -> IssuerAnswer {
         let mut headers = HeaderMap::new();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
         if let Some(content_type) = content_type {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
-        Answer {
+        IssuerAnswer {
             status,
             headers,
             content,
@@ -50,12 +54,12 @@ impl Answer {
     }
 
     /// A JSON object with status 200.
-    pub fn json(fields: Vec<(&str, serde_json::Value)>) -> Answer {
+    pub fn json(fields: Vec<(&str, serde_json::Value)>) -> IssuerAnswer {
         let fields = fields
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.to_string()))
             .collect();
-        Answer::new(
+        IssuerAnswer::new(
             StatusCode::OK,
             Some("application/json"),
             Content::Fields(fields),
@@ -63,8 +67,8 @@ impl Answer {
     }
 
     /// RFC 6749 §5.2. A 401 carries the challenge that RFC 9110 §15.5.2 demands.
-    pub fn oauth_error(status: StatusCode, code: &str, description: &str) -> Answer {
-        let mut answer = Answer::json(vec![
+    pub fn oauth_error(status: StatusCode, code: &str, description: &str) -> IssuerAnswer {
+        let mut answer = IssuerAnswer::json(vec![
             ("error", code.into()),
             ("error_description", description.into()),
         ]);
@@ -79,8 +83,8 @@ impl Answer {
     }
 
     /// 405 with the method that would have been right.
-    pub fn method_not_allowed(allowed: &'static str) -> Answer {
-        let mut answer = Answer::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    pub fn method_not_allowed(allowed: &'static str) -> IssuerAnswer {
+        let mut answer = IssuerAnswer::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         answer
             .headers
             .insert(ALLOW, HeaderValue::from_static(allowed));
@@ -88,8 +92,8 @@ impl Answer {
     }
 
     /// A challenge of RFC 6750 §3.
-    pub fn bearer_challenge(error: Option<&'static str>) -> Answer {
-        let mut answer = Answer::json(vec![("error", error.unwrap_or("no token").into())]);
+    pub fn bearer_challenge(error: Option<&'static str>) -> IssuerAnswer {
+        let mut answer = IssuerAnswer::json(vec![("error", error.unwrap_or("no token").into())]);
         answer.status = StatusCode::UNAUTHORIZED;
         let challenge = match error {
             None => "Bearer realm=\"tokend dev\"".to_owned(),
@@ -100,16 +104,16 @@ impl Answer {
     }
 
     /// What a token request that is refused is told.
-    pub fn refused(refusal: &Refusal) -> Answer {
+    pub fn refused(refusal: &FormRefusal) -> IssuerAnswer {
         if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
-            return Answer::method_not_allowed("POST");
+            return IssuerAnswer::method_not_allowed("POST");
         }
-        Answer::oauth_error(refusal.status, refusal.code, refusal.description)
+        IssuerAnswer::oauth_error(refusal.status, refusal.code, refusal.description)
     }
 
     /// Plain text for a person who reads along.
-    pub fn text(status: StatusCode, text: &'static str) -> Answer {
-        Answer::new(
+    pub fn text(status: StatusCode, text: &'static str) -> IssuerAnswer {
+        IssuerAnswer::new(
             status,
             Some("text/plain; charset=utf-8"),
             Content::Bytes(Bytes::from_static(text.as_bytes())),

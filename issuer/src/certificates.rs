@@ -47,7 +47,7 @@ pub struct Pair {
 
 /// Kind of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyKind {
+pub enum GeneratedKeyKind {
     /// P-256
     Ec,
     /// 2048 bits; takes a noticeable fraction of a second to make.
@@ -64,7 +64,7 @@ pub struct ClientOptions {
     /// How long it is valid, counted from *now*, so that zero makes an expired one.
     pub lifetime: Duration,
     /// Its key.
-    pub key: KeyKind,
+    pub key: GeneratedKeyKind,
     /// A URI as subject alternative name, for instance a SPIFFE ID.
     pub san_uri: Option<String>,
 }
@@ -82,7 +82,7 @@ impl Default for ClientOptions {
         ClientOptions {
             not_before: -300,
             lifetime: Duration::from_secs(24 * 3600),
-            key: KeyKind::Ec,
+            key: GeneratedKeyKind::Ec,
             san_uri: None,
         }
     }
@@ -200,9 +200,9 @@ fn client_params(
     clock: &WallClock,
 ) -> Result<(CertificateParams, KeyPair), Error> {
     let key = match options.key {
-        KeyKind::Ec => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
-        KeyKind::Rsa => KeyPair::generate_for(&PKCS_RSA_SHA256)?,
-        KeyKind::Ed25519 => ed25519()?,
+        GeneratedKeyKind::Ec => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
+        GeneratedKeyKind::Rsa => KeyPair::generate_for(&PKCS_RSA_SHA256)?,
+        GeneratedKeyKind::Ed25519 => ed25519()?,
     };
     let mut params = CertificateParams::default();
     let now = clock.now();
@@ -287,9 +287,9 @@ mod tests {
         let now = clock.now().as_secs().cast_signed();
         let root = Authority::new("root", &clock).unwrap();
         for (key, oid) in [
-            (KeyKind::Ec, "1.2.840.10045.2.1"),
-            (KeyKind::Rsa, "1.2.840.113549.1.1.1"),
-            (KeyKind::Ed25519, "1.3.101.112"),
+            (GeneratedKeyKind::Ec, "1.2.840.10045.2.1"),
+            (GeneratedKeyKind::Rsa, "1.2.840.113549.1.1.1"),
+            (GeneratedKeyKind::Ed25519, "1.3.101.112"),
         ] {
             let options = ClientOptions {
                 not_before: 60,

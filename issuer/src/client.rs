@@ -8,7 +8,7 @@ use jsonwebtoken::{AlgorithmFamily, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use crate::form::{Form, Refusal};
+use crate::form::{Form, FormRefusal};
 use crate::keys::{ClientKey, seconds, signature_only};
 use crate::peer::PeerCertificate;
 
@@ -23,7 +23,7 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 
 /// A registered client.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct RegisteredClient {
     /// `client_id`
     pub id: String,
     /// How it proves itself.
@@ -73,17 +73,17 @@ impl CertificateMatch {
     }
 }
 
-impl Client {
+impl RegisteredClient {
     /// A client with a secret, unbound tokens and any scope.
     #[must_use]
-    pub fn with_secret(id: &str, secret: &str) -> Client {
-        Client::new(id, ClientCredential::Secret(secret.into()))
+    pub fn with_secret(id: &str, secret: &str) -> RegisteredClient {
+        RegisteredClient::new(id, ClientCredential::Secret(secret.into()))
     }
 
     /// A client with unbound tokens and any scope.
     #[must_use]
-    pub fn new(id: &str, credential: ClientCredential) -> Client {
-        Client {
+    pub fn new(id: &str, credential: ClientCredential) -> RegisteredClient {
+        RegisteredClient {
             id: id.into(),
             credential,
             scopes: Vec::new(),
@@ -95,7 +95,10 @@ impl Client {
 /// The method that a request uses, named as in RFC 8414 §2. More than one is an error (RFC 6749 §2.3).
 ///
 /// A certificate alone is no method: it can also be there for the sake of a bound token.
-pub(crate) fn method(form: &Form, client: Option<&Client>) -> Result<&'static str, Refusal> {
+pub(crate) fn method(
+    form: &Form,
+    client: Option<&RegisteredClient>,
+) -> Result<&'static str, FormRefusal> {
     let has_assertion =
         form.get("client_assertion").is_some() || form.get("client_assertion_type").is_some();
     match (
@@ -124,7 +127,7 @@ pub(crate) fn method(form: &Form, client: Option<&Client>) -> Result<&'static st
             Some(ClientCredential::Certificate(_)) => "tls_client_auth",
             _ => "none",
         }),
-        _ => Err(Refusal::request(
+        _ => Err(FormRefusal::request(
             "more than one client authentication method",
         )),
     }
@@ -142,19 +145,19 @@ pub(crate) struct Circumstances<'a> {
 
 /// Checks the proof of `client`, which is the one that the request claims to be from.
 pub(crate) fn authenticate(
-    client: &Client,
+    client: &RegisteredClient,
     form: &Form,
     around: &mut Circumstances<'_>,
-) -> Result<(), Refusal> {
+) -> Result<(), FormRefusal> {
     let method = method(form, Some(client))?;
     if form.get("client_id").is_some_and(|id| id != client.id) {
-        return Err(Refusal::request("two different client ids"));
+        return Err(FormRefusal::request("two different client ids"));
     }
     match (&client.credential, method) {
         (ClientCredential::Secret(secret), "client_secret_basic") => match &form.basic {
             Some(Ok((_, presented))) => compare(presented, secret),
             Some(Err(refusal)) => Err(refusal.clone()),
-            None => Err(Refusal::client("no secret")),
+            None => Err(FormRefusal::client("no secret")),
         },
         (ClientCredential::Secret(secret), "client_secret_post") => {
             compare(form.get("client_secret").unwrap_or_default(), secret)
@@ -165,7 +168,7 @@ pub(crate) fn authenticate(
         }
         (ClientCredential::Assertion { public_key }, "private_key_jwt") => {
             let registered = ClientKey::parse(public_key)
-                .ok_or_else(|| Refusal::client("the registered key cannot be used"))?;
+                .ok_or_else(|| FormRefusal::client("the registered key cannot be used"))?;
             let thumbprint = registered.thumbprint.as_deref();
             check_assertion(client, form, &registered.key, thumbprint, around)
         }
@@ -173,48 +176,52 @@ pub(crate) fn authenticate(
             ClientCredential::Certificate(wanted),
             "tls_client_auth" | "self_signed_tls_client_auth",
         ) => match around.certificate {
-            None => Err(Refusal::client("no client certificate on this connection")),
+            None => Err(FormRefusal::client(
+                "no client certificate on this connection",
+            )),
             Some(certificate) if wanted.is(certificate) => Ok(()),
-            Some(_) => Err(Refusal::client("not this client's certificate")),
+            Some(_) => Err(FormRefusal::client("not this client's certificate")),
         },
         (ClientCredential::None, "none") => Ok(()),
-        _ => Err(Refusal::client(
+        _ => Err(FormRefusal::client(
             "not the method that this client registered",
         )),
     }
 }
 
-fn compare(presented: &str, secret: &SecretString) -> Result<(), Refusal> {
+fn compare(presented: &str, secret: &SecretString) -> Result<(), FormRefusal> {
     constant_time::verify_slices_are_equal(presented.as_bytes(), secret.expose_secret().as_bytes())
-        .map_err(|_| Refusal::client("wrong secret"))
+        .map_err(|_| FormRefusal::client("wrong secret"))
 }
 
 /// RFC 7523 §3, and OpenID Connect Core 1.0 §9 for `jti`.
 fn check_assertion(
-    client: &Client,
+    client: &RegisteredClient,
     form: &Form,
     key: &DecodingKey,
     thumbprint: Option<&str>,
     around: &mut Circumstances<'_>,
-) -> Result<(), Refusal> {
+) -> Result<(), FormRefusal> {
     if form.get("client_assertion_type") != Some(JWT_BEARER) {
-        return Err(Refusal::client("client_assertion_type is not jwt-bearer"));
+        return Err(FormRefusal::client(
+            "client_assertion_type is not jwt-bearer",
+        ));
     }
     let assertion = form
         .get("client_assertion")
-        .ok_or_else(|| Refusal::client("no client_assertion"))?;
+        .ok_or_else(|| FormRefusal::client("no client_assertion"))?;
     let header = jsonwebtoken::decode_header(assertion)
-        .map_err(|_| Refusal::client("the assertion is not a JWT"))?;
+        .map_err(|_| FormRefusal::client("the assertion is not a JWT"))?;
     let claims: Value = jsonwebtoken::decode(assertion, key, &signature_only(header.alg))
-        .map_err(|_| Refusal::client("the assertion's signature is wrong"))?
+        .map_err(|_| FormRefusal::client("the assertion's signature is wrong"))?
         .claims;
     if let (Some(registered), Some(presented)) = (thumbprint, &header.x5t_s256)
         && registered != presented
     {
-        return Err(Refusal::client("x5t#S256 is of another certificate"));
+        return Err(FormRefusal::client("x5t#S256 is of another certificate"));
     }
     if claims["iss"] != client.id.as_str() || claims["sub"] != client.id.as_str() {
-        return Err(Refusal::client("iss and sub must be the client id"));
+        return Err(FormRefusal::client("iss and sub must be the client id"));
     }
     let is_ours = |value: &Value| {
         value
@@ -226,24 +233,24 @@ fn check_assertion(
         value => is_ours(value),
     };
     if !audience_fits {
-        return Err(Refusal::client("aud is somebody else"));
+        return Err(FormRefusal::client("aud is somebody else"));
     }
     let now = around.now.as_secs();
-    let expires = seconds(&claims["exp"]).ok_or_else(|| Refusal::client("no exp"))?;
+    let expires = seconds(&claims["exp"]).ok_or_else(|| FormRefusal::client("no exp"))?;
     if expires <= now {
-        return Err(Refusal::client("the assertion is expired"));
+        return Err(FormRefusal::client("the assertion is expired"));
     }
     if expires > now + ASSERTION_MAX {
-        return Err(Refusal::client("exp is more than an hour ahead"));
+        return Err(FormRefusal::client("exp is more than an hour ahead"));
     }
     let in_future = |claim: &str| seconds(&claims[claim]).is_some_and(|at| at > now + LEEWAY);
     if in_future("nbf") || in_future("iat") {
-        return Err(Refusal::client("the assertion is from the future"));
+        return Err(FormRefusal::client("the assertion is from the future"));
     }
     match claims["jti"].as_str() {
-        None | Some("") => Err(Refusal::client("no jti")),
+        None | Some("") => Err(FormRefusal::client("no jti")),
         Some(id) if around.used.first_use(&client.id, id, expires, now) => Ok(()),
-        Some(_) => Err(Refusal::client("the assertion was used before")),
+        Some(_) => Err(FormRefusal::client("the assertion was used before")),
     }
 }
 

@@ -3,46 +3,46 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::answer::Answer;
+use crate::answer::IssuerAnswer;
 use crate::keys::seconds;
-use crate::peer::Peer;
-use crate::{State, locked};
+use crate::peer::ConnectionPeer;
+use crate::{IssuerState, locked};
 
 /// Answers a request that is not for the token endpoint.
 pub(crate) fn answer(
-    state: &State,
+    state: &IssuerState,
     method: &Method,
     path: &str,
     bearer: Option<&str>,
-    peer: &Peer,
-) -> Answer {
-    let respond: &dyn Fn() -> Answer = match state.place(path) {
-        Some(Place::Metadata) => &|| metadata(state),
-        Some(Place::Keys) => &|| {
+    peer: &ConnectionPeer,
+) -> IssuerAnswer {
+    let respond: &dyn Fn() -> IssuerAnswer = match state.place(path) {
+        Some(DocumentPlace::Metadata) => &|| metadata(state),
+        Some(DocumentPlace::Keys) => &|| {
             let keys = locked(&state.keys).public();
-            Answer::json(vec![("keys", keys.into())])
+            IssuerAnswer::json(vec![("keys", keys.into())])
         },
-        Some(Place::Api) => &|| api(state, bearer, peer),
-        None => return Answer::text(StatusCode::NOT_FOUND, "nothing here\n"),
+        Some(DocumentPlace::Api) => &|| api(state, bearer, peer),
+        None => return IssuerAnswer::text(StatusCode::NOT_FOUND, "nothing here\n"),
     };
     // hyper leaves the body out for HEAD.
     if method == Method::GET || method == Method::HEAD {
         respond()
     } else {
-        Answer::method_not_allowed("GET, HEAD")
+        IssuerAnswer::method_not_allowed("GET, HEAD")
     }
 }
 
 /// What a path stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum DocumentPlace {
     Metadata,
     Keys,
     Api,
 }
 
 /// RFC 8414 §2 and OpenID Connect Discovery 1.0 §3, as far as it applies to an issuer without people.
-fn metadata(state: &State) -> Answer {
+fn metadata(state: &IssuerState) -> IssuerAnswer {
     let url = |path: &str| Value::from(format!("{}{path}", state.url));
     let tls = locked(&state.tls).is_some();
     let mut methods = vec![
@@ -89,28 +89,28 @@ fn metadata(state: &State) -> Answer {
             json!({"token_endpoint": url("/mtls/token")}),
         ));
     }
-    Answer::json(fields)
+    IssuerAnswer::json(fields)
 }
 
 /// An API as the Orchestration Cluster's: RFC 6750 §2.1 for the token, RFC 8705 §3 for a bound one.
-fn api(state: &State, bearer: Option<&str>, peer: &Peer) -> Answer {
+fn api(state: &IssuerState, bearer: Option<&str>, peer: &ConnectionPeer) -> IssuerAnswer {
     let Some(token) = bearer else {
-        return Answer::bearer_challenge(None);
+        return IssuerAnswer::bearer_challenge(None);
     };
     let claims = locked(&state.keys).verify(token);
     match claims {
-        Some(claims) if is_valid(&claims, state, peer) => Answer::json(vec![
+        Some(claims) if is_valid(&claims, state, peer) => IssuerAnswer::json(vec![
             ("brokers", json!([])),
             ("clusterSize", 0.into()),
             ("gatewayVersion", env!("CARGO_PKG_VERSION").into()),
             ("client", claims["client_id"].clone()),
             ("bound", claims["cnf"].is_object().into()),
         ]),
-        _ => Answer::bearer_challenge(Some("invalid_token")),
+        _ => IssuerAnswer::bearer_challenge(Some("invalid_token")),
     }
 }
 
-fn is_valid(claims: &Value, state: &State, peer: &Peer) -> bool {
+fn is_valid(claims: &Value, state: &IssuerState, peer: &ConnectionPeer) -> bool {
     let now = state.clock.now().as_secs();
     let alive = seconds(&claims["exp"]).is_some_and(|expires| now < expires);
     let for_us = state.api_audience.as_deref().is_none_or(|audience| {

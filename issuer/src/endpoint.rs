@@ -8,10 +8,10 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
-use crate::answer::Answer;
-use crate::form::{Form, Refusal};
-use crate::peer::Peer;
-use crate::{State, documents, token};
+use crate::answer::IssuerAnswer;
+use crate::form::{Form, FormRefusal};
+use crate::peer::ConnectionPeer;
+use crate::{IssuerState, documents, token};
 
 /// Bytes of a request body: assertions are a few kilobytes, nobody needs more.
 const BODY_MAX: usize = 64 * 1024;
@@ -30,12 +30,14 @@ impl ParsedRequest {
     ///
     /// # Errors
     /// The answer to one that is too long or was cut off.
-    pub async fn read(state: &State, request: Request<Incoming>) -> Result<ParsedRequest, Answer> {
+    pub async fn read(
+        state: &IssuerState,
+        request: Request<Incoming>,
+    ) -> Result<ParsedRequest, IssuerAnswer> {
         let (head, body) = request.into_parts();
-        let body = Limited::new(body, BODY_MAX)
-            .collect()
-            .await
-            .map_err(|_| Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "too large, or cut off\n"))?;
+        let body = Limited::new(body, BODY_MAX).collect().await.map_err(|_| {
+            IssuerAnswer::text(StatusCode::PAYLOAD_TOO_LARGE, "too large, or cut off\n")
+        })?;
         let path = head.uri.path().to_owned();
         let form = state
             .is_token_path(&path)
@@ -52,9 +54,13 @@ impl ParsedRequest {
     ///
     /// # Errors
     /// A token request is refused.
-    pub fn answer(&self, state: &State, peer: &Peer) -> Result<Answer, Refusal> {
+    pub fn answer(
+        &self,
+        state: &IssuerState,
+        peer: &ConnectionPeer,
+    ) -> Result<IssuerAnswer, FormRefusal> {
         match &self.form {
-            Some(_) if self.method != Method::POST => Err(Refusal::method()),
+            Some(_) if self.method != Method::POST => Err(FormRefusal::method()),
             Some(form) => token::answer(state, form, peer.certificate.as_ref()),
             None => {
                 let bearer = bearer(&self.headers);
@@ -73,14 +79,14 @@ impl ParsedRequest {
 /// Answers a request.
 #[cfg(not(feature = "faults"))]
 pub(crate) async fn respond(
-    state: Arc<State>,
-    peer: Arc<Peer>,
+    state: Arc<IssuerState>,
+    peer: Arc<ConnectionPeer>,
     request: Request<Incoming>,
 ) -> http::Response<crate::answer::Body> {
     let answer = match ParsedRequest::read(&state, request).await {
         Ok(request) => request
             .answer(&state, &peer)
-            .unwrap_or_else(|refusal| Answer::refused(&refusal)),
+            .unwrap_or_else(|refusal| IssuerAnswer::refused(&refusal)),
         Err(answer) => answer,
     };
     answer.into_response(state.clock.now())

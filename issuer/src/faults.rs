@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use self::record::{Journal, Recorded};
+use self::record::{RecordedRequest, RequestJournal};
 use self::script::Script;
 use crate::answer::json_text;
 use crate::{Issuer, locked};
@@ -176,7 +176,7 @@ pub enum Times {
 #[derive(Debug, Default)]
 pub(crate) struct Instrumentation {
     pub script: Mutex<Script>,
-    pub journal: Mutex<Journal>,
+    pub journal: Mutex<RequestJournal>,
     pub in_flight: AtomicUsize,
     pub max_in_flight: AtomicUsize,
 }
@@ -184,7 +184,7 @@ pub(crate) struct Instrumentation {
 impl Issuer {
     /// Token requests in the order they arrived, the last 100 000.
     #[must_use]
-    pub fn requests(&self) -> Vec<Recorded> {
+    pub fn requests(&self) -> Vec<RecordedRequest> {
         locked(&self.state.faults.journal).records()
     }
 

@@ -14,7 +14,7 @@ pub(crate) struct Form {
     /// In the order they came; those without a value are left out (RFC 6749 §3.2).
     pub parameters: Vec<(String, String)>,
     /// Client id and secret of a Basic header, if that is what it is.
-    pub basic: Option<Result<(String, String), Refusal>>,
+    pub basic: Option<Result<(String, String), FormRefusal>>,
     is_form: bool,
 }
 
@@ -56,9 +56,9 @@ impl Form {
     }
 
     /// What is wrong with it whoever asks: RFC 6749 §3.2 and §4.4.2.
-    pub fn check(&self) -> Result<(), Refusal> {
+    pub fn check(&self) -> Result<(), FormRefusal> {
         if !self.is_form {
-            return Err(Refusal::request(
+            return Err(FormRefusal::request(
                 "the body must be application/x-www-form-urlencoded",
             ));
         }
@@ -67,7 +67,7 @@ impl Form {
                 && self.parameters[..at].iter().any(|(other, _)| other == name)
         });
         if repeated {
-            return Err(Refusal::request("a parameter is repeated"));
+            return Err(FormRefusal::request("a parameter is repeated"));
         }
         Ok(())
     }
@@ -88,15 +88,15 @@ impl Form {
 
 /// Why there is no token: an error of RFC 6749 §5.2.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct FormRefusal {
     pub status: StatusCode,
     pub code: &'static str,
     pub description: &'static str,
 }
 
-impl Refusal {
-    pub fn new(code: &'static str, description: &'static str) -> Refusal {
-        Refusal {
+impl FormRefusal {
+    pub fn new(code: &'static str, description: &'static str) -> FormRefusal {
+        FormRefusal {
             status: StatusCode::BAD_REQUEST,
             code,
             description,
@@ -104,30 +104,30 @@ impl Refusal {
     }
 
     /// `invalid_request`
-    pub fn request(description: &'static str) -> Refusal {
-        Refusal::new("invalid_request", description)
+    pub fn request(description: &'static str) -> FormRefusal {
+        FormRefusal::new("invalid_request", description)
     }
 
     /// Another method than POST.
-    pub fn method() -> Refusal {
-        Refusal {
+    pub fn method() -> FormRefusal {
+        FormRefusal {
             status: StatusCode::METHOD_NOT_ALLOWED,
-            ..Refusal::request("method not allowed")
+            ..FormRefusal::request("method not allowed")
         }
     }
 
     /// `invalid_client`, the one with status 401.
-    pub fn client(description: &'static str) -> Refusal {
-        Refusal {
+    pub fn client(description: &'static str) -> FormRefusal {
+        FormRefusal {
             status: StatusCode::UNAUTHORIZED,
-            ..Refusal::new("invalid_client", description)
+            ..FormRefusal::new("invalid_client", description)
         }
     }
 }
 
 /// RFC 6749 §2.3.1: base64 of `id:secret`, each form-urlencoded before.
-fn parse_basic(header: &str) -> Result<(String, String), Refusal> {
-    let bad = || Refusal::client("the Authorization header is not Basic as in RFC 6749 §2.3.1");
+fn parse_basic(header: &str) -> Result<(String, String), FormRefusal> {
+    let bad = || FormRefusal::client("the Authorization header is not Basic as in RFC 6749 §2.3.1");
     let (scheme, encoded) = header.split_once(' ').ok_or_else(bad)?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(bad());

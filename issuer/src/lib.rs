@@ -39,9 +39,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::certificates::Pair;
-use self::client::{Client, ClientCredential, UsedAssertions};
+use self::client::{ClientCredential, RegisteredClient, UsedAssertions};
 use self::clock::WallClock;
-use self::documents::Place;
+use self::documents::DocumentPlace;
 use self::keys::SigningKeys;
 
 /// How the issuer is set up.
@@ -50,11 +50,11 @@ pub struct Settings {
     /// Where it listens. Default: 127.0.0.1 and a free port.
     pub listen: SocketAddr,
     /// None (default): plain HTTP.
-    pub tls: Option<Tls>,
+    pub tls: Option<IssuerTls>,
     /// Path of the issuer URL, empty (default) or with a slash at its start and none at its end, for instance `/realms/dev`.
     pub path: String,
     /// Registered clients.
-    pub clients: Vec<Client>,
+    pub clients: Vec<RegisteredClient>,
     /// Life of a token, in whole seconds. Default: 5 minutes.
     pub token_lifetime: Duration,
     /// The audience that `/api/topology` insists on; None (default): any.
@@ -79,7 +79,7 @@ impl Default for Settings {
 
 /// TLS of the issuer.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub struct IssuerTls {
     /// Its certificate, which must have the name `localhost`.
     pub server: Pair,
     /// Authorities of client certificates in PEM, or self-signed ones themselves. Empty: no certificate is asked for.
@@ -88,7 +88,7 @@ pub struct Tls {
 
 /// A running issuer. Ends when dropped, and with it every connection.
 pub struct Issuer {
-    state: Arc<State>,
+    state: Arc<IssuerState>,
     address: SocketAddr,
     listening: Mutex<Listening>,
 }
@@ -106,7 +106,7 @@ enum Listening {
 }
 
 /// What every connection shares.
-struct State {
+struct IssuerState {
     clock: WallClock,
     /// The issuer identifier.
     url: String,
@@ -116,7 +116,7 @@ struct State {
     token_lifetime: Duration,
     api_audience: Option<String>,
     tls: Mutex<Option<Arc<ServerConfig>>>,
-    clients: Mutex<HashMap<String, Client>>,
+    clients: Mutex<HashMap<String, RegisteredClient>>,
     keys: Mutex<SigningKeys>,
     used_assertions: Mutex<UsedAssertions>,
     connections: AtomicU64,
@@ -147,7 +147,7 @@ impl Issuer {
         let audiences = ["", "/token", "/mtls/token"]
             .map(|path| format!("{url}{path}"))
             .to_vec();
-        let state = Arc::new(State {
+        let state = Arc::new(IssuerState {
             clock: settings.clock,
             url,
             path: settings.path,
@@ -216,7 +216,7 @@ impl Issuer {
     }
 
     /// Registers a client, or replaces the one with this id.
-    pub fn set_client(&self, client: Client) {
+    pub fn set_client(&self, client: RegisteredClient) {
         locked(&self.state.clients).insert(client.id.clone(), client);
     }
 
@@ -225,7 +225,7 @@ impl Issuer {
         let credential = ClientCredential::Secret(secret.into());
         locked(&self.state.clients)
             .entry(id.to_owned())
-            .or_insert_with(|| Client::new(id, ClientCredential::None))
+            .or_insert_with(|| RegisteredClient::new(id, ClientCredential::None))
             .credential = credential;
     }
 
@@ -233,7 +233,7 @@ impl Issuer {
     ///
     /// # Errors
     /// `InvalidInput`: certificate, key or roots cannot be used.
-    pub fn set_tls(&self, tls: &Tls) -> io::Result<()> {
+    pub fn set_tls(&self, tls: &IssuerTls) -> io::Result<()> {
         let config = wire::server_config(tls, &self.state.clock)?;
         if let Some(current) = &mut *locked(&self.state.tls) {
             *current = config;
@@ -278,14 +278,14 @@ impl Issuer {
 }
 
 impl Listening {
-    fn running(listener: tokio::net::TcpListener, state: &Arc<State>) -> Listening {
+    fn running(listener: tokio::net::TcpListener, state: &Arc<IssuerState>) -> Listening {
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(wire::serve(listener, Arc::clone(state), stopped));
         Listening::Running { stop, task }
     }
 }
 
-impl State {
+impl IssuerState {
     fn is_token_path(&self, path: &str) -> bool {
         matches!(
             path.strip_prefix(&self.path),
@@ -294,14 +294,14 @@ impl State {
     }
 
     /// What a path stands for. RFC 8414 §3.1 puts its well-known part before the issuer's path, OpenID Connect after it.
-    fn place(&self, path: &str) -> Option<Place> {
+    fn place(&self, path: &str) -> Option<DocumentPlace> {
         if path.strip_prefix("/.well-known/oauth-authorization-server") == Some(&self.path) {
-            return Some(Place::Metadata);
+            return Some(DocumentPlace::Metadata);
         }
         match path.strip_prefix(&self.path)? {
-            "/.well-known/openid-configuration" => Some(Place::Metadata),
-            "/jwks" => Some(Place::Keys),
-            "/api/topology" => Some(Place::Api),
+            "/.well-known/openid-configuration" => Some(DocumentPlace::Metadata),
+            "/jwks" => Some(DocumentPlace::Keys),
+            "/api/topology" => Some(DocumentPlace::Api),
             _ => None,
         }
     }

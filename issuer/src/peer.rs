@@ -6,7 +6,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 use crate::certificates;
 
 /// One connection.
-pub(crate) struct Peer {
+pub(crate) struct ConnectionPeer {
     /// Counts from 1.
     #[cfg_attr(
         not(feature = "faults"),

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::*;
 use crate::certificates::{Authority, ClientOptions};
 use crate::client::CertificateMatch;
-use crate::faults::record::{Outcome, Recorded};
+use crate::faults::record::{RecordedRequest, RequestOutcome};
 use crate::faults::{Fault, Target, Times};
 
 /// An issuer on TLS with one client per way of proving itself.
@@ -47,12 +47,12 @@ async fn world_at(clock: WallClock) -> World {
     let identity = authority.client("worker", &options).unwrap();
     let pinned = certificates::self_signed("pinned", &ClientOptions::default(), &clock).unwrap();
     let certificate = |wanted| ClientCredential::Certificate(wanted);
-    let mut bound = Client::with_secret("bound", SECRET);
+    let mut bound = RegisteredClient::with_secret("bound", SECRET);
     bound.bound_tokens = true;
-    let mut scoped = Client::with_secret("scoped", SECRET);
+    let mut scoped = RegisteredClient::with_secret("scoped", SECRET);
     scoped.scopes = vec!["read".into(), "write".into()];
     let issuer = Issuer::start(Settings {
-        tls: Some(Tls {
+        tls: Some(IssuerTls {
             server,
             client_roots: vec![
                 authority.certificate_pem().to_owned(),
@@ -60,33 +60,33 @@ async fn world_at(clock: WallClock) -> World {
             ],
         }),
         clients: vec![
-            Client::with_secret("se cret", SECRET),
+            RegisteredClient::with_secret("se cret", SECRET),
             scoped,
             bound,
-            Client::new(
+            RegisteredClient::new(
                 "jwt",
                 ClientCredential::Assertion {
                     public_key: pinned.public_key_pem.clone(),
                 },
             ),
-            Client {
+            RegisteredClient {
                 bound_tokens: true,
-                ..Client::new(
+                ..RegisteredClient::new(
                     "mtls",
                     certificate(CertificateMatch::CommonName("worker".into())),
                 )
             },
-            Client::new(
+            RegisteredClient::new(
                 "uri",
                 certificate(CertificateMatch::SanUri(
                     "spiffe://example.org/worker".into(),
                 )),
             ),
-            Client::new(
+            RegisteredClient::new(
                 "pinned",
                 certificate(CertificateMatch::Thumbprint(pinned.thumbprint.clone())),
             ),
-            Client::new("public", ClientCredential::None),
+            RegisteredClient::new("public", ClientCredential::None),
         ],
         clock,
         ..Settings::default()
@@ -179,7 +179,7 @@ impl World {
             .claims
     }
 
-    fn last(&self) -> Recorded {
+    fn last(&self) -> RecordedRequest {
         self.issuer.requests().pop().unwrap()
     }
 }

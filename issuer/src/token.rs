@@ -7,29 +7,29 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use crate::answer::Answer;
-use crate::client::{self, Circumstances, Client};
-use crate::form::{Form, Refusal};
+use crate::answer::IssuerAnswer;
+use crate::client::{self, Circumstances, RegisteredClient};
+use crate::form::{Form, FormRefusal};
 use crate::peer::PeerCertificate;
-use crate::{State, locked};
+use crate::{IssuerState, locked};
 
 /// Checks a request and signs a token.
 pub(crate) fn answer(
-    state: &State,
+    state: &IssuerState,
     form: &Form,
     certificate: Option<&PeerCertificate>,
-) -> Result<Answer, Refusal> {
+) -> Result<IssuerAnswer, FormRefusal> {
     form.check()?;
     let client = authenticated(state, form, certificate)?;
     match form.get("grant_type") {
         Some("client_credentials") => {}
         Some(_) => {
-            return Err(Refusal::new(
+            return Err(FormRefusal::new(
                 "unsupported_grant_type",
                 "this issuer knows client_credentials only",
             ));
         }
-        None => return Err(Refusal::request("no grant_type")),
+        None => return Err(FormRefusal::request("no grant_type")),
     }
     let scope = granted_scope(&client, form.get("scope"))?;
     let audience = audience(state, form)?;
@@ -37,7 +37,7 @@ pub(crate) fn answer(
         (false, _) => None,
         (true, Some(certificate)) => Some(&certificate.thumbprint),
         (true, None) => {
-            return Err(Refusal::request(
+            return Err(FormRefusal::request(
                 "tokens of this client are bound to a certificate, and there is none",
             ));
         }
@@ -73,14 +73,14 @@ pub(crate) fn answer(
     if !scope.is_empty() {
         fields.push(("scope", scope.into()));
     }
-    Ok(Answer::json(fields))
+    Ok(IssuerAnswer::json(fields))
 }
 
 fn authenticated(
-    state: &State,
+    state: &IssuerState,
     form: &Form,
     certificate: Option<&PeerCertificate>,
-) -> Result<Client, Refusal> {
+) -> Result<RegisteredClient, FormRefusal> {
     // Before the client is looked up: two methods at once are a malformed request whoever sent it.
     client::method(form, None)?;
     if let Some(Err(refusal)) = &form.basic {
@@ -88,11 +88,11 @@ fn authenticated(
     }
     let id = form
         .claimed_client()
-        .ok_or_else(|| Refusal::client("no client authentication"))?;
+        .ok_or_else(|| FormRefusal::client("no client authentication"))?;
     let client = locked(&state.clients)
         .get(&id)
         .cloned()
-        .ok_or_else(|| Refusal::client("no such client"))?;
+        .ok_or_else(|| FormRefusal::client("no such client"))?;
     let mut used = locked(&state.used_assertions);
     let mut around = Circumstances {
         certificate,
@@ -105,7 +105,10 @@ fn authenticated(
 }
 
 /// RFC 6749 §3.3; without a request, everything that the client may have.
-fn granted_scope(client: &Client, requested: Option<&str>) -> Result<String, Refusal> {
+fn granted_scope(
+    client: &RegisteredClient,
+    requested: Option<&str>,
+) -> Result<String, FormRefusal> {
     let Some(requested) = requested else {
         return Ok(client.scopes.join(" "));
     };
@@ -116,13 +119,13 @@ fn granted_scope(client: &Client, requested: Option<&str>) -> Result<String, Ref
                 .all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
     };
     if !requested.split(' ').all(is_token) {
-        return Err(Refusal::new("invalid_scope", "malformed scope"));
+        return Err(FormRefusal::new("invalid_scope", "malformed scope"));
     }
     let permitted = |scope: &str| {
         client.scopes.is_empty() || client.scopes.iter().any(|permitted| permitted == scope)
     };
     if !requested.split(' ').all(permitted) {
-        return Err(Refusal::new(
+        return Err(FormRefusal::new(
             "invalid_scope",
             "not among this client's scopes",
         ));
@@ -131,11 +134,11 @@ fn granted_scope(client: &Client, requested: Option<&str>) -> Result<String, Ref
 }
 
 /// `audience` as it came and `resource` (RFC 8707 §2), else the issuer's own API: one as text, several as an array.
-fn audience(state: &State, form: &Form) -> Result<Value, Refusal> {
+fn audience(state: &IssuerState, form: &Form) -> Result<Value, FormRefusal> {
     let is_resource =
         |text: &&str| Url::parse(text).is_ok_and(|resource| resource.fragment().is_none());
     if !form.all("resource").all(|text| is_resource(&text)) {
-        return Err(Refusal::new(
+        return Err(FormRefusal::new(
             "invalid_target",
             "resource must be an absolute URI without a fragment",
         ));
@@ -149,15 +152,15 @@ fn audience(state: &State, form: &Form) -> Result<Value, Refusal> {
 }
 
 /// 128 random bits: nobody meets the same `jti` twice.
-fn random_id() -> Result<String, Refusal> {
+fn random_id() -> Result<String, FormRefusal> {
     let mut bytes = [0; 16];
     rand::fill(&mut bytes).map_err(|_| server_error("no randomness"))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-fn server_error(description: &'static str) -> Refusal {
-    Refusal {
+fn server_error(description: &'static str) -> FormRefusal {
+    FormRefusal {
         status: StatusCode::INTERNAL_SERVER_ERROR,
-        ..Refusal::new("server_error", description)
+        ..FormRefusal::new("server_error", description)
     }
 }

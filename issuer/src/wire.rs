@@ -28,8 +28,8 @@ use crate::clock::WallClock;
 use crate::endpoint::respond;
 #[cfg(feature = "faults")]
 use crate::faults::play::respond;
-use crate::peer::{Peer, PeerCertificate};
-use crate::{State, Tls, locked};
+use crate::peer::{ConnectionPeer, PeerCertificate};
+use crate::{IssuerState, IssuerTls, locked};
 
 /// Connections that the kernel accepts before the issuer does: a reconnect storm of a test must not meet a full queue.
 const BACKLOG: u32 = 4096;
@@ -63,7 +63,7 @@ pub(crate) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
 /// Accepts until told to stop, or until the teller is gone; then every connection is closed before this returns.
 pub(crate) async fn serve(
     listener: TcpListener,
-    state: Arc<State>,
+    state: Arc<IssuerState>,
     mut stop: oneshot::Receiver<()>,
 ) {
     let mut connections = JoinSet::new();
@@ -86,7 +86,7 @@ pub(crate) async fn serve(
     connections.shutdown().await;
 }
 
-async fn connection(stream: TcpStream, state: Arc<State>) {
+async fn connection(stream: TcpStream, state: Arc<IssuerState>) {
     let number = state.connections.fetch_add(1, Ordering::Relaxed) + 1;
     // Without it a byte that trickles would wait for the next one. Failing at that is no reason to fail.
     let _ = stream.set_nodelay(true);
@@ -111,11 +111,15 @@ async fn connection(stream: TcpStream, state: Arc<State>) {
     }
 }
 
-async fn http<S>(stream: S, state: Arc<State>, number: u64, certificate: Option<PeerCertificate>)
-where
+async fn http<S>(
+    stream: S,
+    state: Arc<IssuerState>,
+    number: u64,
+    certificate: Option<PeerCertificate>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let peer = Arc::new(Peer {
+    let peer = Arc::new(ConnectionPeer {
         number,
         certificate,
         close: Notify::new(),
@@ -134,7 +138,7 @@ where
 
 /// HTTP/2 and HTTP/1.1 over TLS 1.2 and 1.3; asks for a client certificate if there are roots for one, and lets clients
 /// without one in. Sessions can be resumed, as with real providers: a client that resumes presents its *old* certificate.
-pub(crate) fn server_config(tls: &Tls, clock: &WallClock) -> io::Result<Arc<ServerConfig>> {
+pub(crate) fn server_config(tls: &IssuerTls, clock: &WallClock) -> io::Result<Arc<ServerConfig>> {
     let invalid =
         |error: &dyn fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, error.to_string());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use self::member::Member;
-use super::keeper::Left;
-use crate::broker::{Broker, Seat};
-use crate::caller::{Remembered, SystemDirectory};
+use super::warm_restart::PreviousRun;
+use crate::broker::{Broker, ProfileHandle};
+use crate::caller::{CachedDirectory, SystemDirectory};
 use crate::clock::Clock;
 use crate::core::config::AccessOnDisk;
 use crate::core::policy::Access;
@@ -27,8 +27,8 @@ use crate::core::profile::{Config, Invalid, Profile, ProfileName};
 use crate::core::time::WallTime;
 use crate::material::{self, Material, Surroundings};
 use crate::provider;
-use crate::registry::reload::{Outcome, Reloaded, Report};
-use crate::registry::{Current, Entry, Registry, Standing};
+use crate::registry::reload::{ReloadOutcome, ReloadReport, Reloaded};
+use crate::registry::{Current, ProfileHealth, Registry, RegistryEntry};
 
 /// What is served, and how it came about.
 pub struct Assembly {
@@ -41,9 +41,9 @@ pub struct Assembly {
     /// Why rules that name a unit match nobody here, if so.
     pub no_units: Option<String>,
     /// What an earlier run has left, until the first configuration has been taken over.
-    pub left: Left,
+    pub left: PreviousRun,
     /// Looked at with every configuration; an outage of it must not lock anybody out.
-    directory: Remembered<SystemDirectory>,
+    directory: CachedDirectory<SystemDirectory>,
     members: BTreeMap<ProfileName, Member>,
     /// Profiles that never could be used, and since when.
     invalid: BTreeMap<ProfileName, Reloaded>,
@@ -53,12 +53,12 @@ pub struct Assembly {
     said: BTreeMap<ProfileName, Vec<String>>,
     /// Names profiles whose trials have come further, for [`Assembly::promote`].
     trials: mpsc::Sender<ProfileName>,
-    /// Seats that nobody will find once the registry has been swapped.
-    leaving: Vec<Arc<Seat>>,
+    /// Handles that nobody will find once the registry has been swapped.
+    leaving: Vec<Arc<ProfileHandle>>,
 }
 
 /// A profile with its files read, or why not.
-pub type Gathered = BTreeMap<ProfileName, Result<(Arc<Profile>, Material), Invalid>>;
+pub type GatheredMaterial = BTreeMap<ProfileName, Result<(Arc<Profile>, Material), Invalid>>;
 
 impl Assembly {
     /// Nothing yet.
@@ -68,7 +68,7 @@ impl Assembly {
         clock: Clock,
         shared: provider::Shared,
         daemon_uid: u32,
-        left: Left,
+        left: PreviousRun,
         trials: mpsc::Sender<ProfileName>,
     ) -> Assembly {
         Assembly {
@@ -80,7 +80,7 @@ impl Assembly {
             daemon_uid,
             no_units: None,
             left,
-            directory: Remembered::new(SystemDirectory),
+            directory: CachedDirectory::new(SystemDirectory),
             members: BTreeMap::new(),
             invalid: BTreeMap::new(),
             looks: 0,
@@ -97,7 +97,7 @@ impl Assembly {
         &mut self,
         config: &Config,
         access: &AccessOnDisk,
-        gathered: Gathered,
+        gathered: GatheredMaterial,
         mut warnings: Vec<String>,
     ) -> Vec<ProfileName> {
         self.looks += 1;
@@ -124,7 +124,7 @@ impl Assembly {
                         .remove(&name)
                         .map_or_else(|| self.now(), |known| known.since);
                     let reloaded = Reloaded {
-                        outcome: Outcome::Invalid,
+                        outcome: ReloadOutcome::Invalid,
                         why: one_line(&invalid.message),
                         since,
                         nothing_left: true,
@@ -147,9 +147,9 @@ impl Assembly {
                     entries.push(self.enter(name, member, stated));
                 }
                 None => {
-                    self.leaving.push(member.live.seat);
+                    self.leaving.push(member.live.handle);
                     self.leaving
-                        .extend(member.staged.map(|staged| staged.version.seat));
+                        .extend(member.staged.map(|staged| staged.version.handle));
                     removed.push(name);
                 }
             }
@@ -188,27 +188,27 @@ impl Assembly {
     }
 
     /// What became of everything after so many looks.
-    pub fn report(&self, after: u64, removed: &[ProfileName]) -> Report {
+    pub fn report(&self, after: u64, removed: &[ProfileName]) -> ReloadReport {
         let now = self.now();
         let registry = self.registry.load();
         let mut profiles: BTreeMap<ProfileName, Reloaded> = self.invalid.clone();
         profiles.extend(self.members.iter().map(|(name, member)| {
             let mut reloaded = member.reloaded();
             if reloaded.outcome.in_force() && member.live.in_force.look <= after {
-                reloaded.outcome = Outcome::Unchanged;
+                reloaded.outcome = ReloadOutcome::Unchanged;
             }
             (name.clone(), reloaded)
         }));
         for name in removed {
             let gone = Reloaded {
-                outcome: Outcome::Removed,
+                outcome: ReloadOutcome::Removed,
                 why: String::new(),
                 since: now,
                 nothing_left: true,
             };
             profiles.entry(name.clone()).or_insert(gone);
         }
-        Report {
+        ReloadReport {
             generation: registry.generation,
             refused: registry.refused.clone(),
             profiles: profiles.into_iter().collect(),
@@ -223,25 +223,30 @@ impl Assembly {
     /// Holds on to what is served although the files say something that cannot be used.
     fn keep(&mut self, mut member: Member, why: String) -> Member {
         self.leaving
-            .extend(member.staged.take().map(|staged| staged.version.seat));
+            .extend(member.staged.take().map(|staged| staged.version.handle));
         member.kept = Some(why);
         member.differs_since.get_or_insert(self.now());
         member
     }
 
-    fn enter(&mut self, name: ProfileName, mut member: Member, stated: &[Stated]) -> Arc<Entry> {
+    fn enter(
+        &mut self,
+        name: ProfileName,
+        mut member: Member,
+        stated: &[Stated],
+    ) -> Arc<RegistryEntry> {
         member.note_access(stated, self.now());
         let entry = Arc::new(self.entry(&member));
         self.members.insert(name, member);
         entry
     }
 
-    /// Swaps the registry, and removes the seats that nobody finds any more then. One that differs
+    /// Swaps the registry, and removes the handles that nobody finds any more then. One that differs
     /// in nothing but what there is to say is not a new configuration.
     async fn put_in_force(
         &mut self,
         admins: Access,
-        entries: Vec<Arc<Entry>>,
+        entries: Vec<Arc<RegistryEntry>>,
         warnings: Vec<String>,
     ) {
         let before = self.registry.load_full();
@@ -266,19 +271,19 @@ impl Assembly {
         for entry in registry.all() {
             let before = before.get(entry.name.as_str());
             if before.is_some_and(|before| !entry.permits_the_same_as(before))
-                && let Standing::Seated(seat) = &entry.standing
+                && let ProfileHealth::Managed(handle) = &entry.health
             {
-                seat.stir();
+                handle.wake_watchers();
             }
         }
-        for seat in std::mem::take(&mut self.leaving) {
-            self.broker.remove(&seat).await;
+        for handle in std::mem::take(&mut self.leaving) {
+            self.broker.remove(&handle).await;
         }
     }
 }
 
 /// Reads the files of every profile. Blocks; touches nothing that is live.
-pub fn gather(config: &Config, surroundings: &Surroundings, clock: &Clock) -> Gathered {
+pub fn gather(config: &Config, surroundings: &Surroundings, clock: &Clock) -> GatheredMaterial {
     let now = clock.now().wall;
     let surroundings = &surroundings.for_one_look();
     config

@@ -9,7 +9,7 @@ use super::error::StartError;
 use super::{load, privacy};
 use crate::core::config::{self, AccessOnDisk, Finding, Severity, Sources};
 use crate::core::profile::Config;
-use crate::readers::Look;
+use crate::readers::AccessScan;
 
 /// A configuration that can be used, and what there is to say about it.
 pub struct Read {
@@ -22,7 +22,7 @@ pub struct Read {
 }
 
 /// Reads the text of the files.
-pub fn sources(path: &Path, readers: &Look) -> Result<Sources, StartError> {
+pub fn sources(path: &Path, readers: &AccessScan) -> Result<Sources, StartError> {
     load::sources(path, privacy::daemon_uid(), readers)
         .map_err(|error| StartError::ConfigFile(error.to_string()))
 }
@@ -43,7 +43,10 @@ pub fn understood(sources: &Sources) -> Result<Read, StartError> {
 
 /// Reads the files, and says who else could. Whom the socket lets in stands in the very files whose
 /// readers are looked at, unless the service manager holds it.
-pub fn read(path: &Path, inherited: Option<&UnixListener>) -> Result<(Read, Look), StartError> {
+pub fn read(
+    path: &Path,
+    inherited: Option<&UnixListener>,
+) -> Result<(Read, AccessScan), StartError> {
     let readers = privacy::look(inherited, None)?;
     let read = understood(&sources(path, &readers)?)?;
     let meant = privacy::look(inherited, Some(&read.config.server))?;
@@ -78,7 +81,7 @@ pub fn worded(finding: &Finding) -> String {
 pub fn look(
     path: &Path,
     before: &[u8],
-    readers: &Look,
+    readers: &AccessScan,
 ) -> Option<(Vec<u8>, Result<Read, StartError>)> {
     match sources(path, readers) {
         // It may be readable again, as it was, at the next look.

@@ -11,13 +11,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::configuration::{read, say};
-use super::door::{self, Door};
-use super::doorplate::{self, Doorplate};
 use super::error::StartError;
-use super::keeper::Left;
+use super::listener::{self, SocketListener};
 use super::privacy::daemon_uid;
-use super::signals::{Ears, Heard, Signals};
+use super::signals::{SignalAction, SignalStreams, Signals};
+use super::socket_guard::{self, SocketGuard};
 use super::upstream;
+use super::warm_restart::PreviousRun;
 use crate::audit::Audit;
 use crate::caller::{Callers, SystemDirectory};
 use crate::cli::paths::default_config;
@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::core::policy::Access;
 use crate::registry::reload::Order;
 use crate::registry::{Current, Registry};
-use crate::server::{self, Accounts, Answered, Desk};
+use crate::server::{self, Accounts, Answered, ApiService};
 use crate::supervisor;
 use crate::telemetry::{self, Format};
 
@@ -65,9 +65,9 @@ pub fn serve(args: ServeArgs) -> u8 {
         .filter(|path| !path.is_empty())
         .map(PathBuf::from);
     finish(
-        Ears::new(Heard::Reload)
+        SignalStreams::new(SignalAction::Reload)
             .map_err(StartError::System)
-            .and_then(|ears| daemon(&Plan { config, socket }, ears, |_| {})),
+            .and_then(|streams| daemon(&Plan { config, socket }, streams, |_| {})),
     )
 }
 
@@ -89,18 +89,22 @@ pub fn finish(outcome: Result<(), StartError>) -> u8 {
 
 /// Runs the daemon until SIGTERM or SIGINT; one that came before it ran counts. `ready` is called
 /// when the socket answers.
-pub fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), StartError> {
+pub fn daemon(
+    plan: &Plan,
+    streams: SignalStreams,
+    ready: impl FnOnce(&Path),
+) -> Result<(), StartError> {
     supervisor::harden();
     let inherited = supervisor::inherit()?;
     let (read, readers) = read(&plan.config, inherited.listener.as_ref())?;
     say(&read.findings);
     let (new_listener, listeners) = mpsc::channel(1);
     let server = &read.config.server;
-    let Door {
+    let SocketListener {
         listener,
         path,
-        plate: mut doorplate,
-    } = door::open(
+        guard: mut socket_guard,
+    } = listener::open(
         plan.socket.clone(),
         server,
         inherited.listener,
@@ -130,16 +134,16 @@ pub fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), 
         unreachable: reachable,
         callers: callers.clone(),
         audit: audit.clone(),
-        left: Left::by_an_earlier_run(inherited.stored)?,
+        left: PreviousRun::by_an_earlier_run(inherited.stored)?,
         heartbeat: supervisor::watchdog().map(|limit| (ask_ourselves, limit)),
         stop: resting,
     })?;
 
-    let Ears { runtime, signals } = ears;
+    let SignalStreams { runtime, signals } = streams;
     let mut ended = upstream.ended;
     let outcome = runtime.block_on(async {
         let listener = UnixListener::from_std(listener)?;
-        let desk = Arc::new(Desk {
+        let service = Arc::new(ApiService {
             registry: registry.clone(),
             broker: upstream.ready.await.map_err(|_| StartError::Upstream)?,
             started: clock.now(),
@@ -154,9 +158,9 @@ pub fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), 
             stopping: stopped.clone(),
         });
         if let Some(address) = metrics_listen {
-            serve_metrics(address, &desk, &stopped).await;
+            serve_metrics(address, &service, &stopped).await;
         }
-        let serving = server::run(listener, listeners, own_questions, desk, stopped);
+        let serving = server::run(listener, listeners, own_questions, service, stopped);
         let counting = audit.clone();
         tokio::spawn(async move { counting.flush_for_ever().await });
         info!(socket = %path.display(), pid = std::process::id(), "ready");
@@ -173,7 +177,9 @@ pub fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), 
             status,
         };
         let ended = &mut ended;
-        main_loop.run(serving, signals, &mut doorplate, ended).await
+        main_loop
+            .run(serving, signals, &mut socket_guard, ended)
+            .await
     });
     rest.send_replace(true);
     runtime.block_on(async {
@@ -182,18 +188,26 @@ pub fn daemon(plan: &Plan, ears: Ears, ready: impl FnOnce(&Path)) -> Result<(), 
         let _ = tokio::time::timeout(LAST_RECORDS, &mut ended).await;
     });
     runtime.shutdown_background();
-    drop(doorplate);
+    drop(socket_guard);
     info!("stopped");
     outcome
 }
 
 /// Serves metrics over TCP too. Nobody is to be without credentials because somebody cannot be
 /// measured: where that address cannot be listened on, it is said and nothing else.
-async fn serve_metrics(address: SocketAddr, desk: &Arc<Desk>, stopped: &watch::Receiver<bool>) {
+async fn serve_metrics(
+    address: SocketAddr,
+    service: &Arc<ApiService>,
+    stopped: &watch::Receiver<bool>,
+) {
     match TcpListener::bind(address).await {
         Ok(listener) => {
             info!(%address, "metrics are served there too");
-            tokio::spawn(server::scrape::run(listener, desk.clone(), stopped.clone()));
+            tokio::spawn(server::scrape::run(
+                listener,
+                service.clone(),
+                stopped.clone(),
+            ));
         }
         Err(error) => error!(
             %address, %error,
@@ -221,29 +235,29 @@ impl MainLoop {
         mut self,
         serving: impl Future<Output = ()>,
         mut signals: Signals,
-        doorplate: &mut Option<Doorplate>,
+        socket_guard: &mut Option<SocketGuard>,
         ended: &mut oneshot::Receiver<()>,
     ) -> Result<(), StartError> {
         tokio::pin!(serving);
         let (tell_reloaded, mut reloaded) = mpsc::channel(1);
-        let mut look = tokio::time::interval(doorplate::LOOK);
+        let mut look = tokio::time::interval(socket_guard::LOOK);
         loop {
             let stopping = *self.stop.borrow();
             tokio::select! {
                 () = &mut serving => return Ok(()),
                 heard = signals.next() => match heard {
-                    Heard::Stop if stopping => {
+                    SignalAction::Stop if stopping => {
                         warn!("told to stop again: stopping at once");
                         return Ok(());
                     }
-                    Heard::Stop => {
+                    SignalAction::Stop => {
                         info!("stopping");
                         supervisor::stopping();
                         self.stop.send_replace(true);
                     }
-                    Heard::Reload => self.order_reload(tell_reloaded.clone()),
+                    SignalAction::Reload => self.order_reload(tell_reloaded.clone()),
                 },
-                _ = look.tick(), if !stopping => self.look(doorplate.as_mut()),
+                _ = look.tick(), if !stopping => self.look(socket_guard.as_mut()),
                 Some(()) = reloaded.recv(), if !stopping => supervisor::ready(&self.status),
                 _ = &mut *ended => return Err(StartError::Upstream),
             }
@@ -268,11 +282,11 @@ impl MainLoop {
     }
 
     /// Looks whether the socket's name still leads here, and tells the service manager what is new.
-    fn look(&mut self, doorplate: Option<&mut Doorplate>) {
-        if let Some(plate) = doorplate
-            && plate.look()
+    fn look(&mut self, socket_guard: Option<&mut SocketGuard>) {
+        if let Some(guard) = socket_guard
+            && guard.look()
         {
-            let trouble = plate.trouble().map(str::to_owned);
+            let trouble = guard.trouble().map(str::to_owned);
             self.unreachable.send_replace(trouble);
             // The files are read again for its sake: what there is to say stands in what is in force.
             drop(self.reload.try_send(Order::new().0));

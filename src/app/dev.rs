@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::daemon::{Plan, daemon, finish};
-use super::signals::{Ears, Heard};
+use super::signals::{SignalAction, SignalStreams};
 use crate::cli::{DevArgs, exit};
 use crate::core::secret::Secret;
 use crate::telemetry::{self, Format};
 use tokend_issuer::certificates::{Authority, ClientOptions};
-use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::client::{CertificateMatch, ClientCredential, RegisteredClient};
 use tokend_issuer::clock::WallClock;
-use tokend_issuer::{Issuer, Settings, Tls};
+use tokend_issuer::{Issuer, IssuerTls, Settings};
 
 /// Short enough that somebody who watches sees renewals, long enough that a pasted token still works.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
@@ -36,12 +36,12 @@ pub fn run(args: &DevArgs) -> u8 {
     }
     // Before anything is made: what is told to stop while keys are being made must remove them all the same. There is
     // nothing to reload, and a terminal that was closed leaves nobody who could stop it.
-    let setup = Ears::new(Heard::Stop).and_then(|ears| {
-        let dev = Folder::make(args.dir.as_deref()).and_then(Dev::start)?;
-        Ok((ears, dev))
+    let setup = SignalStreams::new(SignalAction::Stop).and_then(|streams| {
+        let dev = StateFolder::make(args.dir.as_deref()).and_then(Dev::start)?;
+        Ok((streams, dev))
     });
     match setup {
-        Ok((ears, dev)) => finish(daemon(&dev.plan(), ears, |socket| dev.tell(socket))),
+        Ok((streams, dev)) => finish(daemon(&dev.plan(), streams, |socket| dev.tell(socket))),
         Err(error) => {
             eprintln!("tokend: cannot set up the development environment: {error}");
             exit::FINDINGS
@@ -51,12 +51,12 @@ pub fn run(args: &DevArgs) -> u8 {
 
 /// What `dev` made; dropping it removes everything again.
 struct Dev {
-    folder: Folder,
+    folder: StateFolder,
     issuer: RunningIssuer,
 }
 
 impl Dev {
-    fn start(mut folder: Folder) -> io::Result<Dev> {
+    fn start(mut folder: StateFolder) -> io::Result<Dev> {
         let authority =
             Authority::new("tokend dev CA", &WallClock::system()).map_err(io::Error::other)?;
         let server = authority
@@ -70,20 +70,20 @@ impl Dev {
             .map_err(io::Error::other)?;
         let secret = random_text()?;
 
-        let mut bound = Client::new(
+        let mut bound = RegisteredClient::new(
             CERTIFICATE_CLIENT,
             ClientCredential::Certificate(CertificateMatch::CommonName(CERTIFICATE_CLIENT.into())),
         );
         bound.bound_tokens = true;
         let issuer = RunningIssuer::start(Settings {
-            tls: Some(Tls {
+            tls: Some(IssuerTls {
                 server,
                 client_roots: vec![authority.certificate_pem().to_owned()],
             }),
             clients: vec![
-                Client::with_secret(SECRET_CLIENT, secret.expose()),
+                RegisteredClient::with_secret(SECRET_CLIENT, secret.expose()),
                 bound,
-                Client::new(
+                RegisteredClient::new(
                     ASSERTION_CLIENT,
                     ClientCredential::Assertion {
                         public_key: assertion.public_key_pem.clone(),
@@ -249,14 +249,14 @@ impl RunningIssuer {
 }
 
 /// A folder and the files that were put into it.
-struct Folder {
+struct StateFolder {
     path: PathBuf,
     made_folder: bool,
     files: Vec<PathBuf>,
 }
 
-impl Folder {
-    fn make(wanted: Option<&Path>) -> io::Result<Folder> {
+impl StateFolder {
+    fn make(wanted: Option<&Path>) -> io::Result<StateFolder> {
         let (path, made_folder) = match wanted {
             Some(path) => {
                 let path = std::path::absolute(path)?;
@@ -272,7 +272,7 @@ impl Folder {
                 (path, true)
             }
         };
-        Ok(Folder {
+        Ok(StateFolder {
             path,
             made_folder,
             files: Vec::new(),
@@ -300,7 +300,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for StateFolder {
     fn drop(&mut self) {
         // What others put there stays, and so does the folder then.
         for file in &self.files {

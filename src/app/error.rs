@@ -10,7 +10,7 @@ use crate::socket::bind::BindError;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the configuration cannot be used")]
-    Config(Box<config::Outcome>),
+    Config(Box<config::ConfigOutcome>),
     #[error("{0}")]
     ConfigFile(String),
     #[error("[server] socket_group: this host does not know the group {0:?}")]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::core::config::{Loaded, NOT_UTF_8, SourceFile, Sources};
-use crate::readers::{Look, Privacy};
+use crate::readers::{AccessScan, Privacy};
 use crate::safe_open::{self, OpenError};
 
 /// Longest file, in bytes: tens of thousands of profiles have room in it.
@@ -21,7 +21,7 @@ const LONGEST: u64 = 16 * 1024 * 1024;
 ///
 /// # Errors
 /// When `tokend.toml` itself cannot be read, is no regular file or too long, or others may write it.
-pub fn sources(path: &Path, us: u32, readers: &Look) -> io::Result<Sources> {
+pub fn sources(path: &Path, us: u32, readers: &AccessScan) -> io::Result<Sources> {
     let path = std::path::absolute(path)?;
     let main = read(&path, us, readers)?;
     let folder = path.parent().unwrap_or(Path::new("/")).join("profiles.d");
@@ -98,7 +98,7 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read(path: &Path, us: u32, readers: &Look) -> io::Result<SourceFile> {
+fn read(path: &Path, us: u32, readers: &AccessScan) -> io::Result<SourceFile> {
     let path = std::path::absolute(path)?;
     let (bytes, file, found) = content(&path, us)?;
     // What is not UTF-8 is told of with its place, and what the rest says of access still counts: TOML takes this nowhere.
@@ -212,7 +212,7 @@ mod tests {
         let folder = folder();
         let main = folder.path().join("tokend.toml");
         let refusal = || {
-            sources(&main, us(), &Look::default())
+            sources(&main, us(), &AccessScan::default())
                 .expect_err("refused")
                 .to_string()
         };
@@ -239,8 +239,12 @@ mod tests {
         symlink("/dev/zero", fragments.join("b.toml")).expect("linked");
         fs::create_dir(fragments.join("c.toml")).expect("folder");
         write(&fragments.join("d.toml"), "# fine");
-        let read =
-            sources(&folder.path().join("tokend.toml"), us(), &Look::default()).expect("read");
+        let read = sources(
+            &folder.path().join("tokend.toml"),
+            us(),
+            &AccessScan::default(),
+        )
+        .expect("read");
         let said: Vec<&str> = read
             .fragments
             .iter()
@@ -264,9 +268,9 @@ mod tests {
         let main = folder.path().join("tokend.toml");
         let file = fs::File::options().write(true).open(&main).expect("open");
         file.set_len(LONGEST).expect("grown");
-        assert!(sources(&main, us(), &Look::default()).is_ok());
+        assert!(sources(&main, us(), &AccessScan::default()).is_ok());
         file.set_len(LONGEST + 1).expect("grown");
-        let why = sources(&main, us(), &Look::default())
+        let why = sources(&main, us(), &AccessScan::default())
             .expect_err("too long")
             .to_string();
         assert!(why.contains("longer than 16 MiB"), "{why}");

@@ -13,9 +13,9 @@ use super::error::StartError;
 use crate::caller::SystemDirectory;
 use crate::cli::paths::default_socket;
 use crate::core::policy::Directory;
-use crate::core::profile::{Principal, Server};
+use crate::core::profile::{Server, UserOrGroup};
 use crate::core::readers::Clients;
-use crate::readers::Look;
+use crate::readers::AccessScan;
 
 /// `socket_mode` where nobody says.
 const DEFAULT_MODE: u32 = 0o660;
@@ -25,7 +25,10 @@ const USER: &str = "tokend";
 
 /// For this process, a daemon: a socket that the service manager holds has group and mode from there, another one from
 /// `[server]`.
-pub fn look(inherited: Option<&UnixListener>, server: Option<&Server>) -> Result<Look, StartError> {
+pub fn look(
+    inherited: Option<&UnixListener>,
+    server: Option<&Server>,
+) -> Result<AccessScan, StartError> {
     let clients = match inherited {
         Some(listener) => {
             let address = listener.local_addr()?;
@@ -43,7 +46,7 @@ pub fn look(inherited: Option<&UnixListener>, server: Option<&Server>) -> Result
         }
         None => meant(server, rustix::process::getegid().as_raw())?,
     };
-    Ok(Look::new(daemon_uid(), clients))
+    Ok(AccessScan::new(daemon_uid(), clients))
 }
 
 /// As `[server]` says; `own` is the daemon's group.
@@ -55,7 +58,7 @@ fn meant(server: Option<&Server>, own: u32) -> Result<Clients, StartError> {
 }
 
 /// For another process that is or will be the daemon, as far as socket and folder tell: for `tokend check` and `doctor`.
-pub fn look_from_outside(server: Option<&Server>) -> Look {
+pub fn look_from_outside(server: Option<&Server>) -> AccessScan {
     let named = std::env::var_os("TOKEND_SOCKET").filter(|path| !path.is_empty());
     let socket = named
         .map(Into::into)
@@ -71,7 +74,7 @@ pub fn look_from_outside(server: Option<&Server>) -> Look {
         // That there is no such group is said elsewhere.
         _ => meant(server, own).unwrap_or_default(),
     };
-    Look::new(uid, clients)
+    AccessScan::new(uid, clients)
 }
 
 /// User and primary group of the daemon: of this process, but for root: that of the socket's folder, and where there is none that
@@ -101,10 +104,10 @@ pub fn daemon_uid() -> u32 {
 }
 
 /// The number of `socket_group`.
-pub fn group(principal: &Principal) -> Result<u32, StartError> {
+pub fn group(principal: &UserOrGroup) -> Result<u32, StartError> {
     match principal {
-        Principal::Id(id) => Ok(*id),
-        Principal::Name(name) => match SystemDirectory.group(name) {
+        UserOrGroup::Id(id) => Ok(*id),
+        UserOrGroup::Name(name) => match SystemDirectory.group(name) {
             Ok(found) => found.ok_or_else(|| StartError::Group(name.clone())),
             Err(unanswered) => Err(StartError::System(io::Error::other(format!(
                 "[server] socket_group: the group {name:?} cannot be looked up now: {}",

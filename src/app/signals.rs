@@ -5,13 +5,13 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What hears signals from its making on, whenever somebody comes to ask what was heard.
-pub struct Ears {
+pub struct SignalStreams {
     pub runtime: tokio::runtime::Runtime,
     pub signals: Signals,
 }
 
-impl Ears {
-    pub fn new(hang_up_means: Heard) -> io::Result<Ears> {
+impl SignalStreams {
+    pub fn new(hang_up_means: SignalAction) -> io::Result<SignalStreams> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -19,7 +19,7 @@ impl Ears {
             let _inside = runtime.enter();
             Signals::new(hang_up_means)?
         };
-        Ok(Ears { runtime, signals })
+        Ok(SignalStreams { runtime, signals })
     }
 }
 
@@ -28,11 +28,11 @@ pub struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
-    hang_up_means: Heard,
+    hang_up_means: SignalAction,
 }
 
 impl Signals {
-    fn new(hang_up_means: Heard) -> io::Result<Signals> {
+    fn new(hang_up_means: SignalAction) -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -41,17 +41,17 @@ impl Signals {
         })
     }
 
-    pub async fn next(&mut self) -> Heard {
+    pub async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Heard::Stop,
-            _ = self.interrupt.recv() => Heard::Stop,
+            _ = self.terminate.recv() => SignalAction::Stop,
+            _ = self.interrupt.recv() => SignalAction::Stop,
             _ = self.hang_up.recv() => self.hang_up_means,
         }
     }
 }
 
 #[derive(Clone, Copy)]
-pub enum Heard {
+pub enum SignalAction {
     Stop,
     Reload,
 }

@@ -15,8 +15,8 @@ use super::assembly::{self, Assembly};
 use super::configuration::{Read, look, refuse, say, worded};
 use super::error::StartError;
 use super::heartbeat;
-use super::keeper::{Keeper, KeptAs, Left};
 use super::privacy::daemon_uid;
+use super::warm_restart::{HandoverName, PreviousRun, WarmRestart};
 use crate::audit::Audit;
 use crate::broker::{Broker, Tools};
 use crate::caller::Callers;
@@ -28,7 +28,7 @@ use crate::core::profile::{Config, ProfileName, Server};
 use crate::files::{self, Files, Interest};
 use crate::material::Surroundings;
 use crate::provider;
-use crate::readers::Look;
+use crate::readers::AccessScan;
 use crate::registry::Current;
 use crate::registry::reload::Order;
 use crate::server;
@@ -55,7 +55,7 @@ pub struct Setup {
     pub read: Read,
     pub config_path: PathBuf,
     /// Looks who else can read files of secrets.
-    pub readers: Look,
+    pub readers: AccessScan,
     pub registry: Current,
     pub clock: Clock,
     /// Somebody wants everything read again.
@@ -66,14 +66,14 @@ pub struct Setup {
     pub callers: Callers,
     pub audit: Arc<Audit>,
     /// What an earlier run has left.
-    pub left: Left,
+    pub left: PreviousRun,
     /// The way to ask the server, and how often the service manager wants to know that it answers.
     pub heartbeat: Option<(mpsc::Sender<DuplexStream>, Duration)>,
     pub stop: watch::Receiver<bool>,
 }
 
 /// The running thread.
-pub struct Upstream {
+pub struct UpstreamThread {
     /// Comes when every profile has been taken in; none has to have a credential yet.
     pub ready: oneshot::Receiver<Broker>,
     /// Comes when the thread ends, which it must not do by itself.
@@ -81,7 +81,7 @@ pub struct Upstream {
 }
 
 /// Starts the thread.
-pub fn start(setup: Setup) -> Result<Upstream, StartError> {
+pub fn start(setup: Setup) -> Result<UpstreamThread, StartError> {
     let (tell_ready, ready) = oneshot::channel();
     let (tell_end, ended) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -95,16 +95,16 @@ pub fn start(setup: Setup) -> Result<Upstream, StartError> {
             runtime.block_on(run(setup, tell_ready));
             runtime.shutdown_background();
         })?;
-    Ok(Upstream { ready, ended })
+    Ok(UpstreamThread { ready, ended })
 }
 
 async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
     let published = Arc::new(Notify::new());
-    let keeper = Keeper {
+    let warm_restart = WarmRestart {
         registry: setup.registry.clone(),
         clock: setup.clock.clone(),
         published: published.clone(),
-        left: KeptAs::from(&setup.left),
+        left: HandoverName::from(&setup.left),
     };
     let (broker, actor) = Broker::new(Tools {
         clock: setup.clock.clone(),
@@ -120,7 +120,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
     let mut stop = setup.stop.clone();
     let mut files = Files::new();
     let mut reloader = Reloader::start(setup, broker.clone(), &mut files).await;
-    let mut keeper = tokio::spawn(keeper.run(stop.clone()));
+    let mut warm_restart = tokio::spawn(warm_restart.run(stop.clone()));
     if tell_ready.send(broker).is_err() {
         return;
     }
@@ -130,7 +130,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
             cause = reloader.wait(&files, pause) => cause,
             _ = stop.wait_for(|stop| *stop) => {
                 // What was published last is kept too.
-                let _ = (&mut keeper).await;
+                let _ = (&mut warm_restart).await;
                 return;
             }
             ended = &mut actor => {
@@ -160,7 +160,7 @@ enum Cause {
 /// Reads the files again and puts in force what they say.
 struct Reloader {
     config_path: PathBuf,
-    readers: Look,
+    readers: AccessScan,
     callers: Callers,
     audit: Arc<Audit>,
     reloads: mpsc::Receiver<Order>,

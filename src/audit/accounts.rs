@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ledger::{Given, Key, Line};
-use super::{Limited, Principal, principal};
+use super::ledger::{GrantedCredential, LedgerEntry, LedgerKey};
+use super::{Limited, PrincipalUid, principal};
 use crate::caller::Peer;
 use crate::core::time::BootTime;
 
@@ -30,32 +30,32 @@ const LINES_PER_PRINCIPAL: usize = 512;
 const LINES_IN_ALL: usize = 16_384;
 
 /// Of all principals.
-pub struct Accounts {
+pub struct AuditAccounts {
     /// When the [`INTERVAL`] began.
     began: BootTime,
     lines: usize,
-    of: HashMap<Principal, Account>,
+    of: HashMap<PrincipalUid, AuditAccount>,
     limited: Limited,
 }
 
 #[derive(Default)]
-struct Account {
-    lines: HashMap<Key, Entry>,
+struct AuditAccount {
+    lines: HashMap<LedgerKey, AuditEntry>,
     /// Records that were its own since the [`INTERVAL`] began, but for the first of each credential.
     own: u32,
 }
 
-struct Entry {
-    line: Arc<Line>,
+struct AuditEntry {
+    line: Arc<LedgerEntry>,
     own: u32,
     /// Whether it was given to a connection since the [`INTERVAL`] began.
     used: bool,
 }
 
-impl Accounts {
+impl AuditAccounts {
     /// Nobody has been given anything.
-    pub fn new() -> Accounts {
-        Accounts {
+    pub fn new() -> AuditAccounts {
+        AuditAccounts {
             began: BootTime(Duration::ZERO),
             lines: 0,
             of: HashMap::new(),
@@ -67,30 +67,33 @@ impl Accounts {
     pub fn enter(
         &mut self,
         peer: &Arc<Peer>,
-        given: &Given<'_>,
+        given: &GrantedCredential<'_>,
         now: BootTime,
-    ) -> (Arc<Line>, bool) {
+    ) -> (Arc<LedgerEntry>, bool) {
         self.turn(now);
         let principal = principal(peer);
-        let mut key = Key::of(peer, given);
+        let mut key = LedgerKey::of(peer, given);
         let account = self.of.get(&principal);
-        let has = |key: &Key| account.is_some_and(|account| account.lines.contains_key(key));
+        let has = |key: &LedgerKey| account.is_some_and(|account| account.lines.contains_key(key));
         let many = account.is_some_and(|account| account.lines.len() >= LINES_PER_PRINCIPAL);
         if many && !has(&key) {
-            key = Key::of_profile(principal, given);
+            key = LedgerKey::of_profile(principal, given);
         }
         let new = !has(&key);
         if new && self.lines >= LINES_IN_ALL {
-            let key = Key::of(peer, given);
-            return (Arc::new(Line::new(key, peer.clone(), given)), true);
+            let key = LedgerKey::of(peer, given);
+            return (Arc::new(LedgerEntry::new(key, peer.clone(), given)), true);
         }
         self.lines += usize::from(new);
         let account = self.of.entry(principal).or_default();
-        let entry = account.lines.entry(key).or_insert_with_key(|key| Entry {
-            line: Arc::new(Line::new(key.clone(), peer.clone(), given)),
-            own: 0,
-            used: true,
-        });
+        let entry = account
+            .lines
+            .entry(key)
+            .or_insert_with_key(|key| AuditEntry {
+                line: Arc::new(LedgerEntry::new(key.clone(), peer.clone(), given)),
+                own: 0,
+                used: true,
+            });
         entry.used = true;
         entry.line.share(peer);
         // Nobody is given anything on the word that it will be counted with what has no record yet itself.

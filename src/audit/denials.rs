@@ -5,8 +5,8 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::{self, Action, Draft, Who};
-use super::{FLUSH, Limited, Principal, principal};
+use super::record::{self, Action, Draft, Subject};
+use super::{FLUSH, Limited, PrincipalUid, principal};
 use crate::caller::Peer;
 use crate::core::policy::Decision;
 use crate::core::time::{BootTime, Stamp, WallTime};
@@ -28,14 +28,14 @@ const IN_ALL: usize = 4096;
 const OTHERS: &str = "(others)";
 
 /// What is the same for all that are counted together. None: somebody beyond [`IN_ALL`].
-type Key = (Option<u32>, Action, String);
+type DenialKey = (Option<u32>, Action, String);
 
 /// Denials since the last flush.
 pub struct Denials {
     since: BootTime,
     /// How often since then beyond the first time.
-    names: HashMap<Key, (Who, u64)>,
-    per_principal: HashMap<Principal, u32>,
+    names: HashMap<DenialKey, (Subject, u64)>,
+    per_principal: HashMap<PrincipalUid, u32>,
     limited: Limited,
 }
 
@@ -70,16 +70,16 @@ impl Denials {
         };
         if name == OTHERS {
             // The first of them is somebody.
-            who = Who::Peer(peer.clone());
+            who = Subject::Peer(peer.clone());
         }
         Some(Draft::denial(now, who, action, name, decision, 1))
     }
 
     /// Under whose and what name it is counted.
-    fn place(&mut self, peer: &Arc<Peer>, action: Action, profile: &str) -> (Who, Key) {
+    fn place(&mut self, peer: &Arc<Peer>, action: Action, profile: &str) -> (Subject, DenialKey) {
         let own = (Some(peer.caller.uid), action, record::shortened(profile));
         if self.names.contains_key(&own) {
-            return (Who::Peer(peer.clone()), own);
+            return (Subject::Peer(peer.clone()), own);
         }
         let principal = principal(peer);
         let full = self.names.len() >= IN_ALL;
@@ -91,7 +91,7 @@ impl Denials {
             let different = self.per_principal.entry(principal).or_default();
             if *different < most {
                 *different += 1;
-                return (Who::Peer(peer.clone()), own);
+                return (Subject::Peer(peer.clone()), own);
             }
         }
         self.limited.happened(principal);
@@ -100,7 +100,7 @@ impl Denials {
             true => None,
             false => Some(principal),
         };
-        let who = Who::Several {
+        let who = Subject::Several {
             uid,
             gid: None,
             unit: None,

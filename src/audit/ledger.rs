@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::record::{Action, Draft, Event, Who};
-use super::{Audit, OWED, Principal, lock};
+use super::record::{Action, AuditEvent, Draft, Subject};
+use super::{Audit, OWED, PrincipalUid, lock};
 use crate::caller::Peer;
 use crate::core::credential::{Credential, Fingerprint, Variant};
 use crate::core::policy::Decision;
@@ -19,7 +19,7 @@ const LINES: usize = 16_384;
 
 /// A credential as it is handed out.
 #[derive(Clone, Copy, Debug)]
-pub struct Given<'a> {
+pub struct GrantedCredential<'a> {
     /// Of this profile.
     pub profile: &'a ProfileName,
     /// As which of its credentials it was asked for.
@@ -36,13 +36,13 @@ pub struct Given<'a> {
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// By profile, variant and call; as a rule there is one.
-    lines: Mutex<Vec<Arc<Line>>>,
+    lines: Mutex<Vec<Arc<LedgerEntry>>>,
 }
 
 /// One credential, given to one principal: on one connection or on many, which count here together.
 #[derive(Debug)]
-pub(super) struct Line {
-    key: Key,
+pub(super) struct LedgerEntry {
+    key: LedgerKey,
     scopes: Vec<String>,
     generation: u64,
     /// The first connection, and whether it is not the only one.
@@ -58,7 +58,7 @@ pub(super) struct Line {
 
 /// What is the same for all grants that are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct LedgerKey {
     uid: u32,
     /// None: of any group.
     gid: Option<u32>,
@@ -74,7 +74,7 @@ pub(super) struct Key {
 
 impl Ledger {
     /// Counts it, if it was given before.
-    pub(super) fn count(&self, given: &Given<'_>, audit: &Audit) -> bool {
+    pub(super) fn count(&self, given: &GrantedCredential<'_>, audit: &Audit) -> bool {
         let lines = lock(&self.lines);
         let Ok(at) = lines.binary_search_by(|line| line.key.order(given)) else {
             return false;
@@ -90,7 +90,7 @@ impl Ledger {
 
     /// Notes that it was given for the first time, in place of the credential before it. What is counted for a whole profile
     /// is not noted: each of its credentials is another.
-    pub(super) fn enter(&self, line: Arc<Line>, given: &Given<'_>) {
+    pub(super) fn enter(&self, line: Arc<LedgerEntry>, given: &GrantedCredential<'_>) {
         if line.key.fingerprint.is_none() {
             return;
         }
@@ -105,9 +105,9 @@ impl Ledger {
     }
 }
 
-impl Key {
-    pub(super) fn of(peer: &Peer, given: &Given<'_>) -> Key {
-        Key {
+impl LedgerKey {
+    pub(super) fn of(peer: &Peer, given: &GrantedCredential<'_>) -> LedgerKey {
+        LedgerKey {
             uid: peer.caller.uid,
             gid: Some(peer.caller.gid),
             unit: peer.unit().name().map(Arc::from),
@@ -120,8 +120,8 @@ impl Key {
     }
 
     /// The same for whatever the principal is given of the profile.
-    pub(super) fn of_profile(principal: Principal, given: &Given<'_>) -> Key {
-        Key {
+    pub(super) fn of_profile(principal: PrincipalUid, given: &GrantedCredential<'_>) -> LedgerKey {
+        LedgerKey {
             uid: principal,
             gid: None,
             unit: None,
@@ -134,7 +134,7 @@ impl Key {
     }
 
     /// In which order a ledger has them.
-    fn order(&self, given: &Given<'_>) -> Order {
+    fn order(&self, given: &GrantedCredential<'_>) -> Order {
         self.profile
             .cmp(given.profile)
             .then_with(|| self.variant.cmp(given.variant))
@@ -142,14 +142,18 @@ impl Key {
     }
 }
 
-impl Line {
-    pub(super) fn new(key: Key, peer: Arc<Peer>, given: &Given<'_>) -> Line {
+impl LedgerEntry {
+    pub(super) fn new(
+        key: LedgerKey,
+        peer: Arc<Peer>,
+        given: &GrantedCredential<'_>,
+    ) -> LedgerEntry {
         let exact = key.fingerprint.is_some();
         let scopes: &[String] = match exact {
             true => &given.credential.scopes,
             false => &[],
         };
-        Line {
+        LedgerEntry {
             scopes: scopes.to_vec(),
             generation: given.credential.generation,
             peer,
@@ -211,8 +215,8 @@ impl Line {
     pub(super) fn draft(&self, at: WallTime, count: u64) -> Draft {
         let key = &self.key;
         let who = match self.several.load(Ordering::Relaxed) {
-            false => Who::Peer(self.peer.clone()),
-            true => Who::Several {
+            false => Subject::Peer(self.peer.clone()),
+            true => Subject::Several {
                 uid: Some(key.uid),
                 gid: key.gid,
                 unit: key.unit.clone(),
@@ -222,7 +226,7 @@ impl Line {
         Draft {
             at,
             since: (since > 0).then(|| WallTime(Duration::from_millis(since))),
-            event: Event::Grant,
+            event: AuditEvent::Grant,
             action: key.action,
             who,
             profile: key.profile.to_string(),
@@ -235,15 +239,15 @@ impl Line {
     }
 }
 
-impl Given<'_> {
+impl GrantedCredential<'_> {
     /// The record of this one grant.
     pub(super) fn draft(&self, at: WallTime, peer: &Arc<Peer>) -> Draft {
         Draft {
             at,
             since: None,
-            event: Event::Grant,
+            event: AuditEvent::Grant,
             action: self.action,
-            who: Who::Peer(peer.clone()),
+            who: Subject::Peer(peer.clone()),
             profile: self.profile.to_string(),
             scopes: self.credential.scopes.clone(),
             audience: self.variant.audience.clone(),

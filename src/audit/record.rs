@@ -54,25 +54,25 @@ impl Action {
 
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum AuditEvent {
     /// It was handed out.
     Grant,
     /// It was refused.
     Deny,
 }
 
-impl Event {
+impl AuditEvent {
     fn as_str(self) -> &'static str {
         match self {
-            Event::Grant => "grant",
-            Event::Deny => "deny",
+            AuditEvent::Grant => "grant",
+            AuditEvent::Deny => "deny",
         }
     }
 }
 
 /// Whom a record is about.
 #[derive(Clone, Debug)]
-pub enum Who {
+pub enum Subject {
     /// The other end of one connection.
     Peer(Arc<Peer>),
     /// Several connections: what they have in common.
@@ -92,9 +92,9 @@ pub struct Draft {
     pub at: WallTime,
     /// When it happened for the first time of those that are counted here.
     pub since: Option<WallTime>,
-    pub event: Event,
+    pub event: AuditEvent,
     pub action: Action,
-    pub who: Who,
+    pub who: Subject,
     pub profile: String,
     pub scopes: Vec<String>,
     pub audience: Option<String>,
@@ -108,7 +108,7 @@ pub struct Draft {
 impl Draft {
     pub fn denial(
         at: WallTime,
-        who: Who,
+        who: Subject,
         action: Action,
         profile: String,
         decision: Decision,
@@ -117,7 +117,7 @@ impl Draft {
         Draft {
             at,
             since: None,
-            event: Event::Deny,
+            event: AuditEvent::Deny,
             action,
             who,
             profile,
@@ -132,13 +132,13 @@ impl Draft {
     /// The record with its number. Looks for the caller's unit, which may read many folders.
     pub fn finished(self, seq: u64) -> Record {
         let (uid, gid, pid, unit) = match &self.who {
-            Who::Peer(peer) => {
+            Subject::Peer(peer) => {
                 peer.look_for_unit();
                 let caller = &peer.caller;
                 let unit = peer.unit().name();
                 (Some(caller.uid), Some(caller.gid), caller.pid, unit)
             }
-            Who::Several { uid, gid, unit } => (*uid, *gid, None, unit.as_deref()),
+            Subject::Several { uid, gid, unit } => (*uid, *gid, None, unit.as_deref()),
         };
         let word = self.event.as_str();
         let mut message = format!("{word} {} {}", self.action.as_str(), self.profile);

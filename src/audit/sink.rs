@@ -20,12 +20,15 @@ const JOURNAL_PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum Sink {
     Journal(Option<UnixDatagram>),
-    File { path: PathBuf, open: Option<Open> },
+    File {
+        path: PathBuf,
+        open: Option<OpenFile>,
+    },
 }
 
 /// The file.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenFile {
     file: File,
     identity: (u64, u64),
     /// Its last line has no end: the disk was full.
@@ -96,7 +99,7 @@ fn send(socket: &mut Option<UnixDatagram>, record: &Record) -> io::Result<()> {
 }
 
 /// All of them in one piece: nobody else's line comes in between.
-fn append(path: &Path, slot: &mut Option<Open>, records: &[Record]) -> io::Result<()> {
+fn append(path: &Path, slot: &mut Option<OpenFile>, records: &[Record]) -> io::Result<()> {
     // Moved away or removed without a word: nobody would look for records there.
     if let Some(open) = slot
         && !fs::symlink_metadata(path).is_ok_and(|there| identity(&there) == open.identity)
@@ -125,7 +128,7 @@ fn append(path: &Path, slot: &mut Option<Open>, records: &[Record]) -> io::Resul
     outcome
 }
 
-fn opened(path: &Path) -> io::Result<Open> {
+fn opened(path: &Path) -> io::Result<OpenFile> {
     let file = OpenOptions::new()
         .append(true)
         .create(true)
@@ -136,7 +139,7 @@ fn opened(path: &Path) -> io::Result<Open> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    Ok(Open {
+    Ok(OpenFile {
         file,
         identity: identity(&metadata),
         torn: false,

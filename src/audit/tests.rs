@@ -5,7 +5,7 @@ use tokio::net::UnixStream;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::record::Who;
+use super::record::Subject;
 use super::*;
 use crate::caller::Callers;
 use crate::core::credential::{Credential, Fingerprinter, Scheme, Variant};
@@ -14,7 +14,7 @@ use crate::core::secret::Secret;
 use crate::core::time::{BootTime, Stamp};
 
 /// With nobody who writes, but somebody who keeps what is sent.
-fn hanging(deny: bool) -> (Audit, mpsc::Receiver<Command>) {
+fn hanging(deny: bool) -> (Audit, mpsc::Receiver<WriterCommand>) {
     let (commands, inbox) = mpsc::channel(QUEUE);
     let stamp = Stamp {
         boot: BootTime(Duration::from_secs(1000)),
@@ -35,7 +35,7 @@ fn working(deny: bool) -> (Arc<Audit>, Arc<Mutex<Vec<Draft>>>, Arc<AtomicBool>) 
     let (sink, working, condition) = (written.clone(), works.clone(), audit.condition.clone());
     tokio::spawn(async move {
         while let Some(command) = inbox.recv().await {
-            let Command::Write(drafts, who) = command else {
+            let WriterCommand::Write(drafts, who) = command else {
                 continue;
             };
             let works = working.load(Ordering::Relaxed);
@@ -100,7 +100,7 @@ async fn grant_of(
         ProfileName::parse(profile).expect("a name"),
         Variant::default(),
     );
-    let given = Given {
+    let given = GrantedCredential {
         profile: &name,
         variant: &variant,
         credential: &credential(token),
@@ -193,7 +193,7 @@ async fn a_connection_for_each_call_writes_a_few_records_and_one_with_the_number
     let records = std::mem::take(&mut *lock(&written));
     assert_eq!(records.len(), 10);
     let counted = records.last().expect("some");
-    let Who::Several { uid, .. } = counted.who else {
+    let Subject::Several { uid, .. } = counted.who else {
         panic!("{counted:?}");
     };
     assert_eq!(uid, Some(peer().caller.uid));
@@ -303,7 +303,7 @@ async fn with_deny_a_sink_that_begins_to_hang_is_noticed_within_a_second() {
                 .map(|_| (ledger, peer))
         }
     });
-    let Some(Command::Write(_, Some(who))) = inbox.recv().await else {
+    let Some(WriterCommand::Write(_, Some(who))) = inbox.recv().await else {
         panic!("the first is written");
     };
     who.send(1).expect("waited for");

@@ -18,13 +18,13 @@ use crate::core::repeated::Repeated;
 use crate::core::time::BootTime;
 
 /// What the thread is told.
-pub enum Command {
+pub enum WriterCommand {
     /// Write these; who waits is told how many were, and sees to the others.
     Write(Vec<Draft>, Option<oneshot::Sender<usize>>),
     Reopen,
     /// See whether records can be written again.
     TryAgain,
-    Configure(profile::Audit),
+    Configure(profile::AuditSettings),
     /// Nothing comes after this.
     Finish(oneshot::Sender<()>),
 }
@@ -35,14 +35,14 @@ pub struct Condition {
     /// What was counted before this has been written, in milliseconds on the boot clock.
     caught_up: AtomicU64,
     why: Mutex<Option<String>>,
-    said: Mutex<Said>,
+    said: Mutex<LoggedTrouble>,
     counts: Counts,
     clock: Clock,
 }
 
 /// What the log has been told. Callers that fill a disk or a queue, and let it empty again, would fill the log.
 #[derive(Debug, Default)]
-struct Said {
+struct LoggedTrouble {
     why: Option<String>,
     lines: Repeated<()>,
 }
@@ -215,9 +215,9 @@ impl Condition {
 /// Starts the thread.
 pub fn start(
     clock: Clock,
-    settings: profile::Audit,
+    settings: profile::AuditSettings,
     condition: Arc<Condition>,
-    inbox: mpsc::Receiver<Command>,
+    inbox: mpsc::Receiver<WriterCommand>,
 ) -> io::Result<()> {
     let writer = Writer {
         clock,
@@ -235,7 +235,7 @@ pub fn start(
 
 struct Writer {
     clock: Clock,
-    settings: profile::Audit,
+    settings: profile::AuditSettings,
     sink: Sink,
     condition: Arc<Condition>,
     /// Of the last record that was written.
@@ -245,7 +245,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+    fn run(mut self, mut inbox: mpsc::Receiver<WriterCommand>) {
         let version = json!(env!("CARGO_PKG_VERSION"));
         let daemon = json!(std::process::id());
         self.own("start", vec![("version", version), ("daemon", daemon)]);
@@ -254,11 +254,11 @@ impl Writer {
             let mut batches = Vec::new();
             for command in commands.drain(..) {
                 match command {
-                    Command::Write(drafts, waiting) => batches.push((drafts, waiting)),
+                    WriterCommand::Write(drafts, waiting) => batches.push((drafts, waiting)),
                     other => {
                         // In the order in which they came.
                         self.write(std::mem::take(&mut batches));
-                        if let Command::Finish(done) = other {
+                        if let WriterCommand::Finish(done) = other {
                             self.own("stop", Vec::new());
                             let _ = done.send(());
                             return;
@@ -271,24 +271,24 @@ impl Writer {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: WriterCommand) {
         match command {
-            Command::Configure(settings) if settings.sink != self.settings.sink => {
+            WriterCommand::Configure(settings) if settings.sink != self.settings.sink => {
                 self.own("stop", Vec::new());
                 self.sink = Sink::new(&settings.sink);
                 self.settings = settings;
                 self.own("start", Vec::new());
             }
-            Command::Configure(settings) => self.settings = settings,
-            Command::Reopen => self.sink.reopen(),
-            Command::TryAgain => {
+            WriterCommand::Configure(settings) => self.settings = settings,
+            WriterCommand::Reopen => self.sink.reopen(),
+            WriterCommand::TryAgain => {
                 self.condition.set(TRIES, false);
                 // Somebody's record may have been written since.
                 if self.condition.refuses() {
                     self.own("resume", Vec::new());
                 }
             }
-            Command::Write(..) | Command::Finish(_) => {}
+            WriterCommand::Write(..) | WriterCommand::Finish(_) => {}
         }
     }
 

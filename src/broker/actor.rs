@@ -11,15 +11,15 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tracing::info;
 
-use self::attempts::Running;
+use self::attempts::RunningAttempt;
 use super::budget::Budget;
-use super::life::{Life, Waiter};
+use super::managed::{ManagedCredential, Waiter};
 use super::outage::Outages;
 use super::view::Slot;
-use super::{Asker, Command, NoAnswer, Reported, Seat, SeatId, Spec, Tools};
+use super::{Asker, BrokerCommand, NoAnswer, ProfileHandle, ProfileId, Reported, Spec, Tools};
 use crate::core::credential::{Fingerprint, Issued, Variant};
 use crate::core::failure::Failure;
-use crate::core::lifecycle::{Event, Reaction, Verdict};
+use crate::core::lifecycle::{LifecycleEvent, Reaction, Verdict};
 use crate::core::profile::ProfileName;
 use crate::core::repeated::Repeated;
 use crate::core::time::{BootTime, STEP_BACK_NOTICED, Stamp};
@@ -32,19 +32,19 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 /// credential. Well below what they tolerate, so that slow drift adds up here and is noticed in time there.
 const DRIFT_NOTICED: Duration = Duration::from_secs(5);
 
-type LifeId = u64;
+type CredentialId = u64;
 
 pub struct Actor {
     tools: Tools,
-    profiles: HashMap<SeatId, Member>,
-    lives: HashMap<LifeId, Life>,
-    next_life: LifeId,
-    wakes: BTreeSet<(BootTime, LifeId)>,
-    budgets: HashMap<String, Budget<SeatId, (LifeId, u64)>>,
+    profiles: HashMap<ProfileId, ManagedProfile>,
+    credentials: HashMap<CredentialId, ManagedCredential>,
+    next_credential: CredentialId,
+    wakes: BTreeSet<(BootTime, CredentialId)>,
+    budgets: HashMap<String, Budget<ProfileId, (CredentialId, u64)>>,
     /// When a budget that has run dry has something again.
     refill: Option<BootTime>,
     tasks: JoinSet<Result<Issued, Failure>>,
-    running: HashMap<Id, Running>,
+    running: HashMap<Id, RunningAttempt>,
     /// The clocks when drift was last looked at.
     drift_from: Stamp,
     /// What callers can cause to be said of a profile by what they ask for beyond its default.
@@ -53,18 +53,18 @@ pub struct Actor {
 }
 
 /// A profile.
-struct Member {
-    seat: Arc<Seat>,
+struct ManagedProfile {
+    handle: Arc<ProfileHandle>,
     spec: Box<Spec>,
-    own: LifeId,
+    own: CredentialId,
     /// Each with the user who has asked for it first.
-    variants: HashMap<Variant, (LifeId, Option<u32>)>,
+    variants: HashMap<Variant, (CredentialId, Option<u32>)>,
 }
 
-impl Member {
+impl ManagedProfile {
     /// The lifecycles of its variants.
-    fn lives(&self) -> impl Iterator<Item = LifeId> {
-        self.variants.values().map(|(life, _)| *life)
+    fn credentials(&self) -> impl Iterator<Item = CredentialId> {
+        self.variants.values().map(|(managed, _)| *managed)
     }
 }
 
@@ -74,8 +74,8 @@ impl Actor {
         Actor {
             tools,
             profiles: HashMap::new(),
-            lives: HashMap::new(),
-            next_life: 0,
+            credentials: HashMap::new(),
+            next_credential: 0,
             wakes: BTreeSet::new(),
             budgets: HashMap::new(),
             refill: None,
@@ -87,7 +87,7 @@ impl Actor {
         }
     }
 
-    pub async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<BrokerCommand>) {
         loop {
             let pause = self.pause();
             tokio::select! {
@@ -112,86 +112,89 @@ impl Actor {
             .map_or(LONGEST_SLEEP, |at| at.since(now.boot).min(LONGEST_SLEEP))
     }
 
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, command: BrokerCommand) {
         match command {
-            Command::Seat(seat, spec) => self.seat(seat, spec),
-            Command::Succeed(id, generation, done) => {
-                self.succeed(id, generation);
+            BrokerCommand::AddProfile(handle, spec) => self.add_profile(handle, spec),
+            BrokerCommand::TakeOver(id, generation, done) => {
+                self.take_over_from(id, generation);
                 let _ = done.send(());
             }
-            Command::Again(id) => self.again(id),
-            Command::Remove(id) => self.remove(id),
-            Command::Ask {
-                seat,
+            BrokerCommand::Again(id) => self.again(id),
+            BrokerCommand::Remove(id) => self.remove(id),
+            BrokerCommand::Ask {
+                handle,
                 variant,
                 min_ttl,
                 by,
                 reply,
-            } => self.ask(seat, variant, &by, Waiter { min_ttl, reply }),
-            Command::Slot {
-                seat,
+            } => self.ask(handle, variant, &by, Waiter { min_ttl, reply }),
+            BrokerCommand::Slot {
+                handle,
                 variant,
                 by,
                 reply,
             } => {
-                let _ = reply.send(self.slot(seat, variant, &by));
+                let _ = reply.send(self.slot(handle, variant, &by));
             }
-            Command::Report {
-                seat,
+            BrokerCommand::Report {
+                handle,
                 fingerprint,
                 by,
                 reply,
             } => {
-                let _ = reply.send(self.report(seat, fingerprint, &by));
+                let _ = reply.send(self.report(handle, fingerprint, &by));
             }
         }
     }
 
-    fn ask(&mut self, id: SeatId, variant: Variant, by: &Asker, waiter: Waiter) {
-        let life = match self.life_for(id, variant, by) {
-            Ok(life) => life,
+    fn ask(&mut self, id: ProfileId, variant: Variant, by: &Asker, waiter: Waiter) {
+        let managed = match self.credential_for(id, variant, by) {
+            Ok(managed) => managed,
             Err(why) => {
                 let _ = waiter.reply.send(Err(why));
                 return;
             }
         };
         let min_ttl = waiter.min_ttl;
-        self.on_account_of(by, life, Event::Asked { min_ttl });
+        self.on_account_of(by, managed, LifecycleEvent::Asked { min_ttl });
         let now = self.tools.clock.now();
-        if let Some(life) = self.lives.get_mut(&life) {
-            life.receive(waiter, now);
+        if let Some(managed) = self.credentials.get_mut(&managed) {
+            managed.receive(waiter, now);
         }
-        self.promote(life);
+        self.promote(managed);
     }
 
-    fn slot(&mut self, id: SeatId, variant: Variant, by: &Asker) -> Result<Arc<Slot>, NoAnswer> {
-        let id = self.life_for(id, variant, by)?;
+    fn slot(&mut self, id: ProfileId, variant: Variant, by: &Asker) -> Result<Arc<Slot>, NoAnswer> {
+        let id = self.credential_for(id, variant, by)?;
         self.handle(
             id,
-            Event::Asked {
+            LifecycleEvent::Asked {
                 min_ttl: Duration::ZERO,
             },
         );
-        let life = self.lives.get(&id).ok_or(NoAnswer::Gone)?;
-        Ok(life.slot.clone())
+        let managed = self.credentials.get(&id).ok_or(NoAnswer::Gone)?;
+        Ok(managed.slot.clone())
     }
 
     /// Handles what a caller wants; a renewal that comes sooner because of that, although there is a credential, is paid for by
     /// the caller.
-    fn on_account_of(&mut self, by: &Asker, id: LifeId, event: Event) {
+    fn on_account_of(&mut self, by: &Asker, id: CredentialId, event: LifecycleEvent) {
         let now = self.tools.clock.now();
-        let next = |lives: &HashMap<LifeId, Life>| {
-            let life = lives.get(&id)?;
-            let lives_on = matches!(life.machine.verdict(now, Duration::ZERO), Verdict::Serve(_));
-            let next = match life.attempt {
+        let next = |credentials: &HashMap<CredentialId, ManagedCredential>| {
+            let managed = credentials.get(&id)?;
+            let lives_on = matches!(
+                managed.machine.verdict(now, Duration::ZERO),
+                Verdict::Serve(_)
+            );
+            let next = match managed.attempt {
                 Some(_) => now.boot,
-                None => life.machine.due(now)?,
+                None => managed.machine.due(now)?,
             };
             lives_on.then_some(next)
         };
-        let before = next(&self.lives);
+        let before = next(&self.credentials);
         self.handle(id, event);
-        if let (Some(before), Some(after), Some(pays)) = (before, next(&self.lives), &by.pays)
+        if let (Some(before), Some(after), Some(pays)) = (before, next(&self.credentials), &by.pays)
             && after < before
         {
             pays();
@@ -200,77 +203,79 @@ impl Actor {
 
     fn report(
         &mut self,
-        id: SeatId,
+        id: ProfileId,
         fingerprint: Fingerprint,
         by: &Asker,
     ) -> Result<Reported, NoAnswer> {
         let now = self.tools.clock.now();
         let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
-        let life = std::iter::once(member.own)
-            .chain(member.lives())
-            .find(|life| {
-                self.lives
-                    .get(life)
-                    .and_then(|life| life.machine.held())
+        let managed = std::iter::once(member.own)
+            .chain(member.credentials())
+            .find(|managed| {
+                self.credentials
+                    .get(managed)
+                    .and_then(|managed| managed.machine.held())
                     .is_some_and(|held| held.fingerprint == fingerprint)
             })
             .unwrap_or(member.own);
-        self.on_account_of(by, life, Event::Rejected { fingerprint });
-        self.promote(life);
-        let life = self.lives.get(&life).ok_or(NoAnswer::Gone)?;
+        self.on_account_of(by, managed, LifecycleEvent::Rejected { fingerprint });
+        self.promote(managed);
+        let managed = self.credentials.get(&managed).ok_or(NoAnswer::Gone)?;
         Ok(Reported {
-            replaced: life.machine.replaced(now, fingerprint),
-            retry_after: life.machine.ask_again_in(now),
+            replaced: managed.machine.replaced(now, fingerprint),
+            retry_after: managed.machine.ask_again_in(now),
         })
     }
 
     /// Puts an event into a lifecycle and carries out what it says.
-    fn handle(&mut self, id: LifeId, event: Event) {
+    fn handle(&mut self, id: CredentialId, event: LifecycleEvent) {
         let now = self.tools.clock.now();
-        let Some(life) = self.lives.get_mut(&id) else {
+        let Some(managed) = self.credentials.get_mut(&id) else {
             return;
         };
-        if let Some(asked) = life.slot.asked() {
-            life.machine.note_asked(asked);
+        if let Some(asked) = managed.slot.asked() {
+            managed.machine.note_asked(asked);
         }
         // One that asks is judged alone: whatever the others wait for, it does not change that.
-        let concerns_all = !matches!(event, Event::Asked { .. });
-        let reaction = life.machine.handle(now, event);
+        let concerns_all = !matches!(event, LifecycleEvent::Asked { .. });
+        let reaction = managed.machine.handle(now, event);
         self.carry_out(id, now, reaction);
         if !concerns_all {
             return;
         }
-        let Some(life) = self.lives.get_mut(&id) else {
+        let Some(managed) = self.credentials.get_mut(&id) else {
             return;
         };
-        life.answer_waiters(now);
+        managed.answer_waiters(now);
         // A credential may have come that is too short-lived for somebody who waits: ask again on their behalf.
-        if life.attempt.is_none()
-            && let Some(min_ttl) = life.waiters.iter().map(|waiter| waiter.min_ttl).max()
+        if managed.attempt.is_none()
+            && let Some(min_ttl) = managed.waiters.iter().map(|waiter| waiter.min_ttl).max()
         {
-            let reaction = life.machine.handle(now, Event::Asked { min_ttl });
+            let reaction = managed
+                .machine
+                .handle(now, LifecycleEvent::Asked { min_ttl });
             self.carry_out(id, now, reaction);
         }
     }
 
-    fn carry_out(&mut self, id: LifeId, now: Stamp, reaction: Reaction) {
-        let Some(life) = self.lives.get_mut(&id) else {
+    fn carry_out(&mut self, id: CredentialId, now: Stamp, reaction: Reaction) {
+        let Some(managed) = self.credentials.get_mut(&id) else {
             return;
         };
-        let Some(member) = self.profiles.get(&life.seat) else {
+        let Some(member) = self.profiles.get(&managed.handle) else {
             return;
         };
         if let Some(attempt) = reaction.fetch {
-            let waited = !life.waiters.is_empty();
-            let pressing_from = life.pressing_from(now);
-            life.urgent = waited;
-            life.attempt = Some((attempt, None));
+            let waited = !managed.waiters.is_empty();
+            let pressing_from = managed.pressing_from(now);
+            managed.urgent = waited;
+            managed.attempt = Some((attempt, None));
             match &member.spec.upstream {
                 None => self.tasks_start(id, attempt, None),
                 Some(upstream) => {
                     let name = upstream.name.clone();
                     if let Some(budget) = self.budgets.get_mut(&name) {
-                        budget.queue(life.seat, (id, attempt), waited, pressing_from);
+                        budget.queue(managed.handle, (id, attempt), waited, pressing_from);
                     }
                 }
             }
@@ -279,32 +284,33 @@ impl Actor {
     }
 
     /// Publishes, and plans the next wake-up.
-    fn settle(&mut self, id: LifeId, now: Stamp, publish: bool) {
-        let Some(life) = self.lives.get_mut(&id) else {
+    fn settle(&mut self, id: CredentialId, now: Stamp, publish: bool) {
+        let Some(managed) = self.credentials.get_mut(&id) else {
             return;
         };
-        if publish && let Some(member) = self.profiles.get(&life.seat) {
+        if publish && let Some(member) = self.profiles.get(&managed.handle) {
             let target = member.spec.target.as_deref();
-            life.publish(now, target, &self.tools.encode);
-            if member.seat.keep.is_some() {
+            managed.publish(now, target, &self.tools.encode);
+            if member.handle.keep.is_some() {
                 self.tools.published.notify_one();
             }
         }
-        if life.variant.is_default()
-            && let Some(member) = self.profiles.get(&life.seat)
+        if managed.variant.is_default()
+            && let Some(member) = self.profiles.get(&managed.handle)
         {
             let name = &member.spec.name;
-            self.outages.look(name, life.seat, &life.machine, now);
+            self.outages
+                .look(name, managed.handle, &managed.machine, now);
         }
-        let wake = life.machine.wake_at(now);
-        if wake != life.wake {
-            if let Some(at) = life.wake {
+        let wake = managed.machine.wake_at(now);
+        if wake != managed.wake {
+            if let Some(at) = managed.wake {
                 self.wakes.remove(&(at, id));
             }
             if let Some(at) = wake {
                 self.wakes.insert((at, id));
             }
-            life.wake = wake;
+            managed.wake = wake;
         }
     }
 
@@ -323,20 +329,20 @@ impl Actor {
                 info!(seconds = behind.as_secs(), "the wall clock was set back");
             }
             self.drift_from = now;
-            let all: Vec<LifeId> = self.lives.keys().copied().collect();
-            for life in all {
-                self.handle(life, Event::Tick);
+            let all: Vec<CredentialId> = self.credentials.keys().copied().collect();
+            for managed in all {
+                self.handle(managed, LifecycleEvent::Tick);
             }
         }
-        while let Some((at, life)) = self.wakes.first().copied()
+        while let Some((at, managed)) = self.wakes.first().copied()
             && at <= now.boot
         {
             // Taken out first: a lifecycle that plans the same moment again is asked again, but not in this round.
             self.wakes.pop_first();
-            if let Some(life) = self.lives.get_mut(&life) {
-                life.wake = None;
+            if let Some(managed) = self.credentials.get_mut(&managed) {
+                managed.wake = None;
             }
-            self.handle(life, Event::Tick);
+            self.handle(managed, LifecycleEvent::Tick);
         }
         self.outages.remind(now);
         self.start_queued(now);

@@ -19,8 +19,8 @@ use crate::core::time::BootTime;
 #[derive(Debug)]
 pub struct Budget<P, T> {
     /// How many profiles set each limit.
-    max_in_flight: Limits,
-    max_per_second: Limits,
+    max_in_flight: LimitCounts,
+    max_per_second: LimitCounts,
     in_flight: u32,
     /// Holds a second's worth.
     bucket: TokenBucket,
@@ -47,14 +47,14 @@ struct Queued<P, T> {
 }
 
 /// How many profiles set each limit.
-type Limits = BTreeMap<u32, usize>;
+type LimitCounts = BTreeMap<u32, usize>;
 
 /// The strictest limit. Without a profile nothing new is queued, and what is queued still goes out one by one.
-fn strictest(limits: &Limits) -> u32 {
+fn strictest(limits: &LimitCounts) -> u32 {
     limits.keys().next().copied().unwrap_or(1).max(1)
 }
 
-fn leave(limits: &mut Limits, limit: u32) {
+fn leave(limits: &mut LimitCounts, limit: u32) {
     if let Some(count) = limits.get_mut(&limit) {
         *count -= 1;
         if *count == 0 {
@@ -65,7 +65,7 @@ fn leave(limits: &mut Limits, limit: u32) {
 
 /// What [`Budget::next`] says.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next<T> {
+pub enum NextStart<T> {
     /// Start this one; it counts as in flight.
     Start(T),
     /// Nothing before this moment.
@@ -78,8 +78,8 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
     /// An unused budget that nobody has a share in.
     pub fn new() -> Budget<P, T> {
         Budget {
-            max_in_flight: Limits::new(),
-            max_per_second: Limits::new(),
+            max_in_flight: LimitCounts::new(),
+            max_per_second: LimitCounts::new(),
             in_flight: 0,
             bucket: TokenBucket::full(),
             queue: Vec::new(),
@@ -143,9 +143,9 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
     }
 
     /// Whose turn it is.
-    pub fn next(&mut self, now: BootTime) -> Next<T> {
+    pub fn next(&mut self, now: BootTime) -> NextStart<T> {
         if self.in_flight >= strictest(&self.max_in_flight) || self.queue.is_empty() {
-            return Next::Nothing;
+            return NextStart::Nothing;
         }
         let per_second = f64::from(strictest(&self.max_per_second));
         let limit = SpentLimit {
@@ -156,7 +156,7 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         if !wait.is_zero() {
             // A millisecond more, so that rounding cannot make the caller come back too early for
             // ever.
-            return Next::At(now.plus(wait + Duration::from_millis(1)));
+            return NextStart::At(now.plus(wait + Duration::from_millis(1)));
         }
         self.bucket.spend(limit, 1, now);
         let order = |queued: &Queued<P, T>| {
@@ -172,7 +172,7 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         };
         let places = 0..self.queue.len();
         let Some(first) = places.min_by_key(|place| order(&self.queue[*place])) else {
-            return Next::Nothing;
+            return NextStart::Nothing;
         };
         let next = self.queue.swap_remove(first);
         self.count += 1;
@@ -183,7 +183,7 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         }
         self.after_waited = next.waited;
         self.in_flight += 1;
-        Next::Start(next.item)
+        NextStart::Start(next.item)
     }
 }
 
@@ -213,8 +213,8 @@ mod tests {
         }
         let mut start = || {
             let started: Vec<i32> = std::iter::from_fn(|| match budget.next(at(0.0)) {
-                Next::Start(item) => Some(item),
-                Next::At(_) | Next::Nothing => None,
+                NextStart::Start(item) => Some(item),
+                NextStart::At(_) | NextStart::Nothing => None,
             })
             .collect();
             // The strictest leaves, then the next strictest.
@@ -235,7 +235,7 @@ mod tests {
         budget.queue(0, 1, false, NEVER);
         budget.leave(0, 8, 10);
         assert!(!budget.is_over(), "somebody is left");
-        assert_eq!(budget.next(at(0.0)), Next::Start(1));
+        assert_eq!(budget.next(at(0.0)), NextStart::Start(1));
         budget.leave(0, 8, 10);
         assert!(!budget.is_over(), "one is in flight");
         budget.done();
@@ -250,12 +250,12 @@ mod tests {
         }
         budget.queue(0, 9, true, NEVER);
         budget.promote(3);
-        assert_eq!(budget.next(at(0.0)), Next::Start(9));
-        assert_eq!(budget.next(at(0.0)), Next::Start(3));
-        assert_eq!(budget.next(at(0.0)), Next::Nothing);
+        assert_eq!(budget.next(at(0.0)), NextStart::Start(9));
+        assert_eq!(budget.next(at(0.0)), NextStart::Start(3));
+        assert_eq!(budget.next(at(0.0)), NextStart::Nothing);
         budget.done();
         assert!(budget.withdraw(0));
-        assert_eq!(budget.next(at(0.0)), Next::Start(1));
+        assert_eq!(budget.next(at(0.0)), NextStart::Start(1));
     }
 
     #[test]
@@ -268,9 +268,9 @@ mod tests {
         let mut started = 0;
         loop {
             match budget.next(now) {
-                Next::Start(_) => started += 1,
-                Next::At(then) => now = then,
-                Next::Nothing => break,
+                NextStart::Start(_) => started += 1,
+                NextStart::At(then) => now = then,
+                NextStart::Nothing => break,
             }
             if now > at(3.0) {
                 break;
@@ -281,8 +281,8 @@ mod tests {
 
     fn started(budget: &mut Budget<u8, i32>, now: f64) -> Vec<i32> {
         std::iter::from_fn(|| match budget.next(at(now)) {
-            Next::Start(item) => Some(item),
-            Next::At(_) | Next::Nothing => None,
+            NextStart::Start(item) => Some(item),
+            NextStart::At(_) | NextStart::Nothing => None,
         })
         .collect()
     }
@@ -322,7 +322,7 @@ mod tests {
         };
         waited(&mut budget);
         for item in 40..44 {
-            assert_eq!(budget.next(at(49.0)), Next::Start(item));
+            assert_eq!(budget.next(at(49.0)), NextStart::Start(item));
         }
         waited(&mut budget);
         let order = started(&mut budget, 50.0);

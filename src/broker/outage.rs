@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::SeatId;
-use crate::core::lifecycle::{Lifecycle, State, Trouble};
+use super::ProfileId;
+use crate::core::lifecycle::{Lifecycle, LifecycleState, Trouble};
 use crate::core::profile::ProfileName;
 use crate::core::time::{BootTime, Stamp};
 
 /// Between two reminders: often enough for whoever looks at the end of the log, and few lines for an outage of a night.
 pub const REMINDER: Duration = Duration::from_secs(5 * 60);
 
-/// By profile, since a repaired one gets another seat, and that ends the outage of the one before.
+/// By profile, since a repaired one gets another handle, and that ends the outage of the one before.
 #[derive(Default)]
 pub struct Outages {
-    in_force: HashMap<ProfileName, SeatId>,
+    in_force: HashMap<ProfileName, ProfileId>,
     lasting: HashMap<ProfileName, Outage>,
     /// Lines about beginnings and ends so far.
     pub told: u64,
@@ -30,26 +30,26 @@ struct Outage {
 }
 
 impl Outages {
-    /// From now on this seat decides what callers get; one that is merely tried refuses nobody.
-    pub fn in_force(&mut self, profile: &ProfileName, seat: SeatId) {
-        self.in_force.insert(profile.clone(), seat);
+    /// From now on this handle decides what callers get; one that is merely tried refuses nobody.
+    pub fn in_force(&mut self, profile: &ProfileName, handle: ProfileId) {
+        self.in_force.insert(profile.clone(), handle);
     }
 
-    /// The seat is gone.
-    pub fn forget(&mut self, profile: &ProfileName, seat: SeatId) {
-        if self.in_force.get(profile) == Some(&seat) {
+    /// The handle is gone.
+    pub fn forget(&mut self, profile: &ProfileName, handle: ProfileId) {
+        if self.in_force.get(profile) == Some(&handle) {
             self.in_force.remove(profile);
             self.lasting.remove(profile);
         }
     }
 
     /// Says what is new of a profile.
-    pub fn look(&mut self, profile: &ProfileName, seat: SeatId, life: &Lifecycle, now: Stamp) {
-        if self.in_force.get(profile) != Some(&seat) {
+    pub fn look(&mut self, profile: &ProfileName, handle: ProfileId, life: &Lifecycle, now: Stamp) {
+        if self.in_force.get(profile) != Some(&handle) {
             return;
         }
         match (life.state(now), life.trouble()) {
-            (State::Backoff | State::Rejected, Some(trouble)) => {
+            (LifecycleState::Backoff | LifecycleState::Rejected, Some(trouble)) => {
                 if let Some(outage) = self.lasting.get_mut(profile) {
                     if outage.trouble.failures != trouble.failures {
                         outage.trouble = trouble.clone();
@@ -78,7 +78,7 @@ impl Outages {
                 };
                 self.lasting.insert(profile.clone(), outage);
             }
-            (State::Fresh | State::Stale, _) => {
+            (LifecycleState::Fresh | LifecycleState::Stale, _) => {
                 if let Some(outage) = self.lasting.remove(profile) {
                     self.told += 1;
                     info!(
@@ -91,9 +91,9 @@ impl Outages {
                 }
             }
             // Nobody has asked for long: nobody is refused.
-            (State::Asleep, _) => drop(self.lasting.remove(profile)),
+            (LifecycleState::Asleep, _) => drop(self.lasting.remove(profile)),
             // What comes decides.
-            (State::Fetching | State::Backoff | State::Rejected, _) => {}
+            (LifecycleState::Fetching | LifecycleState::Backoff | LifecycleState::Rejected, _) => {}
         }
     }
 

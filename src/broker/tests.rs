@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::core::credential::{Issued, Lifetime, Scheme};
 use crate::core::failure::Failure;
-use crate::core::lifecycle::{RefusalKind, State};
+use crate::core::lifecycle::{LifecycleState, RefusalKind};
 use crate::core::secret::Secret;
 use crate::core::time::{BootTime, Stamp, WallTime};
 use crate::provider::Attempt;
@@ -142,7 +142,7 @@ fn spec(provider: Arc<dyn Provider>) -> Spec {
         target: None,
         rules: Refresh::default(),
         provider,
-        upstream: Some(Upstream {
+        upstream: Some(IssuerBudget {
             name: "idp".into(),
             max_in_flight: 8,
             max_per_second: 1000,
@@ -158,9 +158,9 @@ fn text(answer: Result<Arc<Answer>, NoAnswer>) -> String {
     String::from_utf8(answer.expect("answer").encoded.to_vec()).expect("text")
 }
 
-async fn ask(broker: &Broker, seat: &Seat) -> Result<Arc<Answer>, NoAnswer> {
+async fn ask(broker: &Broker, handle: &ProfileHandle) -> Result<Arc<Answer>, NoAnswer> {
     broker
-        .ask(seat, Variant::default(), Duration::ZERO, Asker::default())
+        .ask(handle, Variant::default(), Duration::ZERO, Asker::default())
         .await
 }
 
@@ -175,11 +175,11 @@ async fn ten_thousand_callers_of_a_missing_credential_cost_one_attempt() {
     let provider = Scripted::new(&clock, &[Step::Numbered(3600)]);
     let mut spec = spec(provider.clone());
     spec.rules.eager = false;
-    let seat = broker.seat(spec).await;
+    let handle = broker.add_profile(spec).await;
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..10_000 {
-        let (broker, seat) = (broker.clone(), seat.clone());
-        callers.spawn(async move { text(ask(&broker, &seat).await) });
+        let (broker, handle) = (broker.clone(), handle.clone());
+        callers.spawn(async move { text(ask(&broker, &handle).await) });
     }
     while let Some(answer) = callers.join_next().await {
         assert_eq!(answer.expect("no panic"), "token-0");
@@ -194,10 +194,10 @@ async fn a_caller_that_goes_away_cancels_nothing() {
     let provider = Scripted::new(&clock, &[Step::Numbered(3600)]);
     let mut spec = spec(provider.clone());
     spec.rules.eager = false;
-    let seat = broker.seat(spec).await;
-    let first = tokio::time::timeout(Duration::from_millis(50), ask(&broker, &seat)).await;
+    let handle = broker.add_profile(spec).await;
+    let first = tokio::time::timeout(Duration::from_millis(50), ask(&broker, &handle)).await;
     assert!(first.is_err(), "it gave up");
-    assert_eq!(text(ask(&broker, &seat).await), "token-0");
+    assert_eq!(text(ask(&broker, &handle).await), "token-0");
     assert_eq!(provider.calls(), 1);
 }
 
@@ -206,13 +206,13 @@ async fn what_is_valid_is_published_renewed_before_its_end_and_never_gone() {
     let clock = clock();
     let broker = broker(&clock);
     let provider = Scripted::new(&clock, &[Step::Numbered(60)]);
-    let seat = broker.seat(spec(provider.clone())).await;
-    ask(&broker, &seat).await.expect("first");
+    let handle = broker.add_profile(spec(provider.clone())).await;
+    ask(&broker, &handle).await.expect("first");
     for _ in 0..6000 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let view = seat.own().view();
+        let view = handle.own().view();
         assert!(view.servable(clock.now(), Duration::ZERO).is_some());
-        assert_eq!(view.state(clock.now()), State::Fresh);
+        assert_eq!(view.state(clock.now()), LifecycleState::Fresh);
     }
     assert!(
         (11..=17).contains(&provider.calls()),
@@ -227,11 +227,11 @@ async fn an_identity_provider_that_is_down_leaves_the_valid_one_and_marks_it_sta
     let broker = broker(&clock);
     let down = Step::Fail(Failure::transient("down"));
     let provider = Scripted::new(&clock, &[Step::Numbered(60), down]);
-    let seat = broker.seat(spec(provider.clone())).await;
-    assert_eq!(text(ask(&broker, &seat).await), "token-0");
+    let handle = broker.add_profile(spec(provider.clone())).await;
+    assert_eq!(text(ask(&broker, &handle).await), "token-0");
     tokio::time::sleep(seconds(53)).await;
-    let view = seat.own().view();
-    assert_eq!(view.state(clock.now()), State::Stale);
+    let view = handle.own().view();
+    assert_eq!(view.state(clock.now()), LifecycleState::Stale);
     assert_eq!(
         view.servable(clock.now(), Duration::ZERO)
             .expect("valid")
@@ -241,13 +241,16 @@ async fn an_identity_provider_that_is_down_leaves_the_valid_one_and_marks_it_sta
     drop(view);
     tokio::time::sleep(seconds(3)).await;
     let started = clock.now();
-    let Err(NoAnswer::Refused(refusal)) = ask(&broker, &seat).await else {
+    let Err(NoAnswer::Refused(refusal)) = ask(&broker, &handle).await else {
         panic!("refused")
     };
     assert_eq!(refusal.kind, RefusalKind::Unavailable);
     assert!(refusal.retry_after.is_some());
     assert!(clock.now().boot.since(started.boot) < seconds(1), "at once");
-    assert_eq!(seat.own().view().state(clock.now()), State::Backoff);
+    assert_eq!(
+        handle.own().view().state(clock.now()),
+        LifecycleState::Backoff
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,8 +261,8 @@ async fn an_attempt_has_one_deadline_and_a_defect_is_a_failure() {
         &clock,
         &[Step::Hang, Step::Panic, Step::Token("late", 3600)],
     );
-    let seat = broker.seat(spec(provider)).await;
-    let Err(NoAnswer::Refused(refusal)) = ask(&broker, &seat).await else {
+    let handle = broker.add_profile(spec(provider)).await;
+    let Err(NoAnswer::Refused(refusal)) = ask(&broker, &handle).await else {
         panic!("refused")
     };
     assert!(
@@ -268,29 +271,29 @@ async fn an_attempt_has_one_deadline_and_a_defect_is_a_failure() {
         refusal.message
     );
     tokio::time::sleep(seconds(10)).await;
-    assert_eq!(text(ask(&broker, &seat).await), "late");
+    assert_eq!(text(ask(&broker, &handle).await), "late");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_profile_answers_nobody_and_closes_its_watchers() {
     let clock = clock();
     let broker = broker(&clock);
-    let seat = broker
-        .seat(spec(Scripted::new(&clock, &[Step::Hang])))
+    let handle = broker
+        .add_profile(spec(Scripted::new(&clock, &[Step::Hang])))
         .await;
-    let mut watch = seat.own().watch();
+    let mut watch = handle.own().watch();
     let waiting = {
-        let (broker, seat) = (broker.clone(), seat.clone());
-        tokio::spawn(async move { ask(&broker, &seat).await })
+        let (broker, handle) = (broker.clone(), handle.clone());
+        tokio::spawn(async move { ask(&broker, &handle).await })
     };
     tokio::time::sleep(seconds(1)).await;
-    broker.remove(&seat).await;
+    broker.remove(&handle).await;
     assert_eq!(
         waiting.await.expect("no panic").unwrap_err(),
         NoAnswer::Gone
     );
     watch.wait_for(|view| view.closed).await.expect("told");
-    assert_eq!(ask(&broker, &seat).await.unwrap_err(), NoAnswer::Gone);
+    assert_eq!(ask(&broker, &handle).await.unwrap_err(), NoAnswer::Gone);
 }
 
 #[tokio::test(start_paused = true)]
@@ -299,25 +302,25 @@ async fn profiles_of_one_issuer_share_its_budget_and_are_served_in_order() {
     let broker = broker(&clock);
     let order: Arc<Mutex<Vec<String>>> = Arc::default();
     let mut providers = Vec::new();
-    let mut seats = Vec::new();
+    let mut handles = Vec::new();
     for number in 0..200 {
         let name = format!("p{number}");
         let provider = Scripted::named(&clock, &[Step::Numbered(3600)], &name, order.clone());
         providers.push(provider.clone());
         let mut spec = spec(provider);
         spec.name = ProfileName::parse(&name).expect("name");
-        seats.push(broker.seat(spec).await);
+        handles.push(broker.add_profile(spec).await);
     }
     // The last in the queue, but somebody waits for it.
-    ask(&broker, &seats[199]).await.expect("answer");
+    ask(&broker, &handles[199]).await.expect("answer");
     let place = order
         .lock()
         .expect("lock")
         .iter()
         .position(|name| name == "p199");
     assert!(place.expect("asked") < 30, "{place:?}");
-    for seat in &seats {
-        ask(&broker, seat).await.expect("answer");
+    for handle in &handles {
+        ask(&broker, handle).await.expect("answer");
     }
     let mut order = order.lock().expect("lock").clone();
     order.retain(|name| name != "p199");
@@ -330,14 +333,14 @@ async fn a_budget_of_eight_is_never_exceeded() {
     let clock = clock();
     let broker = broker(&clock);
     let shared = Scripted::new(&clock, &[Step::Numbered(3600)]);
-    let mut seats = Vec::new();
+    let mut handles = Vec::new();
     for number in 0..100 {
         let mut spec = spec(shared.clone());
         spec.name = ProfileName::parse(&format!("p{number}")).expect("name");
-        seats.push(broker.seat(spec).await);
+        handles.push(broker.add_profile(spec).await);
     }
-    for seat in &seats {
-        ask(&broker, seat).await.expect("answer");
+    for handle in &handles {
+        ask(&broker, handle).await.expect("answer");
     }
     assert_eq!(shared.most_flying.load(Ordering::SeqCst), 8);
 }
@@ -348,17 +351,17 @@ async fn trap_10_one_broken_profile_does_not_hurt_another() {
     let clock = clock();
     let broker = broker(&clock);
     let broken = broker
-        .seat(spec(Scripted::new(
+        .add_profile(spec(Scripted::new(
             &clock,
             &[Step::Fail(Failure::permanent("no"))],
         )))
         .await;
     let good = Scripted::new(&clock, &[Step::Numbered(60)]);
-    let seat = broker.seat(spec(good.clone())).await;
+    let handle = broker.add_profile(spec(good.clone())).await;
     for _ in 0..300 {
         tokio::time::sleep(seconds(1)).await;
         assert!(ask(&broker, &broken).await.is_err());
-        ask(&broker, &seat).await.expect("served");
+        ask(&broker, &handle).await.expect("served");
     }
     assert!((5..=9).contains(&good.calls()), "{}", good.calls());
 }
@@ -369,8 +372,8 @@ async fn trap_13_a_thousand_reports_cost_one_attempt() {
     let clock = clock();
     let broker = broker(&clock);
     let provider = Scripted::new(&clock, &[Step::Numbered(3600)]);
-    let seat = broker.seat(spec(provider.clone())).await;
-    let first = ask(&broker, &seat)
+    let handle = broker.add_profile(spec(provider.clone())).await;
+    let first = ask(&broker, &handle)
         .await
         .expect("answer")
         .credential
@@ -379,7 +382,7 @@ async fn trap_13_a_thousand_reports_cost_one_attempt() {
     for _ in 0..1000 {
         assert!(
             !broker
-                .report(&seat, first, Asker::default())
+                .report(&handle, first, Asker::default())
                 .await
                 .expect("seated")
                 .replaced
@@ -389,7 +392,7 @@ async fn trap_13_a_thousand_reports_cost_one_attempt() {
     assert_eq!(provider.calls(), 2);
     assert!(
         broker
-            .report(&seat, first, Asker::default())
+            .report(&handle, first, Asker::default())
             .await
             .expect("seated")
             .replaced
@@ -402,40 +405,40 @@ async fn variants_live_apart_and_are_bounded() {
     let clock = clock();
     let broker = broker(&clock);
     let provider = Scripted::new(&clock, &[Step::Numbered(3600)]);
-    let seat = broker.seat(spec(provider.clone())).await;
+    let handle = broker.add_profile(spec(provider.clone())).await;
     let variant = |n: usize| Variant {
         scopes: vec![format!("s{n}")],
         audience: None,
     };
-    let own = text(ask(&broker, &seat).await);
+    let own = text(ask(&broker, &handle).await);
     let other = text(
         broker
-            .ask(&seat, variant(0), Duration::ZERO, Asker::default())
+            .ask(&handle, variant(0), Duration::ZERO, Asker::default())
             .await,
     );
     assert_ne!(own, other);
     assert_eq!(
         text(
             broker
-                .ask(&seat, variant(0), Duration::ZERO, Asker::default())
+                .ask(&handle, variant(0), Duration::ZERO, Asker::default())
                 .await
         ),
         other
     );
     for n in 1..VARIANTS_PER_PROFILE {
         broker
-            .ask(&seat, variant(n), Duration::ZERO, Asker::default())
+            .ask(&handle, variant(n), Duration::ZERO, Asker::default())
             .await
             .expect("answer");
     }
     let more = broker
-        .ask(&seat, variant(1000), Duration::ZERO, Asker::default())
+        .ask(&handle, variant(1000), Duration::ZERO, Asker::default())
         .await;
     assert_eq!(more.unwrap_err(), NoAnswer::TooManyVariants);
     // An hour later nobody has asked for them: they made room.
     tokio::time::sleep(seconds(4000)).await;
     broker
-        .ask(&seat, variant(1000), Duration::ZERO, Asker::default())
+        .ask(&handle, variant(1000), Duration::ZERO, Asker::default())
         .await
         .expect("answer");
 }
@@ -444,21 +447,21 @@ async fn variants_live_apart_and_are_bounded() {
 async fn a_successor_counts_on_from_its_predecessor() {
     let clock = clock();
     let broker = broker(&clock);
-    let seat = broker
-        .seat(spec(Scripted::new(&clock, &[Step::Numbered(60)])))
+    let handle = broker
+        .add_profile(spec(Scripted::new(&clock, &[Step::Numbered(60)])))
         .await;
-    ask(&broker, &seat).await.expect("answer");
-    assert_eq!(seat.generation(), 1);
-    broker.succeed(&seat, 7).await;
+    ask(&broker, &handle).await.expect("answer");
+    assert_eq!(handle.generation(), 1);
+    broker.take_over_from(&handle, 7).await;
     assert_eq!(
-        seat.generation(),
+        handle.generation(),
         8,
         "what it holds is newer than what it replaces"
     );
-    broker.succeed(&seat, 3).await;
-    assert_eq!(seat.generation(), 8);
+    broker.take_over_from(&handle, 3).await;
+    assert_eq!(handle.generation(), 8);
     tokio::time::sleep(seconds(60)).await;
-    assert_eq!(seat.generation(), 9);
+    assert_eq!(handle.generation(), 9);
 }
 
 /// Broken by `catch_up` that looks for a wall clock behind its last look only, or not at all.
@@ -475,8 +478,8 @@ async fn trap_18_a_wall_clock_that_was_set_back_hides_no_later_pause() {
     };
     let broker = broker(&clock);
     let provider = Scripted::new(&clock, &[Step::Numbered(36_000)]);
-    let seat = broker.seat(spec(provider.clone())).await;
-    ask(&broker, &seat).await.expect("answer");
+    let handle = broker.add_profile(spec(provider.clone())).await;
+    ask(&broker, &handle).await.expect("answer");
     tokio::time::sleep(seconds(4000)).await;
     // Set back by an hour, which is less than has passed.
     wall.fetch_sub(3600, Ordering::Relaxed);
@@ -485,7 +488,8 @@ async fn trap_18_a_wall_clock_that_was_set_back_hides_no_later_pause() {
     // Paused for a minute: only the wall clock shows it.
     wall.fetch_add(60, Ordering::Relaxed);
     assert!(
-        seat.own()
+        handle
+            .own()
             .view()
             .servable(clock.now(), Duration::ZERO)
             .is_none(),

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::core::credential::Credential;
-use crate::core::lifecycle::{Refusal, State, Trouble};
+use crate::core::lifecycle::{LifecycleState, Refusal, Trouble};
 use crate::core::time::{BootTime, Stamp};
 
 /// Encodes a credential for the wire: with its staleness and the profile's target.
-pub type Encode = Arc<dyn Fn(&Credential, bool, Option<&str>, Stamp) -> Bytes + Send + Sync>;
+pub type EncodeFn = Arc<dyn Fn(&Credential, bool, Option<&str>, Stamp) -> Bytes + Send + Sync>;
 
 /// A credential that is ready to be handed out.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct View {
     /// The best credential so far; whether it still lives is for the reader to see.
     pub answer: Option<Arc<Answer>>,
     /// Where it stood when this was published. Use [`View::state`].
-    state: State,
+    state: LifecycleState,
     /// Failures since the last success.
     pub trouble: Option<Trouble>,
     /// Why a caller without a credential would get none; None while one may come.
@@ -46,7 +46,7 @@ pub struct View {
 impl View {
     pub(super) fn new(
         answer: Option<Arc<Answer>>,
-        state: State,
+        state: LifecycleState,
         trouble: Option<Trouble>,
         refusal: Option<Refusal>,
         next_attempt: Option<BootTime>,
@@ -71,14 +71,14 @@ impl View {
 
     /// Where it stands now: a credential that has died since it was published does not count.
     #[must_use]
-    pub fn state(&self, now: Stamp) -> State {
+    pub fn state(&self, now: Stamp) -> LifecycleState {
         let dead = self
             .answer
             .as_ref()
             .is_none_or(|answer| !answer.credential.lives(now, Duration::ZERO));
         match self.state {
-            State::Fresh if dead => State::Fetching,
-            State::Stale if dead => State::Backoff,
+            LifecycleState::Fresh if dead => LifecycleState::Fetching,
+            LifecycleState::Stale if dead => LifecycleState::Backoff,
             state => state,
         }
     }
@@ -96,9 +96,9 @@ pub struct Slot {
 impl Slot {
     pub(super) fn new(eager: bool) -> Slot {
         let state = if eager {
-            State::Fetching
+            LifecycleState::Fetching
         } else {
-            State::Asleep
+            LifecycleState::Asleep
         };
         let view = Arc::new(View::new(None, state, None, None, None));
         Slot {
@@ -116,7 +116,7 @@ impl Slot {
 
     /// Says that nothing comes any more.
     pub(super) fn close(&self) {
-        let mut view = View::new(None, State::Asleep, None, None, None);
+        let mut view = View::new(None, LifecycleState::Asleep, None, None, None);
         view.closed = true;
         self.publish(view);
     }
@@ -134,7 +134,7 @@ impl Slot {
     }
 
     /// Wakes those who watch, although nothing has changed here.
-    pub(super) fn stir(&self) {
+    pub(super) fn wake_watchers(&self) {
         self.changed.send_modify(|_| {});
     }
 

@@ -37,17 +37,17 @@ fn answer(found: Result<Option<u32>, Errno>) -> Result<Option<u32>, Unanswered> 
 
 /// A directory that is remembered: while it does not answer, names keep the numbers that they had.
 #[derive(Debug)]
-pub struct Remembered<D> {
+pub struct CachedDirectory<D> {
     directory: D,
     users: RefCell<BTreeMap<String, u32>>,
     groups: RefCell<BTreeMap<String, u32>>,
 }
 
-impl<D> Remembered<D> {
+impl<D> CachedDirectory<D> {
     /// Knows nothing yet.
     #[must_use]
-    pub fn new(directory: D) -> Remembered<D> {
-        Remembered {
+    pub fn new(directory: D) -> CachedDirectory<D> {
+        CachedDirectory {
             directory,
             users: RefCell::default(),
             groups: RefCell::default(),
@@ -55,7 +55,7 @@ impl<D> Remembered<D> {
     }
 }
 
-impl<D: Directory> Directory for Remembered<D> {
+impl<D: Directory> Directory for CachedDirectory<D> {
     fn user(&self, name: &str) -> Result<Option<u32>, Unanswered> {
         remember(&self.users, name, self.directory.user(name))
     }
@@ -141,7 +141,7 @@ mod tests {
                 last,
             })
         };
-        let directory = Remembered::new(Book(RefCell::new(down(None))));
+        let directory = CachedDirectory::new(Book(RefCell::new(down(None))));
         let says = |answer| *directory.directory.0.borrow_mut() = answer;
         assert_eq!(directory.user("a"), down(None));
         says(Ok(Some(7)));

@@ -24,14 +24,14 @@ const LOOKED_AT: usize = 65_536;
 /// Finds units.
 #[derive(Debug)]
 pub struct Units {
-    how: How,
+    how: CgroupSource,
     /// Units of cgroups, by the id of the cgroup, which the kernel does not use again.
     known: Mutex<HashMap<u64, Option<Arc<str>>>>,
 }
 
 /// What the kernel offers.
 #[derive(Debug)]
-enum How {
+enum CgroupSource {
     /// PIDFD_GET_INFO tells the cgroup's id (Linux 6.13). The folder is where its hierarchy is mounted.
     Id(PathBuf),
     /// /proc/PID/cgroup of the process that a pidfd holds (Linux 6.5).
@@ -46,7 +46,7 @@ impl Units {
         Units::by(how())
     }
 
-    fn by(how: How) -> Units {
+    fn by(how: CgroupSource) -> Units {
         Units {
             how,
             known: Mutex::default(),
@@ -56,17 +56,17 @@ impl Units {
     /// Why no unit is ever found; None: they are.
     pub fn trouble(&self) -> Option<&str> {
         match &self.how {
-            How::Id(_) | How::Proc => None,
-            How::Not(why) => Some(why),
+            CgroupSource::Id(_) | CgroupSource::Proc => None,
+            CgroupSource::Not(why) => Some(why),
         }
     }
 
     /// The unit of a process; `pid` is the number that it had when it connected.
     pub fn of(&self, process: &OwnedFd, pid: Option<i32>) -> Option<Arc<str>> {
         let unit = match &self.how {
-            How::Id(root) => self.by_id(root, sys::cgroup_id(process).ok()??, pid, search),
-            How::Proc => unit::of_cgroup(&cgroup_by_number(pid)?).map(Arc::from),
-            How::Not(_) => None,
+            CgroupSource::Id(root) => self.by_id(root, sys::cgroup_id(process).ok()??, pid, search),
+            CgroupSource::Proc => unit::of_cgroup(&cgroup_by_number(pid)?).map(Arc::from),
+            CgroupSource::Not(_) => None,
         };
         // Whatever was read by number was this process' own only if it has the number still.
         unit.filter(|_| sys::is_alive(process))
@@ -75,11 +75,11 @@ impl Units {
     /// The same where that takes microseconds: never by a search of the hierarchy.
     pub fn quickly(&self, process: &OwnedFd, pid: Option<i32>) -> Option<Arc<str>> {
         let unit = match &self.how {
-            How::Id(root) => {
+            CgroupSource::Id(root) => {
                 let id = sys::cgroup_id(process).ok()??;
                 self.by_id(root, id, pid, |_, _| None)
             }
-            How::Proc | How::Not(_) => return self.of(process, pid),
+            CgroupSource::Proc | CgroupSource::Not(_) => return self.of(process, pid),
         };
         unit.filter(|_| sys::is_alive(process))
     }
@@ -155,27 +155,27 @@ fn search(root: &Path, id: u64) -> Option<String> {
     None
 }
 
-fn how() -> How {
+fn how() -> CgroupSource {
     let Some(root) = mounted(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
     else {
-        return How::Not("no cgroup2 hierarchy is mounted here".into());
+        return CgroupSource::Not("no cgroup2 hierarchy is mounted here".into());
     };
     let asked =
         std::os::unix::net::UnixStream::pair().and_then(|(here, _there)| sys::peer_process(&here));
     let process = match asked {
         Ok(process) => process,
         Err(error) => {
-            return How::Not(format!(
+            return CgroupSource::Not(format!(
                 "this kernel does not hold on to the process of a caller (SO_PEERPIDFD: {error}); Linux 6.5 and later do"
             ));
         }
     };
     if let Ok(Some(_)) = sys::cgroup_id(&process) {
-        return How::Id(root);
+        return CgroupSource::Id(root);
     }
     match fs::read_to_string("/proc/self/cgroup") {
-        Ok(text) if unit::cgroup_of(&text).is_some() => How::Proc,
-        _ => How::Not(
+        Ok(text) if unit::cgroup_of(&text).is_some() => CgroupSource::Proc,
+        _ => CgroupSource::Not(
             "the cgroup of a caller cannot be read (PIDFD_GET_INFO needs Linux 6.13, /proc/PID/cgroup a mounted /proc)"
                 .into(),
         ),
@@ -271,7 +271,7 @@ mod tests {
         };
         let pid = Some(cgroup.child.id().cast_signed());
         let root = || mounted(&fs::read_to_string("/proc/self/mountinfo").expect("readable"));
-        let by_id = || Units::by(How::Id(root().expect("it is there")));
+        let by_id = || Units::by(CgroupSource::Id(root().expect("it is there")));
         let process = cgroup.process();
         let asked = [
             (by_id(), pid),
@@ -279,10 +279,10 @@ mod tests {
             (by_id(), None),
             // Somebody else's number does not lead astray: the folder has another id.
             (by_id(), Some(std::process::id().cast_signed())),
-            (Units::by(How::Proc), pid),
+            (Units::by(CgroupSource::Proc), pid),
         ];
         for (units, pid) in asked {
-            if matches!(units.how, How::Id(_)) && sys::cgroup_id(&process).is_err() {
+            if matches!(units.how, CgroupSource::Id(_)) && sys::cgroup_id(&process).is_err() {
                 eprintln!("SKIP: this kernel has no PIDFD_GET_INFO");
                 continue;
             }
@@ -292,7 +292,7 @@ mod tests {
             let again = units.of(&process, pid);
             assert_eq!(again.as_deref(), Some("orders@1.service"), "{units:?}");
         }
-        let no = Units::by(How::Not("so".into()));
+        let no = Units::by(CgroupSource::Not("so".into()));
         assert_eq!(no.of(&process, pid), None);
         assert_eq!(no.trouble(), Some("so"));
     }
@@ -311,7 +311,7 @@ mod tests {
         while sys::is_alive(&ended) {
             std::thread::yield_now();
         }
-        let by_number = Units::by(How::Proc);
+        let by_number = Units::by(CgroupSource::Proc);
         assert_eq!(
             by_number.of(&ended, now_has_the_number),
             None,

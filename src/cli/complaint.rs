@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use crate::client::text::escaped;
-use crate::client::{Client, ClientError, Refusal};
+use crate::client::{Client, ClientError, ServerRefusal};
 
 /// How long finding the names of other profiles may take: it only embellishes an error.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,7 +50,11 @@ pub fn cure(error: &ClientError, profile: Option<&str>, client: Option<&Client>)
     }
 }
 
-fn refused(refusal: &Refusal, profile: Option<&str>, client: Option<&Client>) -> Option<String> {
+fn refused(
+    refusal: &ServerRefusal,
+    profile: Option<&str>,
+    client: Option<&Client>,
+) -> Option<String> {
     let profile = profile.unwrap_or("PROFILE");
     let wait = refusal
         .retry_after

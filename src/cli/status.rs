@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::complaint::human;
 use super::{StatusArgs, complaint, exit, print};
 use crate::client::text::escaped;
-use crate::client::{Client, ClientError, Refusal};
+use crate::client::{Client, ClientError, ServerRefusal};
 use crate::proto::json::text;
 use crate::proto::{GetStatusResponse, ProfileCertificate, ProfileStatus};
 
@@ -97,7 +97,7 @@ fn picture(args: &StatusArgs, client: &Client) -> Result<String, ClientError> {
             .iter()
             .any(|profile| profile.name == *name)
     {
-        return Err(ClientError::Refused(Refusal {
+        return Err(ClientError::Refused(ServerRefusal {
             code: "NOT_FOUND".into(),
             reason: "PROFILE_NOT_FOUND".into(),
             message: "no such profile, or it is not for this user".into(),

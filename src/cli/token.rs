@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::paths::Lookup;
 use super::{TokenArgs, TokenFormat, complaint, exit, print};
-use crate::client::{Client, ClientError, Credential, TokenQuery};
+use crate::client::{Client, ClientError, CredentialAnswer, TokenQuery};
 
 /// kubectl tells with this which version of its API it wants (JSON, an ExecCredential with only `spec`).
 const EXEC_INFO: &str = "KUBERNETES_EXEC_INFO";
@@ -19,11 +19,11 @@ const EXEC_INFO: &str = "KUBERNETES_EXEC_INFO";
 const GOOGLE_TYPE: &str = "GOOGLE_EXTERNAL_ACCOUNT_TOKEN_TYPE";
 
 /// Output that holds a credential: wiped after it was written.
-type Text = Zeroizing<String>;
+type WipedText = Zeroizing<String>;
 
 /// What the reader gets, with what its environment said about it.
 #[derive(Clone, Copy)]
-enum Form {
+enum OutputFormat {
     Token,
     Header,
     Json,
@@ -33,7 +33,7 @@ enum Form {
 }
 
 /// What stands in the way of printing.
-enum Problem {
+enum PrintError {
     /// The daemon did not give it.
     NotGiven(ClientError),
     /// The reader could not use it.
@@ -62,14 +62,14 @@ pub fn run(
             }
             Err(problem) => (problem, Some(client)),
         },
-        Err(error) => (Problem::NotGiven(error), None),
+        Err(error) => (PrintError::NotGiven(error), None),
     };
     let (code, exit, message) = match &problem {
-        Problem::NotGiven(error) => {
+        PrintError::NotGiven(error) => {
             complaint::error(err, profile, error, client.as_ref());
             (code_name(error), exit::code_of(error), error.to_string())
         }
-        Problem::Unfit { exit, message } => {
+        PrintError::Unfit { exit, message } => {
             complaint::line(err, profile, message);
             ("FAILED_PRECONDITION", *exit, message.clone())
         }
@@ -112,7 +112,7 @@ fn obtain(
     args: &TokenArgs,
     client: &Client,
     environment: Lookup<'_>,
-) -> Result<Option<Text>, Problem> {
+) -> Result<Option<WipedText>, PrintError> {
     let form = form(format(args), environment)?;
     let query = TokenQuery {
         profile: args.profile.clone(),
@@ -122,27 +122,27 @@ fn obtain(
     };
     let credential = client
         .token(&query, args.timeout)
-        .map_err(Problem::NotGiven)?;
+        .map_err(PrintError::NotGiven)?;
     render(form, &credential)
 }
 
 /// Reads the environment only where a form's reader speaks through it.
-fn form(format: TokenFormat, environment: Lookup<'_>) -> Result<Form, Problem> {
+fn form(format: TokenFormat, environment: Lookup<'_>) -> Result<OutputFormat, PrintError> {
     Ok(match format {
-        TokenFormat::Token => Form::Token,
-        TokenFormat::Header => Form::Header,
-        TokenFormat::Json => Form::Json,
-        TokenFormat::Curl => Form::Curl,
-        TokenFormat::K8sExec => Form::K8sExec {
+        TokenFormat::Token => OutputFormat::Token,
+        TokenFormat::Header => OutputFormat::Header,
+        TokenFormat::Json => OutputFormat::Json,
+        TokenFormat::Curl => OutputFormat::Curl,
+        TokenFormat::K8sExec => OutputFormat::K8sExec {
             api_version: exec_version(environment)?,
         },
-        TokenFormat::GoogleExecutable => Form::GoogleExecutable {
+        TokenFormat::GoogleExecutable => OutputFormat::GoogleExecutable {
             token_type: google_type(environment)?,
         },
     })
 }
 
-fn exec_version(environment: Lookup<'_>) -> Result<&'static str, Problem> {
+fn exec_version(environment: Lookup<'_>) -> Result<&'static str, PrintError> {
     #[derive(Deserialize)]
     struct ExecInfo {
         #[serde(rename = "apiVersion")]
@@ -159,27 +159,27 @@ fn exec_version(environment: Lookup<'_>) -> Result<&'static str, Problem> {
     match info.as_ref().map(|info| info.api_version.as_str()) {
         Some(V1) => Ok(V1),
         Some(V1BETA1) => Ok(V1BETA1),
-        Some(other) => Err(Problem::Unfit {
+        Some(other) => Err(PrintError::Unfit {
             exit: exit::USAGE,
             message: format!(
                 "{EXEC_INFO} asks for apiVersion {other}; only {V1} and {V1BETA1} are known"
             ),
         }),
-        None => Err(Problem::Unfit {
+        None => Err(PrintError::Unfit {
             exit: exit::USAGE,
             message: format!("{EXEC_INFO} holds no ExecCredential"),
         }),
     }
 }
 
-fn google_type(environment: Lookup<'_>) -> Result<&'static str, Problem> {
+fn google_type(environment: Lookup<'_>) -> Result<&'static str, PrintError> {
     const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
     const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
     let wanted = environment(GOOGLE_TYPE).unwrap_or_default();
     match wanted.to_string_lossy().as_ref() {
         "" | JWT => Ok(JWT),
         ID_TOKEN => Ok(ID_TOKEN),
-        other => Err(Problem::Unfit {
+        other => Err(PrintError::Unfit {
             exit: exit::USAGE,
             message: format!(
                 "{GOOGLE_TYPE} asks for {other}; only {JWT} and {ID_TOKEN} can be had"
@@ -188,16 +188,21 @@ fn google_type(environment: Lookup<'_>) -> Result<&'static str, Problem> {
     }
 }
 
-fn render(form: Form, credential: &Credential) -> Result<Option<Text>, Problem> {
+fn render(
+    form: OutputFormat,
+    credential: &CredentialAnswer,
+) -> Result<Option<WipedText>, PrintError> {
     let (token, header) = (credential.token.expose(), credential.authorization.expose());
     let line = |parts: &[&str]| Some(joined(parts));
     Ok(match form {
-        Form::Json => line(&[credential.json.expose(), "\n"]),
-        Form::Token | Form::Header | Form::Curl if credential.is_none() => None,
-        Form::Token => line(&[token, "\n"]),
-        Form::Header => line(&["Authorization: ", header, "\n"]),
-        Form::Curl => line(&["header = \"Authorization: ", &curl_quoted(header), "\"\n"]),
-        Form::K8sExec { api_version } => {
+        OutputFormat::Json => line(&[credential.json.expose(), "\n"]),
+        OutputFormat::Token | OutputFormat::Header | OutputFormat::Curl if credential.is_none() => {
+            None
+        }
+        OutputFormat::Token => line(&[token, "\n"]),
+        OutputFormat::Header => line(&["Authorization: ", header, "\n"]),
+        OutputFormat::Curl => line(&["header = \"Authorization: ", &curl_quoted(header), "\"\n"]),
+        OutputFormat::K8sExec { api_version } => {
             bearer(credential)?;
             let exec = ExecCredential {
                 api_version,
@@ -211,7 +216,7 @@ fn render(form: Form, credential: &Credential) -> Result<Option<Text>, Problem> 
             };
             Some(line_of(&exec, token.len()))
         }
-        Form::GoogleExecutable { token_type } => {
+        OutputFormat::GoogleExecutable { token_type } => {
             bearer(credential)?;
             let success = GoogleSuccess {
                 version: 1,
@@ -228,7 +233,7 @@ fn render(form: Form, credential: &Credential) -> Result<Option<Text>, Problem> 
 }
 
 /// Readers that put the token behind "Bearer" by themselves cannot use another scheme.
-fn bearer(credential: &Credential) -> Result<(), Problem> {
+fn bearer(credential: &CredentialAnswer) -> Result<(), PrintError> {
     let message = if credential.is_none() {
         "sends no Authorization header (method none), and this format needs a token".to_owned()
     } else if credential.token_type.eq_ignore_ascii_case("bearer") {
@@ -239,14 +244,14 @@ fn bearer(credential: &Credential) -> Result<(), Problem> {
             credential.token_type
         )
     };
-    Err(Problem::Unfit {
+    Err(PrintError::Unfit {
         exit: exit::REJECTED,
         message,
     })
 }
 
 /// Within double quotes curl reads a backslash as the beginning of an escape. Control characters do not come this far.
-fn curl_quoted(text: &str) -> Text {
+fn curl_quoted(text: &str) -> WipedText {
     let mut quoted = Zeroizing::new(String::with_capacity(text.len() * 2));
     for c in text.chars() {
         if matches!(c, '"' | '\\') {
@@ -258,7 +263,7 @@ fn curl_quoted(text: &str) -> Text {
 }
 
 /// One text out of many, without growing: that would leave copies behind.
-fn joined(parts: &[&str]) -> Text {
+fn joined(parts: &[&str]) -> WipedText {
     let mut text = Zeroizing::new(String::with_capacity(
         parts.iter().map(|part| part.len()).sum(),
     ));
@@ -268,7 +273,7 @@ fn joined(parts: &[&str]) -> Text {
 
 /// One line of JSON. `payload` is the length of what is long in it: with escapes it takes at most six times that
 /// (RFC 8259 §7), and everything else fits into a kilobyte.
-fn line_of(value: &impl Serialize, payload: usize) -> Text {
+fn line_of(value: &impl Serialize, payload: usize) -> WipedText {
     let mut bytes = Zeroizing::new(Vec::with_capacity(payload * 6 + 1024));
     serde_json::to_writer(&mut *bytes, value)
         .expect("writing to memory does not fail, and every key is text");

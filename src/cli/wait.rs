@@ -27,15 +27,15 @@ const PAUSE_SHORTEST: Duration = Duration::from_millis(50);
 const LAST_MOMENT: Duration = Duration::from_millis(20);
 
 /// What is heard of a profile.
-enum News {
+enum WaitEvent {
     /// It is being asked for again, because of this.
     Waiting(String),
     /// It is usable, or will not be within the time.
-    Over(Result<(), Unusable>),
+    Over(Result<(), UnusableProfile>),
 }
 
 /// Why a profile is not usable, and the exit status that follows.
-struct Unusable {
+struct UnusableProfile {
     error: ClientError,
     exit: u8,
 }
@@ -77,7 +77,7 @@ fn await_all(
     client: &Client,
     until: Option<BootTime>,
     err: &mut dyn Write,
-) -> Vec<(String, Unusable)> {
+) -> Vec<(String, UnusableProfile)> {
     let names: BTreeSet<&String> = profiles.iter().collect();
     let (tell, told) = mpsc::channel();
     for &name in &names {
@@ -85,8 +85,8 @@ fn await_all(
         let one = move || {
             // Nobody listens any more once another profile has failed for good.
             let tell = |news| drop(tell.send((name.clone(), news)));
-            let outcome = await_one(&name, &client, until, |why| tell(News::Waiting(why)));
-            tell(News::Over(outcome));
+            let outcome = await_one(&name, &client, until, |why| tell(WaitEvent::Waiting(why)));
+            tell(WaitEvent::Over(outcome));
         };
         // Without a thread the profile stays unheard of, which is dealt with below.
         let _ = thread::Builder::new().spawn(one);
@@ -96,11 +96,11 @@ fn await_all(
     let mut unheard = names;
     for (name, news) in told {
         let outcome = match news {
-            News::Waiting(why) => {
+            WaitEvent::Waiting(why) => {
                 complaint::line(err, Some(&name), &format!("waiting: {why}"));
                 continue;
             }
-            News::Over(outcome) => outcome,
+            WaitEvent::Over(outcome) => outcome,
         };
         unheard.remove(&name);
         if let Err(why) = outcome {
@@ -120,7 +120,7 @@ fn await_all(
             cure: "wait for fewer profiles at a time, or raise the limit on tasks".into(),
         };
         let exit = exit::code_of(&error);
-        (name.clone(), Unusable { error, exit })
+        (name.clone(), UnusableProfile { error, exit })
     }));
     unusable
 }
@@ -131,7 +131,7 @@ fn await_one(
     client: &Client,
     until: Option<BootTime>,
     waiting: impl Fn(String),
-) -> Result<(), Unusable> {
+) -> Result<(), UnusableProfile> {
     let query = TokenQuery {
         profile: profile.to_owned(),
         ..TokenQuery::default()
@@ -165,7 +165,7 @@ fn await_one(
 }
 
 /// What is told is the last error, unless that is only our own deadline; `refused` is the daemon's last no before it.
-fn unusable(error: ClientError, refused: Option<ClientError>) -> Unusable {
+fn unusable(error: ClientError, refused: Option<ClientError>) -> UnusableProfile {
     let answered =
         refused.is_some() || matches!(error, ClientError::Refused(_) | ClientError::TimedOut(_));
     let error = match (error, refused) {
@@ -179,7 +179,7 @@ fn unusable(error: ClientError, refused: Option<ClientError>) -> Unusable {
         exit::FINDINGS => exit::UNAVAILABLE,
         code => code,
     };
-    Unusable { error, exit }
+    UnusableProfile { error, exit }
 }
 
 fn pause_after(error: &ClientError) -> Duration {

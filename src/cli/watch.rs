@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{WatchArgs, complaint, exit, print};
-use crate::client::watch::News;
+use crate::client::watch::WatchEvent;
 use crate::client::{Client, ClientError};
 use crate::proto::Credential;
 
@@ -32,7 +32,7 @@ pub fn run(
     let mut last = None;
     loop {
         let mut ended = None;
-        let mut tell = |news: News| {
+        let mut tell = |news: WatchEvent| {
             connected = true;
             // After a reconnection the same credential comes again, which is no change.
             let print_of = fingerprint(&news);
@@ -63,23 +63,28 @@ pub fn run(
     }
 }
 
-fn fingerprint(news: &News) -> Option<String> {
+fn fingerprint(news: &WatchEvent) -> Option<String> {
     match news {
-        News::Credential(credential) => Some(credential.fingerprint.clone()),
-        News::Unavailable(_) => None,
+        WatchEvent::Credential(credential) => Some(credential.fingerprint.clone()),
+        WatchEvent::Unavailable(_) => None,
     }
 }
 
 /// Prints one line; Some: the command ends with this status.
-fn show(args: &WatchArgs, news: &News, out: &mut dyn Write, err: &mut dyn Write) -> Option<u8> {
+fn show(
+    args: &WatchArgs,
+    news: &WatchEvent,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Option<u8> {
     let line = match news {
-        News::Credential(credential) if args.json => json_of(credential).to_string(),
-        News::Credential(credential) => credential.token.clone(),
-        News::Unavailable(unavailable) if args.json => json!({
+        WatchEvent::Credential(credential) if args.json => json_of(credential).to_string(),
+        WatchEvent::Credential(credential) => credential.token.clone(),
+        WatchEvent::Unavailable(unavailable) if args.json => json!({
             "unavailable": { "reason": unavailable.reason, "message": unavailable.message },
         })
         .to_string(),
-        News::Unavailable(unavailable) => {
+        WatchEvent::Unavailable(unavailable) => {
             complaint::line(err, Some(&args.profile), &unavailable.message);
             return None;
         }

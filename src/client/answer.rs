@@ -8,13 +8,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use super::http::{Body, Response};
+use super::http::{HttpResponse, ResponseBody};
 use super::text::unprintable;
 use crate::core::secret::Secret;
 
 /// A credential as the daemon serves it, checked: it fits into a header line.
 #[derive(Debug)]
-pub struct Credential {
+pub struct CredentialAnswer {
     /// The bare token; empty only for method `none`.
     pub token: Secret,
     /// `Bearer`, `Basic`, or empty for method `none`.
@@ -27,7 +27,7 @@ pub struct Credential {
     pub json: Secret,
 }
 
-impl Credential {
+impl CredentialAnswer {
     /// Whether the profile is one that sends no Authorization header.
     #[must_use]
     pub fn is_none(&self) -> bool {
@@ -37,7 +37,7 @@ impl Credential {
 
 /// The daemon's no.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
+pub struct ServerRefusal {
     /// A gRPC status code, as `NOT_FOUND`.
     pub code: String,
     /// As in ErrorInfo; may be empty.
@@ -48,7 +48,7 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for ServerRefusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = if self.reason.is_empty() {
             &self.code
@@ -104,7 +104,7 @@ struct RefusalWire {
 }
 
 /// A credential that can be used, or what is wrong with it.
-pub(super) fn credential(body: Body) -> Result<Credential, String> {
+pub(super) fn credential(body: ResponseBody) -> Result<CredentialAnswer, String> {
     let wire: CredentialWire = object(&body)?;
     let empty = wire.token.is_empty();
     if wire.authorization.is_empty() != empty || wire.token_type.is_empty() != empty {
@@ -120,7 +120,7 @@ pub(super) fn credential(body: Body) -> Result<Credential, String> {
             Err(_) => return Err("expires_at is not a time".into()),
         },
     };
-    Ok(Credential {
+    Ok(CredentialAnswer {
         token: wire.token,
         token_type: wire.token_type,
         authorization: wire.authorization,
@@ -130,7 +130,7 @@ pub(super) fn credential(body: Body) -> Result<Credential, String> {
 }
 
 /// A message, or what is wrong with it.
-pub(super) fn received<T: DeserializeOwned>(body: &Body) -> Result<Received<T>, String> {
+pub(super) fn received<T: DeserializeOwned>(body: &ResponseBody) -> Result<Received<T>, String> {
     Ok(Received {
         message: object(body)?,
         json: one_line(body)?,
@@ -138,12 +138,12 @@ pub(super) fn received<T: DeserializeOwned>(body: &Body) -> Result<Received<T>, 
 }
 
 /// The reason; None when it is not tokend that speaks.
-pub(super) fn refusal(response: &Response) -> Option<Refusal> {
+pub(super) fn refusal(response: &HttpResponse) -> Option<ServerRefusal> {
     let wire: RefusalWire = object(&response.body).ok()?;
     let said = wire
         .retry_after
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    Some(Refusal {
+    Some(ServerRefusal {
         code: wire.code,
         reason: wire.reason,
         message: wire.message,
@@ -199,7 +199,7 @@ fn one_line(body: &[u8]) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Credential, String> {
+    fn parse(text: &str) -> Result<CredentialAnswer, String> {
         credential(Zeroizing::new(text.as_bytes().to_vec()))
     }
 
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn refusals_prefer_the_body_over_the_header() {
-        let response = |body: &str| Response {
+        let response = |body: &str| HttpResponse {
             status: 503,
             retry_after: Some(Duration::from_secs(3)),
             body: Zeroizing::new(body.as_bytes().to_vec()),

@@ -13,7 +13,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as join, socket_with,
 };
 
-use super::process::{Held, held};
+use super::process::{SocketHolder, held};
 use super::{ClientError, Deadline};
 use crate::safe_open::{OpenError, guarded_folder};
 
@@ -146,19 +146,19 @@ pub(super) fn mute(socket: &Path, connection: Option<&UnixStream>) -> ClientErro
         None => "accepts no connections in the time given",
     };
     let (cause, cure) = match held(pid) {
-        Held::ByManager => (
+        SocketHolder::ByManager => (
             "systemd holds the socket, and no daemon runs behind it".to_owned(),
             WHY_NOT.to_owned(),
         ),
-        Held::Stopped(pid) => (
+        SocketHolder::Stopped(pid) => (
             format!("the daemon, process {pid}, is stopped (SIGSTOP or a debugger)"),
             format!("`kill -CONT {pid}` lets it go on; `systemctl status tokend` shows its state, `systemctl restart tokend` starts it anew"),
         ),
-        Held::By(pid) => (
+        SocketHolder::By(pid) => (
             format!("the daemon, process {pid}, {does}: it hangs or is overloaded"),
             "`systemctl status tokend` and `journalctl -u tokend` show what it does; `systemctl restart tokend` starts it anew".to_owned(),
         ),
-        Held::ByNobodyKnown => (
+        SocketHolder::ByNobodyKnown => (
             format!("it {does}: the daemon hangs or is overloaded"),
             "`systemctl status tokend` and `journalctl -u tokend` show what it does".to_owned(),
         ),

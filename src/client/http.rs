@@ -19,20 +19,20 @@ const BODY_LIMIT: usize = 4 * 1024 * 1024;
 const READ_SIZE: usize = 8 * 1024;
 
 /// The body of an answer: wiped when dropped, since it may hold a credential.
-pub(super) type Body = Zeroizing<Vec<u8>>;
+pub(super) type ResponseBody = Zeroizing<Vec<u8>>;
 
 /// An answer, whole.
 #[derive(Debug)]
-pub(super) struct Response {
+pub(super) struct HttpResponse {
     pub status: u16,
     /// The header's whole seconds (RFC 9110 §10.2.3); a date is not understood.
     pub retry_after: Option<Duration>,
-    pub body: Body,
+    pub body: ResponseBody,
 }
 
 /// Why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Broken {
+pub(super) enum HttpError {
     TimedOut,
     /// Not one byte of an answer in the time given.
     Silent,
@@ -48,7 +48,7 @@ pub(super) fn exchange(
     method: &str,
     target: &str,
     deadline: &Deadline<'_>,
-) -> Result<Response, Broken> {
+) -> Result<HttpResponse, HttpError> {
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\nAccept: application/json\r\n\
          {}User-Agent: tokend/{}\r\n\r\n",
@@ -66,12 +66,12 @@ pub(super) fn exchange(
         heard: false,
     };
     answered(&mut timed, &request).map_err(|broken| match broken {
-        Broken::TimedOut if !timed.heard => Broken::Silent,
+        HttpError::TimedOut if !timed.heard => HttpError::Silent,
         other => other,
     })
 }
 
-fn answered(timed: &mut Timed<'_>, request: &str) -> Result<Response, Broken> {
+fn answered(timed: &mut Timed<'_>, request: &str) -> Result<HttpResponse, HttpError> {
     match timed.write_all(request.as_bytes()) {
         // The other side may have answered before it read everything, so its answer is looked for in any case.
         Ok(()) => {}
@@ -126,16 +126,16 @@ impl Write for Timed<'_> {
     }
 }
 
-fn broken(error: &io::Error) -> Broken {
+fn broken(error: &io::Error) -> HttpError {
     match error.kind() {
-        io::ErrorKind::TimedOut => Broken::TimedOut,
-        _ => Broken::Closed,
+        io::ErrorKind::TimedOut => HttpError::TimedOut,
+        _ => HttpError::Closed,
     }
 }
 
 /// Reads one answer, skipping interim ones (RFC 9110 §15.2).
-fn receive(source: &mut dyn Read) -> Result<Response, Broken> {
-    let mut reader = Reader::new(source);
+fn receive(source: &mut dyn Read) -> Result<HttpResponse, HttpError> {
+    let mut reader = ResponseReader::new(source);
     loop {
         let status = status(&reader.line()?)?;
         let fields = Fields::read(&mut reader)?;
@@ -145,13 +145,13 @@ fn receive(source: &mut dyn Read) -> Result<Response, Broken> {
         let body = match (fields.chunked, fields.length) {
             (true, None) => reader.chunks()?,
             (false, Some(length)) => reader.counted(length)?,
-            (true, Some(_)) => return Err(Broken::Nonsense("its length is said twice")),
-            (false, None) => return Err(Broken::Nonsense("its length is not said")),
+            (true, Some(_)) => return Err(HttpError::Nonsense("its length is said twice")),
+            (false, None) => return Err(HttpError::Nonsense("its length is not said")),
         };
         if reader.start != reader.end {
-            return Err(Broken::Nonsense("it goes on after its end"));
+            return Err(HttpError::Nonsense("it goes on after its end"));
         }
-        return Ok(Response {
+        return Ok(HttpResponse {
             status,
             retry_after: fields.retry_after,
             body,
@@ -160,8 +160,8 @@ fn receive(source: &mut dyn Read) -> Result<Response, Broken> {
 }
 
 /// `HTTP/1.1 200 OK` (RFC 9112 §4).
-fn status(line: &[u8]) -> Result<u16, Broken> {
-    const BAD: Broken = Broken::Nonsense("it is not HTTP/1.1");
+fn status(line: &[u8]) -> Result<u16, HttpError> {
+    const BAD: HttpError = HttpError::Nonsense("it is not HTTP/1.1");
     let rest = line.strip_prefix(b"HTTP/1.1 ").ok_or(BAD)?;
     match rest {
         [hundreds @ b'1'..=b'5', tens, ones, after @ ..]
@@ -185,7 +185,7 @@ struct Fields {
 }
 
 impl Fields {
-    fn read(reader: &mut Reader<'_>) -> Result<Fields, Broken> {
+    fn read(reader: &mut ResponseReader<'_>) -> Result<Fields, HttpError> {
         let mut fields = Fields::default();
         loop {
             let line = reader.line()?;
@@ -196,8 +196,8 @@ impl Fields {
         }
     }
 
-    fn take(&mut self, line: &[u8]) -> Result<(), Broken> {
-        const BAD: Broken = Broken::Nonsense("a header field is malformed");
+    fn take(&mut self, line: &[u8]) -> Result<(), HttpError> {
+        const BAD: HttpError = HttpError::Nonsense("a header field is malformed");
         let colon = line.iter().position(|&byte| byte == b':').ok_or(BAD)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         // Neither folded lines nor a space before the colon (RFC 9112 §5).
@@ -207,22 +207,22 @@ impl Fields {
         if name.eq_ignore_ascii_case(b"content-length") {
             let length = usize::try_from(decimal(value).ok_or(BAD)?).map_err(|_| BAD)?;
             if length > BODY_LIMIT {
-                return Err(Broken::Nonsense("it is longer than 4 MiB"));
+                return Err(HttpError::Nonsense("it is longer than 4 MiB"));
             }
             if self
                 .length
                 .replace(length)
                 .is_some_and(|before| before != length)
             {
-                return Err(Broken::Nonsense("its length is said twice"));
+                return Err(HttpError::Nonsense("its length is said twice"));
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Broken::Nonsense("its transfer encoding is unknown"));
+                return Err(HttpError::Nonsense("its transfer encoding is unknown"));
             }
             self.chunked = true;
         } else if name.eq_ignore_ascii_case(b"content-encoding") {
-            return Err(Broken::Nonsense(
+            return Err(HttpError::Nonsense(
                 "it is compressed, which was not asked for",
             ));
         } else if name.eq_ignore_ascii_case(b"retry-after") {
@@ -241,7 +241,7 @@ fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 /// Takes lines and counted bytes out of what arrives.
-struct Reader<'a> {
+struct ResponseReader<'a> {
     source: &'a mut dyn Read,
     buffer: Zeroizing<[u8; READ_SIZE]>,
     start: usize,
@@ -250,9 +250,9 @@ struct Reader<'a> {
     head_left: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn new(source: &'a mut dyn Read) -> Reader<'a> {
-        Reader {
+impl<'a> ResponseReader<'a> {
+    fn new(source: &'a mut dyn Read) -> ResponseReader<'a> {
+        ResponseReader {
             source,
             buffer: Zeroizing::new([0; READ_SIZE]),
             start: 0,
@@ -262,10 +262,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Bytes that have arrived and were not taken; at least one.
-    fn arrived(&mut self) -> Result<&[u8], Broken> {
+    fn arrived(&mut self) -> Result<&[u8], HttpError> {
         while self.start == self.end {
             match self.source.read(&mut self.buffer[..]) {
-                Ok(0) => return Err(Broken::Closed),
+                Ok(0) => return Err(HttpError::Closed),
                 Ok(count) => (self.start, self.end) = (0, count),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(broken(&error)),
@@ -275,7 +275,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A line without its CRLF. Nothing else ends a line, and no line holds another control character that could.
-    fn line(&mut self) -> Result<Vec<u8>, Broken> {
+    fn line(&mut self) -> Result<Vec<u8>, HttpError> {
         let mut line = Vec::new();
         loop {
             let arrived = self.arrived()?;
@@ -288,49 +288,49 @@ impl<'a> Reader<'a> {
             self.head_left = self
                 .head_left
                 .checked_sub(count)
-                .ok_or(Broken::Nonsense("its head is longer than 64 KiB"))?;
+                .ok_or(HttpError::Nonsense("its head is longer than 64 KiB"))?;
             if !ended {
                 continue;
             }
             line.pop();
             return match line.pop() {
                 Some(b'\r') if !line.iter().any(|byte| matches!(byte, b'\r' | 0)) => Ok(line),
-                _ => Err(Broken::Nonsense("a line does not end as it must")),
+                _ => Err(HttpError::Nonsense("a line does not end as it must")),
             };
         }
     }
 
-    fn counted(&mut self, length: usize) -> Result<Body, Broken> {
+    fn counted(&mut self, length: usize) -> Result<ResponseBody, HttpError> {
         let mut body = Zeroizing::new(Vec::with_capacity(length));
         self.append(&mut body, length)?;
         Ok(body)
     }
 
     /// RFC 9112 §7.1; extensions and trailers are skipped.
-    fn chunks(&mut self) -> Result<Body, Broken> {
+    fn chunks(&mut self) -> Result<ResponseBody, HttpError> {
         let mut body = Zeroizing::new(Vec::new());
         loop {
             let line = self.line()?;
             let size = line.split(|&byte| byte == b';').next().unwrap_or_default();
             let size = chunk_size(size.trim_ascii_end())
-                .ok_or(Broken::Nonsense("a chunk size is malformed"))?;
+                .ok_or(HttpError::Nonsense("a chunk size is malformed"))?;
             if size == 0 {
                 while !self.line()?.is_empty() {}
                 return Ok(body);
             }
             if size > BODY_LIMIT - body.len() {
-                return Err(Broken::Nonsense("it is longer than 4 MiB"));
+                return Err(HttpError::Nonsense("it is longer than 4 MiB"));
             }
             reserve_wiping(&mut body, size);
             self.append(&mut body, size)?;
             if !self.line()?.is_empty() {
-                return Err(Broken::Nonsense("a chunk is longer than it says"));
+                return Err(HttpError::Nonsense("a chunk is longer than it says"));
             }
         }
     }
 
     /// `body` has room for them already: growing would leave copies behind.
-    fn append(&mut self, body: &mut Body, mut length: usize) -> Result<(), Broken> {
+    fn append(&mut self, body: &mut ResponseBody, mut length: usize) -> Result<(), HttpError> {
         while length > 0 {
             let arrived = self.arrived()?;
             let count = arrived.len().min(length);
@@ -351,7 +351,7 @@ fn chunk_size(text: &[u8]) -> Option<usize> {
 }
 
 /// Makes room for `more` bytes; the old place is wiped, not just given back.
-fn reserve_wiping(body: &mut Body, more: usize) {
+fn reserve_wiping(body: &mut ResponseBody, more: usize) {
     let needed = body.len() + more;
     if body.capacity() < needed {
         let mut bigger = Zeroizing::new(Vec::with_capacity(needed.max(body.len() * 2)));

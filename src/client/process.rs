@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Who holds a socket.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Held {
+pub(super) enum SocketHolder {
     /// The service manager, and there is no daemon.
     ByManager,
     /// A daemon that is stopped.
@@ -17,14 +17,14 @@ pub(super) enum Held {
 }
 
 /// `listener`: who has called listen(2), in this pid namespace. Where that is systemd, the daemon is whoever is in the unit.
-pub(super) fn held(listener: Option<i32>) -> Held {
+pub(super) fn held(listener: Option<i32>) -> SocketHolder {
     held_as(Path::new("/"), listener)
 }
 
-fn held_as(root: &Path, listener: Option<i32>) -> Held {
+fn held_as(root: &Path, listener: Option<i32>) -> SocketHolder {
     let read = |path: String| fs::read_to_string(root.join(path)).ok();
     let Some(listener) = listener.filter(|pid| *pid > 0) else {
-        return Held::ByNobodyKnown;
+        return SocketHolder::ByNobodyKnown;
     };
     let is_manager = read(format!("proc/{listener}/comm")).is_some_and(|name| name == "systemd\n");
     let pid = match is_manager {
@@ -32,13 +32,13 @@ fn held_as(root: &Path, listener: Option<i32>) -> Held {
         true => {
             let groups = read(format!("proc/{listener}/cgroup")).unwrap_or_default();
             match units(root, &groups) {
-                None => return Held::ByNobodyKnown,
+                None => return SocketHolder::ByNobodyKnown,
                 Some(pids) => pids.lines().find_map(|pid| pid.parse().ok()),
             }
         }
     };
     let Some(pid) = pid else {
-        return Held::ByManager;
+        return SocketHolder::ByManager;
     };
     // The name in parentheses may hold anything, the state comes after it: proc_pid_stat(5).
     let stat = read(format!("proc/{pid}/stat")).unwrap_or_default();
@@ -46,9 +46,9 @@ fn held_as(root: &Path, listener: Option<i32>) -> Held {
         .rsplit_once(") ")
         .and_then(|(_, rest)| rest.chars().next());
     match state {
-        Some('T' | 't') => Held::Stopped(pid),
-        Some(_) => Held::By(pid),
-        None => Held::ByNobodyKnown,
+        Some('T' | 't') => SocketHolder::Stopped(pid),
+        Some(_) => SocketHolder::By(pid),
+        None => SocketHolder::ByNobodyKnown,
     }
 }
 
@@ -83,23 +83,23 @@ mod tests {
     fn a_socket_of_systemds_without_daemon_a_stopped_and_a_hanging_daemon_are_told_apart() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        assert_eq!(held_as(root, None), Held::ByNobodyKnown);
+        assert_eq!(held_as(root, None), SocketHolder::ByNobodyKnown);
         write(root, "proc/1/comm", "systemd\n");
         write(root, "proc/1/cgroup", "0::/init.scope\n");
-        assert_eq!(held_as(root, Some(1)), Held::ByNobodyKnown);
+        assert_eq!(held_as(root, Some(1)), SocketHolder::ByNobodyKnown);
         fs::create_dir_all(root.join("sys/fs/cgroup/system.slice")).unwrap();
-        assert_eq!(held_as(root, Some(1)), Held::ByManager);
+        assert_eq!(held_as(root, Some(1)), SocketHolder::ByManager);
         let unit = "sys/fs/cgroup/system.slice/tokend.service/cgroup.procs";
         write(root, unit, "");
-        assert_eq!(held_as(root, Some(1)), Held::ByManager);
+        assert_eq!(held_as(root, Some(1)), SocketHolder::ByManager);
         write(root, unit, "77\n");
         write(root, "proc/77/stat", "77 (to) S (k) S 1 77");
-        assert_eq!(held_as(root, Some(1)), Held::By(77));
+        assert_eq!(held_as(root, Some(1)), SocketHolder::By(77));
         write(root, "proc/77/stat", "77 (to) S (k) T 1 77");
-        assert_eq!(held_as(root, Some(1)), Held::Stopped(77));
+        assert_eq!(held_as(root, Some(1)), SocketHolder::Stopped(77));
         // Without systemd, whoever listens is the daemon.
         write(root, "proc/77/comm", "tokend\n");
-        assert_eq!(held_as(root, Some(77)), Held::Stopped(77));
+        assert_eq!(held_as(root, Some(77)), SocketHolder::Stopped(77));
         // Of a user.
         write(root, "proc/9/comm", "systemd\n");
         write(
@@ -111,6 +111,6 @@ mod tests {
             root.join("sys/fs/cgroup/user.slice/user-7.slice/user@7.service/app.slice"),
         )
         .unwrap();
-        assert_eq!(held_as(root, Some(9)), Held::ByManager);
+        assert_eq!(held_as(root, Some(9)), SocketHolder::ByManager);
     }
 }

@@ -9,7 +9,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{Client, ClientError, Deadline, Refusal, connect};
+use super::{Client, ClientError, Deadline, ServerRefusal, connect};
 use crate::proto::credential_service_client::CredentialServiceClient;
 use crate::proto::watch_token_response::Event;
 use crate::proto::{Credential, Unavailable, WatchTokenRequest};
@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a stream brings.
 #[derive(Debug)]
-pub enum News {
+pub enum WatchEvent {
     /// A credential: the current one, or a replacement.
     Credential(Box<Credential>),
     /// There is none now.
@@ -34,7 +34,7 @@ impl Client {
     pub fn watch(
         &self,
         profile: &str,
-        tell: &mut dyn FnMut(News) -> bool,
+        tell: &mut dyn FnMut(WatchEvent) -> bool,
     ) -> Result<(), ClientError> {
         // Tells by itself why a daemon cannot be reached, which a gRPC channel does not.
         let deadline = Deadline {
@@ -56,7 +56,7 @@ impl Client {
         &self,
         connection: std::os::unix::net::UnixStream,
         profile: &str,
-        tell: &mut dyn FnMut(News) -> bool,
+        tell: &mut dyn FnMut(WatchEvent) -> bool,
     ) -> Result<(), ClientError> {
         let closed = || ClientError::Closed(self.socket.clone());
         connection.set_nonblocking(true).map_err(|_| closed())?;
@@ -85,8 +85,8 @@ impl Client {
             .map_err(|status| self.refused(&status))?
         {
             let news = match response.event {
-                Some(Event::Credential(credential)) => News::Credential(Box::new(credential)),
-                Some(Event::Unavailable(unavailable)) => News::Unavailable(unavailable),
+                Some(Event::Credential(credential)) => WatchEvent::Credential(Box::new(credential)),
+                Some(Event::Unavailable(unavailable)) => WatchEvent::Unavailable(unavailable),
                 None => continue,
             };
             if !tell(news) {
@@ -107,7 +107,7 @@ impl Client {
             // The daemon has ended, or is about to.
             _ => return ClientError::Closed(self.socket.clone()),
         };
-        ClientError::Refused(Refusal {
+        ClientError::Refused(ServerRefusal {
             code: code.to_owned(),
             reason: details
                 .error_info()

@@ -38,7 +38,7 @@ pub struct Principal {
 
 /// What is held until it is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Held {
+pub enum Resource {
     /// Connections.
     Connections,
     /// Streams that stay open: WatchToken, Health.Watch, reflection.
@@ -60,7 +60,12 @@ pub enum Spent {
     Renewals,
 }
 
-const HELD: [Held; 4] = [Held::Connections, Held::Streams, Held::Waiting, Held::Bytes];
+const HELD: [Resource; 4] = [
+    Resource::Connections,
+    Resource::Streams,
+    Resource::Waiting,
+    Resource::Bytes,
+];
 const SPENT: [Spent; 3] = [Spent::Requests, Spent::Profiles, Spent::Renewals];
 
 /// What may be held at the same time.
@@ -75,7 +80,7 @@ pub struct HeldLimit {
 /// The limits of every account.
 #[derive(Clone, Copy, Debug)]
 pub struct AccountLimits {
-    /// In the order of [`Held`].
+    /// In the order of [`Resource`].
     pub held: [HeldLimit; HELD.len()],
     /// In the order of [`Spent`].
     pub spent: [SpentLimit; SPENT.len()],
@@ -83,7 +88,7 @@ pub struct AccountLimits {
 
 /// Whose limit has been reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum LimitOwner {
     /// Everything that there is, but for what is reserved, is taken.
     InAll(u64),
     /// The user's.
@@ -94,7 +99,7 @@ pub enum Full {
 
 /// Every account.
 #[derive(Debug)]
-pub struct Book {
+pub struct AccountBook {
     limits: AccountLimits,
     in_all: [u64; HELD.len()],
     refused_in_all: [u64; HELD.len()],
@@ -124,9 +129,9 @@ pub struct Usage {
     pub uid: u32,
     /// The unit; None: the user with all its units.
     pub unit: Option<Arc<str>>,
-    /// In the order of [`Held`].
+    /// In the order of [`Resource`].
     pub held: [u64; HELD.len()],
-    /// How often a limit was reached, in the order of [`Held`].
+    /// How often a limit was reached, in the order of [`Resource`].
     pub refused_held: [u64; HELD.len()],
     /// The same, in the order of [`Spent`].
     pub refused_spent: [u64; SPENT.len()],
@@ -135,7 +140,7 @@ pub struct Usage {
 impl Usage {
     /// How often that was refused.
     #[must_use]
-    pub fn refused_held(&self, what: Held) -> u64 {
+    pub fn refused_held(&self, what: Resource) -> u64 {
         self.refused_held[what as usize]
     }
 
@@ -155,11 +160,11 @@ impl Usage {
     }
 }
 
-impl Book {
+impl AccountBook {
     /// Nobody has anything yet.
     #[must_use]
-    pub fn new(limits: AccountLimits) -> Book {
-        Book {
+    pub fn new(limits: AccountLimits) -> AccountBook {
+        AccountBook {
             limits,
             in_all: [0; HELD.len()],
             refused_in_all: [0; HELD.len()],
@@ -172,8 +177,13 @@ impl Book {
     /// Charges what is about to be held.
     ///
     /// # Errors
-    /// [`Full`]; nothing is charged then.
-    pub fn charge(&mut self, who: &Principal, what: Held, amount: u64) -> Result<(), Full> {
+    /// [`LimitOwner`]; nothing is charged then.
+    pub fn charge(
+        &mut self,
+        who: &Principal,
+        what: Resource,
+        amount: u64,
+    ) -> Result<(), LimitOwner> {
         let at = what as usize;
         let limit = self.limits.held[at];
         let in_all = if who.reserved {
@@ -185,22 +195,22 @@ impl Book {
         let taken = self.in_all[at];
         let user = opened(&mut self.users, who);
         let refused = if user.own.held[at].saturating_add(amount) > limit.per_user {
-            Some(Full::User(limit.per_user))
+            Some(LimitOwner::User(limit.per_user))
         } else if user
             .unit(who)
             .is_some_and(|unit| unit.held[at].saturating_add(amount) > of_unit)
         {
-            Some(Full::Unit(of_unit))
+            Some(LimitOwner::Unit(of_unit))
         } else {
-            (taken.saturating_add(amount) > in_all).then_some(Full::InAll(in_all))
+            (taken.saturating_add(amount) > in_all).then_some(LimitOwner::InAll(in_all))
         };
         if let Some(full) = refused {
             for account in user.accounts(who) {
                 account.refused_held[at] += 1;
             }
             match full {
-                Full::InAll(_) => self.refused_in_all[at] += 1,
-                Full::User(_) | Full::Unit(_) => self.refused_held[at] += 1,
+                LimitOwner::InAll(_) => self.refused_in_all[at] += 1,
+                LimitOwner::User(_) | LimitOwner::Unit(_) => self.refused_held[at] += 1,
             }
             return Err(full);
         }
@@ -212,7 +222,7 @@ impl Book {
     }
 
     /// Gives back what was charged.
-    pub fn release(&mut self, who: &Principal, what: Held, amount: u64) {
+    pub fn release(&mut self, who: &Principal, what: Resource, amount: u64) {
         let at = what as usize;
         self.in_all[at] = self.in_all[at].saturating_sub(amount);
         if let Some(user) = self.users.get_mut(&who.uid) {
@@ -222,7 +232,7 @@ impl Book {
         }
     }
 
-    /// Whether it may spend now, and otherwise when. What it costs is told by [`Book::spend`], since that is known afterwards.
+    /// Whether it may spend now, and otherwise when. What it costs is told by [`AccountBook::spend`], since that is known afterwards.
     ///
     /// # Errors
     /// The time until it may.
@@ -276,13 +286,13 @@ impl Book {
 
     /// Held by everybody.
     #[must_use]
-    pub fn in_all(&self, what: Held) -> u64 {
+    pub fn in_all(&self, what: Resource) -> u64 {
         self.in_all[what as usize]
     }
 
     /// The most that one user holds.
     #[must_use]
-    pub fn of_one_user(&self, what: Held) -> u64 {
+    pub fn of_one_user(&self, what: Resource) -> u64 {
         self.users
             .values()
             .map(|user| user.own.held[what as usize])
@@ -292,7 +302,7 @@ impl Book {
 
     /// Held by this user.
     #[must_use]
-    pub fn of_user(&self, uid: u32, what: Held) -> u64 {
+    pub fn of_user(&self, uid: u32, what: Resource) -> u64 {
         self.users
             .get(&uid)
             .map_or(0, |user| user.own.held[what as usize])
@@ -300,13 +310,13 @@ impl Book {
 
     /// How often there was none left for anybody.
     #[must_use]
-    pub fn refused_in_all(&self, what: Held) -> u64 {
+    pub fn refused_in_all(&self, what: Resource) -> u64 {
         self.refused_in_all[what as usize]
     }
 
     /// How often a user or a unit had as much as it may.
     #[must_use]
-    pub fn refused_held(&self, what: Held) -> u64 {
+    pub fn refused_held(&self, what: Resource) -> u64 {
         self.refused_held[what as usize]
     }
 

@@ -31,7 +31,7 @@ use super::diagnostic::Diagnostic;
 use super::policy::stated::Stated;
 use super::profile::{Config, Invalid, Profile, ProfileName};
 use gather::RawProfile;
-use report::{Owner, Report};
+use report::{ConfigReport, Owner};
 
 /// Stands in a text for bytes that are not UTF-8. No TOML has it.
 pub const NOT_UTF_8: &str = "\0";
@@ -100,7 +100,7 @@ impl AccessOnDisk {
 
 /// What came of it.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct ConfigOutcome {
     /// None: `tokend.toml` itself cannot be used.
     pub config: Option<Config>,
     /// What the files say of access, which holds in any case.
@@ -163,8 +163,8 @@ pub fn findings_json(findings: &[Finding]) -> Value {
 
 /// Checks a configuration. Never fails as a whole: what cannot be used is said in the outcome.
 #[must_use]
-pub fn load(sources: &Sources) -> Outcome {
-    let mut report = Report::default();
+pub fn load(sources: &Sources) -> ConfigOutcome {
+    let mut report = ConfigReport::default();
     let mut gathered = gather::gather(&mut report, sources);
     let server = server::server(&mut report, gathered.server.as_ref());
     let audit = server::audit(&mut report, gathered.audit.as_ref());
@@ -208,7 +208,7 @@ pub fn load(sources: &Sources) -> Outcome {
     let unreadable = |fragment| matches!(fragment, &Loaded::Unreadable { .. });
     gathered.access.whole = !sources.fragments.iter().any(unreadable)
         && report.files().all(|(file, _)| !report.is_broken(file));
-    Outcome {
+    ConfigOutcome {
         config,
         access: gathered.access,
         findings: report.findings(),
@@ -217,7 +217,7 @@ pub fn load(sources: &Sources) -> Outcome {
 
 /// Puts problems that were found outside of the text, in files that the text names, at their places in it.
 pub struct Locator {
-    report: Report,
+    report: ConfigReport,
     gathered: gather::Gathered,
 }
 
@@ -225,7 +225,7 @@ impl Locator {
     /// Parses everything, once for all problems.
     #[must_use]
     pub fn new(sources: &Sources) -> Locator {
-        let mut report = Report::default();
+        let mut report = ConfigReport::default();
         let gathered = gather::gather(&mut report, sources);
         Locator { report, gathered }
     }
@@ -262,7 +262,7 @@ impl Locator {
 
 /// Which file each profile is in, and why files cannot be used as a whole.
 fn files(
-    report: &Report,
+    report: &ConfigReport,
     gathered: &gather::Gathered,
 ) -> (
     BTreeMap<ProfileName, Arc<Path>>,
@@ -287,7 +287,7 @@ fn files(
 
 /// The profile, or everything that keeps it from being used.
 fn verdict(
-    report: &Report,
+    report: &ConfigReport,
     name: &ProfileName,
     raw: &RawProfile,
     profile: Option<Profile>,

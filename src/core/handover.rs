@@ -50,7 +50,7 @@ pub struct Kept {
 
 /// Why bytes are no handover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
+pub enum UnusableHandover {
     /// Of another version, or something else.
     #[error("it was left by another version")]
     Version,
@@ -65,11 +65,11 @@ struct Written<'a> {
     boot: &'a str,
     number: u64,
     #[serde(borrow)]
-    kept: Vec<Line<'a>>,
+    kept: Vec<KeptCredential<'a>>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line<'a> {
+struct KeptCredential<'a> {
     profile: &'a str,
     scopes_asked: Vec<String>,
     audience_asked: Option<String>,
@@ -120,30 +120,33 @@ impl Handover {
     /// Out of bytes.
     ///
     /// # Errors
-    /// [`Unusable`]
-    pub fn decode(bytes: &[u8]) -> Result<Handover, Unusable> {
-        let (head, body) = bytes.split_at_checked(HEAD).ok_or(Unusable::Damaged)?;
+    /// [`UnusableHandover`]
+    pub fn decode(bytes: &[u8]) -> Result<Handover, UnusableHandover> {
+        let (head, body) = bytes
+            .split_at_checked(HEAD)
+            .ok_or(UnusableHandover::Damaged)?;
         if &head[..8] != MAGIC {
-            return Err(Unusable::Version);
+            return Err(UnusableHandover::Version);
         }
         let sum = digest::digest(&digest::SHA256, body);
         if head[8..16] != (body.len() as u64).to_be_bytes() || &head[16..] != sum.as_ref() {
-            return Err(Unusable::Damaged);
+            return Err(UnusableHandover::Damaged);
         }
-        let written: Written<'_> = serde_json::from_slice(body).map_err(|_| Unusable::Damaged)?;
+        let written: Written<'_> =
+            serde_json::from_slice(body).map_err(|_| UnusableHandover::Damaged)?;
         let kept: Option<Vec<Kept>> = written.kept.iter().map(kept).collect();
         Ok(Handover {
             key: Zeroizing::new(written.key),
             boot: written.boot.to_owned(),
             number: written.number,
-            kept: kept.ok_or(Unusable::Damaged)?,
+            kept: kept.ok_or(UnusableHandover::Damaged)?,
         })
     }
 }
 
-fn line(kept: &Kept) -> Line<'_> {
+fn line(kept: &Kept) -> KeptCredential<'_> {
     let credential = &kept.credential;
-    Line {
+    KeptCredential {
         profile: kept.profile.as_str(),
         scopes_asked: kept.variant.scopes.clone(),
         audience_asked: kept.variant.audience.clone(),
@@ -163,7 +166,7 @@ fn line(kept: &Kept) -> Line<'_> {
     }
 }
 
-fn kept(line: &Line<'_>) -> Option<Kept> {
+fn kept(line: &KeptCredential<'_>) -> Option<Kept> {
     Some(Kept {
         profile: ProfileName::parse(line.profile)?,
         variant: Variant {
@@ -257,6 +260,9 @@ mod tests {
         }
         let mut other = bytes.to_vec();
         other[7] = b'2';
-        assert_eq!(Handover::decode(&other).err(), Some(Unusable::Version));
+        assert_eq!(
+            Handover::decode(&other).err(),
+            Some(UnusableHandover::Version)
+        );
     }
 }

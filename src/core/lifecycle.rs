@@ -30,7 +30,7 @@ pub const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// Something that happened.
 #[derive(Debug)]
-pub enum Event {
+pub enum LifecycleEvent {
     /// Time passed.
     Tick,
     /// A caller wants a credential that lives for at least `min_ttl`, and memory had none.
@@ -110,7 +110,7 @@ pub enum RefusalKind {
 
 /// Where a profile stands, for status and health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum LifecycleState {
     /// A usable credential, and the last attempt succeeded.
     Fresh,
     /// A usable credential, but the last attempt failed.
@@ -125,24 +125,27 @@ pub enum State {
     Asleep,
 }
 
-impl State {
+impl LifecycleState {
     /// As in status.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Fresh => "fresh",
-            State::Stale => "stale",
-            State::Fetching => "fetching",
-            State::Backoff => "backoff",
-            State::Rejected => "rejected",
-            State::Asleep => "asleep",
+            LifecycleState::Fresh => "fresh",
+            LifecycleState::Stale => "stale",
+            LifecycleState::Fetching => "fetching",
+            LifecycleState::Backoff => "backoff",
+            LifecycleState::Rejected => "rejected",
+            LifecycleState::Asleep => "asleep",
         }
     }
 
     /// Whether a caller may expect a credential at once or on first use.
     #[must_use]
     pub fn available(self) -> bool {
-        matches!(self, State::Fresh | State::Stale | State::Asleep)
+        matches!(
+            self,
+            LifecycleState::Fresh | LifecycleState::Stale | LifecycleState::Asleep
+        )
     }
 }
 
@@ -282,7 +285,7 @@ impl Lifecycle {
     }
 
     /// Takes the place of another life, whose newest credential had this generation: ours are newer.
-    pub fn succeed(&mut self, generation: u64) {
+    pub fn take_over_from(&mut self, generation: u64) {
         if self.generation > generation {
             return;
         }
@@ -297,14 +300,14 @@ impl Lifecycle {
     }
 
     /// Takes note of an event and says what to do.
-    pub fn handle(&mut self, now: Stamp, event: Event) -> Reaction {
+    pub fn handle(&mut self, now: Stamp, event: LifecycleEvent) -> Reaction {
         let mut publish = false;
         match event {
-            Event::Tick => {
+            LifecycleEvent::Tick => {
                 self.wall_set_back(now);
                 publish = true;
             }
-            Event::Asked { min_ttl } => {
+            LifecycleEvent::Asked { min_ttl } => {
                 self.note_asked(now.boot);
                 let from = self.forced_from(now);
                 // Who would have to wait longer is sent away, and comes again if it is still wanted.
@@ -312,7 +315,7 @@ impl Lifecycle {
                     self.hurry(from);
                 }
             }
-            Event::Fetched {
+            LifecycleEvent::Fetched {
                 attempt,
                 issued,
                 fingerprint,
@@ -326,7 +329,7 @@ impl Lifecycle {
                 self.wall_set_back(now);
                 publish = true;
             }
-            Event::Failed { attempt, failure } => {
+            LifecycleEvent::Failed { attempt, failure } => {
                 if self.doing != Some(attempt) {
                     return Reaction::default();
                 }
@@ -334,8 +337,8 @@ impl Lifecycle {
                 self.failed(now, failure);
                 publish = true;
             }
-            Event::Rejected { fingerprint } => self.rejected(now, fingerprint),
-            Event::Again => {
+            LifecycleEvent::Rejected { fingerprint } => self.rejected(now, fingerprint),
+            LifecycleEvent::Again => {
                 self.again(now);
                 publish = true;
             }

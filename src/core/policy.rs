@@ -10,7 +10,7 @@ pub mod unit;
 use std::collections::HashSet;
 use std::fmt;
 
-use super::profile::{AccessRule, Principal};
+use super::profile::{AccessRule, UserOrGroup};
 
 /// Who is asking, as the kernel says. An id that stands for one of another user namespace is never among these.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,11 +87,11 @@ impl Named {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     daemon: u32,
-    entries: Vec<Entry>,
+    entries: Vec<PolicyEntry>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
+struct PolicyEntry {
     user: Option<Id>,
     group: Option<Id>,
     unit: Option<Box<str>>,
@@ -172,12 +172,12 @@ impl Access {
     ) -> (Access, Vec<String>) {
         let mut unknown = Vec::new();
         let mut resolve =
-            |principal: &Option<Principal>,
+            |principal: &Option<UserOrGroup>,
              kind: &str,
              find: &dyn Fn(&str) -> Result<Option<u32>, Unanswered>| {
                 principal.as_ref().map(|principal| match principal {
-                Principal::Id(id) => Id::Known(*id),
-                Principal::Name(name) => match find(name) {
+                UserOrGroup::Id(id) => Id::Known(*id),
+                UserOrGroup::Name(name) => match find(name) {
                     Ok(Some(id)) => Id::Known(id),
                     Ok(None) => {
                         unknown.push(format!("access names the {kind} {name:?}, which this host does not know: the entry matches no one"));
@@ -194,9 +194,9 @@ impl Access {
                 },
             })
             };
-        let entries: Vec<Entry> = rules
+        let entries: Vec<PolicyEntry> = rules
             .iter()
-            .map(|rule| Entry {
+            .map(|rule| PolicyEntry {
                 user: resolve(&rule.user, "user", &|name| directory.user(name)),
                 group: resolve(&rule.group, "group", &|name| directory.group(name)),
                 unit: rule.unit.as_deref().map(Box::from),
@@ -310,7 +310,7 @@ impl Access {
     }
 }
 
-impl Entry {
+impl PolicyEntry {
     /// Whether user and group hold.
     fn ids_match(&self, caller: &Caller) -> bool {
         // Parsing lets no empty entry through; were one here, it would match everybody.

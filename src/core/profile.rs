@@ -83,7 +83,7 @@ pub struct Config {
     /// `[server]`
     pub server: Server,
     /// `[audit]`
-    pub audit: Audit,
+    pub audit: AuditSettings,
     /// Every profile that is named anywhere, good or bad.
     pub profiles: BTreeMap<ProfileName, Result<Arc<Profile>, Invalid>>,
     /// Where each of them is defined.
@@ -109,20 +109,20 @@ pub struct Server {
     /// `socket`; None: the default for root or the user.
     pub socket: Option<PathBuf>,
     /// `socket_group`
-    pub socket_group: Option<Principal>,
+    pub socket_group: Option<UserOrGroup>,
     /// `socket_mode`
     pub socket_mode: u32,
     /// `admins`, besides root and the daemon's own user.
     pub admins: Vec<AccessRule>,
     /// `[server.limits]`
-    pub limits: Limits,
+    pub limits: ServerLimits,
     /// `metrics_listen`
     pub metrics_listen: Option<std::net::SocketAddr>,
 }
 
 /// `[server.limits]`: none can be switched off.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServerLimits {
     /// Connections in all.
     pub connections: u32,
     /// Connections of one user.
@@ -157,7 +157,7 @@ pub struct Limits {
 
 /// `[audit]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Audit {
+pub struct AuditSettings {
     /// `sink`
     pub sink: AuditSink,
     /// `on_failure = "deny"`: no grant without its record.
@@ -175,7 +175,7 @@ pub enum AuditSink {
 
 /// A user or group as written: by name or by number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Principal {
+pub enum UserOrGroup {
     /// Looked up in the system's database, again on every reload.
     Name(String),
     /// uid or gid.
@@ -186,9 +186,9 @@ pub enum Principal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRule {
     /// `user`
-    pub user: Option<Principal>,
+    pub user: Option<UserOrGroup>,
     /// `group`: the caller's group or one of its supplementary groups.
-    pub group: Option<Principal>,
+    pub group: Option<UserOrGroup>,
     /// `unit`: systemd unit, with `*` and `?`.
     pub unit: Option<String>,
 }
@@ -196,10 +196,10 @@ pub struct AccessRule {
 /// As it would be written in the file.
 impl fmt::Display for AccessRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let principal = |key: &str, principal: &Option<Principal>| {
+        let principal = |key: &str, principal: &Option<UserOrGroup>| {
             principal.as_ref().map(|principal| match principal {
-                Principal::Name(name) => format!("{key} = {name:?}"),
-                Principal::Id(id) => format!("{key} = {id}"),
+                UserOrGroup::Name(name) => format!("{key} = {name:?}"),
+                UserOrGroup::Id(id) => format!("{key} = {id}"),
             })
         };
         let unit = self.unit.as_ref().map(|unit| format!("unit = {unit:?}"));
@@ -227,7 +227,7 @@ pub struct Profile {
     /// `refresh`
     pub refresh: Refresh,
     /// `request`: what a caller may ask for beyond the default.
-    pub request: Request,
+    pub request: RequestSettings,
     /// `bound_tokens = "refuse"`: a token with `cnf` is an error.
     pub refuse_bound_tokens: bool,
     /// What is allowed but unwise, for `check` and `status`.
@@ -248,7 +248,7 @@ impl Profile {
         let bare = |profile: &Profile| Profile {
             warnings: Vec::new(),
             access: Vec::new(),
-            request: Request::default(),
+            request: RequestSettings::default(),
             ..profile.clone()
         };
         bare(self) == bare(other)
@@ -472,7 +472,7 @@ impl Default for Refresh {
 
 /// `request`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Request {
+pub struct RequestSettings {
     /// Scopes that a caller may name.
     pub scopes: Vec<String>,
     /// Audiences that a caller may name.

@@ -10,7 +10,7 @@ pub const PASS: u32 = 1;
 
 /// What the system says of a file or folder.
 #[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
+pub struct FileFacts<'a> {
     /// Its owner.
     pub uid: u32,
     /// Its group.
@@ -32,13 +32,13 @@ pub struct Lets {
 impl Lets {
     /// Who may read this file.
     #[must_use]
-    pub fn read(found: Found<'_>, daemon: u32) -> Lets {
+    pub fn read(found: FileFacts<'_>, daemon: u32) -> Lets {
         Lets::of(found, READ, daemon)
     }
 
     /// Who may pass through this folder. One that is neither root's nor the daemon's keeps nobody out: its owner can open it.
     #[must_use]
-    pub fn pass(found: Found<'_>, daemon: u32) -> Lets {
+    pub fn pass(found: FileFacts<'_>, daemon: u32) -> Lets {
         if found.uid != 0 && found.uid != daemon {
             return Lets {
                 everybody: true,
@@ -48,7 +48,7 @@ impl Lets {
         Lets::of(found, PASS, daemon)
     }
 
-    fn of(found: Found<'_>, bit: u32, daemon: u32) -> Lets {
+    fn of(found: FileFacts<'_>, bit: u32, daemon: u32) -> Lets {
         let mut lets = Lets {
             everybody: found.mode & bit != 0,
             ..Lets::default()
@@ -66,9 +66,9 @@ impl Lets {
             Some(Some(entries)) => {
                 for entry in entries.iter().filter(|entry| entry.allows & bit != 0) {
                     match entry.whom {
-                        Whom::User(uid) => lets.users.insert(uid),
-                        Whom::OwnGroup => lets.groups.insert(found.gid),
-                        Whom::Group(gid) => lets.groups.insert(gid),
+                        AclSubject::User(uid) => lets.users.insert(uid),
+                        AclSubject::OwnGroup => lets.groups.insert(found.gid),
+                        AclSubject::Group(gid) => lets.groups.insert(gid),
                     };
                 }
             }
@@ -79,19 +79,19 @@ impl Lets {
     }
 }
 
-enum Whom {
+enum AclSubject {
     User(u32),
     OwnGroup,
     Group(u32),
 }
 
-struct Entry {
-    whom: Whom,
+struct AclEntry {
+    whom: AclSubject,
     allows: u32,
 }
 
 /// The entries of a list as the kernel has it (linux/posix_acl_xattr.h) that name a user or a group; None: it is not understood.
-fn entries(list: &[u8]) -> Option<Vec<Entry>> {
+fn entries(list: &[u8]) -> Option<Vec<AclEntry>> {
     let (version, rest) = list.split_first_chunk::<4>()?;
     let (entries, []) = rest.as_chunks::<8>() else {
         return None;
@@ -103,14 +103,14 @@ fn entries(list: &[u8]) -> Option<Vec<Entry>> {
         let [t0, t1, p0, p1, id @ ..] = *entry;
         let id = u32::from_le_bytes(id);
         let whom = match u16::from_le_bytes([t0, t1]) {
-            0x02 => Whom::User(id),
-            0x04 => Whom::OwnGroup,
-            0x08 => Whom::Group(id),
+            0x02 => AclSubject::User(id),
+            0x04 => AclSubject::OwnGroup,
+            0x08 => AclSubject::Group(id),
             // Owner, mask and others stand in the mode.
             _ => return None,
         };
         let allows = u32::from(u16::from_le_bytes([p0, p1]));
-        Some(Entry { whom, allows })
+        Some(AclEntry { whom, allows })
     });
     Some(entries.collect())
 }
@@ -258,8 +258,8 @@ mod tests {
         }
     }
 
-    fn found(uid: u32, gid: u32, mode: u32) -> Found<'static> {
-        Found {
+    fn found(uid: u32, gid: u32, mode: u32) -> FileFacts<'static> {
+        FileFacts {
             uid,
             gid,
             mode,
@@ -267,13 +267,13 @@ mod tests {
         }
     }
 
-    fn all(file: Found<'_>, folders: &[Found<'_>], clients: Clients) -> Readers {
+    fn all(file: FileFacts<'_>, folders: &[FileFacts<'_>], clients: Clients) -> Readers {
         let folders: Vec<Lets> = folders.iter().map(|it| Lets::pass(*it, DAEMON)).collect();
         let file = Lets::read(file, DAEMON);
         readers(&file, &folders, clients, DAEMON, &mut members)
     }
 
-    fn who(file: Found<'_>) -> Vec<u32> {
+    fn who(file: FileFacts<'_>) -> Vec<u32> {
         let readers = all(file, &[], Clients::default());
         readers.users.into_iter().collect()
     }
@@ -298,7 +298,7 @@ mod tests {
         let closed = found(DAEMON, 0, 0o700);
         let of_crew = found(0, CREW, 0o750);
         let way_out = found(0, 0, 0o755);
-        let is = |file, folders: &[Found<'_>]| all(file, folders, Clients::default());
+        let is = |file, folders: &[FileFacts<'_>]| all(file, folders, Clients::default());
         assert!(is(found(0, CREW, 0o640), &[way_out, closed]).is_private());
         assert!(is(found(0, UNKNOWN, 0o640), &[closed]).is_private());
         // The mode is told of all the same: another folder tomorrow, and it is open.
@@ -348,7 +348,7 @@ mod tests {
             bytes
         };
         let with = |list: &[u8], mode| {
-            let file = Found {
+            let file = FileFacts {
                 list: Some(list),
                 ..found(0, CREW, mode)
             };

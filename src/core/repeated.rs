@@ -17,12 +17,12 @@ const REMEMBERED: usize = 256;
 /// Lines of some kinds, by whatever tells them apart: as a rule the kind and who causes it.
 #[derive(Debug)]
 pub struct Repeated<K> {
-    said: HashMap<K, Said>,
-    beyond: Option<Said>,
+    said: HashMap<K, LastLine>,
+    beyond: Option<LastLine>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Said {
+struct LastLine {
     at: BootTime,
     left_out: u64,
 }
@@ -45,7 +45,7 @@ impl<K: Eq + Hash> Repeated<K> {
                 self.forget(now);
             }
             if self.said.len() < REMEMBERED {
-                let new = Said {
+                let new = LastLine {
                     at: now,
                     left_out: 0,
                 };
@@ -58,7 +58,7 @@ impl<K: Eq + Hash> Repeated<K> {
             None => match &mut self.beyond {
                 Some(beyond) => beyond,
                 new => {
-                    *new = Some(Said {
+                    *new = Some(LastLine {
                         at: now,
                         left_out: 0,
                     });

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use super::accounts::{Owned, UserAccount, WRITE, group, group_name, members};
 use super::check::plural;
 use super::daemon::Daemon;
-use super::people::{Owned, WRITE, Who, group, group_name, members};
-use super::report::Report;
+use super::report::DoctorReport;
 use crate::caller::SystemDirectory;
 use crate::core::policy::Access;
-use crate::core::profile::{AccessRule, Config, Principal};
+use crate::core::profile::{AccessRule, Config, UserOrGroup};
 
 pub const AREA: &str = "callers";
 
@@ -19,13 +19,13 @@ pub const AREA: &str = "callers";
 const NAMED: usize = 5;
 
 /// An entry of `access` or `admins`, and the key that it stands below.
-struct Entry<'a> {
+struct RuleEntry<'a> {
     rule: &'a AccessRule,
     key: String,
 }
 
 /// Every different entry once, with the first place where it stands.
-fn entries(config: &Config) -> Vec<Entry<'_>> {
+fn entries(config: &Config) -> Vec<RuleEntry<'_>> {
     let mut known = HashSet::new();
     let of_profiles = config.profiles.iter().flat_map(|(name, profile)| {
         let rules = match profile {
@@ -41,12 +41,12 @@ fn entries(config: &Config) -> Vec<Entry<'_>> {
     of_profiles
         .chain(admins)
         .filter(|(rule, _)| known.insert((&rule.user, &rule.group, &rule.unit)))
-        .map(|(rule, key)| Entry { rule, key })
+        .map(|(rule, key)| RuleEntry { rule, key })
         .collect()
 }
 
 /// Looks at every entry of every profile.
-pub fn look(report: &mut Report, config: &Config, socket: &Path, daemon: &Daemon) {
+pub fn look(report: &mut DoctorReport, config: &Config, socket: &Path, daemon: &Daemon) {
     let entries = entries(config);
     if entries.is_empty() {
         return report.well(
@@ -55,7 +55,7 @@ pub fn look(report: &mut Report, config: &Config, socket: &Path, daemon: &Daemon
         );
     }
     let gate = Gate::of(config, socket, daemon);
-    for Entry { rule, key } in &entries {
+    for RuleEntry { rule, key } in &entries {
         let (_, said) = Access::resolve(
             std::slice::from_ref(*rule),
             daemon.user().uid,
@@ -96,12 +96,12 @@ fn contradiction(rule: &AccessRule) -> Option<String> {
     let (Some(user), Some(named)) = (&rule.user, &rule.group) else {
         return None;
     };
-    let Principal::Name(user) = user else {
+    let UserOrGroup::Name(user) = user else {
         // A number need not be in the database: its groups are whatever its process has.
         return None;
     };
     let gid = gid(named)?;
-    let who = Who::of_name(user)?;
+    let who = UserAccount::of_name(user)?;
     (!who.groups.contains(&gid)).then(|| {
         let group = group_name(gid);
         format!(
@@ -146,9 +146,9 @@ impl<'a> Gate<'a> {
     }
 
     /// Why this user does not get to the socket, and what to do about it; None: it does.
-    fn stops(&self, who: &Who) -> Option<(String, String)> {
+    fn stops(&self, who: &UserAccount) -> Option<(String, String)> {
         let folder = self.socket.parent().unwrap_or(Path::new("/"));
-        if let Some((place, found)) = who.stopped_by(folder, super::people::PASS) {
+        if let Some((place, found)) = who.stopped_by(folder, super::accounts::PASS) {
             return Some((
                 format!("the folder {} ({})", place.display(), found.told()),
                 format!(
@@ -189,7 +189,7 @@ impl<'a> Gate<'a> {
     }
 }
 
-fn connecting(report: &mut Report, gate: &Gate<'_>, rule: &AccessRule, key: &str) {
+fn connecting(report: &mut DoctorReport, gate: &Gate<'_>, rule: &AccessRule, key: &str) {
     let mut stopped = |whom: &str, user: &str, (why, cure): (String, String)| {
         report.warning(
             AREA,
@@ -199,14 +199,14 @@ fn connecting(report: &mut Report, gate: &Gate<'_>, rule: &AccessRule, key: &str
         );
     };
     match (&rule.user, &rule.group) {
-        (Some(Principal::Name(name)), _) => {
-            let stop = Who::of_name(name).and_then(|who| gate.stops(&who));
+        (Some(UserOrGroup::Name(name)), _) => {
+            let stop = UserAccount::of_name(name).and_then(|who| gate.stops(&who));
             if let Some(stop) = stop {
                 stopped(&format!("the user {name}"), name, stop);
             }
         }
-        (Some(Principal::Id(uid)), _) => {
-            if let Some(stop) = gate.stops(&Who::of_uid(*uid)) {
+        (Some(UserOrGroup::Id(uid)), _) => {
+            if let Some(stop) = gate.stops(&UserAccount::of_uid(*uid)) {
                 stopped(&format!("the user {uid}"), &uid.to_string(), stop);
             }
         }
@@ -215,7 +215,7 @@ fn connecting(report: &mut Report, gate: &Gate<'_>, rule: &AccessRule, key: &str
                 return;
             };
             // Whoever has that group and no other.
-            let anybody = Who {
+            let anybody = UserAccount {
                 uid: u32::MAX,
                 groups: vec![gid],
             };
@@ -226,7 +226,9 @@ fn connecting(report: &mut Report, gate: &Gate<'_>, rule: &AccessRule, key: &str
             let members = members(gid);
             let out: Vec<&String> = members
                 .iter()
-                .filter(|name| Who::of_name(name).is_some_and(|who| gate.stops(&who).is_some()))
+                .filter(|name| {
+                    UserAccount::of_name(name).is_some_and(|who| gate.stops(&who).is_some())
+                })
                 .collect();
             if members.is_empty() {
                 stopped(&format!("the group {group}"), "USER", stop);
@@ -247,10 +249,10 @@ fn connecting(report: &mut Report, gate: &Gate<'_>, rule: &AccessRule, key: &str
     }
 }
 
-fn gid(principal: &Principal) -> Option<u32> {
+fn gid(principal: &UserOrGroup) -> Option<u32> {
     match principal {
-        Principal::Id(gid) => Some(*gid),
-        Principal::Name(name) => group(name).map(|(gid, _)| gid),
+        UserOrGroup::Id(gid) => Some(*gid),
+        UserOrGroup::Name(name) => group(name).map(|(gid, _)| gid),
     }
 }
 
@@ -275,7 +277,7 @@ mod tests {
             },
             own: false,
         };
-        let worker = |groups: &[u32]| Who {
+        let worker = |groups: &[u32]| UserAccount {
             uid: 4_000_002,
             groups: groups.to_vec(),
         };
@@ -314,8 +316,8 @@ mod tests {
     #[test]
     fn root_is_never_stopped_and_a_rule_for_both_wants_both() {
         let rule = |group: &str| AccessRule {
-            user: Some(Principal::Name("root".into())),
-            group: Some(Principal::Name(group.into())),
+            user: Some(UserOrGroup::Name("root".into())),
+            group: Some(UserOrGroup::Name(group.into())),
             unit: None,
         };
         assert_eq!(contradiction(&rule("root")), None);

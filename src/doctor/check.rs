@@ -13,14 +13,16 @@ use crate::app::{self, load, privacy};
 use crate::cli::paths::default_config;
 use crate::cli::{CheckArgs, exit, print};
 use crate::clock::Clock;
-use crate::core::config::{self, Finding, Locator, Outcome, Severity, Sources, findings_json};
+use crate::core::config::{
+    self, ConfigOutcome, Finding, Locator, Severity, Sources, findings_json,
+};
 use crate::core::credential::Variant;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::profile::{Config, Method, Profile};
 use crate::material::{self, Material, Surroundings};
 use crate::provider::oauth2::proxy;
 use crate::provider::{self, Provider, Shared};
-use crate::readers::Look;
+use crate::readers::AccessScan;
 
 /// Requests of `--online` at the same time.
 const AT_ONCE: usize = 8;
@@ -75,7 +77,7 @@ fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
 /// The configuration, what is to be said of it, and of the files that its profiles name.
 pub struct Examined {
     sources: Sources,
-    pub outcome: Outcome,
+    pub outcome: ConfigOutcome,
     pub checked: Vec<Checked>,
 }
 
@@ -108,7 +110,7 @@ impl Examined {
 /// # Errors
 /// When `tokend.toml` cannot be read.
 pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
-    let read = |readers: &Look| match load::sources(path, whose(us, readers), readers) {
+    let read = |readers: &AccessScan| match load::sources(path, whose(us, readers), readers) {
         Ok(sources) => Ok((config::load(&sources), sources)),
         Err(error) => Err(Box::new(unreadable(path, error.to_string()))),
     };
@@ -135,7 +137,7 @@ pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
 }
 
 /// Whose the configuration may be besides root's: root checks for the daemon's user, as far as that is known.
-fn whose(us: u32, readers: &Look) -> u32 {
+fn whose(us: u32, readers: &AccessScan) -> u32 {
     if us == 0 { readers.daemon() } else { us }
 }
 

@@ -4,9 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::accounts::{UserAccount, user_name};
 use super::check::plural;
-use super::people::{Who, user_name};
-use super::report::Report;
+use super::report::DoctorReport;
 use crate::cli::complaint;
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
@@ -24,20 +24,20 @@ pub struct Daemon {
     /// Its process in this pid namespace; None: none answers, or the kernel does not say.
     pub pid: Option<i32>,
     /// Its user: that of the process, else whose the socket or its folder is. None: nothing tells.
-    pub who: Option<Who>,
+    pub who: Option<UserAccount>,
     /// It answers.
     pub answers: bool,
 }
 
 impl Daemon {
     /// Its user, else this process's.
-    pub fn user(&self) -> Who {
-        self.who.clone().unwrap_or_else(Who::me)
+    pub fn user(&self) -> UserAccount {
+        self.who.clone().unwrap_or_else(UserAccount::me)
     }
 }
 
 /// Asks whoever listens at `socket`.
-pub fn look(report: &mut Report, socket: &Path, timeout: Duration) -> Daemon {
+pub fn look(report: &mut DoctorReport, socket: &Path, timeout: Duration) -> Daemon {
     let client = Client::new(socket.to_owned(), Clock::system());
     match client.status(None, timeout) {
         Ok(status) => {
@@ -78,8 +78,8 @@ fn running(socket: &Path, status: &GetStatusResponse) -> Daemon {
         .filter(|pid| *pid != 1)
         .or(i32::try_from(status.pid).ok().filter(|pid| *pid != 0));
     let who = pid
-        .and_then(Who::of_process)
-        .or_else(|| Some(Who::of_uid(listener?.uid.as_raw())));
+        .and_then(UserAccount::of_process)
+        .or_else(|| Some(UserAccount::of_uid(listener?.uid.as_raw())));
     Daemon {
         pid,
         who,
@@ -89,20 +89,20 @@ fn running(socket: &Path, status: &GetStatusResponse) -> Daemon {
 
 /// Whose a daemon would be that is not there: whose the socket is that it left behind. Else a user's own daemon is that
 /// user's, and root sees it by the folder.
-fn guess(socket: &Path) -> Option<Who> {
+fn guess(socket: &Path) -> Option<UserAccount> {
     let left = std::fs::symlink_metadata(socket).map(|found| found.uid());
-    let me = Who::me();
+    let me = UserAccount::me();
     if let Ok(uid) = left {
-        return Some(Who::of_uid(uid));
+        return Some(UserAccount::of_uid(uid));
     }
     if me.uid != 0 {
         return Some(me);
     }
     let folder = socket.parent().and_then(|it| std::fs::metadata(it).ok());
-    Some(Who::of_uid(folder?.uid())).filter(|who| who.uid != 0)
+    Some(UserAccount::of_uid(folder?.uid())).filter(|who| who.uid != 0)
 }
 
-fn tell(report: &mut Report, socket: &Path, status: &GetStatusResponse, daemon: &Daemon) {
+fn tell(report: &mut DoctorReport, socket: &Path, status: &GetStatusResponse, daemon: &Daemon) {
     let own = env!("CARGO_PKG_VERSION");
     let user = daemon
         .who
@@ -181,7 +181,7 @@ fn unrecorded(it: &ProfileStatus) -> bool {
 }
 
 /// `refuses`: they are all unavailable for want of a record, which has been said.
-fn profiles(report: &mut Report, all: &[ProfileStatus], refuses: bool) {
+fn profiles(report: &mut DoctorReport, all: &[ProfileStatus], refuses: bool) {
     let has_one = |it: &ProfileStatus| it.available || (refuses && unrecorded(it));
     let unavailable: Vec<&ProfileStatus> = all.iter().filter(|it| !has_one(it)).collect();
     for profile in unavailable.iter().take(NAMED) {

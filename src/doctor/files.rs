@@ -4,10 +4,10 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
+use super::accounts::{Owned, READ, UserAccount, user_name};
 use super::check::{Examined, plural};
 use super::daemon::Daemon;
-use super::people::{Owned, READ, Who, user_name};
-use super::report::Report;
+use super::report::DoctorReport;
 use crate::app::assembly::surroundings;
 use crate::core::certificate::Certificate;
 use crate::core::diagnostic::Scope;
@@ -19,9 +19,9 @@ use crate::material;
 pub const AREA: &str = "files";
 
 /// Looks at the configuration's own file and at every file that a profile names.
-pub fn look(report: &mut Report, config: &Path, examined: &Examined, daemon: &Daemon) {
+pub fn look(report: &mut DoctorReport, config: &Path, examined: &Examined, daemon: &Daemon) {
     let daemons = daemon.user();
-    let mine = Who::me().uid == daemons.uid;
+    let mine = UserAccount::me().uid == daemons.uid;
     let said = examined.checked.iter().flat_map(|one| {
         one.said
             .iter()
@@ -87,7 +87,7 @@ fn believable(scope: Scope, mine: bool, answers: bool) -> bool {
 }
 
 /// Who can change what the daemon believes.
-fn owner(report: &mut Report, path: &Path, daemons: &Who) {
+fn owner(report: &mut DoctorReport, path: &Path, daemons: &UserAccount) {
     let Some(found) = Owned::of(path) else {
         return;
     };
@@ -117,7 +117,11 @@ fn owner(report: &mut Report, path: &Path, daemons: &Who) {
 }
 
 /// Folders in which everybody can put another file in place of one of these.
-fn on_the_way(report: &mut Report, files: BTreeSet<std::path::PathBuf>, daemons: &Who) {
+fn on_the_way(
+    report: &mut DoctorReport,
+    files: BTreeSet<std::path::PathBuf>,
+    daemons: &UserAccount,
+) {
     let way = folders(&Interest {
         files,
         ..Interest::default()
@@ -143,11 +147,11 @@ fn on_the_way(report: &mut Report, files: BTreeSet<std::path::PathBuf>, daemons:
 }
 
 /// How long certificates last: those that the profiles show, and those that they trust instead of the system's.
-pub fn certificates(report: &mut Report, examined: &Examined, now: WallTime) {
+pub fn certificates(report: &mut DoctorReport, examined: &Examined, now: WallTime) {
     const AREA: &str = "certificates";
     let mut first: Option<(Certificate, String)> = None;
     let mut told = HashSet::new();
-    let mut note = |report: &mut Report, certificate: Certificate, name: &str| {
+    let mut note = |report: &mut DoctorReport, certificate: Certificate, name: &str| {
         let path = format!("profiles.{name}.{}", certificate.role);
         if let Some(message) = certificate.warning(now).map(|it| it.to_string())
             && told.insert(message.clone())

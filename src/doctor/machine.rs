@@ -5,7 +5,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::daemon::Daemon;
-use super::report::Report;
+use super::report::DoctorReport;
 use crate::core::profile::{AuditSink, Config};
 
 /// Where the journal takes entries (systemd-journald.service(8)).
@@ -18,12 +18,12 @@ const PER_CONNECTION: u64 = 2;
 const OTHERS: u64 = 100;
 
 /// Looks at limits and at the journal. `audited`: the configuration has `[audit]`.
-pub fn look(report: &mut Report, config: &Config, audited: bool, daemon: &Daemon) {
+pub fn look(report: &mut DoctorReport, config: &Config, audited: bool, daemon: &Daemon) {
     descriptors(report, config, daemon);
     journal(report, config, audited, daemon);
 }
 
-fn descriptors(report: &mut Report, config: &Config, daemon: &Daemon) {
+fn descriptors(report: &mut DoctorReport, config: &Config, daemon: &Daemon) {
     const AREA: &str = "limits";
     let needed = u64::from(config.server.limits.connections) * PER_CONNECTION + OTHERS;
     let limit = daemon
@@ -60,7 +60,7 @@ fn open_files(limits: &str) -> Option<u64> {
     }
 }
 
-fn journal(report: &mut Report, config: &Config, audited: bool, daemon: &Daemon) {
+fn journal(report: &mut DoctorReport, config: &Config, audited: bool, daemon: &Daemon) {
     const AREA: &str = "journal";
     let audits = audited && config.audit.sink == AuditSink::Journald;
     let logs = daemon

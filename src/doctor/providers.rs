@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::check::{Examined, plural};
-use super::report::Report;
+use super::report::DoctorReport;
 use crate::app::assembly::surroundings;
 use crate::cli::complaint::human;
 use crate::cli::status::SKEW_WORTH_TELLING;
@@ -18,7 +18,7 @@ use crate::core::oauth::withhold::place;
 use crate::core::profile::{Endpoint, Idp, Method};
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
-use crate::material::{self, Identity, Trust};
+use crate::material::{self, ClientIdentity, Trust};
 use crate::provider::Shared;
 use crate::provider::oauth2::probe::{Probe, probe};
 
@@ -35,20 +35,20 @@ const SKEW_INTOLERABLE: u64 = 300;
 const NAMED: usize = 5;
 
 /// A way to an identity provider, with all profiles that go it.
-pub struct Way {
+pub struct IdpRoute {
     idp: Idp,
     /// None: it cannot be read, which is said of the profile.
     trust: Option<Trust>,
     /// That of the first profile that has one: of each, only `tokend check --online` tells whether it is accepted.
-    identity: Option<Identity>,
+    identity: Option<ClientIdentity>,
     /// Of all its profiles: never told, whatever the identity provider repeats.
     secrets: Vec<Secret>,
     profiles: Vec<String>,
 }
 
 /// Every different way to an identity provider, once.
-pub fn ways(examined: &Examined) -> Vec<Way> {
-    let mut ways: Vec<Way> = Vec::new();
+pub fn ways(examined: &Examined) -> Vec<IdpRoute> {
+    let mut ways: Vec<IdpRoute> = Vec::new();
     let now = Clock::system().now().wall;
     for one in &examined.checked {
         let Method::OAuth2(oauth) = &one.profile.method else {
@@ -70,7 +70,7 @@ pub fn ways(examined: &Examined) -> Vec<Way> {
                 way.secrets.extend(secret);
                 way.identity = way.identity.take().or(identity);
             }
-            None => ways.push(Way {
+            None => ways.push(IdpRoute {
                 idp: idp.clone(),
                 trust: material::trust(&idp.trust, &surroundings(), now)
                     .ok()
@@ -85,8 +85,8 @@ pub fn ways(examined: &Examined) -> Vec<Way> {
 }
 
 /// Goes all of them at the same time, for `timeout` in all.
-pub fn look(ways: Vec<Way>, timeout: Duration) -> Report {
-    let mut report = Report::default();
+pub fn look(ways: Vec<IdpRoute>, timeout: Duration) -> DoctorReport {
+    let mut report = DoctorReport::default();
     if ways.is_empty() {
         report.well(AREA, "no profile needs one".into());
         return report;
@@ -123,7 +123,7 @@ pub fn look(ways: Vec<Way>, timeout: Duration) -> Report {
 }
 
 /// What was found, in the order of the ways.
-async fn go_all(ways: Vec<Way>, timeout: Duration) -> Vec<(Way, Option<Probe>)> {
+async fn go_all(ways: Vec<IdpRoute>, timeout: Duration) -> Vec<(IdpRoute, Option<Probe>)> {
     let shared = Shared::new(Clock::system());
     // As far away as clocks go when somebody has all the time.
     let deadline = Instant::now()
@@ -162,7 +162,7 @@ async fn go_all(ways: Vec<Way>, timeout: Duration) -> Vec<(Way, Option<Probe>)> 
         .collect()
 }
 
-impl Way {
+impl IdpRoute {
     fn at(&self) -> String {
         let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &self.idp.endpoint;
         place(url)
@@ -188,7 +188,13 @@ impl Way {
     }
 }
 
-fn tell(report: &mut Report, way: &Way, found: Option<&Probe>, now: WallTime, timeout: Duration) {
+fn tell(
+    report: &mut DoctorReport,
+    way: &IdpRoute,
+    found: Option<&Probe>,
+    now: WallTime,
+    timeout: Duration,
+) {
     let at = way.at();
     let key = way.key();
     let Some(found) = found else {
@@ -277,7 +283,7 @@ fn or_nothing(steps: &str) -> &str {
     }
 }
 
-fn clock(report: &mut Report, way: &Way, skew: i64) {
+fn clock(report: &mut DoctorReport, way: &IdpRoute, skew: i64) {
     let at = way.at();
     let off = skew.unsigned_abs();
     if off <= SKEW_WORTH_TELLING {

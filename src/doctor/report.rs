@@ -9,37 +9,37 @@ use crate::core::config::{Finding, Severity, findings_json};
 
 /// Everything that was looked at, in the order in which it is told.
 #[derive(Debug, Default)]
-pub struct Report {
-    lines: Vec<Line>,
+pub struct DoctorReport {
+    lines: Vec<ReportLine>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct ReportLine {
     /// What it is about, one word or two.
     area: &'static str,
-    told: Told,
+    told: CheckResult,
 }
 
 #[derive(Debug)]
-enum Told {
+enum CheckResult {
     Well(String),
     Found(Finding),
 }
 
-impl Report {
+impl DoctorReport {
     /// It is as it should be.
     pub fn well(&mut self, area: &'static str, message: String) {
-        self.lines.push(Line {
+        self.lines.push(ReportLine {
             area,
-            told: Told::Well(message),
+            told: CheckResult::Well(message),
         });
     }
 
     /// A finding with its place in a file.
     pub fn finding(&mut self, area: &'static str, finding: Finding) {
-        self.lines.push(Line {
+        self.lines.push(ReportLine {
             area,
-            told: Told::Found(finding),
+            told: CheckResult::Found(finding),
         });
     }
 
@@ -72,15 +72,15 @@ impl Report {
     }
 
     /// What somebody else has looked at.
-    pub fn append(&mut self, other: Report) {
+    pub fn append(&mut self, other: DoctorReport) {
         self.lines.extend(other.lines);
     }
 
     /// What is not well.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.lines.iter().filter_map(|line| match &line.told {
-            Told::Found(finding) => Some(finding),
-            Told::Well(_) => None,
+            CheckResult::Found(finding) => Some(finding),
+            CheckResult::Well(_) => None,
         })
     }
 
@@ -88,7 +88,7 @@ impl Report {
     pub fn has_findings(&self, area: &str) -> bool {
         self.lines
             .iter()
-            .any(|line| line.area == area && matches!(line.told, Told::Found(_)))
+            .any(|line| line.area == area && matches!(line.told, CheckResult::Found(_)))
     }
 
     /// `{"findings": […]}` as `tokend check --json` prints it. A finding without a place has line and column 0.
@@ -101,13 +101,13 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a text cannot fail.
-        for Line { area, told } in &self.lines {
+        for ReportLine { area, told } in &self.lines {
             let (verdict, message) = match told {
-                Told::Well(message) => ("ok", message.clone()),
-                Told::Found(finding) if finding.line == 0 => {
+                CheckResult::Well(message) => ("ok", message.clone()),
+                CheckResult::Found(finding) if finding.line == 0 => {
                     (finding.severity.as_str(), finding.message.clone())
                 }
-                Told::Found(finding) => {
+                CheckResult::Found(finding) => {
                     let path = match finding.path.as_str() {
                         "" => String::new(),
                         path => format!(" ({path})"),
@@ -119,7 +119,7 @@ impl Report {
                 }
             };
             let _ = writeln!(text, "{verdict:<8} {area}: {}", escaped(&message));
-            if let Told::Found(Finding { help, .. }) = told
+            if let CheckResult::Found(Finding { help, .. }) = told
                 && !help.is_empty()
             {
                 let _ = writeln!(text, "         help: {}", escaped(help));
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn every_line_has_its_verdict_and_every_finding_its_cure() {
-        let mut report = Report::default();
+        let mut report = DoctorReport::default();
         report.well("socket", "it is there".into());
         assert!(report.text().ends_with("\nnothing found\n"));
         report.warning("clock", "", "45s \u{1b}[2Jahead", "set it");

@@ -6,16 +6,16 @@ use std::path::Path;
 
 use rustix::net::SocketAddrUnix;
 
+use super::accounts::{Owned, group, group_name};
 use super::daemon::Daemon;
-use super::people::{Owned, group, group_name};
-use super::report::Report;
-use crate::core::profile::{Config, Principal};
+use super::report::DoctorReport;
+use crate::core::profile::{Config, UserOrGroup};
 use crate::socket::bind::{BindError, folder};
 
 pub const AREA: &str = "socket";
 
 /// Compares what is there with what the configuration says.
-pub fn look(report: &mut Report, config: Option<&Config>, path: &Path, daemon: &Daemon) {
+pub fn look(report: &mut DoctorReport, config: Option<&Config>, path: &Path, daemon: &Daemon) {
     // Where it cannot be resolved there is no current folder any more, and connecting says so.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if SocketAddrUnix::new(&path).is_err() {
@@ -51,7 +51,7 @@ pub fn look(report: &mut Report, config: Option<&Config>, path: &Path, daemon: &
     }
 }
 
-fn look_at_folder(report: &mut Report, path: &Path, daemon: &Daemon) {
+fn look_at_folder(report: &mut DoctorReport, path: &Path, daemon: &Daemon) {
     let folder = path.parent().unwrap_or(Path::new("/"));
     if let Err(error) = fs::metadata(folder)
         && error.kind() == std::io::ErrorKind::NotFound
@@ -88,10 +88,10 @@ fn look_at_folder(report: &mut Report, path: &Path, daemon: &Daemon) {
 }
 
 /// The gid of `socket_group`; None: none is configured, or there is no such group.
-fn wanted_group(report: &mut Report, config: &Config) -> Option<u32> {
+fn wanted_group(report: &mut DoctorReport, config: &Config) -> Option<u32> {
     match config.server.socket_group.as_ref()? {
-        Principal::Id(gid) => Some(*gid),
-        Principal::Name(name) => {
+        UserOrGroup::Id(gid) => Some(*gid),
+        UserOrGroup::Name(name) => {
             let found = group(name).map(|(gid, _)| gid);
             if found.is_none() {
                 report.error(
@@ -109,7 +109,7 @@ fn wanted_group(report: &mut Report, config: &Config) -> Option<u32> {
 }
 
 fn compare(
-    report: &mut Report,
+    report: &mut DoctorReport,
     config: &Config,
     path: &Path,
     found: Owned,

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::daemon::Daemon;
-use super::report::Report;
+use super::report::DoctorReport;
 use crate::core::profile::Config;
 
 const AREA: &str = "units";
@@ -16,7 +16,7 @@ const PEER_PIDFD: (u32, u32) = (6, 5);
 const PIDFD_INFO: (u32, u32) = (6, 13);
 
 /// Says nothing where no rule names a unit.
-pub fn look(report: &mut Report, config: &Config, daemon: &Daemon) {
+pub fn look(report: &mut DoctorReport, config: &Config, daemon: &Daemon) {
     let of_profiles = config.profiles.iter().find_map(|(name, profile)| {
         let rules = match profile {
             Ok(profile) => &profile.access,

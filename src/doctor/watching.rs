@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::accounts::UserAccount;
 use super::check::plural;
 use super::daemon::Daemon;
-use super::people::Who;
-use super::report::Report;
+use super::report::DoctorReport;
 use crate::app::assembly::surroundings;
 use crate::app::upstream::{POLL, interest_in};
 use crate::core::profile::Config;
@@ -48,7 +48,7 @@ fn kind(magic: u32) -> Option<(&'static str, Events)> {
 }
 
 /// Looks at every folder that the daemon watches.
-pub fn look(report: &mut Report, path: &Path, config: &Config, daemon: &Daemon) {
+pub fn look(report: &mut DoctorReport, path: &Path, config: &Config, daemon: &Daemon) {
     let interest = interest_in(path, config, &surroundings());
     let folders = files::folders(&interest);
     let mut by_kind: BTreeMap<(&str, bool), Vec<&PathBuf>> = BTreeMap::new();
@@ -90,7 +90,7 @@ pub fn look(report: &mut Report, path: &Path, config: &Config, daemon: &Daemon) 
     }
     limits(report, folders.len());
     // The limits count per user: another one's success says nothing.
-    if daemon.who.is_none() || daemon.user().uid == Who::me().uid {
+    if daemon.who.is_none() || daemon.user().uid == UserAccount::me().uid {
         let mut files = Files::new();
         files.follow(&interest);
         if !files.hears() {
@@ -116,7 +116,7 @@ const RAISE: &str = "run `sysctl fs.inotify.max_user_instances=512 fs.inotify.ma
                      /etc/sysctl.d; or look which program of the daemon's user watches so much";
 
 /// While everything is watched anew, the old watches are still there.
-fn limits(report: &mut Report, folders: usize) {
+fn limits(report: &mut DoctorReport, folders: usize) {
     for (name, needed) in [("max_user_watches", folders * 2), ("max_user_instances", 2)] {
         let text = fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
         let limit = text.ok().and_then(|text| text.trim().parse::<usize>().ok());

@@ -9,12 +9,12 @@ use rustls::sign::SigningKey;
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::reading::Reader;
+use super::reading::MaterialReader;
 use crate::core::certificate::Certificate;
 use crate::core::time::WallTime;
 
 /// A certificate and the key that is to match it, in the words of the messages about them.
-pub(super) struct Names<'a> {
+pub(super) struct CertificateNames<'a> {
     /// Key of the configuration that names the certificate.
     pub(super) role: &'static str,
     /// Where the certificate is.
@@ -25,12 +25,12 @@ pub(super) struct Names<'a> {
 
 /// The facts, if the certificate is valid now and belongs to the key.
 pub(super) fn matching(
-    names: &Names<'_>,
+    names: &CertificateNames<'_>,
     certificate: &CertificateDer<'_>,
     signer: &dyn SigningKey,
-    reader: &mut Reader<'_>,
+    reader: &mut MaterialReader<'_>,
 ) -> Option<Certificate> {
-    let Names { role, place, key } = names;
+    let CertificateNames { role, place, key } = names;
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         reader.problem(
             *role,

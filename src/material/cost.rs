@@ -17,7 +17,7 @@ const DEEPEST: usize = 24;
 
 /// Why it is not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum CostRefusal {
     /// It ends before it should, goes on after it should end, or is no DER at all.
     Torn,
     /// BER with parts of indefinite length, which BouncyCastle writes.
@@ -27,43 +27,43 @@ pub(super) enum Refusal {
 }
 
 /// Whether these bytes are one whole DER value that asks for a bearable amount of work.
-pub(super) fn check(bytes: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check(bytes: &[u8]) -> Result<(), CostRefusal> {
     let (_, rest) = next(bytes)?;
     if !rest.is_empty() {
-        return Err(Refusal::Torn);
+        return Err(CostRefusal::Torn);
     }
     let mut rounds = 0;
     walk(bytes, 0, &mut rounds)
 }
 
 /// One value.
-pub(super) struct Value<'a> {
+pub(super) struct DerValue<'a> {
     /// Class, form and number; the numbers that matter have one byte.
     pub(super) tag: u8,
     pub(super) content: &'a [u8],
 }
 
 /// The first value and what follows it.
-pub(super) fn next(bytes: &[u8]) -> Result<(Value<'_>, &[u8]), Refusal> {
+pub(super) fn next(bytes: &[u8]) -> Result<(DerValue<'_>, &[u8]), CostRefusal> {
     let [tag, first, rest @ ..] = bytes else {
-        return Err(Refusal::Torn);
+        return Err(CostRefusal::Torn);
     };
     let (length, rest) = match first {
         0x00..=0x7f => (usize::from(*first), rest),
-        0x80 => return Err(Refusal::Indefinite),
+        0x80 => return Err(CostRefusal::Indefinite),
         0x81..=0x84 => {
             let (length, rest) = rest
                 .split_at_checked(usize::from(first & 0x7f))
-                .ok_or(Refusal::Torn)?;
+                .ok_or(CostRefusal::Torn)?;
             let length = length
                 .iter()
                 .fold(0, |sum, byte| (sum << 8) | usize::from(*byte));
             (length, rest)
         }
-        _ => return Err(Refusal::Torn),
+        _ => return Err(CostRefusal::Torn),
     };
-    let (content, rest) = rest.split_at_checked(length).ok_or(Refusal::Torn)?;
-    Ok((Value { tag: *tag, content }, rest))
+    let (content, rest) = rest.split_at_checked(length).ok_or(CostRefusal::Torn)?;
+    Ok((DerValue { tag: *tag, content }, rest))
 }
 
 const INTEGER: u8 = 0x02;
@@ -73,9 +73,9 @@ const SEQUENCE: u8 = 0x30;
 
 /// Adds up the rounds. Every derivation has the same form, a salt with numbers behind it: PBKDF2-params (RFC 8018
 /// §A.2), PBEParameter (§A.1), MacData (RFC 7292 §4) and scrypt-params (RFC 7914 §7).
-fn walk(mut bytes: &[u8], depth: usize, rounds: &mut u64) -> Result<(), Refusal> {
+fn walk(mut bytes: &[u8], depth: usize, rounds: &mut u64) -> Result<(), CostRefusal> {
     if depth > DEEPEST {
-        return Err(Refusal::Torn);
+        return Err(CostRefusal::Torn);
     }
     let mut salted = false;
     let mut numbers = [None; 3];
@@ -98,8 +98,8 @@ fn walk(mut bytes: &[u8], depth: usize, rounds: &mut u64) -> Result<(), Refusal>
                     let mut inside = 0;
                     match walk(value.content, depth + 1, &mut inside) {
                         Ok(()) => *rounds = rounds.saturating_add(inside),
-                        Err(Refusal::TooMuch) => return Err(Refusal::TooMuch),
-                        Err(Refusal::Torn | Refusal::Indefinite) => {}
+                        Err(CostRefusal::TooMuch) => return Err(CostRefusal::TooMuch),
+                        Err(CostRefusal::Torn | CostRefusal::Indefinite) => {}
                     }
                 }
             }
@@ -113,18 +113,18 @@ fn walk(mut bytes: &[u8], depth: usize, rounds: &mut u64) -> Result<(), Refusal>
     }
     *rounds = rounds.saturating_add(derivation(numbers)?);
     match *rounds > MOST_ROUNDS {
-        true => Err(Refusal::TooMuch),
+        true => Err(CostRefusal::TooMuch),
         false => Ok(()),
     }
 }
 
 /// The rounds of one derivation: its count, or the three factors of scrypt.
-fn derivation(numbers: [Option<u64>; 3]) -> Result<u64, Refusal> {
+fn derivation(numbers: [Option<u64>; 3]) -> Result<u64, CostRefusal> {
     match numbers {
         [Some(cost), Some(block), Some(parallel)] => {
             let blocks = cost.saturating_mul(block);
             match blocks > MOST_BLOCKS {
-                true => Err(Refusal::TooMuch),
+                true => Err(CostRefusal::TooMuch),
                 false => Ok(blocks.saturating_mul(parallel)),
             }
         }

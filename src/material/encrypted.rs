@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use pkcs8::{EncryptedPrivateKeyInfoRef, pkcs5};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::cost::{self, Refusal};
+use super::cost::{self, CostRefusal};
 use crate::core::secret::Secret;
 
 const BEGIN: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
@@ -43,8 +43,8 @@ pub(super) fn decrypt(
     const TORN: &str = "is not whole PEM, perhaps written only in part: write it anew";
     let der = body(pem).ok_or(TORN)?;
     cost::check(&der).map_err(|refusal| match refusal {
-        Refusal::Torn | Refusal::Indefinite => TORN,
-        Refusal::TooMuch => {
+        CostRefusal::Torn | CostRefusal::Indefinite => TORN,
+        CostRefusal::TooMuch => {
             "asks for more rounds of key derivation than anybody can want (over five million, or over 64 MiB of \
              memory): write it anew (openssl pkcs8 -topk8 -v2 aes-256-cbc)"
         }

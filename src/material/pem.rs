@@ -11,11 +11,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::certificate::{Names, matching};
+use super::certificate::{CertificateNames, matching};
 use super::encrypted::{self, Protection};
-use super::reading::{LONGEST_BUNDLE, LONGEST_SECRET, Reader};
-use super::store::Kind;
-use super::{AssertionKey, Bundle, Identity, PrivateKey, UNUSABLE_KEY};
+use super::reading::{LONGEST_BUNDLE, LONGEST_SECRET, MaterialReader};
+use super::store::StoreKind;
+use super::{AssertionKey, Bundle, ClientIdentity, PrivateKey, UNUSABLE_KEY};
 use crate::core::profile::SecretRef;
 
 /// Client certificate with chain, and its key.
@@ -23,18 +23,18 @@ pub(super) fn identity(
     certificate: &Path,
     key: &Path,
     key_password: Option<&SecretRef>,
-    reader: &mut Reader<'_>,
-) -> Option<Identity> {
+    reader: &mut MaterialReader<'_>,
+) -> Option<ClientIdentity> {
     // Both are read before either is judged: all problems at once.
     let chain = chain("tls.certificate", certificate, LONGEST_SECRET, reader);
     let read = private_key("tls.key", key, key_password, reader);
     let (chain, (der, signer)) = (chain?, read?);
-    let names = Names {
+    let names = CertificateNames {
         role: "tls.certificate",
         place: &certificate.display().to_string(),
         key: &key.display().to_string(),
     };
-    Identity::new(&names, chain, &der, signer, reader)
+    ClientIdentity::new(&names, chain, &der, signer, reader)
 }
 
 /// A key for assertions, with the certificate for its thumbprints.
@@ -42,7 +42,7 @@ pub(super) fn assertion_key(
     key: &Path,
     key_password: Option<&SecretRef>,
     certificate: Option<&Path>,
-    reader: &mut Reader<'_>,
+    reader: &mut MaterialReader<'_>,
 ) -> Option<AssertionKey> {
     let chain = certificate.map(|path| {
         (
@@ -55,7 +55,7 @@ pub(super) fn assertion_key(
         None => (None, None),
         Some((path, chain)) => {
             let own = chain?.swap_remove(0);
-            let names = Names {
+            let names = CertificateNames {
                 role: "assertion.certificate",
                 place: &path.display().to_string(),
                 key: &key.display().to_string(),
@@ -72,7 +72,7 @@ pub(super) fn assertion_key(
 }
 
 /// Roots instead of the system's.
-pub(super) fn trust(path: &Path, reader: &mut Reader<'_>) -> Option<Bundle> {
+pub(super) fn trust(path: &Path, reader: &mut MaterialReader<'_>) -> Option<Bundle> {
     Some(Bundle {
         role: "tls.ca",
         place: path.display().to_string(),
@@ -85,7 +85,7 @@ fn chain(
     role: &str,
     path: &Path,
     most: u64,
-    reader: &mut Reader<'_>,
+    reader: &mut MaterialReader<'_>,
 ) -> Option<Vec<CertificateDer<'static>>> {
     let bytes = reader.file(role, path, most, false)?;
     let bytes = whole(role, path, &bytes, reader)?;
@@ -93,7 +93,7 @@ fn chain(
     // The parser's own error may quote the file, which could be a key by mistake.
     let why = match read {
         Ok(chain) if !chain.is_empty() => return Some(chain),
-        Ok(_) if Kind::of(bytes).is_store() => {
+        Ok(_) if StoreKind::of(bytes).is_store() => {
             "is a keystore and no PEM: name it as keystore or truststore = { path = …, password = … } instead"
         }
         Ok(_) => "has no PEM certificate (-----BEGIN CERTIFICATE-----) in it: write one into it",
@@ -108,10 +108,10 @@ fn whole<'a>(
     role: &str,
     path: &Path,
     bytes: &'a [u8],
-    reader: &mut Reader<'_>,
+    reader: &mut MaterialReader<'_>,
 ) -> Option<&'a [u8]> {
     let bytes = sections::unmarked(bytes);
-    if !Kind::of(bytes).is_store()
+    if !StoreKind::of(bytes).is_store()
         && let Some(why) = sections::left_out(bytes)
     {
         reader.problem(role, format!("{} {why}", path.display()));
@@ -125,7 +125,7 @@ fn private_key(
     role: &str,
     path: &Path,
     password: Option<&SecretRef>,
-    reader: &mut Reader<'_>,
+    reader: &mut MaterialReader<'_>,
 ) -> Option<(PrivateKey, Arc<dyn SigningKey>)> {
     let named = password.is_some();
     // Both are read before either is judged: all problems at once.
@@ -153,7 +153,7 @@ fn private_key(
             Err("is not encrypted, but key_password is set: remove key_password, or encrypt the key")
         }
         (Protection::None, _) => PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
-            rustls_pki_types::pem::Error::NoItemsFound if Kind::of(bytes).is_store() => {
+            rustls_pki_types::pem::Error::NoItemsFound if StoreKind::of(bytes).is_store() => {
                 "is a keystore and no PEM: name it as keystore = { path = …, password = … }, without certificate and key"
             }
             rustls_pki_types::pem::Error::NoItemsFound => {

@@ -15,7 +15,7 @@ use crate::core::diagnostic::{Diagnostic, Scope};
 use crate::core::profile::SecretRef;
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
-use crate::readers::{Look, Privacy};
+use crate::readers::{AccessScan, Privacy};
 use crate::safe_open::{self, OpenError};
 
 /// Longest secret, key or certificate chain, in bytes. A larger file is not what it was taken for.
@@ -30,25 +30,25 @@ pub(super) const LONGEST_STORE: u64 = 512 * 1024;
 /// What the files of one look had in them: profiles that share a file share one reading of it, and all see the same content,
 /// whatever happens to the file meanwhile.
 #[derive(Clone, Default)]
-pub(super) struct Sheets(Arc<Mutex<HashMap<Asked, Sheet>>>);
+pub(super) struct FileCache(Arc<Mutex<HashMap<ReadKey, CachedFile>>>);
 
 /// A file, how long it may be, and whether it was asked who else can read it.
-type Asked = (PathBuf, u64, bool);
+type ReadKey = (PathBuf, u64, bool);
 
 /// Bytes of a file and, of a secret, who else can read them; or why not, and for whom.
-type Sheet = Result<(Zeroizing<Vec<u8>>, Privacy), (Scope, String)>;
+type CachedFile = Result<(Zeroizing<Vec<u8>>, Privacy), (Scope, String)>;
 
-impl std::fmt::Debug for Sheets {
+impl std::fmt::Debug for FileCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[files]")
     }
 }
 
-impl Sheets {
-    fn read(&self, path: &Path, most: u64, readers: Option<&Look>) -> Sheet {
+impl FileCache {
+    fn read(&self, path: &Path, most: u64, readers: Option<&AccessScan>) -> CachedFile {
         // Nothing is done with it that could panic half-way.
-        let mut sheets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sheets
+        let mut file_cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        file_cache
             .entry((path.to_owned(), most, readers.is_some()))
             .or_insert_with(|| read(path, most, readers))
             .clone()
@@ -56,7 +56,7 @@ impl Sheets {
 }
 
 /// Reads everything of one profile.
-pub(super) struct Reader<'a> {
+pub(super) struct MaterialReader<'a> {
     surroundings: &'a Surroundings,
     /// Decides which certificates are valid.
     pub(super) now: WallTime,
@@ -65,9 +65,9 @@ pub(super) struct Reader<'a> {
     warnings: Vec<Diagnostic>,
 }
 
-impl Reader<'_> {
-    pub(super) fn new(surroundings: &Surroundings, now: WallTime) -> Reader<'_> {
-        Reader {
+impl MaterialReader<'_> {
+    pub(super) fn new(surroundings: &Surroundings, now: WallTime) -> MaterialReader<'_> {
+        MaterialReader {
             surroundings,
             now,
             hash: Context::new(&SHA256),
@@ -187,11 +187,11 @@ impl Reader<'_> {
             .as_ref()
             .is_some_and(|folder| path.starts_with(folder));
         let readers = (secret && !in_credentials).then_some(&self.surroundings.readers);
-        let sheet = match &self.surroundings.sheets {
-            Some(sheets) => sheets.read(path, most, readers),
+        let cached = match &self.surroundings.file_cache {
+            Some(file_cache) => file_cache.read(path, most, readers),
             None => read(path, most, readers),
         };
-        match sheet {
+        match cached {
             Ok((_, Privacy::Clients(why))) => {
                 self.problem(role, format!("{} {why}", path.display()));
                 None
@@ -297,7 +297,7 @@ fn digest_of(hash: Context) -> Digest {
 }
 
 /// Bytes and who else can read them, where `readers` looks; or cause and cure, and for whom.
-fn read(path: &Path, most: u64, readers: Option<&Look>) -> Sheet {
+fn read(path: &Path, most: u64, readers: Option<&AccessScan>) -> CachedFile {
     let file = safe_open::file(path).map_err(|error| match error {
         OpenError::System(error) => explain(&error),
         OpenError::Refused(why) => (Scope::User, format!("is not read: {why}")),

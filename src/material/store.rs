@@ -12,16 +12,16 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::SigningKey;
 use rustls_pki_types::CertificateDer;
 
-use super::certificate::{Names, matching};
-use super::cost::{self, Refusal};
-use super::reading::{LONGEST_STORE, Reader};
-use super::{AssertionKey, Bundle, Identity, PrivateKey, UNUSABLE_KEY};
+use super::certificate::{CertificateNames, matching};
+use super::cost::{self, CostRefusal};
+use super::reading::{LONGEST_STORE, MaterialReader};
+use super::{AssertionKey, Bundle, ClientIdentity, PrivateKey, UNUSABLE_KEY};
 use crate::core::profile::Keystore;
 use crate::core::secret::Secret;
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum StoreKind {
     /// RFC 7292
     Pkcs12,
     /// Java's own format until Java 8, and its successor in Java Cryptography Extension.
@@ -34,45 +34,45 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Kind {
-    pub(super) fn of(bytes: &[u8]) -> Kind {
+impl StoreKind {
+    pub(super) fn of(bytes: &[u8]) -> StoreKind {
         match bytes {
-            [] => Kind::Empty,
-            [0xfe, 0xed, 0xfe, 0xed, ..] => Kind::Jks,
-            [0xce, 0xce, 0xce, 0xce, ..] => Kind::Jceks,
+            [] => StoreKind::Empty,
+            [0xfe, 0xed, 0xfe, 0xed, ..] => StoreKind::Jks,
+            [0xce, 0xce, 0xce, 0xce, ..] => StoreKind::Jceks,
             // BER of indefinite length, too: a PFX is a sequence that begins with the number 3 (RFC 7292 §4).
             [0x30, 0x80, 0x02, 0x01, 0x03, ..]
             | [0x30, 0x81, _, 0x02, 0x01, 0x03, ..]
             | [0x30, 0x82, _, _, 0x02, 0x01, 0x03, ..]
-            | [0x30, 0x83, _, _, _, 0x02, 0x01, 0x03, ..] => Kind::Pkcs12,
-            _ if bytes.windows(11).any(|window| window == b"-----BEGIN ") => Kind::Pem,
-            _ => Kind::Other,
+            | [0x30, 0x83, _, _, _, 0x02, 0x01, 0x03, ..] => StoreKind::Pkcs12,
+            _ if bytes.windows(11).any(|window| window == b"-----BEGIN ") => StoreKind::Pem,
+            _ => StoreKind::Other,
         }
     }
 
     pub(super) fn is_store(self) -> bool {
-        matches!(self, Kind::Pkcs12 | Kind::Jks | Kind::Jceks)
+        matches!(self, StoreKind::Pkcs12 | StoreKind::Jks | StoreKind::Jceks)
     }
 }
 
 /// What is in a store.
 #[derive(Default)]
 struct Contents {
-    entries: Vec<Entry>,
+    entries: Vec<StoreEntry>,
     /// Certificates that are entries of their own, and meant to be trusted.
     trusted: Vec<CertificateDer<'static>>,
 }
 
 /// A private key with its chain.
-struct Entry {
+struct StoreEntry {
     /// Empty if it has none.
     alias: String,
-    key: Key,
+    key: StoredKey,
     /// Own certificate first; may be empty.
     chain: Vec<CertificateDer<'static>>,
 }
 
-enum Key {
+enum StoredKey {
     Open(PrivateKey),
     /// JKS: each entry has a password of its own.
     Sealed(Vec<u8>),
@@ -80,7 +80,7 @@ enum Key {
 
 /// Why a store cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Closed {
+enum StoreError {
     Torn,
     Indefinite,
     TooMuch,
@@ -92,18 +92,21 @@ enum Closed {
     Unsupported,
 }
 
-impl From<Refusal> for Closed {
-    fn from(refusal: Refusal) -> Closed {
+impl From<CostRefusal> for StoreError {
+    fn from(refusal: CostRefusal) -> StoreError {
         match refusal {
-            Refusal::Torn => Closed::Torn,
-            Refusal::Indefinite => Closed::Indefinite,
-            Refusal::TooMuch => Closed::TooMuch,
+            CostRefusal::Torn => StoreError::Torn,
+            CostRefusal::Indefinite => StoreError::Indefinite,
+            CostRefusal::TooMuch => StoreError::TooMuch,
         }
     }
 }
 
 /// Client certificate with chain and key: `tls.keystore`.
-pub(super) fn identity(store: &Keystore, reader: &mut Reader<'_>) -> Option<Identity> {
+pub(super) fn identity(
+    store: &Keystore,
+    reader: &mut MaterialReader<'_>,
+) -> Option<ClientIdentity> {
     let (entry, der, signer) = own(store, "tls.keystore", reader)?;
     let place = entry.place(store);
     if entry.chain.is_empty() {
@@ -113,18 +116,21 @@ pub(super) fn identity(store: &Keystore, reader: &mut Reader<'_>) -> Option<Iden
         ));
         return None;
     }
-    let names = Names {
+    let names = CertificateNames {
         role: "tls.keystore",
         place: &place,
         key: "the same entry",
     };
-    Identity::new(&names, entry.chain, &der, signer, reader)
+    ClientIdentity::new(&names, entry.chain, &der, signer, reader)
 }
 
 /// A key for assertions: `assertion.keystore`. Its certificate is used if there is one.
-pub(super) fn assertion_key(store: &Keystore, reader: &mut Reader<'_>) -> Option<AssertionKey> {
+pub(super) fn assertion_key(
+    store: &Keystore,
+    reader: &mut MaterialReader<'_>,
+) -> Option<AssertionKey> {
     let (mut entry, key, signer) = own(store, "assertion.keystore", reader)?;
-    let names = Names {
+    let names = CertificateNames {
         role: "assertion.keystore",
         place: &entry.place(store),
         key: "the same entry",
@@ -142,7 +148,7 @@ pub(super) fn assertion_key(store: &Keystore, reader: &mut Reader<'_>) -> Option
 
 /// Roots instead of the system's: `tls.truststore`. What Java would trust, and all certificates of a PKCS#12 file that
 /// has no keys: OpenSSL cannot mark certificates as trusted.
-pub(super) fn trust(store: &Keystore, reader: &mut Reader<'_>) -> Option<Bundle> {
+pub(super) fn trust(store: &Keystore, reader: &mut MaterialReader<'_>) -> Option<Bundle> {
     const ROLE: &str = "tls.truststore";
     if store.alias.is_some() || store.key_password.is_some() {
         let which = if store.alias.is_some() {
@@ -184,7 +190,7 @@ pub(super) fn trust(store: &Keystore, reader: &mut Reader<'_>) -> Option<Bundle>
     })
 }
 
-impl Entry {
+impl StoreEntry {
     fn place(&self, store: &Keystore) -> String {
         let shown = store.path.display();
         match self.alias.as_str() {
@@ -198,8 +204,8 @@ impl Entry {
 fn own(
     store: &Keystore,
     role: &str,
-    reader: &mut Reader<'_>,
-) -> Option<(Entry, PrivateKey, Arc<dyn SigningKey>)> {
+    reader: &mut MaterialReader<'_>,
+) -> Option<(StoreEntry, PrivateKey, Arc<dyn SigningKey>)> {
     let key_password = store
         .key_password
         .as_ref()
@@ -217,9 +223,9 @@ fn own(
         }
     };
     let place = entry.place(store);
-    let der = match std::mem::replace(&mut entry.key, Key::Sealed(Vec::new())) {
-        Key::Open(der) => der,
-        Key::Sealed(sealed) => {
+    let der = match std::mem::replace(&mut entry.key, StoredKey::Sealed(Vec::new())) {
+        StoredKey::Open(der) => der,
+        StoredKey::Sealed(sealed) => {
             let Some(key_password) = key_password else {
                 reader.problem(role, format!(
                     "{place} needs a password: set {role}.password to where it is, a file for instance"
@@ -253,7 +259,11 @@ fn own(
 
 /// The only entry with a key, or the one of that name; or the key of the configuration that is
 /// to be changed, and why.
-fn choose(contents: Contents, store: &Keystore, role: &str) -> Result<Entry, (String, String)> {
+fn choose(
+    contents: Contents,
+    store: &Keystore,
+    role: &str,
+) -> Result<StoreEntry, (String, String)> {
     let shown = store.path.display();
     if contents.entries.is_empty() {
         let why = match contents.trusted.is_empty() {
@@ -266,7 +276,11 @@ fn choose(contents: Contents, store: &Keystore, role: &str) -> Result<Entry, (St
         return Err((role.to_owned(), why));
     }
     let which = format!("{role}.alias");
-    let names: Vec<String> = contents.entries.iter().map(Entry::shown_alias).collect();
+    let names: Vec<String> = contents
+        .entries
+        .iter()
+        .map(StoreEntry::shown_alias)
+        .collect();
     let names = names.join(", ");
     let mut entries = contents.entries;
     let Some(alias) = &store.alias else {
@@ -285,7 +299,7 @@ fn choose(contents: Contents, store: &Keystore, role: &str) -> Result<Entry, (St
         |one, other| one.to_lowercase() == other.to_lowercase(),
     ];
     for same in same {
-        let fits = |entry: &Entry| same(&entry.alias, alias);
+        let fits = |entry: &StoreEntry| same(&entry.alias, alias);
         match entries.iter().filter(|entry| fits(entry)).count() {
             0 => {}
             1 => {
@@ -304,7 +318,7 @@ fn choose(contents: Contents, store: &Keystore, role: &str) -> Result<Entry, (St
     Err((which, why))
 }
 
-impl Entry {
+impl StoreEntry {
     fn shown_alias(&self) -> String {
         match self.alias.as_str() {
             "" => "one without a name".into(),
@@ -317,7 +331,7 @@ impl Entry {
 fn open(
     store: &Keystore,
     role: &str,
-    reader: &mut Reader<'_>,
+    reader: &mut MaterialReader<'_>,
 ) -> Option<(Contents, Option<Secret>)> {
     let password = store
         .password
@@ -328,19 +342,19 @@ fn open(
         None => None,
         Some(read) => Some(read?),
     };
-    let opened = match Kind::of(&bytes) {
-        Kind::Pkcs12 => cost::check(&bytes)
-            .map_err(Closed::from)
+    let opened = match StoreKind::of(&bytes) {
+        StoreKind::Pkcs12 => cost::check(&bytes)
+            .map_err(StoreError::from)
             .and_then(|()| pkcs12::read(&bytes, password.as_ref()))
             .map_err(|closed| why_pkcs12(closed, role, password.is_some())),
-        Kind::Jks => jks::read(&bytes, password.as_ref())
+        StoreKind::Jks => jks::read(&bytes, password.as_ref())
             .map_err(|closed| why_jks(closed).to_owned()),
-        Kind::Jceks => Err(
+        StoreKind::Jceks => Err(
             "is a JCEKS keystore, which is not read: convert it (keytool -importkeystore -deststoretype pkcs12)".into(),
         ),
-        Kind::Pem => Err(pem_instead(role).into()),
-        Kind::Empty => Err("is empty: write the store into it, or wait until whoever does has done so".into()),
-        Kind::Other => Err(
+        StoreKind::Pem => Err(pem_instead(role).into()),
+        StoreKind::Empty => Err("is empty: write the store into it, or wait until whoever does has done so".into()),
+        StoreKind::Other => Err(
             "is neither PKCS#12 nor JKS: check the path, or write the store anew (openssl pkcs12 -export, keytool)".into(),
         ),
     };
@@ -361,34 +375,34 @@ fn pem_instead(role: &str) -> &'static str {
     }
 }
 
-fn why_pkcs12(closed: Closed, role: &str, has_password: bool) -> String {
+fn why_pkcs12(closed: StoreError, role: &str, has_password: bool) -> String {
     match closed {
-        Closed::Torn => {
+        StoreError::Torn => {
             "is not a whole PKCS#12 file, perhaps written only in part: write it anew".into()
         }
-        Closed::Indefinite => {
+        StoreError::Indefinite => {
             "is BER with parts of indefinite length, as BouncyCastle writes it, which is not read: write it anew \
              (openssl pkcs12 -in … -nodes | openssl pkcs12 -export)"
                 .into()
         }
-        Closed::TooMuch => {
+        StoreError::TooMuch => {
             "asks for more rounds of key derivation than anybody can want (over a million at once or five million in \
              all): write it anew"
                 .into()
         }
-        Closed::Password if has_password => format!(
+        StoreError::Password if has_password => format!(
             "cannot be opened with {role}.password: put the right password in place, or write the file anew if it is \
              damaged"
         ),
-        Closed::Password => {
+        StoreError::Password => {
             format!("has a password: set {role}.password to where it is, a file for instance")
         }
-        Closed::EntryPassword => {
+        StoreError::EntryPassword => {
             "has an entry with another password than the store, which in PKCS#12 is not read: write it anew with one \
              password for both"
                 .into()
         }
-        Closed::Unsupported => {
+        StoreError::Unsupported => {
             "is protected in a way that is not supported: write it anew with AES-256 and a MAC of SHA-256 (openssl \
              pkcs12 -export -certpbe AES-256-CBC -keypbe AES-256-CBC -macalg sha256, or keytool -importkeystore)"
                 .into()
@@ -396,17 +410,17 @@ fn why_pkcs12(closed: Closed, role: &str, has_password: bool) -> String {
     }
 }
 
-fn why_jks(closed: Closed) -> &'static str {
+fn why_jks(closed: StoreError) -> &'static str {
     match closed {
-        Closed::Password | Closed::EntryPassword => {
+        StoreError::Password | StoreError::EntryPassword => {
             "cannot be opened with its password: put the right password in place, or write the file anew if it is \
              damaged"
         }
-        Closed::Unsupported => {
+        StoreError::Unsupported => {
             "is a JKS keystore with something in it that is no X.509 certificate or key: convert it (keytool \
              -importkeystore -deststoretype pkcs12)"
         }
-        Closed::Torn | Closed::Indefinite | Closed::TooMuch => {
+        StoreError::Torn | StoreError::Indefinite | StoreError::TooMuch => {
             "is not a whole JKS keystore, perhaps written only in part: write it anew"
         }
     }

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::*;
 use crate::core::profile::{
-    Endpoint, GrantType, Http, Idp, ProfileName, Refresh, Request, SecretRef,
+    Endpoint, GrantType, Http, Idp, ProfileName, Refresh, RequestSettings, SecretRef,
 };
 
 const MARKER: &str = "MarkerSecret-0123456789";
@@ -28,7 +28,7 @@ fn profile(method: Method) -> Profile {
         method,
         access: Vec::new(),
         refresh: Refresh::default(),
-        request: Request::default(),
+        request: RequestSettings::default(),
         refuse_bound_tokens: false,
         warnings: Vec::new(),
     }
@@ -446,7 +446,7 @@ fn a_ready_assertion_is_a_secret() {
 }
 
 /// A thousand profiles that share a certificate must not read it a thousand times, and must all see the same one. Broken by
-/// `Reader::file` that does not look at `sheets`.
+/// `MaterialReader::file` that does not look at `file_cache`.
 #[test]
 fn one_look_reads_a_file_once_and_the_next_look_reads_it_again() {
     let folder = Folder::new();

@@ -40,21 +40,21 @@ where
     type Encode = T;
     type Decode = U;
     type Encoder = ProstEncoder<T>;
-    type Decoder = Reader<U>;
+    type Decoder = BufReader<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstEncoder::new(BufferSettings::new(ANSWER, YIELD))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        Reader(ProstDecoder::new(BufferSettings::new(REQUEST, YIELD)))
+        BufReader(ProstDecoder::new(BufferSettings::new(REQUEST, YIELD)))
     }
 }
 
 /// Reads messages.
-pub struct Reader<U>(ProstDecoder<U>);
+pub struct BufReader<U>(ProstDecoder<U>);
 
-impl<U: Message + Default> Decoder for Reader<U> {
+impl<U: Message + Default> Decoder for BufReader<U> {
     type Item = U;
     type Error = Status;
 

@@ -6,7 +6,7 @@ use super::{Attempt, Provider, Shared, required};
 use crate::clock::Clock;
 use crate::core::credential::{Issued, Lifetime, Scheme, Variant};
 use crate::core::failure::Failure;
-use crate::core::oauth::jwt::{self, Facts};
+use crate::core::oauth::jwt::{self, JwtClaims};
 use crate::core::oauth::lifetime::LONGEST;
 use crate::core::oauth::response::fits_header;
 use crate::core::profile::Profile;
@@ -18,7 +18,7 @@ use crate::material::Material;
 pub(super) struct Fixed {
     clock: Clock,
     token: Secret,
-    facts: Facts,
+    facts: JwtClaims,
 }
 
 impl Fixed {

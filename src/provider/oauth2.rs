@@ -2,13 +2,13 @@
 //! nothing is retried, everything is bounded in time and size.
 
 mod discovery;
+mod idp_client;
 mod lane;
 mod pool;
 pub mod probe;
 pub mod proxy;
 mod sign;
 mod transport;
-mod upstream;
 
 #[cfg(test)]
 mod tests;
@@ -26,17 +26,17 @@ use tracing::warn;
 use url::Url;
 
 use self::discovery::Discovery;
-pub(super) use self::pool::Upstreams;
+use self::idp_client::IdpClient;
+pub(super) use self::pool::IdpClients;
 use self::sign::Signer;
-use self::transport::Answer;
-use self::upstream::Upstream;
+use self::transport::HttpReply;
 use super::{Attempt, Provider, Random, Shared, required};
 use crate::clock::Clock;
 use crate::core::credential::{Issued, Variant};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::{Failure, FailureKind};
 use crate::core::oauth::discovery::Document;
-use crate::core::oauth::request::{Proof, Request, encoded, scopes};
+use crate::core::oauth::request::{Proof, TokenRequest, encoded, scopes};
 use crate::core::oauth::response::{Asked, Granted, Response, judge};
 use crate::core::oauth::withhold::{foreign_place, place};
 use crate::core::profile::client_auth::ClientAuth;
@@ -52,7 +52,7 @@ pub(super) struct OAuth2Provider {
     proof: Prover,
     /// Whether a client certificate is presented: then the mTLS alias of the token endpoint applies.
     with_certificate: bool,
-    upstream: Arc<Upstream>,
+    upstream: Arc<IdpClient>,
     /// None when the token endpoint is configured.
     discovery: Option<Arc<Discovery>>,
     /// Scopes of the last answer that were not passed on.
@@ -115,7 +115,7 @@ impl OAuth2Provider {
         let outcome = self.post(endpoint, document.as_deref(), variant).await;
         match outcome {
             Ok(issued) => Ok(issued),
-            Err(Refused {
+            Err(ExchangeFailure {
                 mut failure,
                 endpoint_lost,
             }) => {
@@ -138,14 +138,14 @@ impl OAuth2Provider {
         endpoint: &Url,
         document: Option<&Document>,
         variant: &Variant,
-    ) -> Result<Issued, Refused> {
+    ) -> Result<Issued, ExchangeFailure> {
         let assertion = self.assertion(endpoint, document)?;
         let proof = match (&self.proof, &assertion) {
             (_, Some(assertion)) => Proof::Assertion(assertion),
             (Prover::Secret(secret), None) => Proof::Secret(secret),
             (_, None) => Proof::Nothing,
         };
-        let request = Request::new(&self.oauth, variant, proof);
+        let request = TokenRequest::new(&self.oauth, variant, proof);
         let seen = self.seen(&request, assertion.as_ref());
         let seen: Vec<&Secret> = seen.iter().collect();
 
@@ -172,12 +172,12 @@ impl OAuth2Provider {
             .upstream
             .send(post, &at)
             .await
-            .map_err(|none| Refused {
+            .map_err(|none| ExchangeFailure {
                 failure: none.failure,
                 endpoint_lost: none.unconnected,
             })?;
         let now = self.clock.now();
-        let Answer {
+        let HttpReply {
             status,
             headers,
             body,
@@ -204,7 +204,7 @@ impl OAuth2Provider {
                 now,
             },
         )
-        .map_err(|failure| Refused {
+        .map_err(|failure| ExchangeFailure {
             failure,
             endpoint_lost: matches!(status, 404 | 405),
         })?;
@@ -252,7 +252,7 @@ impl OAuth2Provider {
     }
 
     /// Everything secret in this request, in every form in which the server sees it.
-    fn seen(&self, request: &Request, assertion: Option<&Secret>) -> Vec<Secret> {
+    fn seen(&self, request: &TokenRequest, assertion: Option<&Secret>) -> Vec<Secret> {
         let mut seen = self.kept_secrets();
         seen.extend(seen.first().map(encoded));
         seen.extend(request.authorization.as_ref().map(|header| {
@@ -306,14 +306,14 @@ fn not_passed_on(scopes: usize) -> String {
 }
 
 /// A failure, and whether it makes the discovered endpoint doubtful.
-struct Refused {
+struct ExchangeFailure {
     failure: Failure,
     endpoint_lost: bool,
 }
 
-impl From<Failure> for Refused {
-    fn from(failure: Failure) -> Refused {
-        Refused {
+impl From<Failure> for ExchangeFailure {
+    fn from(failure: Failure) -> ExchangeFailure {
+        ExchangeFailure {
             failure,
             endpoint_lost: false,
         }

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use super::*;
 use crate::core::credential::{Lifetime, Scheme};
 use crate::core::failure::FailureKind;
-use crate::core::profile::{ProfileName, Refresh, Request, SecretRef};
+use crate::core::profile::{ProfileName, Refresh, RequestSettings, SecretRef};
 use crate::core::time::{BootTime, Stamp, WallTime};
 use crate::material::{self, Surroundings};
 
@@ -26,7 +26,7 @@ fn profile(method: Method) -> Profile {
         method,
         access: Vec::new(),
         refresh: Refresh::default(),
-        request: Request::default(),
+        request: RequestSettings::default(),
         refuse_bound_tokens: false,
         warnings: Vec::new(),
     }

@@ -10,7 +10,7 @@ use crate::core::time::WallTime;
 
 /// What a reload did to one profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReloadOutcome {
     /// It is served as before, and nobody was asked.
     Unchanged,
     /// It is new.
@@ -29,19 +29,19 @@ pub enum Outcome {
     Invalid,
 }
 
-impl Outcome {
+impl ReloadOutcome {
     /// As in answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Outcome::Unchanged => "unchanged",
-            Outcome::Added => "added",
-            Outcome::Changed => "changed",
-            Outcome::Removed => "removed",
-            Outcome::Staged => "staged",
-            Outcome::Rejected => "rejected",
-            Outcome::Kept => "kept",
-            Outcome::Invalid => "invalid",
+            ReloadOutcome::Unchanged => "unchanged",
+            ReloadOutcome::Added => "added",
+            ReloadOutcome::Changed => "changed",
+            ReloadOutcome::Removed => "removed",
+            ReloadOutcome::Staged => "staged",
+            ReloadOutcome::Rejected => "rejected",
+            ReloadOutcome::Kept => "kept",
+            ReloadOutcome::Invalid => "invalid",
         }
     }
 
@@ -49,8 +49,14 @@ impl Outcome {
     #[must_use]
     pub fn in_force(self) -> bool {
         match self {
-            Outcome::Unchanged | Outcome::Added | Outcome::Changed | Outcome::Removed => true,
-            Outcome::Staged | Outcome::Rejected | Outcome::Kept | Outcome::Invalid => false,
+            ReloadOutcome::Unchanged
+            | ReloadOutcome::Added
+            | ReloadOutcome::Changed
+            | ReloadOutcome::Removed => true,
+            ReloadOutcome::Staged
+            | ReloadOutcome::Rejected
+            | ReloadOutcome::Kept
+            | ReloadOutcome::Invalid => false,
         }
     }
 }
@@ -59,7 +65,7 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
     /// `Added` or `Changed` for what is in force.
-    pub outcome: Outcome,
+    pub outcome: ReloadOutcome,
     /// Why the files are not in force; empty otherwise.
     pub why: String,
     /// Since when it stands there.
@@ -76,7 +82,7 @@ impl Reloaded {
             _ if self.nothing_left => {
                 "what is in its files now has taken over from what has ended, and has no credential yet"
             }
-            Outcome::Staged | Outcome::Rejected => {
+            ReloadOutcome::Staged | ReloadOutcome::Rejected => {
                 "what is in its files now is not in force yet, its last good state is kept"
             }
             _ => "its last good state is kept",
@@ -87,7 +93,7 @@ impl Reloaded {
 
 /// What became of one reload.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct ReloadReport {
     /// Of the configuration that is in force after it.
     pub generation: u64,
     /// Why `tokend.toml` was not taken over; then its predecessor is in force.
@@ -98,7 +104,7 @@ pub struct Report {
     pub settled: bool,
 }
 
-impl Report {
+impl ReloadReport {
     /// Whether everything is served as the files say.
     #[must_use]
     pub fn complete(&self) -> bool {
@@ -113,12 +119,12 @@ impl Report {
 /// Somebody wants everything read again, and to know what becomes of it: each report replaces the one before, and the first
 /// that is settled is the last.
 #[derive(Debug)]
-pub struct Order(pub watch::Sender<Option<Arc<Report>>>);
+pub struct Order(pub watch::Sender<Option<Arc<ReloadReport>>>);
 
 impl Order {
     /// The order, and where its reports arrive.
     #[must_use]
-    pub fn new() -> (Order, watch::Receiver<Option<Arc<Report>>>) {
+    pub fn new() -> (Order, watch::Receiver<Option<Arc<ReloadReport>>>) {
         let (sender, reports) = watch::channel(None);
         (Order(sender), reports)
     }

@@ -10,12 +10,14 @@ use tokio::task::AbortHandle;
 use super::error::Denial;
 use super::turn::{Rounds, Share};
 use crate::caller::Peer;
-use crate::core::account::{AccountLimits, Book, Full, Held, HeldLimit, Principal, Spent, Usage};
+use crate::core::account::{
+    AccountBook, AccountLimits, HeldLimit, LimitOwner, Principal, Resource, Spent, Usage,
+};
 use crate::core::bucket::SpentLimit;
 use crate::core::policy::{Caller, Named};
-use crate::core::profile::Limits;
+use crate::core::profile::ServerLimits;
 use crate::core::time::BootTime;
-use crate::registry::Entry;
+use crate::registry::RegistryEntry;
 
 /// So many connections have to close before it is worth while to look for memory that they have left.
 const MANY: u64 = 64;
@@ -37,7 +39,7 @@ const RENEWAL_BURST: f64 = 60.0;
 /// The accounts of one daemon.
 #[derive(Debug)]
 pub struct Accounts {
-    state: Mutex<State>,
+    state: Mutex<AccountsState>,
     rounds: Rounds,
     many_left: Notify,
     /// From so many connections of a user on its units are told apart.
@@ -45,19 +47,19 @@ pub struct Accounts {
 }
 
 #[derive(Debug)]
-struct State {
-    book: Book,
+struct AccountsState {
+    book: AccountBook,
     /// Connections that have asked nothing so far, oldest first.
-    silent: BTreeMap<u64, Silent>,
+    silent: BTreeMap<u64, SilentConnection>,
     next_connection: u64,
     /// The most connections at a time since the last time that many had closed.
     most: u64,
     /// What connections of one principal share.
-    shared: HashMap<(u32, Option<Arc<str>>), Weak<Shared>>,
+    shared: HashMap<(u32, Option<Arc<str>>), Weak<PrincipalShared>>,
 }
 
 #[derive(Debug)]
-struct Silent {
+struct SilentConnection {
     uid: u32,
     since: BootTime,
     task: AbortHandle,
@@ -65,7 +67,7 @@ struct Silent {
 
 /// What all connections of one principal share.
 #[derive(Debug)]
-pub struct Shared {
+pub struct PrincipalShared {
     /// Its share of the thread.
     pub turns: Arc<Share>,
     /// What it may see.
@@ -84,15 +86,15 @@ pub struct Visible {
     /// In which unit, as far as that was known.
     pub unit: Option<Arc<str>>,
     /// By name. They are the registry's: nothing that it has dropped is kept alive here.
-    pub entries: Vec<Weak<Entry>>,
+    pub entries: Vec<Weak<RegistryEntry>>,
 }
 
 /// The account of one connection's principal.
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct PrincipalAccount {
     accounts: Arc<Accounts>,
     who: Arc<Principal>,
-    shared: Arc<Shared>,
+    shared: Arc<PrincipalShared>,
     connection: u64,
 }
 
@@ -101,29 +103,29 @@ pub struct Account {
 pub struct Charge {
     accounts: Arc<Accounts>,
     who: Arc<Principal>,
-    what: Held,
+    what: Resource,
     amount: u64,
 }
 
 /// Why a connection is closed at once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", refusal(.uid, *.full))]
-pub struct NoPlace {
+pub struct ConnectionLimitReached {
     /// Whose connection it would have been.
     pub uid: u32,
     /// What was reached.
-    pub full: Full,
+    pub full: LimitOwner,
 }
 
-fn refusal(uid: &u32, full: Full) -> String {
+fn refusal(uid: &u32, full: LimitOwner) -> String {
     match full {
-        Full::InAll(limit) => {
+        LimitOwner::InAll(limit) => {
             format!("all {limit} connections are taken (server.limits.connections)")
         }
-        Full::User(limit) => {
+        LimitOwner::User(limit) => {
             format!("uid {uid} has {limit} connections open (server.limits.connections_per_user)")
         }
-        Full::Unit(limit) => format!(
+        LimitOwner::Unit(limit) => format!(
             "a unit of uid {uid} has {limit} connections open, three quarters of what its user may have (server.limits.connections_per_user)"
         ),
     }
@@ -132,7 +134,7 @@ fn refusal(uid: &u32, full: Full) -> String {
 impl Accounts {
     /// Nobody has anything yet.
     #[must_use]
-    pub fn new(limits: &Limits) -> Arc<Accounts> {
+    pub fn new(limits: &ServerLimits) -> Arc<Accounts> {
         let units_from = UNITS_FROM.min(u64::from(limits.connections_per_user) / 8);
         let held = |in_all: u32, per_user: u32| HeldLimit {
             in_all: in_all.into(),
@@ -163,8 +165,8 @@ impl Accounts {
             ],
         };
         Arc::new(Accounts {
-            state: Mutex::new(State {
-                book: Book::new(limits),
+            state: Mutex::new(AccountsState {
+                book: AccountBook::new(limits),
                 silent: BTreeMap::new(),
                 next_connection: 0,
                 most: 0,
@@ -185,9 +187,9 @@ impl Accounts {
         peer: &Peer,
         named: &Named,
         now: BootTime,
-    ) -> Result<(Account, Charge), NoPlace> {
+    ) -> Result<(PrincipalAccount, Charge), ConnectionLimitReached> {
         let uid = peer.owner;
-        let crowded = self.state().book.of_user(uid, Held::Connections) >= self.units_from;
+        let crowded = self.state().book.of_user(uid, Resource::Connections) >= self.units_from;
         let who = Principal {
             uid,
             unit: crowded.then(|| peer.unit_at_once()).flatten(),
@@ -197,18 +199,18 @@ impl Accounts {
         state.book.tidy(now);
         state
             .book
-            .charge(&who, Held::Connections, 1)
-            .map_err(|full| NoPlace { uid, full })?;
-        let taken = state.book.in_all(Held::Connections);
+            .charge(&who, Resource::Connections, 1)
+            .map_err(|full| ConnectionLimitReached { uid, full })?;
+        let taken = state.book.in_all(Resource::Connections);
         state.most = state.most.max(taken);
         let account = state.account(self, who);
-        let place = account.charged(Held::Connections, 1);
+        let place = account.charged(Resource::Connections, 1);
         Ok((account, place))
     }
 
     /// An account for a connection that is none of the socket's, and needs no place.
     #[must_use]
-    pub fn without_place(self: &Arc<Self>, uid: u32, name: &str) -> Account {
+    pub fn without_place(self: &Arc<Self>, uid: u32, name: &str) -> PrincipalAccount {
         let who = Principal {
             uid,
             unit: Some(name.into()),
@@ -219,17 +221,17 @@ impl Accounts {
 
     /// Closes a connection that has asked nothing, so that there is room for one of `uid`: its own oldest where its own limit
     /// was reached, and else that of the user who has most. Whether one is being closed.
-    pub fn make_room(&self, no_place: &NoPlace, now: BootTime) -> bool {
+    pub fn make_room(&self, no_place: &ConnectionLimitReached, now: BootTime) -> bool {
         let mut state = self.state();
-        let State { book, silent, .. } = &mut *state;
-        let has_been = |one: &Silent| now.since(one.since) >= SILENCE;
+        let AccountsState { book, silent, .. } = &mut *state;
+        let has_been = |one: &SilentConnection| now.since(one.since) >= SILENCE;
         let oldest = silent.iter().filter(|(_, one)| has_been(one));
         let found = match no_place.full {
-            Full::User(_) | Full::Unit(_) => {
+            LimitOwner::User(_) | LimitOwner::Unit(_) => {
                 oldest.clone().find(|(_, one)| one.uid == no_place.uid)
             }
-            Full::InAll(_) => oldest.max_by_key(|(number, one)| {
-                let connections = book.of_user(one.uid, Held::Connections);
+            LimitOwner::InAll(_) => oldest.max_by_key(|(number, one)| {
+                let connections = book.of_user(one.uid, Resource::Connections);
                 (connections, std::cmp::Reverse(**number))
             }),
         };
@@ -255,14 +257,14 @@ impl Accounts {
     }
 
     /// What is asked of the book.
-    pub fn book<T>(&self, ask: impl FnOnce(&Book) -> T) -> T {
+    pub fn book<T>(&self, ask: impl FnOnce(&AccountBook) -> T) -> T {
         ask(&self.state().book)
     }
 
     /// Accounts that have reached a limit, and by how much, at most so many: those that were refused most.
     #[must_use]
     pub fn refused(&self, most: usize) -> Vec<Usage> {
-        let mut usages = self.book(Book::usages);
+        let mut usages = self.book(AccountBook::usages);
         usages.retain(Usage::was_refused);
         let refusals = |usage: &Usage| -> u64 {
             let counts = usage.refused_held.iter().chain(&usage.refused_spent);
@@ -273,14 +275,14 @@ impl Accounts {
         usages
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AccountsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn release(&self, who: &Principal, what: Held, amount: u64) {
+    fn release(&self, who: &Principal, what: Resource, amount: u64) {
         let mut state = self.state();
         state.book.release(who, what, amount);
-        if what == Held::Connections {
+        if what == Resource::Connections {
             let taken = state.book.in_all(what);
             if state.most - taken >= MANY {
                 state.most = taken;
@@ -290,14 +292,14 @@ impl Accounts {
     }
 }
 
-impl State {
-    fn account(&mut self, accounts: &Arc<Accounts>, who: Principal) -> Account {
+impl AccountsState {
+    fn account(&mut self, accounts: &Arc<Accounts>, who: Principal) -> PrincipalAccount {
         let key = (who.uid, who.unit.clone());
         let known = self.shared.get(&key).and_then(Weak::upgrade);
         let shared = known.unwrap_or_else(|| {
             // Of those who have left nothing is kept.
             self.shared.retain(|_, shared| shared.strong_count() > 0);
-            let shared = Arc::new(Shared {
+            let shared = Arc::new(PrincipalShared {
                 turns: Arc::default(),
                 visible: Mutex::default(),
                 survey: tokio::sync::Mutex::default(),
@@ -306,7 +308,7 @@ impl State {
             shared
         });
         self.next_connection += 1;
-        Account {
+        PrincipalAccount {
             accounts: accounts.clone(),
             who: Arc::new(who),
             shared,
@@ -315,7 +317,7 @@ impl State {
     }
 }
 
-impl Account {
+impl PrincipalAccount {
     /// The user whose account it is.
     #[must_use]
     pub fn uid(&self) -> u32 {
@@ -324,14 +326,14 @@ impl Account {
 
     /// What its principal's connections share.
     #[must_use]
-    pub fn shared(&self) -> &Shared {
+    pub fn shared(&self) -> &PrincipalShared {
         &self.shared
     }
 
     /// Notes the task of a connection that has asked nothing yet.
     pub fn is_silent(&self, task: AbortHandle, since: BootTime) {
         let uid = self.who.uid;
-        let silent = Silent { uid, since, task };
+        let silent = SilentConnection { uid, since, task };
         self.accounts.state().silent.insert(self.connection, silent);
     }
 
@@ -344,7 +346,7 @@ impl Account {
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED, which names the limit.
-    pub fn charge(&self, what: Held, amount: u64) -> Result<Charge, Denial> {
+    pub fn charge(&self, what: Resource, amount: u64) -> Result<Charge, Denial> {
         let charged = self.accounts.state().book.charge(&self.who, what, amount);
         charged.map_err(|full| Denial::account_full(what, full))?;
         Ok(self.charged(what, amount))
@@ -367,7 +369,7 @@ impl Account {
             .spend(&self.who, what, amount, now);
     }
 
-    fn charged(&self, what: Held, amount: u64) -> Charge {
+    fn charged(&self, what: Resource, amount: u64) -> Charge {
         Charge {
             accounts: self.accounts.clone(),
             who: self.who.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How requests for a credential ended, in both languages.
+/// How requests for a credential ended, in both protocols.
 #[derive(Debug, Default)]
 pub struct Answered {
     /// From memory.

@@ -11,20 +11,20 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
 use super::accounts::Charge;
-use super::guest::Guest;
-use crate::core::account::Held;
+use super::session::Session;
+use crate::core::account::Resource;
 
 /// What a call that waits for the rest of its message holds besides that message, in bytes: its headers, its stream, its task.
 const CALL: usize = 4096;
 
 /// A body whose every next part has to come within a time.
-pub struct Impatient {
+pub struct TimedBody {
     body: Incoming,
     patience: Duration,
     /// Runs while a part is awaited; most bodies are there at the first look and need none.
     timer: Option<Pin<Box<Sleep>>>,
     /// Whose account pays for it.
-    guest: Arc<Guest>,
+    session: Arc<Session>,
     /// Came so far, in bytes.
     came: usize,
     /// What is charged for it, in bytes: nothing while the body has never been waited for.
@@ -46,14 +46,14 @@ pub enum BodyError {
     Broken(#[from] hyper::Error),
 }
 
-impl Impatient {
+impl TimedBody {
     /// Waits for each part of `body` for so long, and where there is room for what has come.
-    pub fn new(body: Incoming, patience: Duration, guest: Arc<Guest>) -> Impatient {
-        Impatient {
+    pub fn new(body: Incoming, patience: Duration, session: Arc<Session>) -> TimedBody {
+        TimedBody {
             body,
             patience,
             timer: None,
-            guest,
+            session,
             came: 0,
             held: 0,
             charge: None,
@@ -61,7 +61,7 @@ impl Impatient {
     }
 }
 
-impl Body for Impatient {
+impl Body for TimedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -83,9 +83,9 @@ impl Body for Impatient {
             let charged = match &mut this.charge {
                 Some(charge) => charge.more(more as u64),
                 none => this
-                    .guest
+                    .session
                     .account
-                    .charge(Held::Bytes, more as u64)
+                    .charge(Resource::Bytes, more as u64)
                     .map(|charge| *none = Some(charge)),
             };
             if let Err(full) = charged {

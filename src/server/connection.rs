@@ -13,14 +13,14 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use super::accounts::{Account, Accounts};
+use super::accounts::{Accounts, PrincipalAccount};
 use super::activity::Activity;
-use super::desk::Desk;
 use super::grpc::told_to_stop;
-use super::guest::Guest;
-use super::languages::{Languages, Visit};
-use super::turn::{InTurn, Measured, Turn};
-use crate::core::profile::Limits;
+use super::protocols::{ConnectionService, Protocols};
+use super::service::ApiService;
+use super::session::Session;
+use super::turn::{FairConnection, MeteredStream, Turn};
+use crate::core::profile::ServerLimits;
 use crate::core::repeated::Repeated;
 use crate::socket::authority::RepairAuthority;
 
@@ -68,7 +68,7 @@ const TIDY_AFTER: Duration = Duration::from_secs(1);
 
 /// What callers can cause to be said of their connections.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Line {
+enum ConnectionEvent {
     /// Accepting fails, as a rule since all descriptors are taken.
     NotAccepted,
     /// Who is asking cannot be told from others; so neither can whom it is to be charged to.
@@ -86,15 +86,15 @@ pub async fn accept(
     mut listener: UnixListener,
     mut listeners: mpsc::Receiver<UnixListener>,
     mut own: mpsc::Receiver<DuplexStream>,
-    desk: &Arc<Desk>,
+    service: &Arc<ApiService>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     let (close, closing) = watch::channel(false);
-    let connections = Connections::new(desk, shutdown.clone(), closing);
-    let accounts = desk.accounts.clone();
+    let connections = Connections::new(service, shutdown.clone(), closing);
+    let accounts = service.accounts.clone();
     let tidying = tokio::spawn(tidy_up(accounts.clone()));
     let mut lines = Repeated::default();
-    let mut line = |kind, uid| lines.say((kind, uid), desk.clock.now().boot);
+    let mut line = |kind, uid| lines.say((kind, uid), service.clock.now().boot);
     // Each connection holds one end; the other hears when all are gone.
     let (open, all_closed) = mpsc::channel::<()>(1);
     let mut late = 0;
@@ -111,15 +111,15 @@ pub async fn accept(
                 continue;
             }
             Some(stream) = own.recv() => {
-                let guest = desk.itself();
-                tokio::spawn(connections.serve(stream, Arc::new(guest), open.clone()));
+                let session = service.itself();
+                tokio::spawn(connections.serve(stream, Arc::new(session), open.clone()));
                 continue;
             }
             accepted = listener.accept(), if late <= LATE => match accepted {
                 Ok((stream, _)) => stream,
                 Err(_) if late > 0 => break,
                 Err(error) => {
-                    if let Some(left_out) = line(Line::NotAccepted, None) {
+                    if let Some(left_out) = line(ConnectionEvent::NotAccepted, None) {
                         warn!(%error, left_out, "cannot accept a connection; trying again");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -129,17 +129,17 @@ pub async fn accept(
             // Who has connected before is heard: the kernel would reset those connections.
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
-        let peer = match desk.callers.of(&stream) {
+        let peer = match service.callers.of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
-                if let Some(left_out) = line(Line::Unknown, None) {
+                if let Some(left_out) = line(ConnectionEvent::Unknown, None) {
                     warn!(%error, left_out, "the kernel does not say who is asking: the connection is closed");
                 }
                 continue;
             }
         };
-        let now = desk.clock.now().boot;
-        let named = &desk.registry.load().named;
+        let now = service.clock.now().boot;
+        let named = &service.registry.load().named;
         let mut admitted = accounts.admit(&peer, named, now);
         if let Err(no_place) = &admitted
             && accounts.make_room(no_place, now)
@@ -151,7 +151,7 @@ pub async fn accept(
         let (account, place) = match admitted {
             Ok(admitted) => admitted,
             Err(no_place) => {
-                if let Some(left_out) = line(Line::Full, Some(no_place.uid)) {
+                if let Some(left_out) = line(ConnectionEvent::Full, Some(no_place.uid)) {
                     warn!(
                         pid = peer.caller.pid,
                         left_out, "a connection is closed: {no_place}"
@@ -160,9 +160,9 @@ pub async fn accept(
                 continue;
             }
         };
-        let guest = Arc::new(Guest::new(peer, account.clone()));
+        let session = Arc::new(Session::new(peer, account.clone()));
         let held = (place, Silence(account.clone()), open.clone());
-        let task = tokio::spawn(connections.serve(stream, guest, held));
+        let task = tokio::spawn(connections.serve(stream, session, held));
         account.is_silent(task.abort_handle(), now);
     }
     tidying.abort();
@@ -186,7 +186,7 @@ async fn drain(mut all_closed: mpsc::Receiver<()>, close: &watch::Sender<bool>) 
 }
 
 /// A connection that has asked nothing yet, or has ended: either way it is not one of the silent ones afterwards.
-struct Silence(Account);
+struct Silence(PrincipalAccount);
 
 impl Drop for Silence {
     fn drop(&mut self) {
@@ -196,8 +196,8 @@ impl Drop for Silence {
 
 /// What all connections of one daemon share, and how each is served.
 pub struct Connections {
-    languages: Arc<Languages>,
-    limits: Limits,
+    protocols: Arc<Protocols>,
+    limits: ServerLimits,
     accounts: Arc<Accounts>,
     shutdown: watch::Receiver<bool>,
 }
@@ -206,14 +206,14 @@ impl Connections {
     /// Of one daemon. `shutdown` asks them to end; `closing` tells those who still wait then to ask again.
     #[must_use]
     pub fn new(
-        desk: &Arc<Desk>,
+        service: &Arc<ApiService>,
         shutdown: watch::Receiver<bool>,
         closing: watch::Receiver<bool>,
     ) -> Connections {
         Connections {
-            languages: Arc::new(Languages::new(desk, &desk.limits, closing)),
-            limits: desk.limits.clone(),
-            accounts: desk.accounts.clone(),
+            protocols: Arc::new(Protocols::new(service, &service.limits, closing)),
+            limits: service.limits.clone(),
+            accounts: service.accounts.clone(),
             shutdown,
         }
     }
@@ -223,31 +223,31 @@ impl Connections {
     pub fn serve<S, H>(
         &self,
         stream: S,
-        guest: Arc<Guest>,
+        session: Arc<Session>,
         held: H,
     ) -> impl Future<Output = ()> + Send + use<S, H>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         H: Send + 'static,
     {
-        let activity = guest.activity.clone();
-        let share = guest.account.shared().turns.clone();
+        let activity = session.activity.clone();
+        let share = session.account.shared().turns.clone();
         let rounds = self.accounts.rounds().clone();
-        let visit = Arc::new(Visit::new(&self.languages, guest));
+        let visit = Arc::new(ConnectionService::new(&self.protocols, session));
         let service = service_fn(move |request| {
             let visit = visit.clone();
             async move { Ok::<_, Infallible>(visit.answer(request).await) }
         });
         let turn = Turn::default();
         let stream = RepairAuthority::new(
-            Measured::new(stream, turn.clone()),
+            MeteredStream::new(stream, turn.clone()),
             self.limits.control_frames_per_second,
         );
         let connection = builder(&self.limits, turn.clone())
             .serve_connection(TokioIo::new(stream), service)
             .into_owned();
-        let connection = InTurn::new(connection, turn, share, rounds);
-        let patience = Patience {
+        let connection = FairConnection::new(connection, turn, share, rounds);
+        let patience = IdleTimeouts {
             first: self.limits.handshake_timeout,
             later: self.limits.idle_timeout,
         };
@@ -272,7 +272,7 @@ async fn tidy_up(accounts: Arc<Accounts>) {
 
 /// How long a connection may be silent.
 #[derive(Clone, Copy)]
-struct Patience {
+struct IdleTimeouts {
     /// Until its first request.
     first: Duration,
     /// Between requests.
@@ -282,9 +282,9 @@ struct Patience {
 /// Serves a connection until it ends. It is asked to end when the daemon stops, and when it has been silent too long; a client that
 /// does not react to that, and waits for nothing, is left after [`REACTION`].
 async fn attend<C>(
-    mut connection: InTurn<C>,
+    mut connection: FairConnection<C>,
     activity: &Activity,
-    patience: Patience,
+    patience: IdleTimeouts,
     mut shutdown: watch::Receiver<bool>,
 ) where
     C: GracefulConnection,
@@ -340,7 +340,7 @@ async fn told_to_stop_after_first_words(shutdown: &mut watch::Receiver<bool>, ac
     }
 }
 
-fn builder(limits: &Limits, turn: Turn) -> auto::Builder<Turn> {
+fn builder(limits: &ServerLimits, turn: Turn) -> auto::Builder<Turn> {
     let mut builder = auto::Builder::new(turn);
     let header_size = limits.header_size;
     builder

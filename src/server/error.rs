@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::broker::NoAnswer;
-use crate::core::account::{Full, Held, Spent};
+use crate::core::account::{LimitOwner, Resource, Spent};
 use crate::core::lifecycle::{Refusal, RefusalKind};
 use crate::proto::{DOMAIN, INVALID_REQUEST};
 
@@ -109,26 +109,26 @@ impl Denial {
     }
 
     /// The account of the caller's user or unit holds as much as it may.
-    pub fn account_full(what: Held, full: Full) -> Denial {
+    pub fn account_full(what: Resource, full: LimitOwner) -> Denial {
         let (things, limit) = match what {
-            Held::Connections => ("connections", "connections_per_user"),
-            Held::Streams => ("open streams", "streams_per_user"),
-            Held::Waiting => ("calls that wait for a credential", "waiting_per_user"),
-            Held::Bytes => (
+            Resource::Connections => ("connections", "connections_per_user"),
+            Resource::Streams => ("open streams", "streams_per_user"),
+            Resource::Waiting => ("calls that wait for a credential", "waiting_per_user"),
+            Resource::Bytes => (
                 "bytes in calls that are not whole and in long answers that are not read",
                 "half_sent_per_user",
             ),
         };
         let message = match full {
-            Full::User(most) => {
+            LimitOwner::User(most) => {
                 format!(
                     "this user has {most} {things}, which is all it may (server.limits.{limit})"
                 )
             }
-            Full::Unit(most) => format!(
+            LimitOwner::Unit(most) => format!(
                 "this unit has {most} {things}, three quarters of what its user may have (server.limits.{limit})"
             ),
-            Full::InAll(most) => {
+            LimitOwner::InAll(most) => {
                 format!("all callers together have {most} {things}, and there is no room for more")
             }
         };

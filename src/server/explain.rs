@@ -1,8 +1,8 @@
 //! Why a caller may or may not have a profile's credential, why that is or is not fresh, and what happens next.
 
-use super::desk::Desk;
 use super::error::Denial;
-use super::guest::Guest;
+use super::service::ApiService;
+use super::session::Session;
 use super::{status, wire};
 use crate::audit::Action;
 use crate::caller::groups_of;
@@ -10,28 +10,28 @@ use crate::core::policy::{Caller, Subject, Unit};
 use crate::proto::{
     ExplainRequest, ExplainResponse, ExplainedCaller, ExplainedRule, ProfileStatus,
 };
-use crate::registry::Entry;
+use crate::registry::RegistryEntry;
 
-impl Desk {
+impl ApiService {
     /// Explains. Administrators may ask about everybody and everything, others about themselves and what they may use.
     pub async fn explain(
         &self,
-        guest: &Guest,
+        session: &Session,
         wanted: ExplainRequest,
     ) -> Result<ExplainResponse, Denial> {
-        let admin = self.is_admin(guest).await;
+        let admin = self.is_admin(session).await;
         let for_another = !wanted.as_user.is_empty() || !wanted.as_unit.is_empty();
         let entry = if admin {
             let found = self.registry.load().get(&wanted.profile).cloned();
             found.ok_or_else(|| Denial::not_found(&wanted.profile))?
         } else if for_another {
             return Err(self
-                .for_admins(guest, Action::Explain)
+                .for_admins(session, Action::Explain)
                 .await
                 .err()
                 .unwrap_or_else(Denial::not_admin));
         } else {
-            let found = self.entry(guest, &wanted.profile, Action::Explain).await;
+            let found = self.entry(session, &wanted.profile, Action::Explain).await;
             found?.0
         };
         let supposed = if wanted.as_user.is_empty() {
@@ -40,10 +40,10 @@ impl Desk {
             Some(supposed(wanted.as_user).await?)
         };
         // It costs nothing that anybody would notice, and an explanation without it explains little.
-        guest.peer.find_unit().await;
-        let caller = supposed.as_ref().unwrap_or(&guest.peer.caller);
+        session.peer.find_unit().await;
+        let caller = supposed.as_ref().unwrap_or(&session.peer.caller);
         let unit = match (wanted.as_unit.as_str(), &supposed) {
-            ("", None) => guest.peer.unit(),
+            ("", None) => session.peer.unit(),
             // Somebody else's unit is whatever one supposes, and nothing was supposed.
             ("", Some(_)) => Unit::Unknown,
             (unit, _) => Unit::Known(unit),
@@ -70,13 +70,18 @@ async fn supposed(user: String) -> Result<Caller, Denial> {
     }
 }
 
-fn explained(entry: &Entry, subject: Subject<'_>, desk: &Desk, admin: bool) -> ExplainResponse {
+fn explained(
+    entry: &RegistryEntry,
+    subject: Subject<'_>,
+    service: &ApiService,
+    admin: bool,
+) -> ExplainResponse {
     let decision = entry.decide(subject);
     let rules = entry.access.explain(subject).into_iter();
-    let profile = status::profile(&desk.audit, entry, desk.clock.now());
+    let profile = status::profile(&service.audit, entry, service.clock.now());
     let mut explanation = sentences(&profile);
-    if desk.audit.refuses() {
-        explanation.push(match desk.audit.trouble().filter(|_| admin) {
+    if service.audit.refuses() {
+        explanation.push(match service.audit.trouble().filter(|_| admin) {
             Some(trouble) => format!("Callers are refused all the same: {trouble}."),
             None => format!("All the same, {}.", status::UNRECORDED),
         });

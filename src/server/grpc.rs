@@ -11,15 +11,15 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::activity::Busy;
-use super::desk::permit::Wanted;
-use super::desk::{Ask, Desk};
 use super::error::Denial;
-use super::guest::Guest;
-use super::languages::LONG_ANSWER;
+use super::protocols::LONG_ANSWER;
+use super::service::permit::Wanted;
+use super::service::{ApiService, CredentialRequest};
+use super::session::Session;
 use super::{status, wire};
 use crate::audit::Action;
 use crate::broker::{Slot, View};
-use crate::core::account::Held;
+use crate::core::account::Resource;
 use crate::core::credential::Fingerprint;
 use crate::proto::admin_service_server::AdminService;
 use crate::proto::credential_service_server::CredentialService;
@@ -29,7 +29,7 @@ use crate::proto::{
     ReloadResponse, ReportRejectedRequest, ReportRejectedResponse, Unavailable, WatchTokenRequest,
     WatchTokenResponse, watch_token_response,
 };
-use crate::registry::Entry;
+use crate::registry::RegistryEntry;
 
 /// How often an open stream counts as somebody asking, so that a lazy profile stays awake while it is watched; and how
 /// soon a stream notices by itself that it is no longer permitted.
@@ -40,18 +40,18 @@ pub const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
 /// `CredentialService` for one connection.
 pub struct Credentials {
-    pub desk: Arc<Desk>,
-    pub guest: Arc<Guest>,
+    pub service: Arc<ApiService>,
+    pub session: Arc<Session>,
 }
 
 /// `AdminService`.
-pub struct Admin(pub Arc<Desk>);
+pub struct Admin(pub Arc<ApiService>);
 
 /// Who is asking; put there when the connection was accepted.
-pub fn guest<T>(request: &Request<T>) -> Result<Arc<Guest>, Status> {
+pub fn session<T>(request: &Request<T>) -> Result<Arc<Session>, Status> {
     request
         .extensions()
-        .get::<Arc<Guest>>()
+        .get::<Arc<Session>>()
         .cloned()
         .ok_or_else(|| Status::internal("the connection has no caller"))
 }
@@ -69,14 +69,14 @@ impl CredentialService for Credentials {
             scopes,
             audience,
         } = request.into_inner();
-        let ask = Ask {
+        let ask = CredentialRequest {
             profile,
             min_ttl: duration_of("min_ttl", min_ttl)?,
             scopes,
             audience,
             deadline,
         };
-        let (answer, _, now) = self.desk.token(&self.guest, ask).await?;
+        let (answer, _, now) = self.service.token(&self.session, ask).await?;
         Ok(Response::new(GetTokenResponse {
             credential: answer.encoded.clone(),
             expires_in: answer.credential.ttl(now).map(wire::duration),
@@ -91,16 +91,16 @@ impl CredentialService for Credentials {
     ) -> Result<Response<Self::WatchTokenStream>, Status> {
         let wanted = request.into_inner();
         let asked = Wanted::from(&wanted);
-        let slot = self.desk.first_slot(&self.guest, asked).await?;
+        let slot = self.service.first_slot(&self.session, asked).await?;
         let watcher = Watcher {
-            desk: self.desk.clone(),
-            guest: self.guest.clone(),
+            service: self.service.clone(),
+            session: self.session.clone(),
             wanted,
             views: slot.watch(),
             slot,
-            stopping: self.desk.stopping.clone(),
-            told: Told::Nothing,
-            _busy: self.guest.activity.stream(),
+            stopping: self.service.stopping.clone(),
+            told: LastSent::Nothing,
+            _busy: self.session.activity.stream(),
         };
         Ok(Response::new(Watching(Some(Box::pin(watcher.next())))))
     }
@@ -111,8 +111,8 @@ impl CredentialService for Credentials {
     ) -> Result<Response<ReportRejectedResponse>, Status> {
         let request = request.into_inner();
         let reported = self
-            .desk
-            .report(&self.guest, &request.profile, &request.fingerprint)
+            .service
+            .report(&self.session, &request.profile, &request.fingerprint)
             .await?;
         Ok(Response::new(ReportRejectedResponse {
             replaced: reported.replaced,
@@ -124,8 +124,8 @@ impl CredentialService for Credentials {
         &self,
         _request: Request<ListProfilesRequest>,
     ) -> Result<Response<ListProfilesResponse>, Status> {
-        let list = self.desk.survey(&self.guest, false, status::listed);
-        answer(&self.guest, list.await?)
+        let list = self.service.survey(&self.session, false, status::listed);
+        answer(&self.session, list.await?)
     }
 }
 
@@ -135,13 +135,13 @@ impl AdminService for Admin {
         &self,
         request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
-        let guest = guest(&request)?;
-        self.0.for_admins(&guest, Action::GetStatus).await?;
+        let session = session(&request)?;
+        self.0.for_admins(&session, Action::GetStatus).await?;
         let wanted = request.into_inner().profile;
         if wanted.is_empty() {
-            let look = |desk: &Desk, all: &[Arc<Entry>]| status::of(desk, all);
-            let status = self.0.survey(&guest, true, look).await?;
-            return answer(&guest, status);
+            let look = |service: &ApiService, all: &[Arc<RegistryEntry>]| status::of(service, all);
+            let status = self.0.survey(&session, true, look).await?;
+            return answer(&session, status);
         }
         let entry = self.0.registry.load().get(&wanted).cloned();
         let entry = entry.ok_or_else(|| Denial::not_found(&wanted))?;
@@ -152,12 +152,12 @@ impl AdminService for Admin {
         &self,
         request: Request<ReloadRequest>,
     ) -> Result<Response<ReloadResponse>, Status> {
-        let guest = guest(&request)?;
+        let session = session(&request)?;
         let wait = match request.into_inner().wait {
             None => RELOAD_WAIT,
             wait => duration_of("wait", wait)?,
         };
-        let report = self.0.reload(&guest, wait).await?;
+        let report = self.0.reload(&session, wait).await?;
         Ok(Response::new(status::reload(&report)))
     }
 
@@ -165,19 +165,19 @@ impl AdminService for Admin {
         &self,
         request: Request<ExplainRequest>,
     ) -> Result<Response<ExplainResponse>, Status> {
-        let guest = guest(&request)?;
-        self.0.for_admins(&guest, Action::Explain).await?;
-        let answer = self.0.explain(&guest, request.into_inner()).await?;
+        let session = session(&request)?;
+        self.0.for_admins(&session, Action::Explain).await?;
+        let answer = self.0.explain(&session, request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 }
 
 /// An answer that may be long: charged to the caller's account then, until it has been read.
-fn answer<T: Message>(guest: &Guest, message: T) -> Result<Response<T>, Status> {
+fn answer<T: Message>(session: &Session, message: T) -> Result<Response<T>, Status> {
     let size = message.encoded_len() as u64;
     let mut response = Response::new(message);
     if size > LONG_ANSWER {
-        let charge = guest.account.charge(Held::Bytes, size)?;
+        let charge = session.account.charge(Resource::Bytes, size)?;
         response.extensions_mut().insert(Arc::new(charge));
     }
     Ok(response)
@@ -219,10 +219,10 @@ fn deadline<T>(request: &Request<T>) -> Option<Duration> {
 ///
 /// It is driven by its reader, so that a slow one gets the newest next, and an idle one costs no task and no channel: a
 /// channel alone reserves room for dozens of messages.
-pub struct Watching(Option<Pin<Box<dyn Future<Output = Next> + Send>>>);
+pub struct Watching(Option<Pin<Box<dyn Future<Output = WatchStep> + Send>>>);
 
 /// What comes, and who says what comes after it; None: that was all.
-type Next = (Result<WatchTokenResponse, Status>, Option<Watcher>);
+type WatchStep = (Result<WatchTokenResponse, Status>, Option<Watcher>);
 
 impl Stream for Watching {
     type Item = Result<WatchTokenResponse, Status>;
@@ -239,25 +239,25 @@ impl Stream for Watching {
 
 /// What a stream knows.
 struct Watcher {
-    desk: Arc<Desk>,
-    guest: Arc<Guest>,
+    service: Arc<ApiService>,
+    session: Arc<Session>,
     wanted: WatchTokenRequest,
     slot: Arc<Slot>,
     views: watch::Receiver<Arc<View>>,
     stopping: watch::Receiver<bool>,
-    told: Told,
+    told: LastSent,
     _busy: Busy,
 }
 
 impl Watcher {
     /// Waits for something to say.
-    async fn next(mut self) -> Next {
+    async fn next(mut self) -> WatchStep {
         let profile = self.wanted.profile.as_str();
         loop {
-            let now = self.desk.clock.now();
+            let now = self.service.clock.now();
             self.slot.note_asked(now);
             let wanted = Wanted::from(&self.wanted);
-            let permit = match self.desk.permit(&self.guest, wanted).await {
+            let permit = match self.service.permit(&self.session, wanted).await {
                 Ok(permit) => permit,
                 Err(denial) => return (Err(denial.into()), None),
             };
@@ -265,7 +265,7 @@ impl Watcher {
             if view.closed {
                 // Another definition or other material has taken the profile's place: go on with that, or with what has taken
                 // its place meanwhile.
-                match self.desk.slot(&self.guest, wanted).await {
+                match self.service.slot(&self.session, wanted).await {
                     Ok(successor) => {
                         self.views = successor.watch();
                         self.slot = successor;
@@ -276,12 +276,12 @@ impl Watcher {
             }
             let event = match (view.servable(now, Duration::ZERO), &view.refusal) {
                 (Some(answer), _) => {
-                    let told = Told::Credential(answer.credential.fingerprint, answer.stale);
+                    let told = LastSent::Credential(answer.credential.fingerprint, answer.stale);
                     if self.told == told {
                         None
                     } else {
                         let given = permit.given(answer);
-                        if let Err(denial) = self.desk.record(&self.guest, given, now).await {
+                        if let Err(denial) = self.service.record(&self.session, given, now).await {
                             return (Err(denial.into()), None);
                         }
                         self.told = told;
@@ -290,7 +290,7 @@ impl Watcher {
                 }
                 (None, Some(refusal)) => {
                     let denial = Denial::refused(profile, refusal);
-                    let told = Told::Unavailable(denial.reason());
+                    let told = LastSent::Unavailable(denial.reason());
                     (self.told != told).then(|| {
                         self.told = told;
                         Some(unavailable_event(&denial))
@@ -321,7 +321,7 @@ pub async fn told_to_stop(stopping: &mut tokio::sync::watch::Receiver<bool>) {
 
 /// What a stream has said last.
 #[derive(PartialEq)]
-enum Told {
+enum LastSent {
     Nothing,
     Credential(Fingerprint, bool),
     Unavailable(&'static str),

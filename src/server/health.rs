@@ -12,10 +12,10 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::desk::Desk;
 use super::error::{Denial, shortened};
-use super::grpc::{guest, told_to_stop};
-use super::guest::Guest;
+use super::grpc::{session, told_to_stop};
+use super::service::ApiService;
+use super::session::Session;
 use crate::audit::Action;
 use crate::core::policy::Decision;
 
@@ -27,14 +27,14 @@ const OURS: [&str; 3] = ["", "tokend.v1.CredentialService", "tokend.v1.AdminServ
 
 /// Health of the daemon.
 #[derive(Clone)]
-pub struct HealthDesk(pub Arc<Desk>);
+pub struct HealthService(pub Arc<ApiService>);
 
-impl HealthDesk {
-    async fn status(&self, service: &str, guest: &Guest) -> Option<ServingStatus> {
+impl HealthService {
+    async fn status(&self, service: &str, session: &Session) -> Option<ServingStatus> {
         if OURS.contains(&service) {
             return Some(ServingStatus::Serving);
         }
-        let (entry, _) = self.0.permitted(guest, service).await?;
+        let (entry, _) = self.0.permitted(session, service).await?;
         Some(if self.0.available(&entry, self.0.clock.now()) {
             ServingStatus::Serving
         } else {
@@ -44,18 +44,18 @@ impl HealthDesk {
 }
 
 #[tonic::async_trait]
-impl Health for HealthDesk {
+impl Health for HealthService {
     async fn check(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let guest = guest(&request)?;
+        let session = session(&request)?;
         let service = request.into_inner().service;
-        match self.status(&service, &guest).await {
+        match self.status(&service, &session).await {
             Some(status) => Ok(Response::new(answer(status))),
             None => {
                 let audit = &self.0.audit;
-                audit.denied(&guest.peer, Action::Health, &service, Decision::Denied);
+                audit.denied(&session.peer, Action::Health, &service, Decision::Denied);
                 Err(Denial::not_found(&service).into())
             }
         }
@@ -67,11 +67,11 @@ impl Health for HealthDesk {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let guest = guest(&request)?;
-        let busy = guest.activity.stream();
+        let session = session(&request)?;
+        let busy = session.activity.stream();
         // No profile has a longer name, and this one is kept as long as the stream.
         let service = shortened(&request.into_inner().service);
-        let desk = self.clone();
+        let health = self.clone();
         let (events, stream) = mpsc::channel(1);
         let mut stopping = self.0.stopping.clone();
         tokio::spawn(async move {
@@ -79,8 +79,8 @@ impl Health for HealthDesk {
             let mut told = None;
             loop {
                 // The protocol wants an unknown service to be told as such, and the stream to stay open.
-                let status = desk
-                    .status(&service, &guest)
+                let status = health
+                    .status(&service, &session)
                     .await
                     .unwrap_or(ServingStatus::ServiceUnknown);
                 if told != Some(status) {

@@ -15,17 +15,17 @@ use hyper::body::Body as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::desk::{Ask, Desk};
 use super::error::{Denial, shortened};
 use super::grpc::RELOAD_WAIT;
-use super::guest::Guest;
+use super::service::{ApiService, CredentialRequest};
+use super::session::Session;
 use super::{status, wire};
 use crate::audit::Action;
 use crate::proto::{self, ExplainRequest};
-use crate::registry::{Entry, Standing};
+use crate::registry::{ProfileHealth, RegistryEntry};
 
-type Who = Extension<Arc<Guest>>;
-type Place = State<Arc<Desk>>;
+type SessionExtension = Extension<Arc<Session>>;
+type ServiceState = State<Arc<ApiService>>;
 
 /// Names under which this server may be addressed. Others mean a browser that was led here by a name of somebody else's.
 const HOSTS: [&str; 4] = ["tokend", "localhost", "127.0.0.1", "[::1]"];
@@ -38,7 +38,7 @@ const BODY_LIMIT: usize = 4096;
 const MOST_READ: usize = 1024 * 1024;
 
 /// The HTTP side of the socket.
-pub fn router(desk: Arc<Desk>) -> Router {
+pub fn router(service: Arc<ApiService>) -> Router {
     Router::new()
         .route("/v1/profiles", get(profiles))
         .route("/v1/profiles/{name}/token", get(token))
@@ -53,7 +53,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(guard))
-        .with_state(desk)
+        .with_state(service)
 }
 
 async fn guard(request: Request, next: Next) -> Response {
@@ -151,26 +151,26 @@ pub fn token_of(path: &str) -> Option<&str> {
 
 /// `GET /v1/profiles/NAME/token` without a router in between: most requests are this one.
 pub async fn token_at_once(
-    desk: &Desk,
-    guest: &Guest,
+    service: &ApiService,
+    session: &Session,
     profile: &str,
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Response {
     guarded(headers, uri, async || {
-        credential(desk, guest, profile.to_owned(), uri.query()).await
+        credential(service, session, profile.to_owned(), uri.query()).await
     })
     .await
 }
 
 async fn token(
-    State(desk): Place,
-    Extension(guest): Who,
+    State(service): ServiceState,
+    Extension(session): SessionExtension,
     path: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let profile = named(path);
-    credential(&desk, &guest, profile, query.as_deref()).await
+    credential(&service, &session, profile, query.as_deref()).await
 }
 
 /// The name in the path; one that is not even text is nobody's.
@@ -178,9 +178,14 @@ fn named(path: Result<Path<String>, PathRejection>) -> String {
     path.map_or_else(|_| "\u{fffd}".to_owned(), |Path(name)| name)
 }
 
-async fn credential(desk: &Desk, guest: &Guest, profile: String, query: Option<&str>) -> Response {
+async fn credential(
+    service: &ApiService,
+    session: &Session,
+    profile: String,
+    query: Option<&str>,
+) -> Response {
     let answer = async {
-        let (answer, entry, now) = desk.token(guest, ask(profile, query)?).await?;
+        let (answer, entry, now) = service.token(session, ask(profile, query)?).await?;
         let body = wire::json(&answer, entry.target.as_deref(), now);
         let kind = HeaderValue::from_static("application/json");
         Ok::<_, Denial>(([(header::CONTENT_TYPE, kind)], body).into_response())
@@ -188,10 +193,10 @@ async fn credential(desk: &Desk, guest: &Guest, profile: String, query: Option<&
     answer.await.unwrap_or_else(Denial::into_response)
 }
 
-fn ask(profile: String, query: Option<&str>) -> Result<Ask, Denial> {
-    let mut ask = Ask {
+fn ask(profile: String, query: Option<&str>) -> Result<CredentialRequest, Denial> {
+    let mut ask = CredentialRequest {
         profile,
-        ..Ask::default()
+        ..CredentialRequest::default()
     };
     for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match key.as_ref() {
@@ -225,8 +230,8 @@ struct Rejection {
 }
 
 async fn rejected(
-    State(desk): Place,
-    Extension(guest): Who,
+    State(service): ServiceState,
+    Extension(session): SessionExtension,
     path: Result<Path<String>, PathRejection>,
     body: Result<Json<Rejection>, JsonRejection>,
 ) -> Result<Json<Value>, Denial> {
@@ -235,7 +240,9 @@ async fn rejected(
             "the body must be {\"fingerprint\": \"…\"} with Content-Type: application/json",
         )
     })?;
-    let reported = desk.report(&guest, &named(path), &body.fingerprint).await?;
+    let reported = service
+        .report(&session, &named(path), &body.fingerprint)
+        .await?;
     let mut answer = json!({ "replaced": reported.replaced });
     if !reported.replaced {
         answer["retry_after"] = json!(reported.retry_after.as_secs_f64());
@@ -243,44 +250,48 @@ async fn rejected(
     Ok(Json(answer))
 }
 
-async fn profiles(State(desk): Place, Extension(guest): Who) -> Result<Response, Denial> {
-    let look = |desk: &Desk, visible: &[Arc<Entry>]| {
-        Json(proto::json::value(&status::listed(desk, visible))).into_response()
+async fn profiles(
+    State(service): ServiceState,
+    Extension(session): SessionExtension,
+) -> Result<Response, Denial> {
+    let look = |service: &ApiService, visible: &[Arc<RegistryEntry>]| {
+        Json(proto::json::value(&status::listed(service, visible))).into_response()
     };
-    desk.survey(&guest, false, look).await
+    service.survey(&session, false, look).await
 }
 
 async fn state(
-    State(desk): Place,
-    Extension(guest): Who,
+    State(service): ServiceState,
+    Extension(session): SessionExtension,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Denial> {
     let wanted = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .find(|(key, _)| key == "profile")
         .map(|(_, value)| value.into_owned());
     // Administrators see every profile, others those that they may use.
-    let admin = desk.is_admin(&guest).await;
+    let admin = service.is_admin(&session).await;
     if let Some(wanted) = wanted {
         let found = if admin {
-            desk.registry.load().get(&wanted).cloned()
+            service.registry.load().get(&wanted).cloned()
         } else {
-            desk.permitted(&guest, &wanted)
+            service
+                .permitted(&session, &wanted)
                 .await
                 .map(|(entry, _)| entry)
         };
         let entry = found.ok_or_else(|| Denial::not_found(&wanted))?;
-        return Ok(Json(status::json(&desk, &[entry], admin)).into_response());
+        return Ok(Json(status::json(&service, &[entry], admin)).into_response());
     }
-    let look = move |desk: &Desk, entries: &[Arc<Entry>]| {
-        Json(status::json(desk, entries, admin)).into_response()
+    let look = move |service: &ApiService, entries: &[Arc<RegistryEntry>]| {
+        Json(status::json(service, entries, admin)).into_response()
     };
-    desk.survey(&guest, admin, look).await
+    service.survey(&session, admin, look).await
 }
 
 /// `wait`: how long to wait for what is being tried at identity providers.
 async fn reload(
-    State(desk): Place,
-    Extension(guest): Who,
+    State(service): ServiceState,
+    Extension(session): SessionExtension,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Denial> {
     let mut wait = RELOAD_WAIT;
@@ -290,14 +301,14 @@ async fn reload(
             other => return Err(unknown_parameter(other, "wait")),
         }
     }
-    let report = desk.reload(&guest, wait).await?;
+    let report = service.reload(&session, wait).await?;
     Ok(Json(proto::json::value(&status::reload(&report))))
 }
 
 /// `as_user` and `as_unit`: for whom it is explained, for administrators.
 async fn why(
-    State(desk): Place,
-    Extension(guest): Who,
+    State(service): ServiceState,
+    Extension(session): SessionExtension,
     path: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Denial> {
@@ -312,7 +323,7 @@ async fn why(
             other => return Err(unknown_parameter(other, "as_user and as_unit")),
         }
     }
-    let answer = desk.explain(&guest, wanted).await?;
+    let answer = service.explain(&session, wanted).await?;
     Ok(Json(proto::json::value(&answer)))
 }
 
@@ -323,20 +334,23 @@ fn unknown_parameter(name: &str, known: &str) -> Denial {
     ))
 }
 
-async fn ready(State(desk): Place, Extension(guest): Who) -> Result<Response, Denial> {
-    desk.survey(&guest, false, readiness).await
+async fn ready(
+    State(service): ServiceState,
+    Extension(session): SessionExtension,
+) -> Result<Response, Denial> {
+    service.survey(&session, false, readiness).await
 }
 
-fn readiness(desk: &Desk, visible: &[Arc<Entry>]) -> Response {
-    let now = desk.clock.now();
+fn readiness(service: &ApiService, visible: &[Arc<RegistryEntry>]) -> Response {
+    let now = service.clock.now();
     let missing: Vec<Value> = visible
         .iter()
-        .filter(|entry| !desk.available(entry, now))
+        .filter(|entry| !service.available(entry, now))
         .map(|entry| {
-            let (state, message) = match &entry.standing {
-                Standing::Invalid(why) => ("invalid", why.clone()),
-                Standing::Seated(seat) => {
-                    let view = seat.own().view();
+            let (state, message) = match &entry.health {
+                ProfileHealth::Invalid(why) => ("invalid", why.clone()),
+                ProfileHealth::Managed(handle) => {
+                    let view = handle.own().view();
                     if view.state(now).available() {
                         // It is for want of a record then.
                         return json!({
@@ -364,10 +378,15 @@ fn readiness(desk: &Desk, visible: &[Arc<Entry>]) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn metrics(State(desk): Place, Extension(guest): Who) -> Result<Response, Denial> {
-    desk.for_admins(&guest, Action::Metrics).await?;
+async fn metrics(
+    State(service): ServiceState,
+    Extension(session): SessionExtension,
+) -> Result<Response, Denial> {
+    service.for_admins(&session, Action::Metrics).await?;
     let kind = HeaderValue::from_static(super::metrics::CONTENT_TYPE);
-    let page = desk.survey(&guest, true, super::metrics::render).await?;
+    let page = service
+        .survey(&session, true, super::metrics::render)
+        .await?;
     Ok(([(header::CONTENT_TYPE, kind)], page).into_response())
 }
 

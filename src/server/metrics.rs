@@ -9,11 +9,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::answered::Answered;
-use super::desk::Desk;
-use crate::broker::Seat;
-use crate::core::account::{Held, Spent};
+use super::service::ApiService;
+use crate::broker::ProfileHandle;
+use crate::core::account::{Resource, Spent};
 use crate::core::time::Stamp;
-use crate::registry::{Entry, Standing};
+use crate::registry::{ProfileHealth, RegistryEntry};
 
 /// Accounts that are told apart. Who has reached no limit for long is forgotten, so this stays small.
 const ACCOUNTS: usize = 64;
@@ -22,9 +22,9 @@ const ACCOUNTS: usize = 64;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything, as text.
-pub fn render(desk: &Desk, entries: &[Arc<Entry>]) -> String {
-    let now = desk.clock.now();
-    let registry = desk.registry.load();
+pub fn render(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> String {
+    let now = service.clock.now();
+    let registry = service.registry.load();
     let mut page = Page::default();
 
     page.family("tokend_info", Gauge, "The version that is running.")
@@ -34,7 +34,7 @@ pub fn render(desk: &Desk, entries: &[Arc<Entry>]) -> String {
         Gauge,
         "When it started, in seconds since 1970.",
     )
-    .line(&[], desk.started.wall.0.as_secs_f64());
+    .line(&[], service.started.wall.0.as_secs_f64());
     page.family(
         "tokend_config_generation",
         Gauge,
@@ -47,9 +47,9 @@ pub fn render(desk: &Desk, entries: &[Arc<Entry>]) -> String {
         "1 while tokend.toml as it is on disk cannot be used.",
     )
     .line(&[], u8::from(!registry.refused.is_empty()));
-    answered(&mut page, &desk.answered);
-    taken(&mut page, desk);
-    profiles(&mut page, desk, entries, now);
+    answered(&mut page, &service.answered);
+    taken(&mut page, service);
+    profiles(&mut page, service, entries, now);
     attempts(&mut page, entries);
     reloads(&mut page, entries);
     certificates(&mut page, entries);
@@ -74,16 +74,16 @@ fn answered(page: &mut Page, answered: &Answered) {
     }
 }
 
-fn taken(page: &mut Page, desk: &Desk) {
-    let (connections, streams, counts) = desk.accounts.book(|book| {
+fn taken(page: &mut Page, service: &ApiService) {
+    let (connections, streams, counts) = service.accounts.book(|book| {
         let of_users = |what| book.refused_held(what);
         let counts = [
-            ("connections", book.refused_in_all(Held::Connections)),
-            ("connections_per_user", of_users(Held::Connections)),
-            ("streams", book.refused_in_all(Held::Streams)),
-            ("streams_per_user", of_users(Held::Streams)),
-            ("waiting_per_user", of_users(Held::Waiting)),
-            ("half_sent_per_user", of_users(Held::Bytes)),
+            ("connections", book.refused_in_all(Resource::Connections)),
+            ("connections_per_user", of_users(Resource::Connections)),
+            ("streams", book.refused_in_all(Resource::Streams)),
+            ("streams_per_user", of_users(Resource::Streams)),
+            ("waiting_per_user", of_users(Resource::Waiting)),
+            ("half_sent_per_user", of_users(Resource::Bytes)),
             ("requests_per_second", book.refused_spent(Spent::Requests)),
             ("profiles_per_second", book.refused_spent(Spent::Profiles)),
             (
@@ -92,8 +92,8 @@ fn taken(page: &mut Page, desk: &Desk) {
             ),
         ];
         (
-            book.in_all(Held::Connections),
-            book.in_all(Held::Streams),
+            book.in_all(Resource::Connections),
+            book.in_all(Resource::Streams),
             counts,
         )
     });
@@ -114,7 +114,7 @@ fn taken(page: &mut Page, desk: &Desk) {
         Counter,
         "How often the account of a user or a unit has reached a limit: of those accounts that have done so most often.",
     );
-    for usage in desk.accounts.refused(ACCOUNTS) {
+    for usage in service.accounts.refused(ACCOUNTS) {
         let (uid, unit) = (
             usage.uid.to_string(),
             usage.unit.as_deref().unwrap_or_default(),
@@ -122,7 +122,7 @@ fn taken(page: &mut Page, desk: &Desk) {
         let counts = usage.refused_held.iter().chain(&usage.refused_spent);
         by.line(&[("uid", &uid), ("unit", unit)], counts.sum::<u64>());
     }
-    let counts = desk.audit.counts();
+    let counts = service.audit.counts();
     let mut records = page.family(
         "tokend_audit_records_total",
         Counter,
@@ -136,7 +136,7 @@ fn taken(page: &mut Page, desk: &Desk) {
         Counter,
         "Grants and denials that were counted together since their caller had as many records of its own as it may.",
     );
-    let (grants, denials) = desk.audit.limited();
+    let (grants, denials) = service.audit.limited();
     for (event, limited_so_far) in [("grant", grants), ("deny", denials)] {
         limited.line(&[("event", event)], limited_so_far.count);
     }
@@ -145,10 +145,10 @@ fn taken(page: &mut Page, desk: &Desk) {
         Gauge,
         "1 while audit records cannot be written.",
     )
-    .line(&[], u8::from(desk.audit.trouble().is_some()));
+    .line(&[], u8::from(service.audit.trouble().is_some()));
 }
 
-fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
+fn profiles(page: &mut Page, service: &ApiService, entries: &[Arc<RegistryEntry>], now: Stamp) {
     let mut available = page.family(
         "tokend_profile_available",
         Gauge,
@@ -159,7 +159,7 @@ fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
             ("profile", entry.name.as_str()),
             ("method", entry.method.as_str()),
         ];
-        available.line(&labels, u8::from(desk.available(entry, now)));
+        available.line(&labels, u8::from(service.available(entry, now)));
     }
     let mut states = page.family(
         "tokend_profile_state",
@@ -167,9 +167,9 @@ fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
         "1 for the state that the profile is in.",
     );
     for entry in entries {
-        let state = match &entry.standing {
-            Standing::Seated(seat) => seat.own().view().state(now).as_str(),
-            Standing::Invalid(_) => "invalid",
+        let state = match &entry.health {
+            ProfileHealth::Managed(handle) => handle.own().view().state(now).as_str(),
+            ProfileHealth::Invalid(_) => "invalid",
         };
         states.line(&[("profile", entry.name.as_str()), ("state", state)], 1);
     }
@@ -178,8 +178,8 @@ fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
         Gauge,
         "Time that the credential in memory has left; absent without one, and for one that does not expire.",
     );
-    for (name, seat) in seats(entries) {
-        let view = seat.own().view();
+    for (name, handle) in handles(entries) {
+        let view = handle.own().view();
         if let Some(answer) = view.servable(now, Duration::ZERO)
             && let Some(ttl) = answer.credential.ttl(now)
         {
@@ -189,20 +189,20 @@ fn profiles(page: &mut Page, desk: &Desk, entries: &[Arc<Entry>], now: Stamp) {
 }
 
 /// The profiles that can be used.
-fn seats(entries: &[Arc<Entry>]) -> impl Iterator<Item = (&str, &Seat)> {
+fn handles(entries: &[Arc<RegistryEntry>]) -> impl Iterator<Item = (&str, &ProfileHandle)> {
     entries
         .iter()
-        .filter_map(|entry| Some((entry.name.as_str(), seat(entry)?)))
+        .filter_map(|entry| Some((entry.name.as_str(), handle(entry)?)))
 }
 
-fn attempts(page: &mut Page, entries: &[Arc<Entry>]) {
+fn attempts(page: &mut Page, entries: &[Arc<RegistryEntry>]) {
     let mut failures = page.family(
         "tokend_upstream_failures",
         Gauge,
         "Failed attempts since the last that succeeded.",
     );
-    for (name, seat) in seats(entries) {
-        let trouble = seat
+    for (name, handle) in handles(entries) {
+        let trouble = handle
             .own()
             .view()
             .trouble
@@ -215,8 +215,8 @@ fn attempts(page: &mut Page, entries: &[Arc<Entry>]) {
         Counter,
         "Attempts to get a credential, by result; begins anew when a new version of the profile comes into force.",
     );
-    for (name, seat) in seats(entries) {
-        let ended = seat.attempts();
+    for (name, handle) in handles(entries) {
+        let ended = handle.attempts();
         for (result, count) in [
             ("succeeded", &ended.succeeded),
             ("unavailable", &ended.unavailable),
@@ -231,13 +231,13 @@ fn attempts(page: &mut Page, entries: &[Arc<Entry>]) {
         Counter,
         "What these attempts took together.",
     );
-    for (name, seat) in seats(entries) {
-        let took_so_far = Duration::from_millis(seat.attempts().took.load(Ordering::Relaxed));
+    for (name, handle) in handles(entries) {
+        let took_so_far = Duration::from_millis(handle.attempts().took.load(Ordering::Relaxed));
         took.line(&[("profile", name)], took_so_far.as_secs_f64());
     }
 }
 
-fn reloads(page: &mut Page, entries: &[Arc<Entry>]) {
+fn reloads(page: &mut Page, entries: &[Arc<RegistryEntry>]) {
     let mut in_force = page.family(
         "tokend_reload_in_force",
         Gauge,
@@ -263,7 +263,7 @@ fn reloads(page: &mut Page, entries: &[Arc<Entry>]) {
     }
 }
 
-fn certificates(page: &mut Page, entries: &[Arc<Entry>]) {
+fn certificates(page: &mut Page, entries: &[Arc<RegistryEntry>]) {
     let mut end = page.family(
         "tokend_certificate_expiry_timestamp_seconds",
         Gauge,
@@ -281,20 +281,20 @@ fn certificates(page: &mut Page, entries: &[Arc<Entry>]) {
     }
 }
 
-fn seat(entry: &Entry) -> Option<&Seat> {
-    match &entry.standing {
-        Standing::Seated(seat) => Some(seat),
-        Standing::Invalid(_) => None,
+fn handle(entry: &RegistryEntry) -> Option<&ProfileHandle> {
+    match &entry.health {
+        ProfileHealth::Managed(handle) => Some(handle),
+        ProfileHealth::Invalid(_) => None,
     }
 }
 
 /// The format's own words.
 #[derive(Clone, Copy)]
-enum Kind {
+enum MetricKind {
     Gauge,
     Counter,
 }
-use Kind::{Counter, Gauge};
+use MetricKind::{Counter, Gauge};
 
 /// The text as it grows.
 #[derive(Default)]
@@ -309,7 +309,7 @@ struct Family<'a> {
 }
 
 impl Page {
-    fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) -> Family<'_> {
         let kind = match kind {
             Gauge => "gauge",
             Counter => "counter",

@@ -24,10 +24,10 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
-use super::desk::Desk;
 use super::grpc::told_to_stop;
 use super::http::refuse;
 use super::metrics;
+use super::service::ApiService;
 use crate::core::repeated::Repeated;
 use crate::core::time::BootTime;
 
@@ -44,23 +44,27 @@ const RENEWED: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all connections share.
-struct Shared {
-    desk: Arc<Desk>,
+struct ScrapeServer {
+    service: Arc<ApiService>,
     page: Mutex<Option<(BootTime, Bytes)>>,
 }
 
 /// A connection that is open.
-struct Open {
+struct OpenScrape {
     /// Whether its request has come.
     has_asked: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
 /// Serves until told to stop.
-pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Receiver<bool>) {
-    let clock = desk.clock.clone();
-    let shared = Arc::new(Shared {
-        desk,
+pub async fn run(
+    listener: TcpListener,
+    service: Arc<ApiService>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let clock = service.clock.clone();
+    let shared = Arc::new(ScrapeServer {
+        service,
         page: Mutex::default(),
     });
     let router = Router::new()
@@ -77,7 +81,7 @@ pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Re
     } else {
         router
     };
-    let mut open: VecDeque<Open> = VecDeque::new();
+    let mut open: VecDeque<OpenScrape> = VecDeque::new();
     let mut lines = Repeated::default();
     loop {
         // One at a time: whoever asks for credentials has a turn in between.
@@ -102,7 +106,7 @@ pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Re
         }
         let has_asked = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn(serve(stream, router.clone(), has_asked.clone())).abort_handle();
-        open.push_back(Open { has_asked, task });
+        open.push_back(OpenScrape { has_asked, task });
     }
     for one in open {
         one.task.abort();
@@ -110,7 +114,7 @@ pub async fn run(listener: TcpListener, desk: Arc<Desk>, mut shutdown: watch::Re
 }
 
 /// Closes the oldest connection that has not asked; whether there was one.
-fn close_one(open: &mut VecDeque<Open>) -> bool {
+fn close_one(open: &mut VecDeque<OpenScrape>) -> bool {
     let silent = open
         .iter()
         .position(|one| !one.has_asked.load(Ordering::Relaxed));
@@ -139,7 +143,7 @@ async fn serve(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>) {
     }
 }
 
-async fn page(State(shared): State<Arc<Shared>>) -> Response {
+async fn page(State(shared): State<Arc<ScrapeServer>>) -> Response {
     let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
     match shared.page().await {
         Some(page) => ([(header::CONTENT_TYPE, kind)], page).into_response(),
@@ -147,20 +151,20 @@ async fn page(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-impl Shared {
+impl ScrapeServer {
     /// The page, made anew if it is too old. Whoever comes meanwhile waits for the same one.
     async fn page(&self) -> Option<Bytes> {
         let mut page = self.page.lock().await;
-        let now = self.desk.clock.now().boot;
+        let now = self.service.clock.now().boot;
         if let Some((made, page)) = &*page
             && now.since(*made) < RENEWED
         {
             return Some(page.clone());
         }
-        let desk = self.desk.clone();
+        let service = self.service.clone();
         let render = move || {
-            let entries: Vec<_> = desk.registry.load().all().into_iter().cloned().collect();
-            Bytes::from(metrics::render(&desk, &entries))
+            let entries: Vec<_> = service.registry.load().all().into_iter().cloned().collect();
+            Bytes::from(metrics::render(&service, &entries))
         };
         // What a defect has printed of it is where it happened.
         let made = tokio::task::spawn_blocking(render).await.ok()?;

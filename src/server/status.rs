@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::desk::Desk;
+use super::service::ApiService;
 use super::wire;
 use crate::audit::Audit;
-use crate::core::account::{Held, Spent, Usage};
+use crate::core::account::{Resource, Spent, Usage};
 use crate::core::failure::FailureKind;
 use crate::core::profile::ProfileName;
 use crate::core::time::Stamp;
@@ -17,8 +17,8 @@ use crate::proto::{
     self, AuditStatus, GetStatusResponse, LimitStatus, ListProfilesResponse, ProfileCertificate,
     ProfileError, ProfileReload, ProfileStatus, ProfileSummary, ReloadResponse,
 };
-use crate::registry::reload::{Reloaded, Report};
-use crate::registry::{Entry, Registry, Standing};
+use crate::registry::reload::{ReloadReport, Reloaded};
+use crate::registry::{ProfileHealth, Registry, RegistryEntry};
 
 /// Accounts that are named where somebody has reached a limit.
 const ACCOUNTS: usize = 16;
@@ -30,12 +30,12 @@ const FOR_ADMINS: [&str; 4] = ["audit", "limits", "refused", "warnings"];
 pub const UNRECORDED: &str = "callers are refused: no audit record can be written, and audit.on_failure = \"deny\" lets no credential go without; an administrator sees why in `tokend status`";
 
 /// These profiles, in short.
-pub fn listed(desk: &Desk, entries: &[Arc<Entry>]) -> ListProfilesResponse {
-    let now = desk.clock.now();
+pub fn listed(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> ListProfilesResponse {
+    let now = service.clock.now();
     let profiles = entries.iter().map(|entry| ProfileSummary {
         name: entry.name.to_string(),
         method: entry.method.clone(),
-        available: desk.available(entry, now),
+        available: service.available(entry, now),
         target: entry.target.clone().unwrap_or_default(),
     });
     ListProfilesResponse {
@@ -44,45 +44,45 @@ pub fn listed(desk: &Desk, entries: &[Arc<Entry>]) -> ListProfilesResponse {
 }
 
 /// The state of these profiles, and of the daemon as far as everybody may know it.
-fn of_profiles(desk: &Desk, entries: &[Arc<Entry>]) -> GetStatusResponse {
-    let now = desk.clock.now();
+fn of_profiles(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> GetStatusResponse {
+    let now = service.clock.now();
     GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        started_at: Some(wire::timestamp(desk.started.wall)),
-        config_generation: desk.registry.load().generation,
+        started_at: Some(wire::timestamp(service.started.wall)),
+        config_generation: service.registry.load().generation,
         profiles: entries
             .iter()
-            .map(|entry| profile(&desk.audit, entry, now))
+            .map(|entry| profile(&service.audit, entry, now))
             .collect(),
         ..GetStatusResponse::default()
     }
 }
 
 /// The state of these profiles and of the daemon, for administrators.
-pub fn of(desk: &Desk, entries: &[Arc<Entry>]) -> GetStatusResponse {
-    let registry = desk.registry.load();
+pub fn of(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> GetStatusResponse {
+    let registry = service.registry.load();
     GetStatusResponse {
         refused: registry.refused.clone(),
         warnings: registry
             .warnings
             .iter()
             .cloned()
-            .chain(desk.audit.trouble())
+            .chain(service.audit.trouble())
             .collect(),
-        limits: limits(desk),
-        audit: Some(audit(desk)),
-        ..of_profiles(desk, entries)
+        limits: limits(service),
+        audit: Some(audit(service)),
+        ..of_profiles(service, entries)
     }
 }
 
 /// The same as JSON. What concerns the daemon as a whole is for administrators, and not even named
 /// to others.
-pub fn json(desk: &Desk, entries: &[Arc<Entry>], admin: bool) -> Value {
+pub fn json(service: &ApiService, entries: &[Arc<RegistryEntry>], admin: bool) -> Value {
     if admin {
-        return proto::json::value(&of(desk, entries));
+        return proto::json::value(&of(service, entries));
     }
-    let mut body = proto::json::value(&of_profiles(desk, entries));
+    let mut body = proto::json::value(&of_profiles(service, entries));
     if let Some(keys) = body.as_object_mut() {
         keys.retain(|key, _| !FOR_ADMINS.contains(&key.as_str()));
     }
@@ -121,10 +121,10 @@ pub fn in_one_line(registry: &Registry, audit: &Audit, now: Stamp) -> String {
 }
 
 /// What callers may take, in the order of the reference.
-fn limits(desk: &Desk) -> Vec<LimitStatus> {
-    let limits = &desk.limits;
-    let reached = desk.accounts.refused(ACCOUNTS);
-    desk.accounts.book(|book| {
+fn limits(service: &ApiService) -> Vec<LimitStatus> {
+    let limits = &service.limits;
+    let reached = service.accounts.refused(ACCOUNTS);
+    service.accounts.book(|book| {
         let line = |name: &str, limit: String| LimitStatus {
             name: name.to_owned(),
             limit,
@@ -149,16 +149,24 @@ fn limits(desk: &Desk) -> Vec<LimitStatus> {
         };
         let time = |name, limit| line(name, humantime::format_duration(limit).to_string());
         vec![
-            in_all("connections", limits.connections, Held::Connections),
+            in_all("connections", limits.connections, Resource::Connections),
             per_user(
                 "connections_per_user",
                 limits.connections_per_user,
-                Held::Connections,
+                Resource::Connections,
             ),
             plain("streams_per_connection", limits.streams_per_connection),
-            in_all("streams", limits.streams, Held::Streams),
-            per_user("streams_per_user", limits.streams_per_user, Held::Streams),
-            per_user("waiting_per_user", limits.waiting_per_user, Held::Waiting),
+            in_all("streams", limits.streams, Resource::Streams),
+            per_user(
+                "streams_per_user",
+                limits.streams_per_user,
+                Resource::Streams,
+            ),
+            per_user(
+                "waiting_per_user",
+                limits.waiting_per_user,
+                Resource::Waiting,
+            ),
             rate(
                 "requests_per_second",
                 limits.requests_per_second,
@@ -179,7 +187,11 @@ fn limits(desk: &Desk) -> Vec<LimitStatus> {
                 limits.control_frames_per_second,
             ),
             plain("message_size", limits.message_size),
-            per_user("half_sent_per_user", limits.half_sent_per_user, Held::Bytes),
+            per_user(
+                "half_sent_per_user",
+                limits.half_sent_per_user,
+                Resource::Bytes,
+            ),
             plain("header_size", limits.header_size),
             time("handshake_timeout", limits.handshake_timeout),
             time("idle_timeout", limits.idle_timeout),
@@ -205,19 +217,19 @@ fn who(reached: &[Usage], refused: impl Fn(&Usage) -> u64) -> Vec<String> {
     names.collect()
 }
 
-fn audit(desk: &Desk) -> AuditStatus {
-    let counts = desk.audit.counts();
+fn audit(service: &ApiService) -> AuditStatus {
+    let counts = service.audit.counts();
     AuditStatus {
         written: counts.written.load(Ordering::Relaxed),
         lost: counts.lost.load(Ordering::Relaxed),
-        trouble: desk.audit.trouble().unwrap_or_default(),
-        counted_together: counted_together(desk),
-        refuses: desk.audit.refuses(),
+        trouble: service.audit.trouble().unwrap_or_default(),
+        counted_together: counted_together(service),
+        refuses: service.audit.refuses(),
     }
 }
 
-fn counted_together(desk: &Desk) -> Vec<String> {
-    let (grants, denials) = desk.audit.limited();
+fn counted_together(service: &ApiService) -> Vec<String> {
+    let (grants, denials) = service.audit.limited();
     let lines = [("grants", grants), ("denials", denials)].into_iter();
     lines
         .filter_map(|(what, limited)| {
@@ -228,7 +240,7 @@ fn counted_together(desk: &Desk) -> Vec<String> {
 }
 
 /// The state of one.
-pub fn profile(audit: &Audit, entry: &Entry, now: Stamp) -> ProfileStatus {
+pub fn profile(audit: &Audit, entry: &RegistryEntry, now: Stamp) -> ProfileStatus {
     let mut status = ProfileStatus {
         name: entry.name.to_string(),
         method: entry.method.clone(),
@@ -254,8 +266,8 @@ pub fn profile(audit: &Audit, entry: &Entry, now: Stamp) -> ProfileStatus {
     if audit.refuses() {
         status.warnings.insert(0, UNRECORDED.to_owned());
     }
-    let seat = match &entry.standing {
-        Standing::Invalid(why) => {
+    let handle = match &entry.health {
+        ProfileHealth::Invalid(why) => {
             status.state = "invalid".to_owned();
             status.last_error = Some(ProfileError {
                 reason: "PROFILE_INVALID".to_owned(),
@@ -264,9 +276,9 @@ pub fn profile(audit: &Audit, entry: &Entry, now: Stamp) -> ProfileStatus {
             });
             return status;
         }
-        Standing::Seated(seat) => seat,
+        ProfileHealth::Managed(handle) => handle,
     };
-    let view = seat.own().view();
+    let view = handle.own().view();
     status.state = view.state(now).as_str().to_owned();
     status.next_attempt_in = view
         .next_attempt
@@ -306,7 +318,7 @@ fn reloaded(name: &ProfileName, reloaded: &Reloaded) -> ProfileReload {
 }
 
 /// What became of a reload.
-pub fn reload(report: &Report) -> ReloadResponse {
+pub fn reload(report: &ReloadReport) -> ReloadResponse {
     ReloadResponse {
         complete: report.complete(),
         config_generation: report.generation,

@@ -44,10 +44,10 @@ type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What a connection, its stream and the executor of its calls know of its turn. One task uses all
 /// three.
 #[derive(Clone, Default)]
-pub struct Turn(Arc<Mutex<State>>);
+pub struct Turn(Arc<Mutex<TurnState>>);
 
 #[derive(Default)]
-struct State {
+struct TurnState {
     /// Bytes that may still be read in this turn.
     bytes: u64,
     /// Calls that have not been begun. Nothing is read meanwhile, so that they do not become more.
@@ -62,7 +62,7 @@ impl Turn {
         Arc::as_ptr(&self.0).addr()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TurnState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,22 +101,22 @@ where
 /// A connection that is served turn by turn. A turn ends when there is nothing more to do, or when
 /// as much has been done as one may have: then the connection waits until everybody else who is
 /// ready has had a turn, those included of whom the runtime does not know yet.
-pub struct InTurn<C> {
+pub struct FairConnection<C> {
     connection: Pin<Box<C>>,
     turn: Turn,
     rounds: Rounds,
     share: Arc<Share>,
-    bell: Arc<Bell>,
+    bell: Arc<SharedWaker>,
     /// Rings it.
     waker: Waker,
 }
 
-impl<C> InTurn<C> {
-    /// `connection` reads from a [`Measured`] stream and has its calls begun by an executor, both
+impl<C> FairConnection<C> {
+    /// `connection` reads from a [`MeteredStream`] and has its calls begun by an executor, both
     /// of which share `turn`. `share` is its principal's.
-    pub fn new(connection: C, turn: Turn, share: Arc<Share>, rounds: Rounds) -> InTurn<C> {
-        let bell = Arc::new(Bell::default());
-        InTurn {
+    pub fn new(connection: C, turn: Turn, share: Arc<Share>, rounds: Rounds) -> FairConnection<C> {
+        let bell = Arc::new(SharedWaker::default());
+        FairConnection {
             // On the heap: a future has room twice for what is moved into it, and an idle
             // connection would pay for that.
             connection: Box::pin(connection),
@@ -159,7 +159,7 @@ impl<C> InTurn<C> {
     }
 }
 
-impl<C: Future> Future for InTurn<C> {
+impl<C: Future> Future for FairConnection<C> {
     type Output = C::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
@@ -167,7 +167,7 @@ impl<C: Future> Future for InTurn<C> {
         if !this.may_go_on(context.waker()) {
             return Poll::Pending;
         }
-        let InTurn {
+        let FairConnection {
             connection,
             turn,
             rounds,
@@ -215,10 +215,10 @@ impl<C: Future> Future for InTurn<C> {
 /// it is answered, and would have the connection polled once more for nothing. Nor between two
 /// turns: a caller with many calls in flight would have its next turn with each answer.
 #[derive(Debug, Default)]
-pub struct Bell(Mutex<Ringing>);
+pub struct SharedWaker(Mutex<WakerState>);
 
 #[derive(Debug, Default)]
-struct Ringing {
+struct WakerState {
     task: Option<Waker>,
     phase: Phase,
     /// The bell has rung since the connection was last polled.
@@ -238,7 +238,7 @@ enum Phase {
     Called,
 }
 
-impl Bell {
+impl SharedWaker {
     /// This task polls from now on, if the connection does not wait for its turn; the phase before.
     fn polled_by(&self, task: &Waker) -> Phase {
         let mut state = self.state();
@@ -275,12 +275,12 @@ impl Bell {
         self.state().phase == Phase::Queued
     }
 
-    fn state(&self) -> MutexGuard<'_, Ringing> {
+    fn state(&self) -> MutexGuard<'_, WakerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ringing {
+impl WakerState {
     fn wake_task(&self) {
         if let Some(task) = &self.task {
             task.wake_by_ref();
@@ -288,7 +288,7 @@ impl Ringing {
     }
 }
 
-impl Wake for Bell {
+impl Wake for SharedWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -304,7 +304,7 @@ impl Wake for Bell {
 
 /// Calls that have not been begun end with their connection. They would not by themselves: each
 /// holds the executor it came from.
-impl<C> Drop for InTurn<C> {
+impl<C> Drop for FairConnection<C> {
     fn drop(&mut self) {
         // It leaves the queue, or a turn that it has been given: the next round must not wait for
         // it.
@@ -317,30 +317,30 @@ impl<C> Drop for InTurn<C> {
     }
 }
 
-/// A stream that is read as far as the turn goes. For what it has not read then [`InTurn`] wakes
+/// A stream that is read as far as the turn goes. For what it has not read then [`FairConnection`] wakes
 /// the task.
-pub struct Measured<S> {
+pub struct MeteredStream<S> {
     stream: Take<S>,
     turn: Turn,
 }
 
-impl<S: AsyncRead> Measured<S> {
-    /// Reads nothing before [`InTurn`] has begun a turn.
-    pub fn new(stream: S, turn: Turn) -> Measured<S> {
-        Measured {
+impl<S: AsyncRead> MeteredStream<S> {
+    /// Reads nothing before [`FairConnection`] has begun a turn.
+    pub fn new(stream: S, turn: Turn) -> MeteredStream<S> {
+        MeteredStream {
             stream: stream.take(0),
             turn,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Measured<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Measured { stream, turn } = self.get_mut();
+        let MeteredStream { stream, turn } = self.get_mut();
         let mut state = turn.state();
         if state.bytes == 0 || !state.calls.is_empty() {
             state.cut_short = true;
@@ -353,7 +353,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Measured<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Measured<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -37,14 +37,14 @@ pub fn encode(credential: &Credential, stale: bool, target: Option<&str>, now: S
 pub fn json(answer: &Answer, target: Option<&str>, now: Stamp) -> Vec<u8> {
     let credential = &answer.credential;
     let token = credential.token.expose();
-    let moment = |at| Shown(now.wall_of(at));
-    let rest = Rest {
+    let moment = |at| AsDisplayed(now.wall_of(at));
+    let rest = ResponseFields {
         token_type: credential.scheme.as_str(),
         expires_at: credential.expires.map(moment),
         refresh_at: credential.refresh_at.map(moment),
         scopes: &credential.scopes,
         stale: answer.stale,
-        fingerprint: Shown(credential.fingerprint),
+        fingerprint: AsDisplayed(credential.fingerprint),
         generation: credential.generation,
         target: target.unwrap_or_default(),
         confirmation: credential.confirmation.as_deref().unwrap_or_default(),
@@ -66,7 +66,7 @@ pub fn json(answer: &Answer, target: Option<&str>, now: Stamp) -> Vec<u8> {
     } else {
         serde_json::to_writer(&mut body, token).expect(IN_MEMORY);
         body.extend_from_slice(b",\"authorization\":");
-        serde_json::to_writer(&mut body, &Shown(Authorization(credential))).expect(IN_MEMORY);
+        serde_json::to_writer(&mut body, &AsDisplayed(Authorization(credential))).expect(IN_MEMORY);
     }
     // What follows begins with a brace, in whose place the comma belongs.
     let comma = body.len();
@@ -88,15 +88,15 @@ fn is_plain(byte: u8) -> bool {
 
 /// Everything but the token.
 #[derive(Serialize)]
-struct Rest<'a> {
+struct ResponseFields<'a> {
     token_type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Shown<WallTime>>,
+    expires_at: Option<AsDisplayed<WallTime>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    refresh_at: Option<Shown<WallTime>>,
+    refresh_at: Option<AsDisplayed<WallTime>>,
     scopes: &'a [String],
     stale: bool,
-    fingerprint: Shown<Fingerprint>,
+    fingerprint: AsDisplayed<Fingerprint>,
     generation: u64,
     target: &'a str,
     confirmation: &'a str,
@@ -105,9 +105,9 @@ struct Rest<'a> {
 }
 
 /// Becomes JSON text as it is displayed, without a copy in between.
-struct Shown<T>(T);
+struct AsDisplayed<T>(T);
 
-impl<T: fmt::Display> Serialize for Shown<T> {
+impl<T: fmt::Display> Serialize for AsDisplayed<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }

@@ -96,7 +96,7 @@ fn said(pid: Option<i32>) -> String {
 pub struct Bound {
     listener: Option<UnixListener>,
     path: PathBuf,
-    identity: Identity,
+    identity: FileId,
 }
 
 impl Bound {
@@ -113,19 +113,19 @@ impl Bound {
 
     /// What is there under its name now.
     #[must_use]
-    pub fn whose(&self) -> Whose {
+    pub fn whose(&self) -> PathOwner {
         match identity(&self.path) {
-            Ok(found) if found == self.identity => Whose::Ours,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Whose::Nobodys,
+            Ok(found) if found == self.identity => PathOwner::Ours,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => PathOwner::Nobodys,
             // Whatever cannot be looked at is not ours to touch.
-            Ok(_) | Err(_) => Whose::Others,
+            Ok(_) | Err(_) => PathOwner::Others,
         }
     }
 }
 
 /// What is there under a socket's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum PathOwner {
     /// Our socket.
     Ours,
     /// Nothing.
@@ -262,7 +262,7 @@ fn clear(folder: &Path) {
         });
         let stale = old
             && SocketAddrUnix::new(&path)
-                .is_ok_and(|address| matches!(ask(&address), Ok(Answer::Refused)));
+                .is_ok_and(|address| matches!(ask(&address), Ok(ProbeAnswer::Refused)));
         if stale {
             // It is in nobody's way if it stays.
             let _ = fs::remove_file(&path);
@@ -275,7 +275,7 @@ fn put_in_place(
     new: &Path,
     path: &Path,
     address: &SocketAddrUnix,
-    ours: Identity,
+    ours: FileId,
 ) -> Result<(), BindError> {
     let system = |action| {
         move |source: io::Error| BindError::System {
@@ -308,7 +308,7 @@ fn put_in_place(
 }
 
 /// Puts `new` in the place of the stale socket; false, and nothing changed, if that is not there any more.
-fn replace(new: &Path, path: &Path, stale: Identity) -> io::Result<bool> {
+fn replace(new: &Path, path: &Path, stale: FileId) -> io::Result<bool> {
     let exchange = || renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
     match exchange() {
         Ok(()) => {}
@@ -330,19 +330,19 @@ fn replace(new: &Path, path: &Path, stale: Identity) -> io::Result<bool> {
 }
 
 /// Device and inode.
-type Identity = (u64, u64);
+type FileId = (u64, u64);
 
-fn is(path: &Path, expected: Identity) -> bool {
+fn is(path: &Path, expected: FileId) -> bool {
     identity(path).is_ok_and(|found| found == expected)
 }
 
-fn identity(path: &Path) -> io::Result<Identity> {
+fn identity(path: &Path) -> io::Result<FileId> {
     let found = fs::symlink_metadata(path)?;
     Ok((found.dev(), found.ino()))
 }
 
 /// What is at the socket's path: nothing, or a socket that nobody listens on; anything else is an error.
-fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<Identity>, BindError> {
+fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<FileId>, BindError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -358,9 +358,9 @@ fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<Identity>, B
         return Err(BindError::NotASocket(path.to_owned()));
     }
     match ask(address) {
-        Ok(Answer::Refused) => Ok(Some((found.dev(), found.ino()))),
-        Ok(Answer::Gone) => Ok(None),
-        Ok(Answer::Served(listener)) => Err(BindError::Taken {
+        Ok(ProbeAnswer::Refused) => Ok(Some((found.dev(), found.ino()))),
+        Ok(ProbeAnswer::Gone) => Ok(None),
+        Ok(ProbeAnswer::Served(listener)) => Err(BindError::Taken {
             path: path.to_owned(),
             pid: listener.map(|listener| listener.pid.as_raw_nonzero().get()),
         }),
@@ -376,13 +376,13 @@ fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<Identity>, B
 #[must_use]
 pub fn listener(path: &Path) -> Option<UCred> {
     match ask(&SocketAddrUnix::new(path).ok()?) {
-        Ok(Answer::Served(listener)) => listener,
-        Ok(Answer::Refused | Answer::Gone) | Err(_) => None,
+        Ok(ProbeAnswer::Served(listener)) => listener,
+        Ok(ProbeAnswer::Refused | ProbeAnswer::Gone) | Err(_) => None,
     }
 }
 
 /// What a connection to a socket gives.
-enum Answer {
+enum ProbeAnswer {
     /// Somebody has it; the process, if the kernel says.
     Served(Option<UCred>),
     /// Nobody listens.
@@ -392,14 +392,14 @@ enum Answer {
 }
 
 /// Never waits: whoever listens may have a full backlog and accept nothing.
-fn ask(address: &SocketAddrUnix) -> io::Result<Answer> {
+fn ask(address: &SocketAddrUnix) -> io::Result<ProbeAnswer> {
     let socket = socket()?;
     Ok(match rustix::net::connect(&socket, address) {
-        Ok(()) => Answer::Served(rustix::net::sockopt::socket_peercred(&socket).ok()),
-        Err(Errno::CONNREFUSED) => Answer::Refused,
-        Err(Errno::NOENT) => Answer::Gone,
+        Ok(()) => ProbeAnswer::Served(rustix::net::sockopt::socket_peercred(&socket).ok()),
+        Err(Errno::CONNREFUSED) => ProbeAnswer::Refused,
+        Err(Errno::NOENT) => ProbeAnswer::Gone,
         // A full backlog or no permission: somebody has it.
-        Err(_) => Answer::Served(None),
+        Err(_) => ProbeAnswer::Served(None),
     })
 }
 

@@ -39,15 +39,15 @@ pub fn is_there() -> bool {
 }
 
 /// What was left under a name, or why it cannot be read.
-pub type Found = (String, io::Result<Zeroizing<Vec<u8>>>);
+pub type StoredItem = (String, io::Result<Zeroizing<Vec<u8>>>);
 
 /// Reads what an earlier run has left, newest name last. What is not sealed was not left by us.
 #[must_use]
-pub fn read(stored: Vec<(String, OwnedFd)>) -> Vec<Found> {
+pub fn read(stored: Vec<(String, OwnedFd)>) -> Vec<StoredItem> {
     let ours = stored
         .into_iter()
         .filter(|(name, _)| number(name).is_some());
-    let mut found: Vec<Found> = ours
+    let mut found: Vec<StoredItem> = ours
         .map(|(name, descriptor)| (name, content(descriptor)))
         .collect();
     found.sort_by_key(|(name, _)| number(name));

@@ -46,7 +46,7 @@ impl<S: Subscriber> Layer<S> for Journal {
 }
 
 fn datagram(event: &Event<'_>) -> Vec<u8> {
-    let mut said = Said::default();
+    let mut said = EventText::default();
     event.record(&mut said);
     let metadata = event.metadata();
     let priority = match *metadata.level() {
@@ -89,12 +89,12 @@ fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
 
 /// What an event says.
 #[derive(Default)]
-struct Said {
+struct EventText {
     words: String,
     fields: Vec<(&'static str, String)>,
 }
 
-impl Said {
+impl EventText {
     /// `profile: words: cause (other fields)`
     fn message(&self) -> String {
         let mut message = String::new();
@@ -129,7 +129,7 @@ impl Said {
     }
 }
 
-impl Visit for Said {
+impl Visit for EventText {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.take(field, value.to_owned());
     }

@@ -240,7 +240,7 @@ fn calls_as_fast_as_they_are_answered_are_never_cut_off() {
 }
 
 /// What half-sent messages of one user hold is bounded for all its connections together, and nobody else pays for it.
-/// Broken by not asking for room in `Impatient`, and by not giving it back.
+/// Broken by not asking for room in `TimedBody`, and by not giving it back.
 #[test]
 fn half_sent_messages_of_one_user_find_room_only_so_far() {
     let _alone = alone();

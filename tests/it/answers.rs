@@ -1,7 +1,7 @@
 //! What the answers of the HTTP side look like, byte by byte: names, order, what is left out,
 //! numbers.
 
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 
 use crate::harness::ask::{Who, exchange};
 use crate::harness::idp::{self, SECRET};
@@ -10,8 +10,8 @@ use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root};
 /// One profile has a credential, one is rejected by the issuer, one sends none, one cannot be used.
 fn daemon() -> (impl Sized, Daemon) {
     let issuer = idp::issuer(vec![
-        Client::with_secret("one", SECRET),
-        Client::with_secret("two", SECRET),
+        RegisteredClient::with_secret("one", SECRET),
+        RegisteredClient::with_secret("two", SECRET),
     ]);
     let place = Place::new();
     place.open();

@@ -71,11 +71,11 @@ const ORDER_OF_APP: &[&str] = &[
     "signals",
     "heartbeat",
     "load",
-    "doorplate",
-    "keeper",
+    "socket_guard",
+    "warm_restart",
     "privacy",
     "configuration",
-    "door",
+    "listener",
     "assembly",
     "upstream",
     "daemon",
@@ -83,15 +83,15 @@ const ORDER_OF_APP: &[&str] = &[
 ];
 
 /// Modules of `app` that name `app` itself today. One that no longer does is to be taken out.
-const NAME_APP_ITSELF: &[&str] = &["dev", "door", "privacy", "upstream"];
+const NAME_APP_ITSELF: &[&str] = &["dev", "listener", "privacy", "upstream"];
 
 /// Modules beside each other that name each other today. No new ones; old ones are to be cut.
 const CIRCLES: &[&str] = &[
     "core/config: preset, report, schema, section",
     "core/lifecycle/simulator: coverage, oracle",
     "dev/issuer: client, documents, form, play, token, wire",
-    "server: desk, metrics, status",
-    "server: grpc, health, http, languages",
+    "server: metrics, service, status",
+    "server: grpc, health, http, protocols",
 ];
 
 /// A file that is longer than this is about more than one thing.
@@ -110,7 +110,7 @@ const LONGER_FILES: &[&str] = &[
     "src/core/profile.rs",
     "src/material/tests.rs",
     "src/material/tests/stores.rs",
-    "src/server/desk.rs",
+    "src/server/service.rs",
     "tests/it/audit.rs",
     "tests/it/rotation_under_load.rs",
 ];

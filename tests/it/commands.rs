@@ -1,7 +1,7 @@
 //! The commands against a running daemon: what they print, and the exit codes that scripts rely on.
 
 use serde_json::{Value, json};
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::faults::{Fault, Times};
 
 use crate::harness::idp::{self, LAZY, SECRET};
@@ -65,7 +65,7 @@ fn token_tells_by_its_exit_code_why_there_is_none() {
     let (issuer, place, config) = idp::one(LAZY);
     place.secret("wrong.secret", "not the registered one");
     place.secret("token", "the-fixed-token");
-    issuer.set_client(Client::with_secret("wrong", SECRET));
+    issuer.set_client(RegisteredClient::with_secret("wrong", SECRET));
     place.secret("slow.secret", SECRET);
     let config =
         config + &idp::profile("wrong", "wrong", LAZY) + &idp::profile("slow", "it", LAZY) + LOCAL;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::chown;
 
 use serde_json::Value;
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::faults::{Fault, Target, Times};
 
 use crate::harness::idp::{self, LAZY, SECRET};
@@ -187,7 +187,11 @@ fn check_reads_a_large_configuration_once_however_much_it_has_to_say() {
 #[test]
 fn check_online_asks_several_at_once_and_reports_in_order() {
     let names = ["a", "b", "c", "d"];
-    let issuer = idp::issuer(names.map(|name| Client::with_secret(name, SECRET)).to_vec());
+    let issuer = idp::issuer(
+        names
+            .map(|name| RegisteredClient::with_secret(name, SECRET))
+            .to_vec(),
+    );
     issuer.script(Fault::Hang, Times::Always);
     let place = Place::new();
     let mut config = idp::idp(&issuer);
@@ -208,8 +212,8 @@ fn check_online_asks_several_at_once_and_reports_in_order() {
 #[test]
 fn check_online_finds_a_wrong_secret_and_a_missing_identity_provider() {
     let issuer = idp::issuer(vec![
-        Client::with_secret("right", SECRET),
-        Client::with_secret("wrong", SECRET),
+        RegisteredClient::with_secret("right", SECRET),
+        RegisteredClient::with_secret("wrong", SECRET),
     ]);
     let place = Place::new();
     place.secret("right.secret", SECRET);
@@ -248,7 +252,7 @@ fn check_online_finds_a_wrong_secret_and_a_missing_identity_provider() {
 #[test]
 fn trap_48_check_online_shows_a_token_endpoint_elsewhere() {
     let (issuer, place, config) = idp::one(LAZY);
-    let other = idp::issuer(vec![Client::with_secret("it", SECRET)]);
+    let other = idp::issuer(vec![RegisteredClient::with_secret("it", SECRET)]);
     let there = serde_json::json!(format!("{}/token", other.url())).to_string();
     issuer.script_for(
         Target::Path("/.well-known/openid-configuration".into()),

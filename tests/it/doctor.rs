@@ -8,9 +8,9 @@ use std::os::unix::net::UnixListener;
 
 use serde_json::Value;
 use tokend_issuer::certificates::Authority;
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::clock::WallClock;
-use tokend_issuer::{Issuer, Settings, Tls};
+use tokend_issuer::{Issuer, IssuerTls, Settings};
 
 use crate::harness::idp::{self, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, Ran, eventually, is_root, run};
@@ -77,11 +77,11 @@ fn assert_only(found: &[String], parts: &[&str]) {
 /// An issuer on TLS whose certificate is as old as `authority`'s clock says.
 fn on_tls(authority: &Authority) -> Issuer {
     idp::with(Settings {
-        tls: Some(Tls {
+        tls: Some(IssuerTls {
             server: authority.server(&["localhost"]).expect("certificate"),
             client_roots: vec![authority.certificate_pem().to_owned()],
         }),
-        clients: vec![Client::with_secret("it", SECRET)],
+        clients: vec![RegisteredClient::with_secret("it", SECRET)],
         ..Settings::default()
     })
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::faults::{Fault, Target, Times};
 
 use crate::harness::idp::{self, LAZY, SECRET};
@@ -295,11 +295,11 @@ fn lifetimes() -> Vec<(&'static str, Fault, Outcome)> {
 
 #[test]
 fn traps_1_31_32_38_no_bad_answer_becomes_a_credential_or_a_secret_in_a_message() {
-    let elsewhere = idp::issuer(vec![Client::with_secret("redirect", SECRET)]);
+    let elsewhere = idp::issuer(vec![RegisteredClient::with_secret("redirect", SECRET)]);
     let cases = cases(&elsewhere.token_url());
     let clients = cases
         .iter()
-        .map(|(name, ..)| Client::with_secret(name, SECRET));
+        .map(|(name, ..)| RegisteredClient::with_secret(name, SECRET));
     let issuer = idp::issuer(clients.collect());
     let place = Place::new();
     let mut config = idp::idp(&issuer);

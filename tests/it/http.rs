@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokend::proto::GetTokenRequest;
 use tokend_issuer::Settings;
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::faults::{Fault, Times};
 
 use crate::harness::ask::{connect, exchange, get};
@@ -196,7 +196,7 @@ fn every_answer_is_json_and_never_cached() {
 #[test]
 fn min_ttl_is_honoured_or_refused_and_never_undercut() {
     let issuer = idp::with(Settings {
-        clients: vec![Client::with_secret("it", SECRET)],
+        clients: vec![RegisteredClient::with_secret("it", SECRET)],
         token_lifetime: Duration::from_secs(20),
         ..Settings::default()
     });
@@ -286,7 +286,7 @@ fn trap_25_other_scopes_and_audiences_are_other_tokens_and_only_those_allowed() 
          request = {{ scopes = [\"read\", \"write\"], audiences = [\"other\"] }}"
     ));
     place.secret("twin.secret", SECRET);
-    issuer.set_client(Client::with_secret("twin", SECRET));
+    issuer.set_client(RegisteredClient::with_secret("twin", SECRET));
     let config = config + &idp::profile("twin", "twin", LAZY);
     let daemon = place.serve(&config);
     let grpc = daemon.grpc();

@@ -4,9 +4,9 @@ use std::fs;
 use std::process::Command;
 
 use tokend_issuer::certificates::{Authority, ClientOptions, Pair};
-use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::client::{CertificateMatch, ClientCredential, RegisteredClient};
 use tokend_issuer::clock::WallClock;
-use tokend_issuer::{Issuer, Settings, Tls};
+use tokend_issuer::{Issuer, IssuerTls, Settings};
 
 use crate::harness::idp;
 use crate::harness::{Daemon, PATIENCE, Place, eventually, has, run};
@@ -214,9 +214,9 @@ fn what_is_not_read_says_what_to_do(place: &Place) {
 }
 
 /// An issuer with mutual TLS and a client `it`, told by its name.
-fn issuer(authority: &Authority, clients: Vec<Client>) -> Issuer {
+fn issuer(authority: &Authority, clients: Vec<RegisteredClient>) -> Issuer {
     idp::with(Settings {
-        tls: Some(Tls {
+        tls: Some(IssuerTls {
             server: authority.server(&["localhost"]).expect("certificate"),
             client_roots: vec![authority.certificate_pem().to_owned()],
         }),
@@ -254,9 +254,9 @@ fn a_daemon_lives_on_keystores_and_follows_them() {
     let matching = CertificateMatch::CommonName("it".into());
     let issuer = issuer(
         &authority,
-        vec![Client {
+        vec![RegisteredClient {
             bound_tokens: true,
-            ..Client::new("it", ClientCredential::Certificate(matching))
+            ..RegisteredClient::new("it", ClientCredential::Certificate(matching))
         }],
     );
     let place = place();
@@ -316,7 +316,7 @@ fn an_assertion_is_signed_with_the_key_of_a_keystore() {
     let place = place();
     let authority = Authority::new("root", &WallClock::system()).expect("authority");
     let pair = client_store(&place, &authority, "jwt.p12");
-    let issuer = idp::issuer(vec![Client::new(
+    let issuer = idp::issuer(vec![RegisteredClient::new(
         "it",
         ClientCredential::Assertion {
             public_key: pair.certificate_pem.clone(),

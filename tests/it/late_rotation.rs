@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::{Issuer, Settings};
 
 use crate::harness::idp::{self, SECRET};
@@ -14,7 +14,7 @@ const NEXT: &str = "the-secret-that-follows";
 /// One client and its profile `it`, with tokens of four seconds.
 fn short() -> (Issuer, Place, String) {
     let issuer = idp::with(Settings {
-        clients: vec![Client::with_secret("it", SECRET)],
+        clients: vec![RegisteredClient::with_secret("it", SECRET)],
         token_lifetime: Duration::from_secs(4),
         ..Settings::default()
     });

@@ -7,7 +7,7 @@ use tokend::proto::credential_service_client::CredentialServiceClient;
 use tokend::proto::watch_token_response::Event;
 use tokend::proto::{Credential, WatchTokenRequest};
 use tokend_issuer::Settings;
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::faults::{Fault, Target, Times};
 use tonic::Streaming;
 
@@ -17,7 +17,7 @@ use crate::harness::{Daemon, PATIENCE, Place, block, eventually};
 
 fn short_lived(seconds: u64) -> (tokend_issuer::Issuer, Place, String) {
     let issuer = idp::with(Settings {
-        clients: vec![Client::with_secret("it", SECRET)],
+        clients: vec![RegisteredClient::with_secret("it", SECRET)],
         token_lifetime: Duration::from_secs(seconds),
         ..Settings::default()
     });
@@ -148,7 +148,7 @@ fn trap_14_a_repaired_secret_re_arms_a_refused_profile_at_once() {
 #[test]
 fn a_thousand_profiles_start_within_the_budget_and_are_all_served() {
     let issuer = idp::with(Settings {
-        clients: vec![Client::with_secret("it", SECRET)],
+        clients: vec![RegisteredClient::with_secret("it", SECRET)],
         ..Settings::default()
     });
     issuer.script(Fault::SlowHeaders(Duration::from_millis(5)), Times::Always);
@@ -258,7 +258,7 @@ fn a_stream_brings_the_current_credential_and_each_replacement_before_it_expires
 /// Less than the time after which a stream looks by itself.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// Broken by a registry that is swapped without `Seat::stir`: the stream would end only when it looks by itself.
+/// Broken by a registry that is swapped without `ProfileHandle::wake_watchers`: the stream would end only when it looks by itself.
 #[test]
 fn a_rule_that_no_longer_permits_ends_streams_and_calls_of_open_connections() {
     let (_issuer, place, config) = short_lived(300);

@@ -288,7 +288,7 @@ fn a_message_that_cannot_be_read_is_the_callers_mistake() {
     }
 }
 
-/// Broken by `Desk::slot` that counts: whoever watches paid for every rotation, and was cut off by a quick one.
+/// Broken by `ApiService::slot` that counts: whoever watches paid for every rotation, and was cut off by a quick one.
 #[test]
 fn a_rotation_is_not_counted_as_requests_of_those_who_watch() {
     use tokend::proto::WatchTokenRequest;

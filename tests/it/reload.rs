@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::faults::{Fault, Target, Times};
 use tokend_issuer::{Issuer, Settings};
 
@@ -61,8 +61,8 @@ fn in_status(daemon: &Daemon, profile: &str) -> Value {
 fn three() -> (Issuer, Place, String) {
     let issuer = idp::with(Settings {
         clients: vec![
-            Client::with_secret("one", SECRET),
-            Client::with_secret("two", SECRET),
+            RegisteredClient::with_secret("one", SECRET),
+            RegisteredClient::with_secret("two", SECRET),
         ],
         ..Settings::default()
     });
@@ -335,7 +335,7 @@ fn other_access_rules_hold_at_once_and_count_as_a_change() {
 
 #[test]
 fn variants_in_use_are_there_before_the_old_ones_go() {
-    let issuer = idp::issuer(vec![Client::with_secret("it", SECRET)]);
+    let issuer = idp::issuer(vec![RegisteredClient::with_secret("it", SECRET)]);
     let place = Place::new();
     place.secret("it.secret", SECRET);
     let config = idp::idp(&issuer) + &idp::profile("it", "it", "request = { scopes = [\"read\"] }");

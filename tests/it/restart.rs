@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::{Issuer, Settings};
 
 use crate::harness::ask::get;
@@ -140,7 +140,7 @@ fn receive(notify: &UnixDatagram, told: &Mutex<Told>) -> bool {
 /// An issuer and a place for the profile `it` whose tokens live for so long.
 fn stage(lifetime: u64, more: &str) -> (Issuer, Place, String) {
     let issuer = idp::with(Settings {
-        clients: vec![Client::with_secret("it", SECRET)],
+        clients: vec![RegisteredClient::with_secret("it", SECRET)],
         token_lifetime: Duration::from_secs(lifetime),
         ..Settings::default()
     });
@@ -395,7 +395,7 @@ fn without_a_service_manager_nothing_is_kept_and_that_is_said() {
 /// with it (`cargo test --release`) less than the goal of 50 ms.
 #[test]
 fn a_thousand_profiles_are_there_at_once() {
-    let clients = (0..1000).map(|n| Client::with_secret(&format!("c{n}"), SECRET));
+    let clients = (0..1000).map(|n| RegisteredClient::with_secret(&format!("c{n}"), SECRET));
     let issuer = idp::issuer(clients.collect());
     let place = Place::new();
     let mut config = idp::idp(&issuer);

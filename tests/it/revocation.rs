@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokend::proto::WatchTokenRequest;
 use tokend::proto::credential_service_client::CredentialServiceClient;
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 
 use crate::harness::ask::Who;
 use crate::harness::idp::{self, SECRET};
@@ -209,7 +209,7 @@ fn narrowed_access_outlives_a_rejected_secret_and_the_loss_of_its_file() {
     if !is_root() {
         return;
     }
-    let issuer = idp::issuer(vec![Client::with_secret("p", SECRET)]);
+    let issuer = idp::issuer(vec![RegisteredClient::with_secret("p", SECRET)]);
     let place = Place::new();
     place.open();
     place.secret("p.secret", SECRET);

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use tokend_issuer::certificates::{Authority, ClientOptions, Pair};
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::clock::WallClock;
 use tokend_issuer::{Issuer, Settings};
 
@@ -58,9 +58,9 @@ fn trap_6_a_swapped_certificate_is_used_for_the_next_token() {
     for round in 2..5 {
         // Another kind of key each time (trap 4).
         let key = [
-            tokend_issuer::certificates::KeyKind::Rsa,
-            tokend_issuer::certificates::KeyKind::Ed25519,
-            tokend_issuer::certificates::KeyKind::Ec,
+            tokend_issuer::certificates::GeneratedKeyKind::Rsa,
+            tokend_issuer::certificates::GeneratedKeyKind::Ed25519,
+            tokend_issuer::certificates::GeneratedKeyKind::Ec,
         ][round % 3];
         let options = ClientOptions {
             key,
@@ -168,8 +168,8 @@ fn a_changed_configuration_is_taken_over_and_a_broken_one_is_not() {
 fn two_clients() -> (Issuer, Place, String) {
     let issuer = idp::with(Settings {
         clients: vec![
-            Client::with_secret("it", SECRET),
-            Client::with_secret("other", SECRET),
+            RegisteredClient::with_secret("it", SECRET),
+            RegisteredClient::with_secret("other", SECRET),
         ],
         token_lifetime: std::time::Duration::from_secs(4),
         ..Settings::default()

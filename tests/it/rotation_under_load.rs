@@ -17,7 +17,7 @@ use rustls_pki_types::pem::PemObject as _;
 use tokend::proto;
 use tokend::proto::credential_service_client::CredentialServiceClient;
 use tokend_issuer::Issuer;
-use tokend_issuer::certificates::{Authority, ClientOptions, KeyKind, Pair};
+use tokend_issuer::certificates::{Authority, ClientOptions, GeneratedKeyKind, Pair};
 use tonic::transport::Channel;
 
 use self::witness::{Witness, locked};
@@ -120,7 +120,7 @@ impl Stage {
         })
     }
 
-    fn pair(&self, way: Way, kind: KeyKind) -> Pair {
+    fn pair(&self, way: Way, kind: GeneratedKeyKind) -> Pair {
         let mut options = ClientOptions {
             key: kind,
             ..ClientOptions::default()
@@ -267,7 +267,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     for number in 0..ROTATIONS {
         let way = way_of.next().expect("for ever");
         // RSA keys take long to make; a change of the kind is another trap's.
-        let kind = [KeyKind::Ec, KeyKind::Ed25519][number % 2];
+        let kind = [GeneratedKeyKind::Ec, GeneratedKeyKind::Ed25519][number % 2];
         let pair = stage.pair(way, kind);
         if way.is_good() {
             witness.install(&pair);
@@ -291,7 +291,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     }
     // What was last of use is in use in the end, whatever came after it.
     latencies.push(in_force(&own, "it", &last_good));
-    let useless = stage.pair(Way::Rejected, KeyKind::Ec);
+    let useless = stage.pair(Way::Rejected, GeneratedKeyKind::Ec);
     stage.rotate(Way::Rejected, &useless);
     refused(&stage.daemon, Way::Rejected);
     in_force(&own, "it", &last_good);
@@ -329,7 +329,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     assert!(took < Duration::from_secs(45), "{took:?}");
 }
 
-/// Broken by `Upstreams` whose key has no identity: the connection of before would be used again, and with it the certificate
+/// Broken by `IdpClients` whose key has no identity: the connection of before would be used again, and with it the certificate
 /// that was shown when it was opened.
 #[test]
 fn trap_37_requests_after_the_swap_come_on_new_connections_with_the_new_certificate() {
@@ -352,7 +352,7 @@ fn trap_37_requests_after_the_swap_come_on_new_connections_with_the_new_certific
     };
     // A second request on the same connection shows that it is kept open.
     renew(&stage);
-    let second = stage.pair(Way::Swap, KeyKind::Ec);
+    let second = stage.pair(Way::Swap, GeneratedKeyKind::Ec);
     stage.rotate(Way::Swap, &second);
     in_force(&own, "it", &second);
     renew(&stage);
@@ -397,7 +397,7 @@ fn a_thousand_profiles_that_share_a_certificate_rotate_within_the_budget() {
     };
     all_bound_to(&stage.first);
     assert_eq!(stage.issuer.count("/mtls/token"), PROFILES);
-    let pair = stage.pair(Way::Swap, KeyKind::Ec);
+    let pair = stage.pair(Way::Swap, GeneratedKeyKind::Ec);
     stage.rotate(Way::Swap, &pair);
     let swapped = Instant::now();
     all_bound_to(&pair);

@@ -1,14 +1,14 @@
-//! Real tokens, end to end: every way in, both languages, and an identity provider that comes and goes.
+//! Real tokens, end to end: every way in, both protocols, and an identity provider that comes and goes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokend_issuer::certificates::{self, Authority, ClientOptions, Pair};
-use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::client::{CertificateMatch, ClientCredential, RegisteredClient};
 use tokend_issuer::clock::WallClock;
 use tokend_issuer::faults::{Fault, Times};
-use tokend_issuer::{Issuer, Settings, Tls};
+use tokend_issuer::{Issuer, IssuerTls, Settings};
 use tokio::sync::Semaphore;
 use tonic::Request;
 
@@ -16,7 +16,7 @@ use crate::harness::ask::{Answer, Token, get};
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{PATIENCE, Place, block, eventually, runtime};
 
-/// The same in both languages: that is the contract of `/v1/profiles/NAME/token`.
+/// The same in both protocols: that is the contract of `/v1/profiles/NAME/token`.
 fn assert_same(grpc: &Token, http: &Answer) {
     let credential = &grpc.credential;
     assert_eq!(http.status, 200, "{}", http.body["message"]);
@@ -75,12 +75,12 @@ fn assert_credential(token: &Token, name: &str, thumbprint: &str) {
 
 /// An issuer with a client for each way to authenticate.
 fn issuer_of_every_way(authority: &Authority, pinned: &Pair, signing: &Pair) -> Issuer {
-    let bound = |id: &str, certificate| Client {
+    let bound = |id: &str, certificate| RegisteredClient {
         bound_tokens: true,
-        ..Client::new(id, ClientCredential::Certificate(certificate))
+        ..RegisteredClient::new(id, ClientCredential::Certificate(certificate))
     };
     idp::with(Settings {
-        tls: Some(Tls {
+        tls: Some(IssuerTls {
             server: authority.server(&["localhost"]).expect("certificate"),
             client_roots: vec![
                 authority.certificate_pem().to_owned(),
@@ -88,10 +88,10 @@ fn issuer_of_every_way(authority: &Authority, pinned: &Pair, signing: &Pair) -> 
             ],
         }),
         clients: vec![
-            Client::with_secret("we:ird id+%", SECRET),
-            Client::with_secret("post", SECRET),
-            Client::with_secret("hmac", SECRET),
-            Client::new(
+            RegisteredClient::with_secret("we:ird id+%", SECRET),
+            RegisteredClient::with_secret("post", SECRET),
+            RegisteredClient::with_secret("hmac", SECRET),
+            RegisteredClient::new(
                 "jwt",
                 ClientCredential::Assertion {
                     public_key: signing.public_key_pem.clone(),
@@ -102,7 +102,7 @@ fn issuer_of_every_way(authority: &Authority, pinned: &Pair, signing: &Pair) -> 
                 "pinned",
                 CertificateMatch::Thumbprint(pinned.thumbprint.clone()),
             ),
-            Client::new("public", ClientCredential::None),
+            RegisteredClient::new("public", ClientCredential::None),
         ],
         ..Settings::default()
     })
@@ -371,7 +371,7 @@ fn trap_34_an_identity_provider_that_comes_later_is_found_without_a_restart() {
 #[test]
 fn while_the_identity_provider_is_down_a_valid_token_is_served_from_memory() {
     let issuer = idp::with(Settings {
-        clients: vec![Client::with_secret("it", SECRET)],
+        clients: vec![RegisteredClient::with_secret("it", SECRET)],
         token_lifetime: Duration::from_secs(20),
         ..Settings::default()
     });

@@ -36,7 +36,7 @@ impl Pace {
         }
         response.map(|bytes| match self {
             Pace::Whole => whole(bytes),
-            Pace::Half => Half {
+            Pace::Half => HalfBody {
                 half: Some(bytes.slice(..bytes.len() / 2)),
                 rested: false,
             }
@@ -61,13 +61,13 @@ fn endless() -> Body {
 }
 
 /// Part of a body, then an error, at which hyper drops the connection.
-struct Half {
+struct HalfBody {
     half: Option<Bytes>,
     /// Whether it has been pending once. hyper flushes when a body is pending; without this, nothing would be seen at all.
     rested: bool,
 }
 
-impl hyper::body::Body for Half {
+impl hyper::body::Body for HalfBody {
     type Data = Bytes;
     type Error = io::Error;
 

@@ -12,18 +12,18 @@ use hyper::body::Incoming;
 
 use super::Fault;
 use super::pace::Pace;
-use super::record::{Outcome, Recorded, public_parameters};
-use super::script::First;
-use crate::answer::{Answer, Body, Content, http_date, json_text};
+use super::record::{RecordedRequest, RequestOutcome, public_parameters};
+use super::script::RepeatedToken;
+use crate::answer::{Body, Content, IssuerAnswer, http_date, json_text};
 use crate::endpoint::ParsedRequest;
 use crate::form::Form;
-use crate::peer::Peer;
-use crate::{State, client, locked};
+use crate::peer::ConnectionPeer;
+use crate::{IssuerState, client, locked};
 
 /// Answers a request, or does not, if that is the script.
 pub(crate) async fn respond(
-    state: Arc<State>,
-    peer: Arc<Peer>,
+    state: Arc<IssuerState>,
+    peer: Arc<ConnectionPeer>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     #[expect(
@@ -62,11 +62,14 @@ pub(crate) async fn respond(
             if matches!(fault, Fault::EndlessBody) {
                 pace = Pace::Endless;
             }
-            (answer, Outcome::Fault)
+            (answer, RequestOutcome::Fault)
         }
         None => match request.answer(&state, &peer) {
-            Ok(answer) => (answer, Outcome::Issued),
-            Err(refusal) => (Answer::refused(&refusal), Outcome::Refused(refusal.code)),
+            Ok(answer) => (answer, RequestOutcome::Issued),
+            Err(refusal) => (
+                IssuerAnswer::refused(&refusal),
+                RequestOutcome::Refused(refusal.code),
+            ),
         },
     };
     for fault in faults {
@@ -92,12 +95,18 @@ pub(crate) async fn respond(
 }
 
 /// Writes a token request down; the number is for its outcome.
-fn record(state: &State, peer: &Peer, arrived: Instant, path: &str, form: &Form) -> u64 {
+fn record(
+    state: &IssuerState,
+    peer: &ConnectionPeer,
+    arrived: Instant,
+    path: &str,
+    form: &Form,
+) -> u64 {
     let client_id = form.claimed_client();
     let registered = client_id
         .as_ref()
         .and_then(|id| locked(&state.clients).get(id).cloned());
-    locked(&state.faults.journal).push(Recorded {
+    locked(&state.faults.journal).push(RecordedRequest {
         arrived,
         path: path.to_owned(),
         connection: peer.number,
@@ -105,11 +114,11 @@ fn record(state: &State, peer: &Peer, arrived: Instant, path: &str, form: &Form)
         client_auth: client::method(form, registered.as_ref()).ok(),
         parameters: public_parameters(form),
         certificate: peer.certificate.as_ref().map(|it| it.thumbprint.clone()),
-        outcome: Outcome::Unanswered,
+        outcome: RequestOutcome::Unanswered,
     })
 }
 
-async fn wait(fault: &Fault, peer: &Peer) {
+async fn wait(fault: &Fault, peer: &ConnectionPeer) {
     match fault {
         Fault::SlowHeaders(time) => tokio::time::sleep(*time).await,
         // A closed semaphore holds nobody any longer.
@@ -127,7 +136,7 @@ async fn wait(fault: &Fault, peer: &Peer) {
     }
 }
 
-fn replacement(fault: &Fault, request: &ParsedRequest, now: Duration) -> Option<Answer> {
+fn replacement(fault: &Fault, request: &ParsedRequest, now: Duration) -> Option<IssuerAnswer> {
     let answer = match fault {
         Fault::Status {
             status,
@@ -135,23 +144,23 @@ fn replacement(fault: &Fault, request: &ParsedRequest, now: Duration) -> Option<
             headers,
         } => {
             let content = Content::Bytes(body.clone().into());
-            let mut answer = Answer::new(code(*status), None, content);
+            let mut answer = IssuerAnswer::new(code(*status), None, content);
             for (name, value) in headers {
                 answer.set_header(name, value);
             }
             answer
         }
         Fault::RetryAfter(status, wait) => {
-            let mut answer = Answer::text(code(*status), "not now\n");
+            let mut answer = IssuerAnswer::text(code(*status), "not now\n");
             answer.set_header("retry-after", &wait.as_secs().to_string());
             answer
         }
         Fault::RetryAfterDate(status, wait) => {
-            let mut answer = Answer::text(code(*status), "not now\n");
+            let mut answer = IssuerAnswer::text(code(*status), "not now\n");
             answer.set_header("retry-after", &http_date(now.saturating_add(*wait)));
             answer
         }
-        Fault::Html200 => Answer::new(
+        Fault::Html200 => IssuerAnswer::new(
             StatusCode::OK,
             Some("text/html; charset=utf-8"),
             Content::Bytes(Bytes::from_static(
@@ -161,12 +170,12 @@ fn replacement(fault: &Fault, request: &ParsedRequest, now: Duration) -> Option<
         Fault::OAuthError {
             status,
             code: error,
-        } => Answer::oauth_error(code(*status), error, "the script says so"),
+        } => IssuerAnswer::oauth_error(code(*status), error, "the script says so"),
         Fault::BigBody(size) => big_body(*size),
         // What replaces its body: `Pace::Endless`.
-        Fault::EndlessBody => Answer::json(Vec::new()),
+        Fault::EndlessBody => IssuerAnswer::json(Vec::new()),
         Fault::Redirect { status, location } => {
-            let mut answer = Answer::new(code(*status), None, Content::Bytes(Bytes::new()));
+            let mut answer = IssuerAnswer::new(code(*status), None, Content::Bytes(Bytes::new()));
             answer.set_header(LOCATION.as_str(), location);
             answer
         }
@@ -180,13 +189,13 @@ fn code(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-fn big_body(size: usize) -> Answer {
+fn big_body(size: usize) -> IssuerAnswer {
     let (start, end) = (
         r#"{"token_type":"Bearer","expires_in":300,"access_token":""#,
         r#""}"#,
     );
     let filler = "A".repeat(size.saturating_sub(start.len() + end.len()));
-    Answer::new(
+    IssuerAnswer::new(
         StatusCode::OK,
         Some("application/json"),
         Content::Bytes(format!("{start}{filler}{end}").into()),
@@ -194,7 +203,7 @@ fn big_body(size: usize) -> Answer {
 }
 
 /// What a careless provider does: the code is what was presented, the description is all of it.
-fn echo(request: &ParsedRequest) -> Answer {
+fn echo(request: &ParsedRequest) -> IssuerAnswer {
     let authorization = request.headers.get(AUTHORIZATION);
     let authorization = authorization.map(|value| String::from_utf8_lossy(value.as_bytes()));
     let mut presented: Vec<&str> = Vec::new();
@@ -207,10 +216,16 @@ fn echo(request: &ParsedRequest) -> Answer {
         presented.extend(authorization.as_deref());
     }
     let first = presented.first().copied().unwrap_or("nothing");
-    Answer::oauth_error(StatusCode::BAD_REQUEST, first, &presented.join(" "))
+    IssuerAnswer::oauth_error(StatusCode::BAD_REQUEST, first, &presented.join(" "))
 }
 
-fn alter(fault: Fault, answer: &mut Answer, state: &State, form: Option<&Form>, now: Duration) {
+fn alter(
+    fault: Fault,
+    answer: &mut IssuerAnswer,
+    state: &IssuerState,
+    form: Option<&Form>,
+    now: Duration,
+) {
     match fault {
         Fault::Field { name, json } => answer.set_field(&name, json),
         Fault::ExtraHeader { name, value } => answer.set_header(&name, &value),
@@ -228,7 +243,12 @@ fn alter(fault: Fault, answer: &mut Answer, state: &State, form: Option<&Form>, 
     }
 }
 
-fn same_token(answer: &mut Answer, state: &State, form: Option<&Form>, shrinking: bool) {
+fn same_token(
+    answer: &mut IssuerAnswer,
+    state: &IssuerState,
+    form: Option<&Form>,
+    shrinking: bool,
+) {
     let (Some(form), Some(token)) = (form, answer.field("access_token")) else {
         return;
     };
@@ -238,7 +258,7 @@ fn same_token(answer: &mut Answer, state: &State, form: Option<&Form>, shrinking
         form.claimed_client(),
         public_parameters(form)
     ));
-    let fresh = First {
+    let fresh = RepeatedToken {
         token: token.to_owned(),
         at: now,
     };
@@ -253,10 +273,10 @@ fn same_token(answer: &mut Answer, state: &State, form: Option<&Form>, shrinking
 }
 
 /// Counts a token request while it lives.
-struct InFlight(Arc<State>);
+struct InFlight(Arc<IssuerState>);
 
 impl InFlight {
-    fn new(state: &Arc<State>) -> InFlight {
+    fn new(state: &Arc<IssuerState>) -> InFlight {
         let now = state.faults.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         state.faults.max_in_flight.fetch_max(now, Ordering::Relaxed);
         InFlight(Arc::clone(state))
@@ -269,7 +289,7 @@ impl Drop for InFlight {
     }
 }
 
-impl Answer {
+impl IssuerAnswer {
     /// Raw JSON of a field.
     pub fn field(&self, name: &str) -> Option<&str> {
         match &self.content {
@@ -301,7 +321,7 @@ mod tests {
 
     #[test]
     fn fields_are_set_added_and_removed_in_place() {
-        let mut answer = Answer::json(vec![("a", 1.into()), ("b", "x".into())]);
+        let mut answer = IssuerAnswer::json(vec![("a", 1.into()), ("b", "x".into())]);
         answer.set_field("a", Some("1e99".into()));
         answer.set_field("b", None);
         answer.set_field("c", Some("nonsense".into()));

@@ -24,7 +24,7 @@ const SECRETS: [&str; 7] = [
 
 /// A token request. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordedRequest {
     /// When its head had arrived.
     pub arrived: Instant,
     /// `/token`, or the mutual-TLS alias of it.
@@ -40,10 +40,10 @@ pub struct Recorded {
     /// x5t#S256 of the certificate on its connection.
     pub certificate: Option<String>,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: RequestOutcome,
 }
 
-impl Recorded {
+impl RecordedRequest {
     /// The first value of a parameter.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
@@ -56,7 +56,7 @@ impl Recorded {
 
 /// What became of a token request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// Still waiting, or never answered.
     Unanswered,
     /// A token, if the script has not spoilt it.
@@ -78,14 +78,14 @@ pub(crate) fn public_parameters(form: &Form) -> Vec<(String, String)> {
 
 /// The memory.
 #[derive(Debug, Default)]
-pub(crate) struct Journal {
-    records: VecDeque<Recorded>,
+pub(crate) struct RequestJournal {
+    records: VecDeque<RecordedRequest>,
     /// Records that have gone.
     forgotten: u64,
     counts: HashMap<String, usize>,
 }
 
-impl Journal {
+impl RequestJournal {
     /// Counts a request for this path.
     pub fn count(&mut self, path: &str) {
         if let Some(count) = self.counts.get_mut(path) {
@@ -100,8 +100,8 @@ impl Journal {
         self.counts.get(path).copied().unwrap_or(0)
     }
 
-    /// Keeps a record; the number is for [`Journal::conclude`].
-    pub fn push(&mut self, record: Recorded) -> u64 {
+    /// Keeps a record; the number is for [`RequestJournal::conclude`].
+    pub fn push(&mut self, record: RecordedRequest) -> u64 {
         if self.records.len() == RECORDS_MAX {
             self.records.pop_front();
             self.forgotten += 1;
@@ -111,7 +111,7 @@ impl Journal {
     }
 
     /// Says what became of it, unless it has been forgotten.
-    pub fn conclude(&mut self, number: u64, outcome: Outcome) {
+    pub fn conclude(&mut self, number: u64, outcome: RequestOutcome) {
         let record = number
             .checked_sub(self.forgotten)
             .and_then(|at| usize::try_from(at).ok())
@@ -122,7 +122,7 @@ impl Journal {
     }
 
     /// Every record that is left, oldest first.
-    pub fn records(&self) -> Vec<Recorded> {
+    pub fn records(&self) -> Vec<RecordedRequest> {
         self.records.iter().cloned().collect()
     }
 }
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_first_and_a_late_outcome_still_finds_its_record() {
-        let record = Recorded {
+        let record = RecordedRequest {
             arrived: Instant::now(),
             path: "/token".into(),
             connection: 1,
@@ -141,23 +141,23 @@ mod tests {
             client_auth: None,
             parameters: Vec::new(),
             certificate: None,
-            outcome: Outcome::Unanswered,
+            outcome: RequestOutcome::Unanswered,
         };
-        let mut journal = Journal::default();
+        let mut journal = RequestJournal::default();
         let first = journal.push(record.clone());
         for _ in 0..RECORDS_MAX {
             journal.push(record.clone());
         }
         let last = journal.push(record);
-        journal.conclude(first, Outcome::Issued);
-        journal.conclude(last, Outcome::Fault);
+        journal.conclude(first, RequestOutcome::Issued);
+        journal.conclude(last, RequestOutcome::Fault);
         let records = journal.records();
         assert_eq!(records.len(), RECORDS_MAX);
-        assert_eq!(records[RECORDS_MAX - 1].outcome, Outcome::Fault);
+        assert_eq!(records[RECORDS_MAX - 1].outcome, RequestOutcome::Fault);
         assert!(
             records
                 .iter()
-                .all(|record| record.outcome != Outcome::Issued)
+                .all(|record| record.outcome != RequestOutcome::Issued)
         );
         for path in 0..2 * PATHS_MAX {
             journal.count(&path.to_string());

@@ -8,13 +8,13 @@ use super::{Fault, Target, Times};
 /// The faults that are still to come.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
-    rules: Vec<Rule>,
+    rules: Vec<FaultRule>,
     /// What [`Fault::SameToken`] repeats, by client and parameters.
-    firsts: HashMap<String, First>,
+    firsts: HashMap<String, RepeatedToken>,
 }
 
 #[derive(Debug)]
-struct Rule {
+struct FaultRule {
     target: Target,
     fault: Fault,
     times: Times,
@@ -22,7 +22,7 @@ struct Rule {
 
 /// A token that is issued again and again.
 #[derive(Clone, Debug)]
-pub(crate) struct First {
+pub(crate) struct RepeatedToken {
     /// `access_token` as JSON.
     pub token: String,
     /// When it was issued, since 1970.
@@ -35,7 +35,7 @@ impl Script {
         if times == Times::Next(0) {
             return;
         }
-        self.rules.push(Rule {
+        self.rules.push(FaultRule {
             target,
             fault,
             times,
@@ -67,7 +67,7 @@ impl Script {
     }
 
     /// The token that stands for `key`; `fresh` from now on if there is none yet.
-    pub fn first(&mut self, key: String, fresh: First) -> First {
+    pub fn first(&mut self, key: String, fresh: RepeatedToken) -> RepeatedToken {
         self.firsts.entry(key).or_insert(fresh).clone()
     }
 }

@@ -6,7 +6,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json as object;
 
 use super::*;
-use crate::certificates::KeyKind;
+use crate::certificates::GeneratedKeyKind;
 
 const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -42,7 +42,7 @@ async fn basic_and_post_with_a_secret_full_of_reserved_characters() {
     assert_eq!(world.ask().await.unwrap().status(), 200);
     let last = world.last();
     assert_eq!(last.client_auth, Some("client_secret_post"));
-    assert_eq!(last.outcome, Outcome::Issued);
+    assert_eq!(last.outcome, RequestOutcome::Issued);
     assert!(!format!("{last:?}").contains("p+w"));
     assert_eq!(last.parameter("grant_type"), Some("client_credentials"));
 }
@@ -67,7 +67,10 @@ async fn wrong_secrets_and_malformed_headers_are_invalid_client() {
     ] {
         let answer = world.post(None, Some(&header), &[]).await;
         assert_eq!(refused(answer).await, client_error(), "{header}");
-        assert_eq!(world.last().outcome, Outcome::Refused("invalid_client"));
+        assert_eq!(
+            world.last().outcome,
+            RequestOutcome::Refused("invalid_client")
+        );
     }
     let form = [("client_id", "se cret"), ("client_secret", "wrong")];
     assert_eq!(
@@ -287,12 +290,17 @@ async fn assertions_of_every_kind_of_key_registered_in_every_form() {
     let world = world().await;
     let register = |public_key: String| {
         let credential = ClientCredential::Assertion { public_key };
-        world.issuer.set_client(Client::new("jwt", credential));
+        world
+            .issuer
+            .set_client(RegisteredClient::new("jwt", credential));
     };
     for (kind, algorithms) in [
-        (KeyKind::Ec, vec![Algorithm::ES256]),
-        (KeyKind::Ed25519, vec![Algorithm::EdDSA]),
-        (KeyKind::Rsa, vec![Algorithm::RS256, Algorithm::PS256]),
+        (GeneratedKeyKind::Ec, vec![Algorithm::ES256]),
+        (GeneratedKeyKind::Ed25519, vec![Algorithm::EdDSA]),
+        (
+            GeneratedKeyKind::Rsa,
+            vec![Algorithm::RS256, Algorithm::PS256],
+        ),
     ] {
         let options = ClientOptions {
             key: kind,
@@ -301,9 +309,9 @@ async fn assertions_of_every_kind_of_key_registered_in_every_form() {
         let pair = world.authority.client("jwt", &options).unwrap();
         let pem = pair.key_pem().as_bytes();
         let key = match kind {
-            KeyKind::Ec => EncodingKey::from_ec_pem(pem),
-            KeyKind::Ed25519 => EncodingKey::from_ed_pem(pem),
-            KeyKind::Rsa => EncodingKey::from_rsa_pem(pem),
+            GeneratedKeyKind::Ec => EncodingKey::from_ec_pem(pem),
+            GeneratedKeyKind::Ed25519 => EncodingKey::from_ed_pem(pem),
+            GeneratedKeyKind::Rsa => EncodingKey::from_rsa_pem(pem),
         }
         .unwrap();
         for algorithm in algorithms {

@@ -13,7 +13,7 @@ const SHORT: Duration = Duration::from_millis(60);
 /// An issuer without TLS, for tests that look at bytes.
 async fn plain() -> Issuer {
     Issuer::start(Settings {
-        clients: vec![Client::new("public", ClientCredential::None)],
+        clients: vec![RegisteredClient::new("public", ClientCredential::None)],
         ..Settings::default()
     })
     .await
@@ -58,7 +58,7 @@ async fn statuses_and_errors() {
     assert_eq!(response.status(), 502);
     assert_eq!(response.headers()["x-proxy"], "yes");
     assert_eq!(response.text().await.unwrap(), "bad gateway");
-    assert_eq!(world.issuer.requests()[0].outcome, Outcome::Fault);
+    assert_eq!(world.issuer.requests()[0].outcome, RequestOutcome::Fault);
 
     let response = once(&world, Fault::Html200).await;
     assert_eq!(response.status(), 200);
@@ -336,7 +336,7 @@ async fn hanging_ends_when_the_client_leaves() {
     assert_eq!(issuer.state.faults.in_flight.load(Ordering::Relaxed), 1);
     drop(stream);
     eventually(|| issuer.state.faults.in_flight.load(Ordering::Relaxed) == 0).await;
-    assert_eq!(issuer.requests()[0].outcome, Outcome::Unanswered);
+    assert_eq!(issuer.requests()[0].outcome, RequestOutcome::Unanswered);
 }
 
 #[tokio::test]
@@ -398,7 +398,10 @@ async fn held_requests_go_one_by_one_and_are_counted() {
         requests.iter().filter(|it| it.outcome == wanted).count()
     };
     assert_eq!(
-        (outcomes(Outcome::Issued), outcomes(Outcome::Unanswered)),
+        (
+            outcomes(RequestOutcome::Issued),
+            outcomes(RequestOutcome::Unanswered)
+        ),
         (1, 4)
     );
     permits.close();

@@ -178,7 +178,7 @@ async fn new_connections_see_a_new_server_certificate_and_open_ones_live_on() {
     let before = browser.get(&jwks).send().await.unwrap();
     assert!(!before.text().await.unwrap().is_empty());
     let other = Authority::new("other root", &WallClock::system()).unwrap();
-    let tls = Tls {
+    let tls = IssuerTls {
         server: other.server(&["localhost"]).unwrap(),
         client_roots: Vec::new(),
     };
@@ -187,7 +187,7 @@ async fn new_connections_see_a_new_server_certificate_and_open_ones_live_on() {
     assert_eq!(world.issuer.connections(), 1);
     assert!(world.browser(None).get(&jwks).send().await.is_err());
     // What cannot be used changes nothing.
-    let torn = Tls {
+    let torn = IssuerTls {
         server: Pair {
             key_pem: world.identity.key_pem.clone(),
             ..tls.server.clone()
@@ -258,7 +258,7 @@ async fn dropping_it_closes_everything() {
 #[tokio::test]
 async fn hundreds_of_connections_stay_open_and_are_served() {
     let issuer = Issuer::start(Settings {
-        clients: vec![Client::new("public", ClientCredential::None)],
+        clients: vec![RegisteredClient::new("public", ClientCredential::None)],
         ..Settings::default()
     })
     .await

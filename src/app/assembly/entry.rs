@@ -8,22 +8,23 @@ use super::Assembly;
 use super::member::Member;
 use crate::core::policy::Access;
 use crate::core::policy::stated::Stated;
-use crate::core::profile::{AccessRule, Invalid, Method, ProfileName, Request};
+use crate::core::profile::{AccessRule, Invalid, Method, ProfileName, RequestSettings};
 use crate::core::time::{Stamp, WallTime};
 use crate::provider::oauth2::proxy;
-use crate::registry::reload::{Outcome, Reloaded};
-use crate::registry::{Entry, Standing};
+use crate::registry::reload::{ReloadOutcome, Reloaded};
+use crate::registry::{ProfileHealth, RegistryEntry};
 
 impl Assembly {
     /// Logs what is new of a profile.
-    pub(super) fn say(&mut self, entry: &Entry) {
+    pub(super) fn say(&mut self, entry: &RegistryEntry) {
         let mut lines = entry.warnings.clone();
-        if let Standing::Invalid(why) = &entry.standing {
+        if let ProfileHealth::Invalid(why) = &entry.health {
             lines.insert(0, format!("the profile cannot be used: {why}"));
         }
         let before = self.said.remove(&entry.name).unwrap_or_default();
         // That something is being tried is no cause for alarm: an ordinary rotation comes this way.
-        let ordinary = (entry.reloaded.outcome == Outcome::Staged && !entry.reloaded.nothing_left)
+        let ordinary = (entry.reloaded.outcome == ReloadOutcome::Staged
+            && !entry.reloaded.nothing_left)
             .then(|| entry.reloaded.told());
         for line in lines.iter().filter(|line| !before.contains(line)) {
             if ordinary.as_ref() == Some(line) {
@@ -43,7 +44,7 @@ impl Assembly {
         self.said.insert(entry.name.clone(), lines);
     }
 
-    pub(super) fn entry(&self, member: &Member) -> Entry {
+    pub(super) fn entry(&self, member: &Member) -> RegistryEntry {
         let profile = &member.live.profile;
         let (access, unknown) = self.access(&profile.access);
         // Until what is in the files is in force, nobody gets more than both permit.
@@ -84,7 +85,7 @@ impl Assembly {
             )
             .chain(unknown)
             .collect();
-        Entry {
+        RegistryEntry {
             name: profile.name.clone(),
             method: profile.method.as_str().to_owned(),
             target: profile.target.clone(),
@@ -95,7 +96,7 @@ impl Assembly {
             access,
             also,
             request: profile.request.clone(),
-            standing: Standing::Seated(member.live.seat.clone()),
+            health: ProfileHealth::Managed(member.live.handle.clone()),
             warnings,
             reloaded,
             certificates,
@@ -108,7 +109,7 @@ impl Assembly {
         invalid: &Invalid,
         reloaded: Reloaded,
         stated: &[Stated],
-    ) -> Arc<Entry> {
+    ) -> Arc<RegistryEntry> {
         // Nobody but root may learn that it exists as long as nothing can be read.
         let stated = if stated.is_empty() {
             &[Stated::RootOnly]
@@ -123,15 +124,15 @@ impl Assembly {
         });
         let access = all.next().expect("there is always one");
         let also = all.collect();
-        Arc::new(Entry {
+        Arc::new(RegistryEntry {
             name: name.clone(),
             method: invalid.method.clone(),
             target: None,
             issuer: None,
             access,
             also,
-            request: Request::default(),
-            standing: Standing::Invalid(reloaded.why.clone()),
+            request: RequestSettings::default(),
+            health: ProfileHealth::Invalid(reloaded.why.clone()),
             warnings,
             reloaded,
             certificates: Vec::new(),
@@ -170,9 +171,9 @@ fn narrowed(also: &[Access], since: WallTime) -> String {
 }
 
 /// Whether a credential is there, or comes with the first who asks.
-fn available(entry: &Entry, now: Stamp) -> bool {
-    match &entry.standing {
-        Standing::Seated(seat) => seat.own().view().state(now).available(),
-        Standing::Invalid(_) => false,
+fn available(entry: &RegistryEntry, now: Stamp) -> bool {
+    match &entry.health {
+        ProfileHealth::Managed(handle) => handle.own().view().state(now).available(),
+        ProfileHealth::Invalid(_) => false,
     }
 }

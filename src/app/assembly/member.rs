@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::trial::Trial;
-use crate::broker::Seat;
+use crate::broker::ProfileHandle;
 use crate::core::certificate::Certificate;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::FailureKind;
@@ -12,8 +12,8 @@ use crate::core::policy::stated::{OnDisk, Stated};
 use crate::core::profile::Profile;
 use crate::core::time::WallTime;
 use crate::material::Digest;
-use crate::registry::Whereabouts;
-use crate::registry::reload::{Outcome, Reloaded};
+use crate::registry::ProfileLocation;
+use crate::registry::reload::{ReloadOutcome, Reloaded};
 
 /// A profile that is served.
 pub struct Member {
@@ -36,11 +36,11 @@ pub struct Member {
     pub differs_since: Option<WallTime>,
 }
 
-/// A definition with its material, and the seat that both have been given.
+/// A definition with its material, and the handle that both have been given.
 pub struct Version {
     pub profile: Arc<Profile>,
     pub digest: Digest,
-    pub seat: Arc<Seat>,
+    pub handle: Arc<ProfileHandle>,
     /// What its files gave reason to say.
     pub warnings: Vec<Diagnostic>,
     /// The own certificates among its files.
@@ -51,7 +51,7 @@ pub struct Version {
 /// How and when a version came into force, or was staged.
 #[derive(Clone, Copy)]
 pub struct InForce {
-    pub outcome: Outcome,
+    pub outcome: ReloadOutcome,
     pub since: WallTime,
     /// Which look at the files it was.
     pub look: u64,
@@ -92,7 +92,7 @@ impl Member {
 
     /// The certificates that are in use, and those that are on disk; the same where nothing else is there. Of files that
     /// cannot be used nobody knows.
-    pub fn certificates(&self) -> Vec<(Whereabouts, Certificate)> {
+    pub fn certificates(&self) -> Vec<(ProfileLocation, Certificate)> {
         let on_disk = match (&self.staged, &self.kept) {
             (Some(staged), _) => staged.version.certificates.as_slice(),
             (None, None) => self.live.certificates.as_slice(),
@@ -100,8 +100,12 @@ impl Member {
         };
         let in_use = self.live.certificates.iter();
         in_use
-            .map(|one| (Whereabouts::InUse, one.clone()))
-            .chain(on_disk.iter().map(|one| (Whereabouts::OnDisk, one.clone())))
+            .map(|one| (ProfileLocation::InUse, one.clone()))
+            .chain(
+                on_disk
+                    .iter()
+                    .map(|one| (ProfileLocation::OnDisk, one.clone())),
+            )
             .collect()
     }
 
@@ -110,12 +114,12 @@ impl Member {
         let unproven = self.unproven.as_ref().filter(|_| self.is_unproven());
         unproven.is_none_or(Trial::was_tried)
             && self.staged.as_ref().is_none_or(|staged| {
-                staged.trial.was_tried() && staged.version.seat.own().view().answer.is_none()
+                staged.trial.was_tried() && staged.version.handle.own().view().answer.is_none()
             })
     }
 
     fn is_unproven(&self) -> bool {
-        self.unproven.is_some() && self.live.seat.own().view().answer.is_none()
+        self.unproven.is_some() && self.live.handle.own().view().answer.is_none()
     }
 
     /// Where it stands between its files and what is served.
@@ -128,9 +132,9 @@ impl Member {
             _ => in_force.since,
         };
         let (outcome, why) = match (&self.kept, &self.staged) {
-            (Some(why), _) => (Outcome::Kept, why.clone()),
-            (None, Some(staged)) => tried(&staged.version.seat),
-            (None, None) if self.is_unproven() => tried(&self.live.seat),
+            (Some(why), _) => (ReloadOutcome::Kept, why.clone()),
+            (None, Some(staged)) => tried(&staged.version.handle),
+            (None, None) if self.is_unproven() => tried(&self.live.handle),
             (None, None) => (in_force.outcome, String::new()),
         };
         Reloaded {
@@ -143,17 +147,17 @@ impl Member {
 }
 
 /// How far a version has come that has not delivered.
-fn tried(seat: &Seat) -> (Outcome, String) {
-    let view = seat.own().view();
+fn tried(handle: &ProfileHandle) -> (ReloadOutcome, String) {
+    let view = handle.own().view();
     match &view.trouble {
         None => (
-            Outcome::Staged,
+            ReloadOutcome::Staged,
             "its first credential has not come yet".to_owned(),
         ),
         Some(trouble) => (
             match trouble.failure.kind {
-                FailureKind::Permanent => Outcome::Rejected,
-                FailureKind::Transient => Outcome::Staged,
+                FailureKind::Permanent => ReloadOutcome::Rejected,
+                FailureKind::Transient => ReloadOutcome::Staged,
             },
             trouble.failure.message.clone(),
         ),

@@ -9,14 +9,14 @@ use tracing::info;
 use super::member::{InForce, Member, Staged, Version};
 use super::trial::{Trial, has_ended};
 use super::{Assembly, invalid_because};
-use crate::broker::{Seat, Spec, Upstream};
+use crate::broker::{IssuerBudget, ProfileHandle, Spec};
 use crate::core::certificate::Certificate;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::profile::{Invalid, Method, Profile, ProfileName};
 use crate::material::{Digest, Material};
 use crate::provider;
-use crate::registry::Entry;
-use crate::registry::reload::Outcome;
+use crate::registry::RegistryEntry;
+use crate::registry::reload::ReloadOutcome;
 
 /// A profile that passed everything that can be known without asking anybody.
 pub struct Prepared {
@@ -26,7 +26,7 @@ pub struct Prepared {
     certificates: Vec<Certificate>,
 }
 
-/// Whether a definition with its material has a seat already.
+/// Whether a definition with its material has a handle already.
 pub enum Known {
     /// It is what is served.
     Live,
@@ -37,11 +37,11 @@ pub enum Known {
 }
 
 impl Prepared {
-    fn seated(self, seat: Arc<Seat>, in_force: InForce) -> Version {
+    fn with_handle(self, handle: Arc<ProfileHandle>, in_force: InForce) -> Version {
         Version {
             profile: self.profile,
             digest: self.digest,
-            seat,
+            handle,
             warnings: self.warnings,
             certificates: self.certificates,
             in_force,
@@ -87,21 +87,21 @@ impl Assembly {
             return self.add(prepared, known).await;
         };
         member.kept = None;
-        let changed = self.in_force_now(Outcome::Changed);
+        let changed = self.in_force_now(ReloadOutcome::Changed);
         match known {
             Known::Live => {
                 let staged = member.staged.take();
                 self.leaving
-                    .extend(staged.map(|staged| staged.version.seat));
+                    .extend(staged.map(|staged| staged.version.handle));
                 let same = prepared.profile.same_definition(&member.live.profile);
                 let in_force = if same { member.live.in_force } else { changed };
-                member.live = prepared.seated(member.live.seat.clone(), in_force);
+                member.live = prepared.with_handle(member.live.handle.clone(), in_force);
                 member.differs_since = None;
                 return member;
             }
             Known::Staged => {
                 let staged = member.staged.as_mut().expect("it was compared with");
-                staged.version = prepared.seated(staged.version.seat.clone(), changed);
+                staged.version = prepared.with_handle(staged.version.handle.clone(), changed);
             }
             Known::Not(spec) => self.stage(prepared, *spec, &mut member).await,
         }
@@ -114,7 +114,7 @@ impl Assembly {
     /// No file is read for it.
     pub async fn promote(&mut self, names: &BTreeSet<ProfileName>) {
         let before = self.registry.load_full();
-        let mut entries: Vec<Arc<Entry>> = before.all().into_iter().cloned().collect();
+        let mut entries: Vec<Arc<RegistryEntry>> = before.all().into_iter().cloned().collect();
         for entry in &mut entries {
             if names.contains(&entry.name)
                 && let Some(mut member) = self.members.remove(&entry.name)
@@ -141,40 +141,42 @@ impl Assembly {
                 .map(|kept| (kept.variant, kept.credential, kept.material != material))
                 .collect();
         }
-        let seat = self.broker.seat(*spec).await;
-        Member::new(prepared.seated(seat, self.in_force_now(Outcome::Added)))
+        let handle = self.broker.add_profile(*spec).await;
+        Member::new(prepared.with_handle(handle, self.in_force_now(ReloadOutcome::Added)))
     }
 
     /// Begins the trial of another version, in place of any that is being tried.
     async fn stage(&mut self, prepared: Prepared, mut spec: Spec, member: &mut Member) {
-        let before = member.staged.take().map(|staged| staged.version.seat);
+        let before = member.staged.take().map(|staged| staged.version.handle);
         // Not where somebody else is asked, or for somebody else.
         if member.live.profile.same_identity(&prepared.profile) {
             spec.told_to_wait = before
                 .as_ref()
                 .and_then(|before| before.told_to_wait())
-                .or_else(|| member.live.seat.told_to_wait());
+                .or_else(|| member.live.handle.told_to_wait());
         }
         spec.replaces = true;
         self.leaving.extend(before);
         let name = spec.name.clone();
         info!(profile = %name, "new material or definition is being tried");
-        let seat = self.broker.seat(spec).await;
-        let trial = Trial::start(self, name, seat.clone(), member.live.seat.clone());
-        let version = prepared.seated(seat, self.in_force_now(Outcome::Changed));
+        let handle = self.broker.add_profile(spec).await;
+        let trial = Trial::start(self, name, handle.clone(), member.live.handle.clone());
+        let version = prepared.with_handle(handle, self.in_force_now(ReloadOutcome::Changed));
         member.staged = Some(Staged { version, trial });
     }
 
     /// Puts the staged version in force, if it is better than the live one.
     async fn replace_live(&mut self, member: &mut Member) {
-        let live = &member.live.seat;
+        let live = &member.live.handle;
         let Some(mut staged) = member.staged.take_if(|staged| self.is_better(staged, live)) else {
             return;
         };
         let name = &staged.version.profile.name;
         let generation = live.generation();
-        self.broker.succeed(&staged.version.seat, generation).await;
-        if self.delivers(&staged.version.seat) {
+        self.broker
+            .take_over_from(&staged.version.handle, generation)
+            .await;
+        if self.delivers(&staged.version.handle) {
             info!(profile = %name, "new material or definition in force");
             member.differs_since = None;
         } else {
@@ -186,14 +188,14 @@ impl Assembly {
             } else {
                 member.differs_since = None;
             }
-            self.broker.again(&staged.version.seat).await;
+            self.broker.again(&staged.version.handle).await;
         }
-        staged.version.in_force = self.in_force_now(Outcome::Changed);
+        staged.version.in_force = self.in_force_now(ReloadOutcome::Changed);
         let before = std::mem::replace(&mut member.live, staged.version);
-        self.leaving.push(before.seat);
+        self.leaving.push(before.handle);
     }
 
-    fn in_force_now(&self, outcome: Outcome) -> InForce {
+    fn in_force_now(&self, outcome: ReloadOutcome) -> InForce {
         InForce {
             outcome,
             since: self.now(),
@@ -202,13 +204,14 @@ impl Assembly {
     }
 
     /// Whether what is new has proven itself, or nothing is left to lose.
-    fn is_better(&self, staged: &Staged, live: &Seat) -> bool {
-        (staged.trial.is_over() && self.delivers(&staged.version.seat))
+    fn is_better(&self, staged: &Staged, live: &ProfileHandle) -> bool {
+        (staged.trial.is_over() && self.delivers(&staged.version.handle))
             || has_ended(&live.own().view(), self.clock.now())
     }
 
-    fn delivers(&self, seat: &Seat) -> bool {
-        seat.own()
+    fn delivers(&self, handle: &ProfileHandle) -> bool {
+        handle
+            .own()
             .view()
             .servable(self.clock.now(), Duration::ZERO)
             .is_some()
@@ -219,7 +222,7 @@ impl Assembly {
         let provider = provider::build(profile, material, &self.shared)
             .map_err(|failure| invalid_because(profile, failure.message))?;
         let upstream = match &profile.method {
-            Method::OAuth2(oauth2) => Some(Upstream {
+            Method::OAuth2(oauth2) => Some(IssuerBudget {
                 name: oauth2.idp.endpoint.as_str().to_owned(),
                 max_in_flight: oauth2.idp.max_in_flight,
                 max_per_second: oauth2.idp.max_per_second,

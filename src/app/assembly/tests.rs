@@ -34,15 +34,15 @@ fn assembly(trials: mpsc::Sender<ProfileName>) -> Assembly {
         clock.clone(),
         provider::Shared::new(clock),
         0,
-        Left::by_an_earlier_run(Vec::new()).expect("nothing left"),
+        PreviousRun::by_an_earlier_run(Vec::new()).expect("nothing left"),
         trials,
     )
 }
 
-fn seat(registry: &Current) -> Arc<Seat> {
-    match &registry.load().get("it").expect("there").standing {
-        Standing::Seated(seat) => seat.clone(),
-        Standing::Invalid(why) => panic!("{why}"),
+fn handle(registry: &Current) -> Arc<ProfileHandle> {
+    match &registry.load().get("it").expect("there").health {
+        ProfileHealth::Managed(handle) => handle.clone(),
+        ProfileHealth::Invalid(why) => panic!("{why}"),
     }
 }
 
@@ -72,23 +72,23 @@ async fn what_has_delivered_takes_over_at_once_and_no_file_is_read_for_it() {
         write(folder.path(), token);
         let gathered = gather(&config, &assembly.surroundings, &assembly.clock);
         assembly.apply(&config, &access, gathered, Vec::new()).await;
-        let mut views = seat(&registry).own().watch();
+        let mut views = handle(&registry).own().watch();
         let delivered = views.wait_for(|view| view.answer.is_some());
         delivered.await.expect("the broker lives");
     }
-    assert_eq!(outcome(), Outcome::Staged);
+    assert_eq!(outcome(), ReloadOutcome::Staged);
     assert!(!assembly.is_complete());
     drop(folder);
     let since = tokio::time::Instant::now();
-    while outcome() == Outcome::Staged {
+    while outcome() == ReloadOutcome::Staged {
         let name = trials.recv().await.expect("told");
         assembly.promote(&[name].into()).await;
     }
-    assert_eq!(outcome(), Outcome::Changed);
+    assert_eq!(outcome(), ReloadOutcome::Changed);
     assert!(assembly.is_complete());
     assert_eq!(since.elapsed(), Duration::ZERO);
     assert_eq!(registry.load().generation, 2);
-    let answer = seat(&registry).own().view().answer.clone();
+    let answer = handle(&registry).own().view().answer.clone();
     let answer = answer.expect("delivered");
     assert_eq!(answer.credential.token.expose(), "second");
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Assembly;
-use crate::broker::{Asker, Broker, Seat, View};
+use crate::broker::{Asker, Broker, ProfileHandle, View};
 use crate::clock::Clock;
 use crate::core::credential::Variant;
-use crate::core::lifecycle::State;
+use crate::core::lifecycle::LifecycleState;
 use crate::core::lifecycle::rotation::Rotation;
 use crate::core::profile::ProfileName;
 use crate::core::time::Stamp;
@@ -27,16 +27,16 @@ struct Steps {
 }
 
 impl Trial {
-    /// Asks `seat`, the next of this profile, for what callers of `live` use.
+    /// Asks `handle`, the next of this profile, for what callers of `live` use.
     pub fn start(
         assembly: &Assembly,
         profile: ProfileName,
-        seat: Arc<Seat>,
-        live: Arc<Seat>,
+        handle: Arc<ProfileHandle>,
+        live: Arc<ProfileHandle>,
     ) -> Trial {
         let steps = Arc::new(Steps::default());
         let (broker, clock) = (assembly.broker.clone(), assembly.clock.clone());
-        let step = Step {
+        let step = TrialStep {
             profile,
             told: assembly.trials.clone(),
         };
@@ -44,15 +44,20 @@ impl Trial {
             broker.clone(),
             step.clone(),
             clock.clone(),
-            seat.clone(),
+            handle.clone(),
             live.clone(),
         ));
         let taken = steps.clone();
         tokio::spawn(async move {
-            let mut views = seat.own().watch();
+            let mut views = handle.own().watch();
             // A lazy profile is tried too. What comes of it is seen in the views.
             let _ = broker
-                .ask(&seat, Variant::default(), Duration::ZERO, Asker::default())
+                .ask(
+                    &handle,
+                    Variant::default(),
+                    Duration::ZERO,
+                    Asker::default(),
+                )
                 .await;
             taken.tried.store(true, Ordering::Release);
             step.tell().await;
@@ -64,7 +69,7 @@ impl Trial {
             // Callers who use other scopes or another audience shall not wait for theirs either.
             for variant in live.variants() {
                 let _ = broker
-                    .ask(&seat, variant, Duration::ZERO, Asker::default())
+                    .ask(&handle, variant, Duration::ZERO, Asker::default())
                     .await;
             }
             taken.over.store(true, Ordering::Release);
@@ -89,17 +94,17 @@ impl Trial {
 pub fn has_ended(live: &View, now: Stamp) -> bool {
     live.servable(now, Duration::ZERO).is_none()
         && live.trouble.is_some()
-        && live.state(now) != State::Asleep
+        && live.state(now) != LifecycleState::Asleep
 }
 
 /// Says that the trial of a profile has come further.
 #[derive(Clone)]
-struct Step {
+struct TrialStep {
     profile: ProfileName,
     told: mpsc::Sender<ProfileName>,
 }
 
-impl Step {
+impl TrialStep {
     async fn tell(&self) {
         // Nobody hears it when the daemon ends.
         let _ = self.told.send(self.profile.clone()).await;
@@ -108,7 +113,13 @@ impl Step {
 
 /// Follows both versions for as long as there are two: has the new one tried at once when the one in force is refused, and has
 /// it take over as soon as that one has ended.
-async fn accompany(broker: Broker, step: Step, clock: Clock, next: Arc<Seat>, live: Arc<Seat>) {
+async fn accompany(
+    broker: Broker,
+    step: TrialStep,
+    clock: Clock,
+    next: Arc<ProfileHandle>,
+    live: Arc<ProfileHandle>,
+) {
     let (mut of_live, mut of_next) = (live.own().watch(), next.own().watch());
     let mut rotation = Rotation::default();
     let mut ended = false;

@@ -2,19 +2,19 @@
 
 use tokio::task::{Id, JoinError};
 
-use super::{Actor, LifeId};
-use crate::broker::budget::{Budget, Next};
-use crate::broker::life::{news, tell};
-use crate::broker::{SeatId, Spec};
+use super::{Actor, CredentialId};
+use crate::broker::budget::{Budget, NextStart};
+use crate::broker::managed::{news, tell};
+use crate::broker::{ProfileId, Spec};
 use crate::core::credential::Issued;
 use crate::core::failure::Failure;
-use crate::core::lifecycle::Event;
+use crate::core::lifecycle::LifecycleEvent;
 use crate::core::time::{BootTime, Stamp};
 use crate::provider;
 
 /// A task that makes an attempt.
-pub struct Running {
-    life: LifeId,
+pub struct RunningAttempt {
+    managed: CredentialId,
     attempt: u64,
     upstream: Option<String>,
     started: BootTime,
@@ -31,7 +31,7 @@ impl Actor {
             .join(upstream.max_in_flight, upstream.max_per_second);
     }
 
-    pub(super) fn leave_budget(&mut self, id: SeatId, spec: &Spec) {
+    pub(super) fn leave_budget(&mut self, id: ProfileId, spec: &Spec) {
         let Some(upstream) = &spec.upstream else {
             return;
         };
@@ -48,15 +48,15 @@ impl Actor {
         }
     }
 
-    pub(super) fn promote(&mut self, id: LifeId) {
-        if let Some(life) = self.lives.get_mut(&id)
-            && !life.urgent
-            && let Some((attempt, None)) = life.attempt
-            && let Some(member) = self.profiles.get(&life.seat)
+    pub(super) fn promote(&mut self, id: CredentialId) {
+        if let Some(managed) = self.credentials.get_mut(&id)
+            && !managed.urgent
+            && let Some((attempt, None)) = managed.attempt
+            && let Some(member) = self.profiles.get(&managed.handle)
             && let Some(upstream) = &member.spec.upstream
             && let Some(budget) = self.budgets.get_mut(&upstream.name)
         {
-            life.urgent = true;
+            managed.urgent = true;
             budget.promote((id, attempt));
         }
     }
@@ -67,37 +67,37 @@ impl Actor {
         for (name, budget) in &mut self.budgets {
             loop {
                 match budget.next(now.boot) {
-                    Next::Start(item) => start.push((name.clone(), item)),
-                    Next::At(at) => {
+                    NextStart::Start(item) => start.push((name.clone(), item)),
+                    NextStart::At(at) => {
                         self.refill = Some(self.refill.map_or(at, |first| first.min(at)));
                         break;
                     }
-                    Next::Nothing => break,
+                    NextStart::Nothing => break,
                 }
             }
         }
-        for (upstream, (life, attempt)) in start {
-            self.tasks_start(life, attempt, Some(upstream));
+        for (upstream, (managed, attempt)) in start {
+            self.tasks_start(managed, attempt, Some(upstream));
         }
     }
 
-    pub(super) fn tasks_start(&mut self, id: LifeId, attempt: u64, upstream: Option<String>) {
-        let Some(life) = self.lives.get_mut(&id) else {
+    pub(super) fn tasks_start(&mut self, id: CredentialId, attempt: u64, upstream: Option<String>) {
+        let Some(managed) = self.credentials.get_mut(&id) else {
             return;
         };
-        let Some(member) = self.profiles.get(&life.seat) else {
+        let Some(member) = self.profiles.get(&managed.handle) else {
             return;
         };
         let provider = member.spec.provider.clone();
-        let variant = life.variant.clone();
+        let variant = managed.variant.clone();
         let task = self
             .tasks
             .spawn(async move { provider::attempt(provider.as_ref(), &variant).await });
-        life.attempt = Some((attempt, Some(task.clone())));
+        managed.attempt = Some((attempt, Some(task.clone())));
         self.running.insert(
             task.id(),
-            Running {
-                life: id,
+            RunningAttempt {
+                managed: id,
                 attempt,
                 upstream,
                 started: self.tools.clock.now().boot,
@@ -125,39 +125,42 @@ impl Actor {
             budget.done();
             self.forget_budget(&name);
         }
-        let Some(life) = self.lives.get_mut(&run.life) else {
+        let Some(managed) = self.credentials.get_mut(&run.managed) else {
             return;
         };
         let Some(outcome) = outcome else { return };
-        life.attempt = None;
-        if let Some(member) = self.profiles.get(&life.seat) {
-            let attempts = &member.seat.attempts;
+        managed.attempt = None;
+        if let Some(member) = self.profiles.get(&managed.handle) {
+            let attempts = &member.handle.attempts;
             let took = self.tools.clock.now().boot.since(run.started);
             attempts.ended(outcome.as_ref().err().map(|failure| failure.kind), took);
         }
-        let before = life.machine.trouble().cloned();
+        let before = managed.machine.trouble().cloned();
         let told = self.outages.told;
         let event = match outcome {
-            Ok(issued) => Event::Fetched {
+            Ok(issued) => LifecycleEvent::Fetched {
                 attempt: run.attempt,
                 fingerprint: self.tools.fingerprints.of(issued.scheme, &issued.token),
                 issued: Box::new(issued),
             },
-            Err(failure) => Event::Failed {
+            Err(failure) => LifecycleEvent::Failed {
                 attempt: run.attempt,
                 failure,
             },
         };
-        self.handle(run.life, event);
+        self.handle(run.managed, event);
         // That an outage begins or ends says it all.
         if self.outages.told == told
-            && let Some(life) = self.lives.get(&run.life)
-            && let Some(member) = self.profiles.get(&life.seat)
+            && let Some(managed) = self.credentials.get(&run.managed)
+            && let Some(member) = self.profiles.get(&managed.handle)
         {
-            let (name, before, after) =
-                (&member.spec.name, before.as_ref(), life.machine.trouble());
+            let (name, before, after) = (
+                &member.spec.name,
+                before.as_ref(),
+                managed.machine.trouble(),
+            );
             let now = self.tools.clock.now().boot;
-            let said = match life.variant.is_default() || !news(before, after) {
+            let said = match managed.variant.is_default() || !news(before, after) {
                 true => Some(0),
                 false => self.lines.say(name.clone(), now),
             };

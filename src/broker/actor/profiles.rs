@@ -4,28 +4,28 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::{Actor, LifeId, Member};
-use crate::broker::life::Life;
+use super::{Actor, CredentialId, ManagedProfile};
+use crate::broker::managed::ManagedCredential;
 use crate::broker::view::Slot;
 use crate::broker::{
-    Asker, NoAnswer, Seat, SeatId, Spec, VARIANTS_PER_PRINCIPAL, VARIANTS_PER_PROFILE,
+    Asker, NoAnswer, ProfileHandle, ProfileId, Spec, VARIANTS_PER_PRINCIPAL, VARIANTS_PER_PROFILE,
 };
 use crate::core::credential::Variant;
-use crate::core::lifecycle::{Event, Lifecycle, State};
+use crate::core::lifecycle::{Lifecycle, LifecycleEvent, LifecycleState};
 
 impl Actor {
-    pub(super) fn seat(&mut self, seat: Arc<Seat>, mut spec: Box<Spec>) {
+    pub(super) fn add_profile(&mut self, handle: Arc<ProfileHandle>, mut spec: Box<Spec>) {
         self.join_budget(&spec);
-        let id = seat.id;
+        let id = handle.id;
         if !spec.replaces {
             self.outages.in_force(&spec.name, id);
         }
         let left = std::mem::take(&mut spec.left);
-        let own = self.be_born(id, &spec, Variant::default(), seat.own.clone());
+        let own = self.create_credential(id, &spec, Variant::default(), handle.own.clone());
         self.profiles.insert(
             id,
-            Member {
-                seat,
+            ManagedProfile {
+                handle,
                 spec,
                 own,
                 variants: HashMap::new(),
@@ -33,66 +33,66 @@ impl Actor {
         );
         let now = self.tools.clock.now();
         for (variant, credential, outdated) in left {
-            if let Ok(life) = self.life_for(id, variant, &Asker::default())
-                && let Some(life) = self.lives.get_mut(&life)
+            if let Ok(managed) = self.credential_for(id, variant, &Asker::default())
+                && let Some(managed) = self.credentials.get_mut(&managed)
             {
-                life.machine.inherit(now, credential, outdated);
+                managed.machine.inherit(now, credential, outdated);
             }
         }
         let variants = self.profiles.get(&id).into_iter();
-        let variants: Vec<LifeId> = variants.flat_map(Member::lives).collect();
-        for life in std::iter::once(own).chain(variants) {
-            self.handle(life, Event::Tick);
+        let variants: Vec<CredentialId> = variants.flat_map(ManagedProfile::credentials).collect();
+        for managed in std::iter::once(own).chain(variants) {
+            self.handle(managed, LifecycleEvent::Tick);
         }
     }
 
-    pub(super) fn succeed(&mut self, id: SeatId, generation: u64) {
+    pub(super) fn take_over_from(&mut self, id: ProfileId, generation: u64) {
         let now = self.tools.clock.now();
         if let Some(member) = self.profiles.get(&id) {
             self.outages.in_force(&member.spec.name, id);
         }
         if let Some(own) = self.profiles.get(&id).map(|member| member.own)
-            && let Some(life) = self.lives.get_mut(&own)
+            && let Some(managed) = self.credentials.get_mut(&own)
         {
-            life.machine.succeed(generation);
+            managed.machine.take_over_from(generation);
             self.settle(own, now, true);
         }
     }
 
-    pub(super) fn again(&mut self, id: SeatId) {
+    pub(super) fn again(&mut self, id: ProfileId) {
         let member = self.profiles.get(&id).into_iter();
-        let lives: Vec<LifeId> = member
-            .flat_map(|one| std::iter::once(one.own).chain(one.lives()))
+        let credentials: Vec<CredentialId> = member
+            .flat_map(|one| std::iter::once(one.own).chain(one.credentials()))
             .collect();
-        for life in lives {
-            self.handle(life, Event::Again);
+        for managed in credentials {
+            self.handle(managed, LifecycleEvent::Again);
         }
     }
 
-    pub(super) fn remove(&mut self, id: SeatId) {
+    pub(super) fn remove(&mut self, id: ProfileId) {
         let Some(member) = self.profiles.remove(&id) else {
             return;
         };
-        for life in std::iter::once(member.own).chain(member.lives()) {
-            self.bury(life);
+        for managed in std::iter::once(member.own).chain(member.credentials()) {
+            self.drop_credential(managed);
         }
         self.outages.forget(&member.spec.name, id);
         self.leave_budget(id, &member.spec);
     }
 
-    /// The life of a variant, which begins when it is first asked for.
-    pub(super) fn life_for(
+    /// The credential of a variant, which is made when it is first asked for.
+    pub(super) fn credential_for(
         &mut self,
-        id: SeatId,
+        id: ProfileId,
         variant: Variant,
         by: &Asker,
-    ) -> Result<LifeId, NoAnswer> {
+    ) -> Result<CredentialId, NoAnswer> {
         let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
         if variant.is_default() {
             return Ok(member.own);
         }
-        if let Some((life, _)) = member.variants.get(&variant) {
-            return Ok(*life);
+        if let Some((managed, _)) = member.variants.get(&variant) {
+            return Ok(*managed);
         }
         self.forget_sleeping_variants(id);
         let member = self.profiles.get(&id).ok_or(NoAnswer::Gone)?;
@@ -107,49 +107,56 @@ impl Actor {
         // Nobody knows whether it will be asked for again.
         spec.rules.eager = false;
         let slot = Arc::new(Slot::new(false));
-        let life = self.be_born(id, &spec, variant.clone(), slot.clone());
+        let managed = self.create_credential(id, &spec, variant.clone(), slot.clone());
         if let Some(member) = self.profiles.get_mut(&id) {
-            member.variants.insert(variant.clone(), (life, by.uid));
-            member.seat.variants.rcu(|variants| {
+            member.variants.insert(variant.clone(), (managed, by.uid));
+            member.handle.variants.rcu(|variants| {
                 let mut variants = HashMap::clone(variants);
                 variants.insert(variant.clone(), slot.clone());
                 variants
             });
         }
-        Ok(life)
+        Ok(managed)
     }
 
     /// Variants that nobody asked for lately and that have no credential make room.
-    fn forget_sleeping_variants(&mut self, id: SeatId) {
+    fn forget_sleeping_variants(&mut self, id: ProfileId) {
         let now = self.tools.clock.now();
         let Some(member) = self.profiles.get_mut(&id) else {
             return;
         };
-        let lives = &self.lives;
-        let gone: Vec<(Variant, LifeId)> = member
+        let credentials = &self.credentials;
+        let gone: Vec<(Variant, CredentialId)> = member
             .variants
             .iter()
-            .filter(|(_, (life, _))| {
-                lives.get(life).is_none_or(|life| {
-                    life.waiters.is_empty() && life.machine.state(now) == State::Asleep
+            .filter(|(_, (managed, _))| {
+                credentials.get(managed).is_none_or(|managed| {
+                    managed.waiters.is_empty()
+                        && managed.machine.state(now) == LifecycleState::Asleep
                 })
             })
-            .map(|(variant, (life, _))| (variant.clone(), *life))
+            .map(|(variant, (managed, _))| (variant.clone(), *managed))
             .collect();
-        for (variant, life) in gone {
+        for (variant, managed) in gone {
             if let Some(member) = self.profiles.get_mut(&id) {
                 member.variants.remove(&variant);
-                member.seat.variants.rcu(|variants| {
+                member.handle.variants.rcu(|variants| {
                     let mut variants = HashMap::clone(variants);
                     variants.remove(&variant);
                     variants
                 });
             }
-            self.bury(life);
+            self.drop_credential(managed);
         }
     }
 
-    fn be_born(&mut self, seat: SeatId, spec: &Spec, variant: Variant, slot: Arc<Slot>) -> LifeId {
+    fn create_credential(
+        &mut self,
+        handle: ProfileId,
+        spec: &Spec,
+        variant: Variant,
+        slot: Arc<Slot>,
+    ) -> CredentialId {
         let mut phase = DefaultHasher::new();
         (self.tools.host_seed, &spec.name, &variant).hash(&mut phase);
         let mut machine = Lifecycle::new(spec.rules.clone(), phase.finish());
@@ -159,11 +166,11 @@ impl Actor {
         if spec.replaces {
             machine = machine.replacing();
         }
-        self.next_life += 1;
-        self.lives.insert(
-            self.next_life,
-            Life {
-                seat,
+        self.next_credential += 1;
+        self.credentials.insert(
+            self.next_credential,
+            ManagedCredential {
+                handle,
                 variant,
                 machine,
                 slot,
@@ -173,17 +180,17 @@ impl Actor {
                 urgent: false,
             },
         );
-        self.next_life
+        self.next_credential
     }
 
-    fn bury(&mut self, id: LifeId) {
-        let Some(mut life) = self.lives.remove(&id) else {
+    fn drop_credential(&mut self, id: CredentialId) {
+        let Some(mut managed) = self.credentials.remove(&id) else {
             return;
         };
-        if let Some(at) = life.wake {
+        if let Some(at) = managed.wake {
             self.wakes.remove(&(at, id));
         }
-        if let Some((attempt, task)) = life.attempt.take() {
+        if let Some((attempt, task)) = managed.attempt.take() {
             for budget in self.budgets.values_mut() {
                 budget.withdraw((id, attempt));
             }
@@ -191,8 +198,8 @@ impl Actor {
                 task.abort();
             }
         }
-        life.slot.close();
-        for waiter in life.waiters {
+        managed.slot.close();
+        for waiter in managed.waiters {
             let _ = waiter.reply.send(Err(NoAnswer::Gone));
         }
     }

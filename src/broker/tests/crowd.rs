@@ -10,7 +10,7 @@ const PROFILES: usize = 1000;
 struct Crowd {
     order: Arc<Mutex<Vec<String>>>,
     flying: Arc<Flying>,
-    seats: Vec<Arc<Seat>>,
+    handles: Vec<Arc<ProfileHandle>>,
 }
 
 #[derive(Default)]
@@ -54,12 +54,12 @@ impl Crowd {
         Crowd {
             order: Arc::default(),
             flying: Arc::default(),
-            seats: Vec::new(),
+            handles: Vec::new(),
         }
     }
 
     async fn join(&mut self, broker: &Broker, clock: &Clock, steps: &[Step], max_in_flight: u32) {
-        let name = format!("p{}", self.seats.len());
+        let name = format!("p{}", self.handles.len());
         let inner = Scripted::named(clock, steps, &name, self.order.clone());
         let flying = self.flying.clone();
         let mut spec = spec(Arc::new(Counted { inner, flying }));
@@ -67,7 +67,7 @@ impl Crowd {
         if let Some(upstream) = &mut spec.upstream {
             upstream.max_in_flight = max_in_flight;
         }
-        self.seats.push(broker.seat(spec).await);
+        self.handles.push(broker.add_profile(spec).await);
     }
 
     fn order(&self) -> Vec<String> {
@@ -119,9 +119,9 @@ async fn waiting_callers_go_before_background_renewals() {
     }
     // All are queued. Ten callers come for the last ten, which goes before the 190 that nobody waits for.
     let mut callers = tokio::task::JoinSet::new();
-    for seat in &crowd.seats[190..] {
-        let (broker, seat) = (broker.clone(), seat.clone());
-        callers.spawn(async move { ask(&broker, &seat).await.map(drop) });
+    for handle in &crowd.handles[190..] {
+        let (broker, handle) = (broker.clone(), handle.clone());
+        callers.spawn(async move { ask(&broker, &handle).await.map(drop) });
     }
     while let Some(answer) = callers.join_next().await {
         answer.expect("no panic").expect("served");
@@ -148,8 +148,8 @@ async fn callers_are_served_in_the_order_of_their_coming() {
     }
     let mut waiting = Vec::new();
     for number in (10..50).rev() {
-        let (broker, seat) = (broker.clone(), crowd.seats[number].clone());
-        waiting.push(tokio::spawn(async move { ask(&broker, &seat).await }));
+        let (broker, handle) = (broker.clone(), crowd.handles[number].clone());
+        waiting.push(tokio::spawn(async move { ask(&broker, &handle).await }));
         tokio::task::yield_now().await;
     }
     for caller in waiting {
@@ -172,17 +172,17 @@ async fn callers_are_served_in_the_order_of_their_coming() {
 async fn trap_44_who_forces_renewals_starves_no_other_profile() {
     let clock = clock();
     let broker = broker(&clock);
-    let seat = async |name: &str, life: u64, eager: bool| {
+    let handle = async |name: &str, life: u64, eager: bool| {
         let mut spec = spec(Scripted::new(&clock, &[Step::Numbered(life)]));
         spec.name = ProfileName::parse(name).expect("name");
         spec.rules.eager = eager;
         let upstream = spec.upstream.as_mut().expect("it asks somebody");
         upstream.max_per_second = 1;
-        broker.seat(spec).await
+        broker.add_profile(spec).await
     };
-    let quiet = seat("quiet", 120, true).await;
+    let quiet = handle("quiet", 120, true).await;
     ask(&broker, &quiet).await.expect("the first");
-    let greedy = seat("greedy", 30, true).await;
+    let greedy = handle("greedy", 30, true).await;
     for number in 0..40 {
         let (broker, greedy) = (broker.clone(), greedy.clone());
         let variant = Variant {
@@ -197,7 +197,7 @@ async fn trap_44_who_forces_renewals_starves_no_other_profile() {
             }
         });
     }
-    let calm = seat("calm", 120, false).await;
+    let calm = handle("calm", 120, false).await;
     for second in 0..600 {
         tokio::time::sleep(seconds(1)).await;
         let view = quiet.own().view();
@@ -218,12 +218,12 @@ async fn trap_44_min_ttl_just_below_what_is_granted_costs_ten_renewals_a_life() 
     let clock = clock();
     let broker = broker(&clock);
     let provider = Scripted::new(&clock, &[Step::Numbered(60)]);
-    let seat = broker.seat(spec(provider.clone())).await;
-    ask(&broker, &seat).await.expect("the first");
+    let handle = broker.add_profile(spec(provider.clone())).await;
+    ask(&broker, &handle).await.expect("the first");
     let (mut served, mut told) = (0, 0);
     while clock.now().boot < BootTime(seconds(100 + 60)) {
         match broker
-            .ask(&seat, Variant::default(), seconds(54), Asker::default())
+            .ask(&handle, Variant::default(), seconds(54), Asker::default())
             .await
         {
             Ok(_) => served += 1,
@@ -250,17 +250,19 @@ async fn callers_that_go_away_cancel_nothing_and_leave_nothing_behind() {
             .join(&broker, &clock, &[Step::Numbered(3600)], 4)
             .await;
     }
-    for seat in &crowd.seats {
+    for handle in &crowd.handles {
         for _ in 0..10 {
-            let given_up = tokio::time::timeout(Duration::from_millis(1), ask(&broker, seat)).await;
+            let given_up =
+                tokio::time::timeout(Duration::from_millis(1), ask(&broker, handle)).await;
             drop(given_up);
         }
     }
     tokio::time::sleep(seconds(10)).await;
     assert_eq!(crowd.order().len(), 100, "each was asked for exactly once");
-    for seat in &crowd.seats {
+    for handle in &crowd.handles {
         assert!(
-            seat.own()
+            handle
+                .own()
                 .view()
                 .servable(clock.now(), Duration::ZERO)
                 .is_some()
@@ -285,7 +287,7 @@ async fn the_strictest_limit_of_those_that_are_there_holds() {
     }
     tokio::time::sleep(seconds(1)).await;
     assert_eq!(crowd.most_flying(), 1, "the strictest");
-    broker.remove(&crowd.seats[0]).await;
+    broker.remove(&crowd.handles[0]).await;
     tokio::time::sleep(seconds(1)).await;
     assert_eq!(
         crowd.most_flying(),
@@ -295,7 +297,7 @@ async fn the_strictest_limit_of_those_that_are_there_holds() {
     assert_eq!(crowd.order().len(), 41);
 }
 
-/// An attempt that hangs when its profile goes gives its place back. Broken by `bury` that does not abort it: until the
+/// An attempt that hangs when its profile goes gives its place back. Broken by `drop_credential` that does not abort it: until the
 /// deadline, 20 s, nobody else would get there.
 #[tokio::test(start_paused = true)]
 async fn a_profile_that_goes_gives_its_place_to_the_next() {
@@ -307,8 +309,8 @@ async fn a_profile_that_goes_gives_its_place_to_the_next() {
         .join(&broker, &clock, &[Step::Numbered(3600)], 1)
         .await;
     tokio::time::sleep(seconds(1)).await;
-    broker.remove(&crowd.seats[0]).await;
-    let answer = tokio::time::timeout(seconds(2), ask(&broker, &crowd.seats[1])).await;
+    broker.remove(&crowd.handles[0]).await;
+    let answer = tokio::time::timeout(seconds(2), ask(&broker, &crowd.handles[1])).await;
     answer.expect("at once").expect("served");
 }
 
@@ -317,8 +319,8 @@ async fn a_profile_that_goes_gives_its_place_to_the_next() {
 async fn a_broker_that_is_gone_is_no_missing_profile() {
     let clock = clock();
     let running = broker(&clock);
-    let seat = running
-        .seat(spec(Scripted::new(&clock, &[Step::Hang])))
+    let handle = running
+        .add_profile(spec(Scripted::new(&clock, &[Step::Hang])))
         .await;
     let (gone, actor) = Broker::new(Tools {
         clock: clock.clone(),
@@ -328,12 +330,14 @@ async fn a_broker_that_is_gone_is_no_missing_profile() {
         host_seed: 1,
     });
     drop(actor);
-    assert_eq!(ask(&gone, &seat).await.unwrap_err(), NoAnswer::Stopped);
-    let slot = gone.slot(&seat, Variant::default(), Asker::default()).await;
+    assert_eq!(ask(&gone, &handle).await.unwrap_err(), NoAnswer::Stopped);
+    let slot = gone
+        .slot(&handle, Variant::default(), Asker::default())
+        .await;
     assert_eq!(slot.unwrap_err(), NoAnswer::Stopped);
     let print = Fingerprinter::new(&[0; 32]).of(Scheme::Bearer, &Secret::new("t".into()));
     assert_eq!(
-        gone.report(&seat, print, Asker::default())
+        gone.report(&handle, print, Asker::default())
             .await
             .unwrap_err(),
         NoAnswer::Stopped
@@ -345,8 +349,8 @@ async fn a_broker_that_is_gone_is_no_missing_profile() {
 async fn one_user_has_only_a_share_of_a_profiles_variants() {
     let clock = clock();
     let broker = broker(&clock);
-    let seat = broker
-        .seat(spec(Scripted::new(&clock, &[Step::Numbered(3600)])))
+    let handle = broker
+        .add_profile(spec(Scripted::new(&clock, &[Step::Numbered(3600)])))
         .await;
     let ask = async |uid, n: usize| {
         let variant = Variant {
@@ -358,7 +362,7 @@ async fn one_user_has_only_a_share_of_a_profiles_variants() {
             pays: None,
         };
         broker
-            .ask(&seat, variant, Duration::ZERO, by)
+            .ask(&handle, variant, Duration::ZERO, by)
             .await
             .map(|_| ())
     };
@@ -376,7 +380,7 @@ async fn who_forces_a_renewal_pays_for_it_once() {
     let clock = clock();
     let broker = broker(&clock);
     let provider = Scripted::new(&clock, &[Step::Numbered(3600)]);
-    let seat = broker.seat(spec(provider.clone())).await;
+    let handle = broker.add_profile(spec(provider.clone())).await;
     let paid = Arc::<AtomicUsize>::default();
     let by = || {
         let paid = paid.clone();
@@ -389,7 +393,7 @@ async fn who_forces_a_renewal_pays_for_it_once() {
     };
     let ask = async |min_ttl| {
         broker
-            .ask(&seat, Variant::default(), seconds(min_ttl), by())
+            .ask(&handle, Variant::default(), seconds(min_ttl), by())
             .await
     };
     let first = ask(0).await.expect("answer").credential.fingerprint;
@@ -401,7 +405,7 @@ async fn who_forces_a_renewal_pays_for_it_once() {
     assert_ne!(first, second);
     assert_eq!(paid.load(Ordering::Relaxed), 1);
     for _ in 0..10 {
-        let _ = broker.report(&seat, second, by()).await;
+        let _ = broker.report(&handle, second, by()).await;
     }
     assert_eq!(
         paid.load(Ordering::Relaxed),

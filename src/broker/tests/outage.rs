@@ -49,8 +49,8 @@ async fn losing_the_last_credential_is_an_error_once_then_reminded_of_and_its_en
     let clock = clock();
     let broker = broker(&clock);
     let provider = Scripted::new(&clock, &[Step::Numbered(60), down()]);
-    let seat = broker.seat(spec(provider.clone())).await;
-    ask(&broker, &seat).await.expect("answer");
+    let handle = broker.add_profile(spec(provider.clone())).await;
+    ask(&broker, &handle).await.expect("answer");
     tokio::time::sleep(seconds(52)).await;
     let lines = log.lines();
     assert!(
@@ -107,14 +107,14 @@ async fn losing_the_last_credential_is_an_error_once_then_reminded_of_and_its_en
     assert_eq!(log.lines(), Vec::<String>::new());
 }
 
-/// Broken by outages that belong to a seat: what repairs a profile is another seat.
+/// Broken by outages that belong to a handle: what repairs a profile is another handle.
 #[tokio::test(start_paused = true)]
 async fn an_outage_ends_with_the_seat_that_repairs_it_and_one_that_is_tried_refuses_nobody() {
     let (log, _guard) = Log::start();
     let clock = clock();
     let broker = broker(&clock);
     let dead = broker
-        .seat(spec(Scripted::new(
+        .add_profile(spec(Scripted::new(
             &clock,
             &[Step::Fail(Failure::permanent("the client is unknown"))],
         )))
@@ -131,17 +131,17 @@ async fn an_outage_ends_with_the_seat_that_repairs_it_and_one_that_is_tried_refu
 
     let mut tried = spec(Scripted::new(&clock, &[down()]));
     tried.replaces = true;
-    let tried = broker.seat(tried).await;
+    let tried = broker.add_profile(tried).await;
     tokio::time::sleep(seconds(5)).await;
     assert!(log.lines().iter().all(|line| !line.starts_with("ERROR")));
     broker.remove(&tried).await;
 
     let mut repaired = spec(Scripted::new(&clock, &[Step::Numbered(3600)]));
     repaired.replaces = true;
-    let repaired = broker.seat(repaired).await;
+    let repaired = broker.add_profile(repaired).await;
     tokio::time::sleep(seconds(5)).await;
     assert_eq!(log.lines(), Vec::<String>::new());
-    broker.succeed(&repaired, 0).await;
+    broker.take_over_from(&repaired, 0).await;
     broker.remove(&dead).await;
     tokio::time::sleep(seconds(1)).await;
     let lines = log.lines();

@@ -179,7 +179,7 @@ fn a_daemon_that_never_came_is_6() {
 
 #[test]
 fn a_daemon_that_left_meanwhile_is_4_and_not_6() {
-    let refusal = ClientError::Refused(crate::client::Refusal {
+    let refusal = ClientError::Refused(crate::client::ServerRefusal {
         code: "UNAVAILABLE".into(),
         reason: String::new(),
         message: String::new(),
@@ -227,7 +227,7 @@ fn several_failures_are_told_in_order_and_repairs_outrank_time() {
 #[test]
 fn pauses_obey_the_daemon_within_bounds() {
     let refused = |retry_after| {
-        pause_after(&ClientError::Refused(crate::client::Refusal {
+        pause_after(&ClientError::Refused(crate::client::ServerRefusal {
             code: "UNAVAILABLE".into(),
             reason: String::new(),
             message: String::new(),

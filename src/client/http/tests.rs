@@ -12,13 +12,13 @@ impl Read for Drip<'_> {
     }
 }
 
-fn parse(text: &[u8]) -> Result<Response, Broken> {
+fn parse(text: &[u8]) -> Result<HttpResponse, HttpError> {
     let whole = receive(&mut &text[..]);
     let dripped = receive(&mut Drip(text));
     match (&whole, &dripped) {
         (Ok(a), Ok(b)) => assert_eq!(a.body, b.body),
         // What follows the end is only seen when it came along.
-        (Err(Broken::Nonsense("it goes on after its end")), Ok(_)) => {}
+        (Err(HttpError::Nonsense("it goes on after its end")), Ok(_)) => {}
         (a, b) => assert_eq!(a.as_ref().err(), b.as_ref().err()),
     }
     whole
@@ -30,7 +30,7 @@ fn body(text: &str) -> Vec<u8> {
 
 fn problem(text: &str) -> &'static str {
     match parse(text.as_bytes()).expect_err("it was accepted") {
-        Broken::Nonsense(problem) => problem,
+        HttpError::Nonsense(problem) => problem,
         other => panic!("{other:?}"),
     }
 }
@@ -178,7 +178,7 @@ fn heads_and_bodies_without_end_are_refused() {
     let result = receive(&mut chunked.as_bytes());
     assert_eq!(
         result.unwrap_err(),
-        Broken::Nonsense("it is longer than 4 MiB")
+        HttpError::Nonsense("it is longer than 4 MiB")
     );
 }
 
@@ -191,7 +191,7 @@ fn every_truncation_is_seen() {
         for length in 0..whole.len() {
             assert_eq!(
                 parse(&whole.as_bytes()[..length]).unwrap_err(),
-                Broken::Closed
+                HttpError::Closed
             );
         }
     }

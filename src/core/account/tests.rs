@@ -38,7 +38,7 @@ fn at(millis: u64) -> BootTime {
 }
 
 /// Charges one by one until that is refused: how many it was, and why not more.
-fn fill(book: &mut Book, who: &Principal, what: Held) -> (u64, Full) {
+fn fill(book: &mut AccountBook, who: &Principal, what: Resource) -> (u64, LimitOwner) {
     for taken in 0..=IN_ALL {
         if let Err(full) = book.charge(who, what, 1) {
             return (taken, full);
@@ -49,31 +49,31 @@ fn fill(book: &mut Book, who: &Principal, what: Held) -> (u64, Full) {
 
 #[test]
 fn a_user_has_its_limit_and_a_unit_three_quarters_of_it() {
-    let mut book = Book::new(limits());
+    let mut book = AccountBook::new(limits());
     assert_eq!(
-        fill(&mut book, &unit(1, "a"), Held::Streams),
-        (12, Full::Unit(12))
+        fill(&mut book, &unit(1, "a"), Resource::Streams),
+        (12, LimitOwner::Unit(12))
     );
     assert_eq!(
-        fill(&mut book, &unit(1, "b"), Held::Streams),
-        (4, Full::User(16))
+        fill(&mut book, &unit(1, "b"), Resource::Streams),
+        (4, LimitOwner::User(16))
     );
     assert_eq!(
-        fill(&mut book, &user(1), Held::Streams),
-        (0, Full::User(16))
+        fill(&mut book, &user(1), Resource::Streams),
+        (0, LimitOwner::User(16))
     );
     assert_eq!(
-        fill(&mut book, &user(2), Held::Streams),
-        (16, Full::User(16))
+        fill(&mut book, &user(2), Resource::Streams),
+        (16, LimitOwner::User(16))
     );
-    assert_eq!(book.refused_held(Held::Streams), 4);
-    book.release(&unit(1, "a"), Held::Streams, 12);
+    assert_eq!(book.refused_held(Resource::Streams), 4);
+    book.release(&unit(1, "a"), Resource::Streams, 12);
     assert_eq!(
-        fill(&mut book, &unit(1, "b"), Held::Streams),
-        (8, Full::Unit(12))
+        fill(&mut book, &unit(1, "b"), Resource::Streams),
+        (8, LimitOwner::Unit(12))
     );
     assert_eq!(
-        book.of_user(1, Held::Connections),
+        book.of_user(1, Resource::Connections),
         0,
         "each is counted by itself"
     );
@@ -81,29 +81,29 @@ fn a_user_has_its_limit_and_a_unit_three_quarters_of_it() {
 
 #[test]
 fn the_last_of_what_there_is_in_all_is_for_those_with_a_reserved_place() {
-    let mut book = Book::new(limits());
+    let mut book = AccountBook::new(limits());
     for uid in 1..=3 {
-        fill(&mut book, &user(uid), Held::Connections);
+        fill(&mut book, &user(uid), Resource::Connections);
     }
     assert_eq!(
-        fill(&mut book, &user(4), Held::Connections),
-        (8, Full::InAll(56))
+        fill(&mut book, &user(4), Resource::Connections),
+        (8, LimitOwner::InAll(56))
     );
     let named = Principal {
         reserved: true,
         ..user(5)
     };
     assert_eq!(
-        fill(&mut book, &named, Held::Connections),
-        (8, Full::InAll(64))
+        fill(&mut book, &named, Resource::Connections),
+        (8, LimitOwner::InAll(64))
     );
-    assert_eq!(book.refused_in_all(Held::Connections), 2);
+    assert_eq!(book.refused_in_all(Resource::Connections), 2);
 }
 
 #[test]
 fn what_is_spent_comes_back_with_time_and_debts_are_waited_for() {
-    let mut book = Book::new(limits());
-    let spend = |book: &mut Book, who: &Principal, millis| {
+    let mut book = AccountBook::new(limits());
+    let spend = |book: &mut AccountBook, who: &Principal, millis| {
         let mut times = 0;
         while book.may_spend(who, Spent::Requests, at(millis)).is_ok() {
             book.spend(who, Spent::Requests, 1, at(millis));
@@ -139,21 +139,21 @@ fn what_is_spent_comes_back_with_time_and_debts_are_waited_for() {
 
 #[test]
 fn accounts_are_not_remembered_for_ever_and_debtors_are() {
-    let mut book = Book::new(limits());
-    book.charge(&user(7), Held::Streams, 1).expect("room");
+    let mut book = AccountBook::new(limits());
+    book.charge(&user(7), Resource::Streams, 1).expect("room");
     book.spend(&user(8), Spent::Profiles, 1_000_000_000, at(0));
     for uid in 100..10_100 {
         book.spend(&user(uid), Spent::Requests, 1, at(u64::from(uid) * 1000));
         book.tidy(at(u64::from(uid) * 1000));
     }
     assert!(book.usages().len() <= REMEMBERED + 1);
-    assert_eq!(book.of_user(7, Held::Streams), 1);
+    assert_eq!(book.of_user(7, Resource::Streams), 1);
     assert!(
         book.may_spend(&user(8), Spent::Profiles, at(10_100_000))
             .is_err()
     );
     for n in 0..10_000 {
-        let _ = book.charge(&unit(9, &format!("u{n}")), Held::Bytes, 1);
+        let _ = book.charge(&unit(9, &format!("u{n}")), Resource::Bytes, 1);
     }
     let units = book.usages().iter().filter(|one| one.uid == 9).count();
     assert!(units <= UNITS_OF_A_USER + 1, "{units}");
@@ -185,12 +185,12 @@ proptest! {
     /// charges, by a release that forgets the unit, and without the reserve.
     #[test]
     fn nobody_pays_for_what_another_takes(steps in proptest::collection::vec(step(), 1..200)) {
-        let mut book = Book::new(AccountLimits {
+        let mut book = AccountBook::new(AccountLimits {
             held: [HeldLimit { in_all: USER * 8, per_user: USER }; HELD.len()],
             ..limits()
         });
         let bystander = Principal { reserved: true, ..user(1000) };
-        let mut charges: Vec<(Principal, Held, u64)> = Vec::new();
+        let mut charges: Vec<(Principal, Resource, u64)> = Vec::new();
         let mut now = 0;
         for step in steps {
             match step {

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::finding::printable;
 use super::read::{self, File};
-use super::report::{Owner, Place, Report, Spot, shorten};
+use super::report::{ConfigReport, Owner, Span, Spot, shorten};
 use super::schema::{self, ROOTS, audit, server};
 use super::section::Section;
 use super::{AccessOnDisk, Loaded, NOT_UTF_8, SourceFile, Sources, salvage, values};
@@ -36,11 +36,11 @@ pub(super) struct RawProfile {
     /// None: only its name is known.
     pub section: Option<Section>,
     /// Its name in the file.
-    place: Place,
+    place: Span,
 }
 
 /// Reads all files.
-pub(super) fn gather(report: &mut Report, sources: &Sources) -> Gathered {
+pub(super) fn gather(report: &mut ConfigReport, sources: &Sources) -> Gathered {
     let mut gathered = Gathered::default();
     gathered.main = read_file(report, &mut gathered, &sources.main, true);
     for fragment in &sources.fragments {
@@ -65,12 +65,12 @@ fn root(file: usize, main: bool) -> Spot {
     Spot {
         owner: if main { Owner::Main } else { Owner::File(file) },
         path: String::new(),
-        place: Place::of(file, 0..0),
+        place: Span::of(file, 0..0),
     }
 }
 
 fn read_file(
-    report: &mut Report,
+    report: &mut ConfigReport,
     gathered: &mut Gathered,
     source: &SourceFile,
     main: bool,
@@ -85,7 +85,7 @@ fn read_file(
     let root = root(index, main);
     let (document, errors) = DeTable::parse_recoverable(&source.text);
     let spot_at = |span| Spot {
-        place: Place::of(index, span),
+        place: Span::of(index, span),
         ..root.clone()
     };
     // First: others may follow from it.
@@ -144,7 +144,7 @@ fn read_file(
 }
 
 /// Tells of a key at the root that is no table there.
-fn unknown_root(report: &mut Report, name: &str, spot: &Spot) {
+fn unknown_root(report: &mut ConfigReport, name: &str, spot: &Spot) {
     let nearest = values::nearest(name, ROOTS.iter().copied());
     let problem = report.error(spot, format!("unknown key `{}`", shorten(name)));
     match nearest {
@@ -156,7 +156,7 @@ fn unknown_root(report: &mut Report, name: &str, spot: &Spot) {
 }
 
 fn idps(
-    report: &mut Report,
+    report: &mut ConfigReport,
     gathered: &mut Gathered,
     file: File<'_>,
     found: &DeTable<'_>,
@@ -183,7 +183,7 @@ fn idps(
 }
 
 fn profiles(
-    report: &mut Report,
+    report: &mut ConfigReport,
     gathered: &mut Gathered,
     file: File<'_>,
     found: &DeTable<'_>,
@@ -246,7 +246,7 @@ fn profiles(
 }
 
 fn table_of<'t, 'i>(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     value: &'t Spanned<DeValue<'i>>,
     spot: &Spot,
@@ -269,7 +269,7 @@ fn table_of<'t, 'i>(
 fn names_in_headers(gathered: &mut Gathered, file: File<'_>, text: &str) {
     let mut offset = 0;
     for line in text.split_inclusive('\n') {
-        let place = Place::of(file.index, offset..offset + line.len());
+        let place = Span::of(file.index, offset..offset + line.len());
         offset += line.len();
         if !line.trim_start().starts_with('[') {
             continue;

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::gather::Gathered;
 use super::preset::{self, Preset};
-use super::report::{Owner, Report, Spot, shorten};
+use super::report::{ConfigReport, Owner, Spot, shorten};
 use super::schema::{KeySpec, Table, http, idp, keystore, profile, tls};
 use super::section::Section;
 use super::values;
@@ -46,7 +46,7 @@ static TLS_EITHER_OR: &[(&KeySpec, &KeySpec)] = &[
 ];
 
 /// Checks an `[idp.NAME]` by itself, be it used or not.
-pub(super) fn check_idp(report: &mut Report, idp: &Section) {
+pub(super) fn check_idp(report: &mut ConfigReport, idp: &Section) {
     either_or(report, idp, &[(&idp::ISSUER, &idp::TOKEN_URL)]);
     if let Some(tls) = idp.table(&idp::TLS) {
         either_or(report, tls, TLS_EITHER_OR);
@@ -55,7 +55,7 @@ pub(super) fn check_idp(report: &mut Report, idp: &Section) {
 
 /// Checks an oauth2 profile. None, or any error that is told, means that it cannot be used.
 pub(super) fn check(
-    report: &mut Report,
+    report: &mut ConfigReport,
     gathered: &Gathered,
     section: &Section,
     preset: Option<Preset>,
@@ -86,7 +86,7 @@ pub(super) fn check(
 
 /// The `[idp.NAME]` that the profile names; Err when it names one that is of no use, which has been told.
 fn shared_idp<'g>(
-    report: &mut Report,
+    report: &mut ConfigReport,
     gathered: &'g Gathered,
     section: &Section,
 ) -> Result<Option<&'g Section>, ()> {
@@ -124,7 +124,7 @@ fn shared_idp<'g>(
 
 /// The identity provider as this profile sees it.
 fn idp(
-    report: &mut Report,
+    report: &mut ConfigReport,
     section: &Section,
     shared: Option<&Section>,
     preset: Option<Preset>,
@@ -193,7 +193,7 @@ fn idp(
 
 /// Where token requests go: what the profile says, else what `[idp]` says, else what the preset knows.
 fn endpoint(
-    report: &mut Report,
+    report: &mut ConfigReport,
     section: &Section,
     base: &Section,
     preset: Option<Preset>,
@@ -236,7 +236,7 @@ fn endpoint(
 }
 
 /// Secrets do not leave the machine unencrypted, unless somebody says that he means it.
-fn in_the_clear(report: &mut Report, spot: &Spot, key: &str, url: &Url, insecure: bool) {
+fn in_the_clear(report: &mut ConfigReport, spot: &Spot, key: &str, url: &Url, insecure: bool) {
     if url.scheme() == "https" || is_loopback(url) {
         return;
     }
@@ -282,7 +282,7 @@ fn overlay(
 }
 
 /// Tells of pairs of which only one can be meant. Those that stand in an `[idp]` are told there, not in each profile.
-fn either_or(report: &mut Report, section: &Section, pairs: &[(&KeySpec, &KeySpec)]) {
+fn either_or(report: &mut ConfigReport, section: &Section, pairs: &[(&KeySpec, &KeySpec)]) {
     for (one, other) in pairs {
         let (Some(first), Some(second)) = (section.given(one), section.given(other)) else {
             continue;
@@ -302,7 +302,7 @@ fn either_or(report: &mut Report, section: &Section, pairs: &[(&KeySpec, &KeySpe
 }
 
 /// The client's own certificate.
-fn identity(report: &mut Report, tls: &Section, owner: &Owner) -> Option<IdentitySource> {
+fn identity(report: &mut ConfigReport, tls: &Section, owner: &Owner) -> Option<IdentitySource> {
     if tls.has(&tls::KEYSTORE) {
         return keystore(tls.table(&tls::KEYSTORE)?).map(IdentitySource::Store);
     }

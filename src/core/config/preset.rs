@@ -5,7 +5,7 @@
 
 use url::Url;
 
-use super::report::{Owner, Report, Spot};
+use super::report::{ConfigReport, Owner, Spot};
 use super::schema::{KeySpec, profile};
 use super::section::Section;
 use crate::core::profile::Endpoint;
@@ -95,7 +95,7 @@ impl Preset {
     }
 
     /// Refuses methods that this server does not know.
-    pub fn check_method(self, report: &mut Report, section: &Section, method: &str) {
+    pub fn check_method(self, report: &mut ConfigReport, section: &Section, method: &str) {
         if method == "oauth2" {
             return;
         }
@@ -124,7 +124,7 @@ impl Preset {
     }
 
     /// Refuses targets that this server cannot have.
-    pub fn check_target(self, report: &mut Report, section: &Section) {
+    pub fn check_target(self, report: &mut ConfigReport, section: &Section) {
         if self == Preset::Saas
             && section
                 .get(&profile::TARGET)
@@ -138,7 +138,7 @@ impl Preset {
     }
 
     /// Refuses ways to prove who the client is that this identity provider does not know.
-    pub fn check_client_auth(self, report: &mut Report, spot: &Spot, auth: &str) {
+    pub fn check_client_auth(self, report: &mut ConfigReport, spot: &Spot, auth: &str) {
         if self == Preset::Saas && !matches!(auth, "client_secret_post" | "client_secret_basic") {
             let why = if auth.contains("tls") {
                 "X.509 client certificates are for self-managed identity providers"
@@ -155,7 +155,7 @@ impl Preset {
     }
 
     /// Refuses a client certificate where nobody would ask for it.
-    pub fn check_identity(self, report: &mut Report, spot: &Spot) {
+    pub fn check_identity(self, report: &mut ConfigReport, spot: &Spot) {
         if self == Preset::Saas {
             report.error(
                 spot,
@@ -165,7 +165,7 @@ impl Preset {
     }
 
     /// Checks the parameters of the token request.
-    pub fn check_request(self, report: &mut Report, section: &Section) {
+    pub fn check_request(self, report: &mut ConfigReport, section: &Section) {
         let scopes = section.get(&profile::SCOPES);
         let none = scopes.is_empty();
         let broken = section.is_broken(&profile::SCOPES);
@@ -218,7 +218,7 @@ impl Preset {
     /// Checks where token requests go.
     pub fn check_endpoint(
         self,
-        report: &mut Report,
+        report: &mut ConfigReport,
         spot: &Spot,
         owner: &Owner,
         endpoint: &Endpoint,

@@ -4,15 +4,15 @@ use super::gather::Gathered;
 use super::oauth;
 use super::preset::{self, Preset};
 use super::read;
-use super::report::Report;
+use super::report::ConfigReport;
 use super::schema::{profile, refresh, request};
 use super::section::Section;
 use crate::core::profile::is_loopback;
-use crate::core::profile::{Method, Profile, ProfileName, Refresh, Request};
+use crate::core::profile::{Method, Profile, ProfileName, Refresh, RequestSettings};
 
 /// Checks a profile. None, or any error that is told, means that it cannot be used.
 pub(super) fn check(
-    report: &mut Report,
+    report: &mut ConfigReport,
     gathered: &Gathered,
     name: &ProfileName,
     section: &Section,
@@ -65,7 +65,7 @@ pub(super) fn check(
 }
 
 /// Keys of other methods are mistakes, and a method's own keys may have to be there.
-fn belongs(report: &mut Report, section: &Section, method: &str) {
+fn belongs(report: &mut ConfigReport, section: &Section, method: &str) {
     for key in section.schema.keys {
         let own = key.methods.is_empty() || key.methods.contains(&method);
         match section.given(key) {
@@ -92,7 +92,7 @@ fn belongs(report: &mut Report, section: &Section, method: &str) {
 }
 
 /// Calls without a credential are for the own machine, unless somebody says that he means it.
-fn unauthenticated(report: &mut Report, section: &Section) {
+fn unauthenticated(report: &mut ConfigReport, section: &Section) {
     let Some(target) = section.get(&profile::TARGET) else {
         return;
     };
@@ -135,9 +135,9 @@ fn refresh(profile: &Section) -> Refresh {
     }
 }
 
-fn request(profile: &Section) -> Request {
+fn request(profile: &Section) -> RequestSettings {
     let section = profile.table_or_absent(&profile::REQUEST, &request::TABLE);
-    Request {
+    RequestSettings {
         scopes: preset::plain(section.get(&request::SCOPES)),
         audiences: preset::plain(section.get(&request::AUDIENCES)),
     }

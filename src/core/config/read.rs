@@ -9,9 +9,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::report::{Place, Report, Spot, shorten};
-use super::schema::{self, KeySpec, Kind, Table};
-use super::section::{Entry, Section, Value};
+use super::report::{ConfigReport, Span, Spot, shorten};
+use super::schema::{self, KeySpec, Table, ValueKind};
+use super::section::{RawValue, Section, SectionEntry};
 use super::values;
 
 /// What reading needs to know of the file.
@@ -27,14 +27,14 @@ pub(super) struct File<'a> {
 }
 
 impl File<'_> {
-    pub fn place<T>(self, spanned: &Spanned<T>) -> Place {
-        Place::of(self.index, spanned.span())
+    pub fn place<T>(self, spanned: &Spanned<T>) -> Span {
+        Span::of(self.index, spanned.span())
     }
 }
 
 /// Reads one table.
 pub(super) fn table(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     schema: &'static Table,
     found: &DeTable<'_>,
@@ -66,12 +66,12 @@ pub(super) fn table(
         };
         // The span of a [table] is its header; its name in there is the better place.
         let span = match (key.kind, value.get_ref()) {
-            (Kind::Table(_), DeValue::Table(_)) => key_spot.place,
+            (ValueKind::Table(_), DeValue::Table(_)) => key_spot.place,
             _ => file.place(value),
         };
         let spot = section.spot.child(key.name, span);
-        let read = read(report, file, key, value, &spot).unwrap_or(Value::Broken);
-        let entry = Entry {
+        let read = read(report, file, key, value, &spot).unwrap_or(RawValue::Broken);
+        let entry = SectionEntry {
             key: key_spot,
             spot,
             value: read,
@@ -87,11 +87,11 @@ pub(super) fn table(
 }
 
 /// Tells that a key has to be there.
-pub(super) fn missing(report: &mut Report, section: &Section, key: &KeySpec) {
+pub(super) fn missing(report: &mut ConfigReport, section: &Section, key: &KeySpec) {
     let spot = section.spot_of(key);
     let help = match key.kind {
-        Kind::Choice(all) => format!("one of {}", all.join(", ")),
-        Kind::Secret => format!("for instance {} = {{ file = \"/path\" }}", key.name),
+        ValueKind::Choice(all) => format!("one of {}", all.join(", ")),
+        ValueKind::Secret => format!("for instance {} = {{ file = \"/path\" }}", key.name),
         _ => String::new(),
     };
     report
@@ -102,7 +102,7 @@ pub(super) fn missing(report: &mut Report, section: &Section, key: &KeySpec) {
 
 /// Tells of a key that the schema does not have, with the one that is probably meant.
 fn unknown(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     schema: &'static Table,
     (name, parent): (&str, &str),
@@ -135,7 +135,7 @@ fn unknown(
 }
 
 /// Cuts all values in here out of what is shown: an unknown key may be a misspelled `client_secret`.
-pub(super) fn cut_all(report: &mut Report, file: File<'_>, value: &Spanned<DeValue<'_>>) {
+pub(super) fn cut_all(report: &mut ConfigReport, file: File<'_>, value: &Spanned<DeValue<'_>>) {
     match value.get_ref() {
         DeValue::Table(table) => {
             for (_, inner) in table {
@@ -152,7 +152,7 @@ pub(super) fn cut_all(report: &mut Report, file: File<'_>, value: &Spanned<DeVal
 }
 
 /// Keeps the lines of all values in here from being shown.
-fn hide_all(report: &mut Report, file: File<'_>, value: &Spanned<DeValue<'_>>) {
+fn hide_all(report: &mut ConfigReport, file: File<'_>, value: &Spanned<DeValue<'_>>) {
     match value.get_ref() {
         DeValue::Table(table) => {
             for (_, inner) in table {
@@ -170,60 +170,64 @@ fn hide_all(report: &mut Report, file: File<'_>, value: &Spanned<DeValue<'_>>) {
 
 /// Reads one value; None when it is wrong, which has been told.
 fn read(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     key: &KeySpec,
     value: &Spanned<DeValue<'_>>,
     spot: &Spot,
-) -> Option<Value> {
+) -> Option<RawValue> {
     let found = value.get_ref();
     let read = match (key.kind, found) {
-        (Kind::Text(rule), DeValue::String(text)) => {
+        (ValueKind::Text(rule), DeValue::String(text)) => {
             obeys(report, spot, key.name, rule(text))?;
-            Value::Text(text.to_string())
+            RawValue::Text(text.to_string())
         }
-        (Kind::Choice(all), DeValue::String(text)) => choice(report, spot, key.name, all, text)?,
-        (Kind::Secret, _) => Value::Secret(parts::secret(report, file, key, value, spot)?),
-        (Kind::Bool, DeValue::Boolean(flag)) => Value::Bool(*flag),
-        (Kind::Integer(low, high), DeValue::Integer(_)) => {
-            Value::Integer(integer(report, spot, key.name, found, low..=high)?)
+        (ValueKind::Choice(all), DeValue::String(text)) => {
+            choice(report, spot, key.name, all, text)?
         }
-        (Kind::Number(low, high), DeValue::Integer(_) | DeValue::Float(_)) => {
+        (ValueKind::Secret, _) => RawValue::Secret(parts::secret(report, file, key, value, spot)?),
+        (ValueKind::Bool, DeValue::Boolean(flag)) => RawValue::Bool(*flag),
+        (ValueKind::Integer(low, high), DeValue::Integer(_)) => {
+            RawValue::Integer(integer(report, spot, key.name, found, low..=high)?)
+        }
+        (ValueKind::Number(low, high), DeValue::Integer(_) | DeValue::Float(_)) => {
             number(report, spot, key.name, found, low, high)?
         }
-        (Kind::Duration(low, high), DeValue::String(text)) => {
+        (ValueKind::Duration(low, high), DeValue::String(text)) => {
             duration(report, spot, key.name, text, low, high)?
         }
-        (Kind::Duration(..), DeValue::Integer(n)) => {
+        (ValueKind::Duration(..), DeValue::Integer(n)) => {
             without_unit(report, spot, key.name, n.as_str());
             return None;
         }
-        (Kind::Path, DeValue::String(text)) => {
+        (ValueKind::Path, DeValue::String(text)) => {
             obeys(report, spot, key.name, values::path(text))?;
-            Value::Path(resolve(file, text))
+            RawValue::Path(resolve(file, text))
         }
-        (Kind::Url(rule), DeValue::String(text)) => {
+        (ValueKind::Url(rule), DeValue::String(text)) => {
             if text.contains('@') {
                 report.hide(spot.place);
             }
             let url = obeys(report, spot, key.name, values::url(text, rule))?;
-            Value::Url(url, text.to_string())
+            RawValue::Url(url, text.to_string())
         }
-        (Kind::Texts(rule), DeValue::Array(_)) => {
-            Value::Texts(parts::texts(report, file, key, value, spot, rule)?)
+        (ValueKind::Texts(rule), DeValue::Array(_)) => {
+            RawValue::Texts(parts::texts(report, file, key, value, spot, rule)?)
         }
-        (Kind::Principal, DeValue::String(_) | DeValue::Integer(_)) => {
-            Value::Principal(parts::principal(report, key, found, spot)?)
+        (ValueKind::Principal, DeValue::String(_) | DeValue::Integer(_)) => {
+            RawValue::Principal(parts::principal(report, key, found, spot)?)
         }
-        (Kind::Rules, DeValue::Array(_)) => Value::Rules(parts::rules(report, file, value, spot)?),
-        (Kind::Address, DeValue::String(text)) => address(report, spot, key.name, text)?,
-        (Kind::Mode, DeValue::String(text)) => parts::mode(report, key, text, spot)?,
-        (Kind::Map(rule), DeValue::Table(map)) => {
+        (ValueKind::Rules, DeValue::Array(_)) => {
+            RawValue::Rules(parts::rules(report, file, value, spot)?)
+        }
+        (ValueKind::Address, DeValue::String(text)) => address(report, spot, key.name, text)?,
+        (ValueKind::Mode, DeValue::String(text)) => parts::mode(report, key, text, spot)?,
+        (ValueKind::Map(rule), DeValue::Table(map)) => {
             hide_all(report, file, value);
-            Value::Map(parts::map(report, file, key, map, spot, rule)?)
+            RawValue::Map(parts::map(report, file, key, map, spot, rule)?)
         }
-        (Kind::Table(schema), DeValue::Table(inner)) => {
-            Value::Table(table(report, file, schema, inner, spot.clone()))
+        (ValueKind::Table(schema), DeValue::Table(inner)) => {
+            RawValue::Table(table(report, file, schema, inner, spot.clone()))
         }
         _ => {
             hide_all(report, file, value);
@@ -235,16 +239,16 @@ fn read(
 }
 
 /// Tells that a value has the wrong kind, without the value.
-fn wrong_kind(report: &mut Report, spot: &Spot, key: &KeySpec, found: &DeValue<'_>) {
+fn wrong_kind(report: &mut ConfigReport, spot: &Spot, key: &KeySpec, found: &DeValue<'_>) {
     let article = match found {
         DeValue::Integer(_) | DeValue::Array(_) => "an",
         _ => "a",
     };
     let help = match (key.kind, found) {
-        (Kind::Texts(_) | Kind::Rules, DeValue::String(_) | DeValue::Table(_)) => {
+        (ValueKind::Texts(_) | ValueKind::Rules, DeValue::String(_) | DeValue::Table(_)) => {
             format!("put it into brackets: {} = […]", key.name)
         }
-        (Kind::Mode, DeValue::Integer(_)) => {
+        (ValueKind::Mode, DeValue::Integer(_)) => {
             "in quotes, since TOML has no octal number that begins with 0 alone".into()
         }
         _ => String::new(),
@@ -265,10 +269,10 @@ fn wrong_kind(report: &mut Report, spot: &Spot, key: &KeySpec, found: &DeValue<'
 /// Tells of a rule that is not kept. In a file that cannot be parsed a text may be something else altogether, secrets
 /// included, so nothing that could repeat a text is told there; the same goes for the functions below.
 fn obeys<T>(
-    report: &mut Report,
+    report: &mut ConfigReport,
     spot: &Spot,
     name: &str,
-    outcome: Result<T, values::Wrong>,
+    outcome: Result<T, values::ValueError>,
 ) -> Option<T> {
     match outcome {
         Ok(value) => Some(value),
@@ -291,14 +295,14 @@ fn resolve(file: File<'_>, text: &str) -> PathBuf {
 }
 
 fn choice(
-    report: &mut Report,
+    report: &mut ConfigReport,
     spot: &Spot,
     name: &str,
     all: &'static [&'static str],
     text: &str,
-) -> Option<Value> {
+) -> Option<RawValue> {
     if let Some(word) = all.iter().find(|word| **word == text) {
-        return Some(Value::Choice(word));
+        return Some(RawValue::Choice(word));
     }
     if let Some(word) = schema::not_yet(name, text) {
         let help = match all {
@@ -312,7 +316,7 @@ fn choice(
             )
             .help(help)
             .if_whole();
-        return Some(Value::Choice(word));
+        return Some(RawValue::Choice(word));
     }
     let list = format!("one of {}", all.join(", "));
     let help = match values::nearest(text, all.iter().copied()) {
@@ -327,7 +331,7 @@ fn choice(
 }
 
 fn integer(
-    report: &mut Report,
+    report: &mut ConfigReport,
     spot: &Spot,
     name: &str,
     found: &DeValue<'_>,
@@ -352,20 +356,20 @@ fn integer(
 }
 
 fn number(
-    report: &mut Report,
+    report: &mut ConfigReport,
     spot: &Spot,
     name: &str,
     found: &DeValue<'_>,
     low: f64,
     high: f64,
-) -> Option<Value> {
+) -> Option<RawValue> {
     let text = match found {
         DeValue::Float(n) => n.as_str(),
         DeValue::Integer(n) if n.radix() == 10 => n.as_str(),
         _ => "",
     };
     match text.parse::<f64>() {
-        Ok(n) if (low..=high).contains(&n) => Some(Value::Number(n)),
+        Ok(n) if (low..=high).contains(&n) => Some(RawValue::Number(n)),
         _ => {
             report.error(spot, format!("`{name}` must be between {low} and {high}"));
             None
@@ -374,7 +378,7 @@ fn number(
 }
 
 /// Tells that a duration needs a unit.
-fn without_unit(report: &mut Report, spot: &Spot, name: &str, number: &str) {
+fn without_unit(report: &mut ConfigReport, spot: &Spot, name: &str, number: &str) {
     report
         .error(
             spot,
@@ -383,24 +387,24 @@ fn without_unit(report: &mut Report, spot: &Spot, name: &str, number: &str) {
         .help(format!("a unit is needed: {name} = \"{number}s\""));
 }
 
-fn address(report: &mut Report, spot: &Spot, name: &str, text: &str) -> Option<Value> {
+fn address(report: &mut ConfigReport, spot: &Spot, name: &str, text: &str) -> Option<RawValue> {
     let address = text.parse().ok();
     if address.is_none() {
         report
             .error(spot, format!("`{name}` is not an IP address with a port"))
             .help("for instance \"127.0.0.1:9464\"");
     }
-    address.map(Value::Address)
+    address.map(RawValue::Address)
 }
 
 fn duration(
-    report: &mut Report,
+    report: &mut ConfigReport,
     spot: &Spot,
     name: &str,
     text: &str,
     low: Duration,
     high: Duration,
-) -> Option<Value> {
+) -> Option<RawValue> {
     let Ok(duration) = humantime::parse_duration(text) else {
         report
             .error(
@@ -422,5 +426,5 @@ fn duration(
         );
         return None;
     }
-    Some(Value::Duration(duration))
+    Some(RawValue::Duration(duration))
 }

@@ -1,6 +1,6 @@
 //! The reference of all keys as Markdown, from the schema: `docs/configuration.md`.
 
-use super::schema::{DefaultValue, KeySpec, Kind, TABLES};
+use super::schema::{DefaultValue, KeySpec, TABLES, ValueKind};
 
 /// The whole text.
 pub fn markdown() -> String {
@@ -49,32 +49,34 @@ fn default(value: DefaultValue) -> String {
 }
 
 /// What a value looks like.
-fn kind(kind: Kind) -> String {
+fn kind(kind: ValueKind) -> String {
     match kind {
-        Kind::Text(_) => "text".into(),
-        Kind::Choice(all) => all
+        ValueKind::Text(_) => "text".into(),
+        ValueKind::Choice(all) => all
             .iter()
             .map(|one| format!("`{one:?}`"))
             .collect::<Vec<_>>()
             .join(" or "),
-        Kind::Secret => "secret".into(),
-        Kind::Bool => "`true` or `false`".into(),
-        Kind::Integer(low, high) => format!("integer, {low} to {high}"),
-        Kind::Number(low, high) => format!("number, {low} to {high}"),
-        Kind::Duration(low, high) => format!(
+        ValueKind::Secret => "secret".into(),
+        ValueKind::Bool => "`true` or `false`".into(),
+        ValueKind::Integer(low, high) => format!("integer, {low} to {high}"),
+        ValueKind::Number(low, high) => format!("number, {low} to {high}"),
+        ValueKind::Duration(low, high) => format!(
             "duration, {} to {}",
             humantime::format_duration(low),
             humantime::format_duration(high)
         ),
-        Kind::Path => "path".into(),
-        Kind::Url(_) => "URL".into(),
-        Kind::Texts(_) => "list of texts".into(),
-        Kind::Principal => "name or number".into(),
-        Kind::Rules => "list of access rules".into(),
-        Kind::Address => "IP address and port".into(),
-        Kind::Mode => "octal mode as text".into(),
-        Kind::Map(_) => "table of texts".into(),
-        Kind::Table(table) => format!("table, see [{}](#{})", table.title, anchor(table.title)),
+        ValueKind::Path => "path".into(),
+        ValueKind::Url(_) => "URL".into(),
+        ValueKind::Texts(_) => "list of texts".into(),
+        ValueKind::Principal => "name or number".into(),
+        ValueKind::Rules => "list of access rules".into(),
+        ValueKind::Address => "IP address and port".into(),
+        ValueKind::Mode => "octal mode as text".into(),
+        ValueKind::Map(_) => "table of texts".into(),
+        ValueKind::Table(table) => {
+            format!("table, see [{}](#{})", table.title, anchor(table.title))
+        }
     }
 }
 

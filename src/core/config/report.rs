@@ -10,7 +10,7 @@ use crate::core::profile::ProfileName;
 
 /// A stretch of one file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Span {
     /// Index into the report's files.
     pub file: usize,
     /// First byte.
@@ -19,9 +19,9 @@ pub(super) struct Place {
     pub end: usize,
 }
 
-impl Place {
-    pub fn of(file: usize, span: Range<usize>) -> Place {
-        Place {
+impl Span {
+    pub fn of(file: usize, span: Range<usize>) -> Span {
+        Span {
             file,
             start: span.start,
             end: span.end,
@@ -50,12 +50,12 @@ pub(super) struct Spot {
     pub owner: Owner,
     /// From the root, with dots.
     pub path: String,
-    pub place: Place,
+    pub place: Span,
 }
 
 impl Spot {
     /// The spot of something inside.
-    pub fn child(&self, key: &str, place: Place) -> Spot {
+    pub fn child(&self, key: &str, place: Span) -> Spot {
         let bare = !key.is_empty()
             && key
                 .chars()
@@ -74,7 +74,7 @@ impl Spot {
     }
 
     /// The spot of one entry of a list.
-    pub fn item(&self, index: usize, place: Place) -> Spot {
+    pub fn item(&self, index: usize, place: Span) -> Spot {
         Spot {
             owner: self.owner.clone(),
             path: format!("{}[{index}]", self.path),
@@ -93,7 +93,7 @@ impl Spot {
 
 /// A problem on its way to becoming a [`Finding`].
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct ConfigProblem {
     pub severity: Severity,
     pub spot: Spot,
     pub message: String,
@@ -103,22 +103,22 @@ pub(super) struct Problem {
     if_whole: bool,
 }
 
-impl Problem {
+impl ConfigProblem {
     /// Adds what to do about it.
-    pub fn help(&mut self, text: impl Into<String>) -> &mut Problem {
+    pub fn help(&mut self, text: impl Into<String>) -> &mut ConfigProblem {
         self.help = text.into();
         self
     }
 
     /// Tells it only where the file has no syntax errors.
-    pub fn if_whole(&mut self) -> &mut Problem {
+    pub fn if_whole(&mut self) -> &mut ConfigProblem {
         self.if_whole = true;
         self
     }
 }
 
 /// One file, with what is needed to say where something is and to keep secrets out of what is shown.
-struct Text {
+struct SourceText {
     path: PathBuf,
     text: String,
     line_starts: Vec<usize>,
@@ -132,16 +132,16 @@ struct Text {
 
 /// All files and all problems.
 #[derive(Default)]
-pub(super) struct Report {
-    texts: Vec<Text>,
-    problems: Vec<Problem>,
+pub(super) struct ConfigReport {
+    texts: Vec<SourceText>,
+    problems: Vec<ConfigProblem>,
 }
 
-impl Report {
+impl ConfigReport {
     /// Takes a file in; its index names it from here on.
     pub fn add_file(&mut self, path: PathBuf, text: String) -> usize {
         let starts = text.match_indices('\n').map(|(at, _)| at + 1);
-        self.texts.push(Text {
+        self.texts.push(SourceText {
             line_starts: std::iter::once(0).chain(starts).collect(),
             path,
             text,
@@ -153,18 +153,18 @@ impl Report {
     }
 
     /// Notes an error.
-    pub fn error(&mut self, spot: &Spot, message: impl Into<String>) -> &mut Problem {
+    pub fn error(&mut self, spot: &Spot, message: impl Into<String>) -> &mut ConfigProblem {
         self.note(Severity::Error, spot, message.into())
     }
 
     /// Notes a warning.
-    pub fn warning(&mut self, spot: &Spot, message: impl Into<String>) -> &mut Problem {
+    pub fn warning(&mut self, spot: &Spot, message: impl Into<String>) -> &mut ConfigProblem {
         self.note(Severity::Warning, spot, message.into())
     }
 
-    fn note(&mut self, severity: Severity, spot: &Spot, message: String) -> &mut Problem {
+    fn note(&mut self, severity: Severity, spot: &Spot, message: String) -> &mut ConfigProblem {
         let index = self.problems.len();
-        self.problems.push(Problem {
+        self.problems.push(ConfigProblem {
             severity,
             spot: spot.clone(),
             message,
@@ -187,12 +187,12 @@ impl Report {
     }
 
     /// Lines that touch this place are never shown.
-    pub fn hide(&mut self, place: Place) {
+    pub fn hide(&mut self, place: Span) {
         self.texts[place.file].hidden.push(place.start..place.end);
     }
 
     /// Lines that touch this place are shown only up to it.
-    pub fn cut(&mut self, place: Place) {
+    pub fn cut(&mut self, place: Span) {
         self.texts[place.file].cut.push(place.start..place.end);
     }
 
@@ -215,7 +215,7 @@ impl Report {
     }
 
     /// Everything of this severity that hurts this owner.
-    pub fn of(&self, severity: Severity, owner: &Owner) -> impl Iterator<Item = &Problem> {
+    pub fn of(&self, severity: Severity, owner: &Owner) -> impl Iterator<Item = &ConfigProblem> {
         self.problems
             .iter()
             .filter(move |p| p.severity == severity && p.spot.owner == *owner)
@@ -230,7 +230,7 @@ impl Report {
     }
 
     /// `file:line:column`, for messages that speak of two places.
-    pub fn describe(&self, place: Place) -> String {
+    pub fn describe(&self, place: Span) -> String {
         let text = &self.texts[place.file];
         let (line, column) = text.position(place.start);
         format!(
@@ -242,7 +242,7 @@ impl Report {
     }
 
     /// The problem for people and programs.
-    pub fn finding(&self, problem: &Problem) -> Finding {
+    pub fn finding(&self, problem: &ConfigProblem) -> Finding {
         let text = &self.texts[problem.spot.place.file];
         let (line, column) = text.position(problem.spot.place.start);
         Finding {
@@ -268,7 +268,7 @@ impl Report {
 
     /// All findings in the order of the files, each once.
     pub fn findings(&self) -> Vec<Finding> {
-        let mut order: Vec<&Problem> = self.problems.iter().collect();
+        let mut order: Vec<&ConfigProblem> = self.problems.iter().collect();
         order.sort_by_key(|problem| problem.spot.place);
         let mut findings: Vec<Finding> = Vec::new();
         for problem in order {
@@ -290,7 +290,7 @@ impl Report {
     }
 }
 
-impl Text {
+impl SourceText {
     /// Line and column of a byte, both from 0, the column in characters.
     fn position(&self, offset: usize) -> (usize, usize) {
         let mut offset = offset.min(self.text.len());

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::SourceFile;
 use super::read::{self, File};
-use super::report::{Owner, Place, Report, Spot};
+use super::report::{ConfigReport, Owner, Span, Spot};
 use super::schema::profile;
 use crate::core::policy::stated::Stated;
 use crate::core::profile::ProfileName;
@@ -107,7 +107,7 @@ fn of_profile(
 
 /// What the table of a profile says. What is wrong with it is told elsewhere.
 pub(super) fn stated(path: &Path, table: &DeTable<'_>) -> Stated {
-    let mut report = Report::default();
+    let mut report = ConfigReport::default();
     let file = File {
         index: report.add_file(path.to_owned(), String::new()),
         path,
@@ -117,7 +117,7 @@ pub(super) fn stated(path: &Path, table: &DeTable<'_>) -> Stated {
     let spot = Spot {
         owner: Owner::Nobody,
         path: String::new(),
-        place: Place::of(file.index, 0..0),
+        place: Span::of(file.index, 0..0),
     };
     read::table(&mut report, file, &profile::TABLE, table, spot).stated_access()
 }

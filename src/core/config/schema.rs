@@ -25,9 +25,9 @@ use std::time::Duration;
 use url::Url;
 
 use super::report::Spot;
-use super::section::{Section, Value};
-use super::values::{Rule, UrlRule};
-use crate::core::profile::{AccessRule, Principal, SecretRef};
+use super::section::{RawValue, Section};
+use super::values::{TextRule, UrlRule};
+use crate::core::profile::{AccessRule, SecretRef, UserOrGroup};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -54,15 +54,15 @@ impl Table {
 }
 
 /// A key whose value is a `T`, be it in the file or not.
-pub struct Key<T: 'static> {
+pub struct KeySchema<T: 'static> {
     pub spec: KeySpec,
     pub default: T,
     /// The value as a `T`; None for one of another kind, which no key of this type has.
-    pub take: fn(&Value) -> Option<T>,
+    pub take: fn(&RawValue) -> Option<T>,
 }
 
 /// What can be asked of a key whatever its type: `&KEY` does where this is wanted.
-impl<T> std::ops::Deref for Key<T> {
+impl<T> std::ops::Deref for KeySchema<T> {
     type Target = KeySpec;
 
     fn deref(&self) -> &KeySpec {
@@ -78,7 +78,7 @@ impl<T> std::ops::Deref for Key<T> {
 )]
 pub struct KeySpec {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// Has to be there (with `methods`: for these methods).
     pub required: bool,
     pub default: DefaultValue,
@@ -107,8 +107,8 @@ pub enum DefaultValue {
 
 /// What a value looks like.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
-    Text(Rule),
+pub enum ValueKind {
+    Text(TextRule),
     Choice(&'static [&'static str]),
     Secret,
     Bool,
@@ -118,7 +118,7 @@ pub enum Kind {
     Path,
     Url(UrlRule),
     /// A list of texts.
-    Texts(Rule),
+    Texts(TextRule),
     /// A user or group.
     Principal,
     /// Access rules.
@@ -128,33 +128,33 @@ pub enum Kind {
     /// File mode in octal, as text.
     Mode,
     /// Keys that the user chooses, with text.
-    Map(Rule),
+    Map(TextRule),
     Table(&'static Table),
 }
 
-impl Kind {
+impl ValueKind {
     /// What an error says was expected.
     pub fn expected(&self) -> &'static str {
         match self {
-            Kind::Text(_) | Kind::Choice(_) => "a string",
-            Kind::Secret => {
+            ValueKind::Text(_) | ValueKind::Choice(_) => "a string",
+            ValueKind::Secret => {
                 "a secret: { file = \"…\" }, { credential = \"…\" }, { env = \"…\" } or a string"
             }
-            Kind::Bool => "true or false",
-            Kind::Integer(..) => "an integer",
-            Kind::Number(..) => "a number",
-            Kind::Duration(..) => "a duration as text, such as \"30s\"",
-            Kind::Path => "a path as a string",
-            Kind::Url(_) => "a URL as a string",
-            Kind::Texts(_) => "a list of strings",
-            Kind::Principal => "a name or a number",
-            Kind::Rules => {
+            ValueKind::Bool => "true or false",
+            ValueKind::Integer(..) => "an integer",
+            ValueKind::Number(..) => "a number",
+            ValueKind::Duration(..) => "a duration as text, such as \"30s\"",
+            ValueKind::Path => "a path as a string",
+            ValueKind::Url(_) => "a URL as a string",
+            ValueKind::Texts(_) => "a list of strings",
+            ValueKind::Principal => "a name or a number",
+            ValueKind::Rules => {
                 "a list of tables, such as [{ user = \"worker\" }, { unit = \"orders@*.service\" }]"
             }
-            Kind::Address => "an address as text, such as \"127.0.0.1:9464\"",
-            Kind::Mode => "an octal mode as text, such as \"0660\"",
-            Kind::Map(_) => "a table of strings",
-            Kind::Table(_) => "a table",
+            ValueKind::Address => "an address as text, such as \"127.0.0.1:9464\"",
+            ValueKind::Mode => "an octal mode as text, such as \"0660\"",
+            ValueKind::Map(_) => "a table of strings",
+            ValueKind::Table(_) => "a table",
         }
     }
 }
@@ -194,7 +194,12 @@ pub fn not_yet(name: &str, text: &str) -> Option<&'static str> {
 /// Whether a line that gives a value to this key may be shown even when it cannot be parsed.
 pub fn is_harmless(name: &str) -> bool {
     let mut known = TABLES.iter().filter_map(|table| table.key(name)).peekable();
-    let secretive = |kind| matches!(kind, Kind::Secret | Kind::Map(_) | Kind::Table(_));
+    let secretive = |kind| {
+        matches!(
+            kind,
+            ValueKind::Secret | ValueKind::Map(_) | ValueKind::Table(_)
+        )
+    };
     known.peek().is_some() && known.all(|key| !secretive(key.kind))
 }
 
@@ -207,9 +212,9 @@ pub fn homes(name: &str) -> Vec<&'static str> {
         .collect()
 }
 
-const fn text(name: &'static str, rule: Rule, doc: &'static str) -> Key<Option<String>> {
-    optional(name, Kind::Text(rule), doc, |value| match value {
-        Value::Text(text) => Some(Some(text.clone())),
+const fn text(name: &'static str, rule: TextRule, doc: &'static str) -> KeySchema<Option<String>> {
+    optional(name, ValueKind::Text(rule), doc, |value| match value {
+        RawValue::Text(text) => Some(Some(text.clone())),
         _ => None,
     })
 }
@@ -219,9 +224,9 @@ const fn choice(
     name: &'static str,
     all: &'static [&'static str],
     doc: &'static str,
-) -> Key<Option<&'static str>> {
-    optional(name, Kind::Choice(all), doc, |value| match value {
-        Value::Choice(word) => Some(Some(*word)),
+) -> KeySchema<Option<&'static str>> {
+    optional(name, ValueKind::Choice(all), doc, |value| match value {
+        RawValue::Choice(word) => Some(Some(*word)),
         _ => None,
     })
 }
@@ -232,34 +237,41 @@ const fn choice_or(
     all: &'static [&'static str],
     default: &'static str,
     doc: &'static str,
-) -> Key<&'static str> {
+) -> KeySchema<&'static str> {
     let shown = DefaultValue::Text(default);
     key(
         name,
-        Kind::Choice(all),
+        ValueKind::Choice(all),
         default,
         shown,
         doc,
         |value| match value {
-            Value::Choice(word) => Some(*word),
+            RawValue::Choice(word) => Some(*word),
             _ => None,
         },
     )
 }
 
-const fn secret(name: &'static str, doc: &'static str) -> Key<Option<SecretRef>> {
-    optional(name, Kind::Secret, doc, |value| match value {
-        Value::Secret(secret) => Some(Some(secret.clone())),
+const fn secret(name: &'static str, doc: &'static str) -> KeySchema<Option<SecretRef>> {
+    optional(name, ValueKind::Secret, doc, |value| match value {
+        RawValue::Secret(secret) => Some(Some(secret.clone())),
         _ => None,
     })
 }
 
-const fn flag(name: &'static str, default: bool, doc: &'static str) -> Key<bool> {
+const fn flag(name: &'static str, default: bool, doc: &'static str) -> KeySchema<bool> {
     let shown = DefaultValue::Bool(default);
-    key(name, Kind::Bool, default, shown, doc, |value| match value {
-        Value::Bool(flag) => Some(*flag),
-        _ => None,
-    })
+    key(
+        name,
+        ValueKind::Bool,
+        default,
+        shown,
+        doc,
+        |value| match value {
+            RawValue::Bool(flag) => Some(*flag),
+            _ => None,
+        },
+    )
 }
 
 const fn integer(
@@ -268,20 +280,23 @@ const fn integer(
     high: u32,
     default: u32,
     doc: &'static str,
-) -> Key<u32> {
-    let (kind, shown) = (Kind::Integer(low, high), DefaultValue::Integer(default));
+) -> KeySchema<u32> {
+    let (kind, shown) = (
+        ValueKind::Integer(low, high),
+        DefaultValue::Integer(default),
+    );
     key(name, kind, default, shown, doc, as_integer)
 }
 
 /// The permissions of a file.
-const fn mode(name: &'static str, default: u32, doc: &'static str) -> Key<u32> {
+const fn mode(name: &'static str, default: u32, doc: &'static str) -> KeySchema<u32> {
     let shown = DefaultValue::Mode(default);
-    key(name, Kind::Mode, default, shown, doc, as_integer)
+    key(name, ValueKind::Mode, default, shown, doc, as_integer)
 }
 
-fn as_integer(value: &Value) -> Option<u32> {
+fn as_integer(value: &RawValue) -> Option<u32> {
     match value {
-        Value::Integer(number) => Some(*number),
+        RawValue::Integer(number) => Some(*number),
         _ => None,
     }
 }
@@ -292,10 +307,10 @@ const fn number(
     high: f64,
     default: f64,
     doc: &'static str,
-) -> Key<f64> {
-    let (kind, shown) = (Kind::Number(low, high), DefaultValue::Number(default));
+) -> KeySchema<f64> {
+    let (kind, shown) = (ValueKind::Number(low, high), DefaultValue::Number(default));
     key(name, kind, default, shown, doc, |value| match value {
-        Value::Number(number) => Some(*number),
+        RawValue::Number(number) => Some(*number),
         _ => None,
     })
 }
@@ -306,31 +321,38 @@ const fn duration(
     high: Duration,
     default: Duration,
     doc: &'static str,
-) -> Key<Duration> {
-    let (kind, shown) = (Kind::Duration(low, high), DefaultValue::Duration(default));
+) -> KeySchema<Duration> {
+    let (kind, shown) = (
+        ValueKind::Duration(low, high),
+        DefaultValue::Duration(default),
+    );
     key(name, kind, default, shown, doc, |value| match value {
-        Value::Duration(duration) => Some(*duration),
+        RawValue::Duration(duration) => Some(*duration),
         _ => None,
     })
 }
 
-const fn path(name: &'static str, doc: &'static str) -> Key<Option<PathBuf>> {
-    optional(name, Kind::Path, doc, |value| match value {
-        Value::Path(path) => Some(Some(path.clone())),
+const fn path(name: &'static str, doc: &'static str) -> KeySchema<Option<PathBuf>> {
+    optional(name, ValueKind::Path, doc, |value| match value {
+        RawValue::Path(path) => Some(Some(path.clone())),
         _ => None,
     })
 }
 
-const fn url(name: &'static str, rule: UrlRule, doc: &'static str) -> Key<Option<Url>> {
-    optional(name, Kind::Url(rule), doc, |value| match value {
-        Value::Url(url, _) => Some(Some(url.clone())),
+const fn url(name: &'static str, rule: UrlRule, doc: &'static str) -> KeySchema<Option<Url>> {
+    optional(name, ValueKind::Url(rule), doc, |value| match value {
+        RawValue::Url(url, _) => Some(Some(url.clone())),
         _ => None,
     })
 }
 
 /// A list of texts.
-const fn texts(name: &'static str, rule: Rule, doc: &'static str) -> Key<Vec<(String, Spot)>> {
-    let kind = Kind::Texts(rule);
+const fn texts(
+    name: &'static str,
+    rule: TextRule,
+    doc: &'static str,
+) -> KeySchema<Vec<(String, Spot)>> {
+    let kind = ValueKind::Texts(rule);
     key(
         name,
         kind,
@@ -338,22 +360,22 @@ const fn texts(name: &'static str, rule: Rule, doc: &'static str) -> Key<Vec<(St
         DefaultValue::None,
         doc,
         |value| match value {
-            Value::Texts(texts) => Some(texts.clone()),
+            RawValue::Texts(texts) => Some(texts.clone()),
             _ => None,
         },
     )
 }
 
-const fn principal(name: &'static str, doc: &'static str) -> Key<Option<Principal>> {
-    optional(name, Kind::Principal, doc, |value| match value {
-        Value::Principal(principal) => Some(Some(principal.clone())),
+const fn principal(name: &'static str, doc: &'static str) -> KeySchema<Option<UserOrGroup>> {
+    optional(name, ValueKind::Principal, doc, |value| match value {
+        RawValue::Principal(principal) => Some(Some(principal.clone())),
         _ => None,
     })
 }
 
 /// A list of access rules.
-const fn rules(name: &'static str, doc: &'static str) -> Key<Vec<AccessRule>> {
-    let kind = Kind::Rules;
+const fn rules(name: &'static str, doc: &'static str) -> KeySchema<Vec<AccessRule>> {
+    let kind = ValueKind::Rules;
     key(
         name,
         kind,
@@ -361,22 +383,26 @@ const fn rules(name: &'static str, doc: &'static str) -> Key<Vec<AccessRule>> {
         DefaultValue::None,
         doc,
         |value| match value {
-            Value::Rules(rules) => Some(rules.clone()),
+            RawValue::Rules(rules) => Some(rules.clone()),
             _ => None,
         },
     )
 }
 
-const fn address(name: &'static str, doc: &'static str) -> Key<Option<SocketAddr>> {
-    optional(name, Kind::Address, doc, |value| match value {
-        Value::Address(address) => Some(Some(*address)),
+const fn address(name: &'static str, doc: &'static str) -> KeySchema<Option<SocketAddr>> {
+    optional(name, ValueKind::Address, doc, |value| match value {
+        RawValue::Address(address) => Some(Some(*address)),
         _ => None,
     })
 }
 
 /// A table whose keys the user chooses, by this rule.
-const fn map(name: &'static str, rule: Rule, doc: &'static str) -> Key<BTreeMap<String, String>> {
-    let kind = Kind::Map(rule);
+const fn map(
+    name: &'static str,
+    rule: TextRule,
+    doc: &'static str,
+) -> KeySchema<BTreeMap<String, String>> {
+    let kind = ValueKind::Map(rule);
     key(
         name,
         kind,
@@ -384,7 +410,7 @@ const fn map(name: &'static str, rule: Rule, doc: &'static str) -> Key<BTreeMap<
         DefaultValue::None,
         doc,
         |value| match value {
-            Value::Map(map) => Some(map.clone()),
+            RawValue::Map(map) => Some(map.clone()),
             _ => None,
         },
     )
@@ -394,9 +420,9 @@ const fn table(
     name: &'static str,
     table: &'static Table,
     doc: &'static str,
-) -> Key<Option<Section>> {
-    optional(name, Kind::Table(table), doc, |value| match value {
-        Value::Table(section) => Some(Some(section.clone())),
+) -> KeySchema<Option<Section>> {
+    optional(name, ValueKind::Table(table), doc, |value| match value {
+        RawValue::Table(section) => Some(Some(section.clone())),
         _ => None,
     })
 }
@@ -404,21 +430,21 @@ const fn table(
 /// A key without a default.
 const fn optional<T>(
     name: &'static str,
-    kind: Kind,
+    kind: ValueKind,
     doc: &'static str,
-    take: fn(&Value) -> Option<Option<T>>,
-) -> Key<Option<T>> {
+    take: fn(&RawValue) -> Option<Option<T>>,
+) -> KeySchema<Option<T>> {
     key(name, kind, None, DefaultValue::None, doc, take)
 }
 
 const fn key<T>(
     name: &'static str,
-    kind: Kind,
+    kind: ValueKind,
     default: T,
     shown: DefaultValue,
     doc: &'static str,
-    take: fn(&Value) -> Option<T>,
-) -> Key<T> {
+    take: fn(&RawValue) -> Option<T>,
+) -> KeySchema<T> {
     let spec = KeySpec {
         name,
         kind,
@@ -428,25 +454,25 @@ const fn key<T>(
         methods: &[],
         doc,
     };
-    Key {
+    KeySchema {
         spec,
         default,
         take,
     }
 }
 
-impl<T> Key<T> {
-    const fn or_as_told(mut self, note: &'static str) -> Key<T> {
+impl<T> KeySchema<T> {
+    const fn or_as_told(mut self, note: &'static str) -> KeySchema<T> {
         self.spec.default_note = note;
         self
     }
 
-    const fn of(mut self, methods: &'static [&'static str]) -> Key<T> {
+    const fn of(mut self, methods: &'static [&'static str]) -> KeySchema<T> {
         self.spec.methods = methods;
         self
     }
 
-    const fn must(mut self) -> Key<T> {
+    const fn must(mut self) -> KeySchema<T> {
         self.spec.required = true;
         self
     }

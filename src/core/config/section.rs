@@ -8,13 +8,13 @@ use std::time::Duration;
 use url::Url;
 
 use super::report::Spot;
-use super::schema::{self, Key, KeySpec, Table};
+use super::schema::{self, KeySchema, KeySpec, Table};
 use crate::core::policy::stated::Stated;
-use crate::core::profile::{AccessRule, Principal, SecretRef};
+use crate::core::profile::{AccessRule, SecretRef, UserOrGroup};
 
 /// A value of the right kind, or the fact that there is a wrong one, which has been told.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(super) enum RawValue {
     Broken,
     Text(String),
     Choice(&'static str),
@@ -26,7 +26,7 @@ pub(super) enum Value {
     Duration(Duration),
     Path(PathBuf),
     Url(Url, String),
-    Principal(Principal),
+    Principal(UserOrGroup),
     Rules(Vec<AccessRule>),
     Address(SocketAddr),
     Map(BTreeMap<String, String>),
@@ -35,10 +35,10 @@ pub(super) enum Value {
 
 /// One key that is there.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct SectionEntry {
     pub key: Spot,
     pub spot: Spot,
-    pub value: Value,
+    pub value: RawValue,
 }
 
 /// One table that is there.
@@ -47,7 +47,7 @@ pub(super) struct Section {
     pub schema: &'static Table,
     /// The table's own name in the file.
     pub spot: Spot,
-    pub entries: BTreeMap<&'static str, Entry>,
+    pub entries: BTreeMap<&'static str, SectionEntry>,
 }
 
 impl Section {
@@ -61,7 +61,7 @@ impl Section {
     }
 
     /// The key as written.
-    pub fn given(&self, key: &KeySpec) -> Option<&Entry> {
+    pub fn given(&self, key: &KeySpec) -> Option<&SectionEntry> {
         let own = self.schema.key(key.name);
         debug_assert!(
             own.is_some_and(|own| std::ptr::eq(own, key)),
@@ -93,39 +93,43 @@ impl Section {
     /// Whether a value is there that could not be read.
     pub fn is_broken(&self, key: &KeySpec) -> bool {
         let value = self.given(key).map(|entry| &entry.value);
-        matches!(value, Some(Value::Broken))
+        matches!(value, Some(RawValue::Broken))
     }
 
     /// The value as written, else the default. A broken value counts as absent: it has been told.
-    pub fn get<T: Clone>(&self, key: &Key<T>) -> T {
+    pub fn get<T: Clone>(&self, key: &KeySchema<T>) -> T {
         self.given(key)
             .and_then(|entry| (key.take)(&entry.value))
             .unwrap_or_else(|| key.default.clone())
     }
 
     /// As it is written, for URLs that are only passed on.
-    pub fn url_text(&self, key: &Key<Option<Url>>) -> Option<String> {
+    pub fn url_text(&self, key: &KeySchema<Option<Url>>) -> Option<String> {
         match self.given(key).map(|entry| &entry.value) {
-            Some(Value::Url(_, text)) => Some(text.clone()),
+            Some(RawValue::Url(_, text)) => Some(text.clone()),
             _ => None,
         }
     }
 
     /// The table under this key, where one is written.
-    pub fn table(&self, key: &Key<Option<Section>>) -> Option<&Section> {
+    pub fn table(&self, key: &KeySchema<Option<Section>>) -> Option<&Section> {
         self.table_at(key.name)
     }
 
     /// As [`Section::table`], for a name that comes from elsewhere.
     pub fn table_at(&self, name: &str) -> Option<&Section> {
         match self.entries.get(name).map(|entry| &entry.value) {
-            Some(Value::Table(section)) => Some(section),
+            Some(RawValue::Table(section)) => Some(section),
             _ => None,
         }
     }
 
     /// The table under this key, all defaults where none is written.
-    pub fn table_or_absent(&self, key: &Key<Option<Section>>, schema: &'static Table) -> Section {
+    pub fn table_or_absent(
+        &self,
+        key: &KeySchema<Option<Section>>,
+        schema: &'static Table,
+    ) -> Section {
         self.get(key)
             .unwrap_or_else(|| Section::absent(schema, self.spot_of(key)))
     }

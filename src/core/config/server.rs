@@ -1,12 +1,12 @@
 //! `[server]` and `[audit]`.
 
-use super::report::{Owner, Place, Report, Spot};
+use super::report::{ConfigReport, Owner, Span, Spot};
 use super::schema::{Table, audit, limits, server};
 use super::section::Section;
-use crate::core::profile::{Audit, AuditSink, Limits, Server};
+use crate::core::profile::{AuditSettings, AuditSink, Server, ServerLimits};
 
 /// `[server]`, all defaults where it is not there.
-pub(super) fn server(report: &mut Report, found: Option<&Section>) -> Server {
+pub(super) fn server(report: &mut ConfigReport, found: Option<&Section>) -> Server {
     let absent = absent(&server::TABLE);
     let section = found.unwrap_or(&absent);
     let metrics_listen = section.get(&server::METRICS_LISTEN);
@@ -28,8 +28,8 @@ pub(super) fn server(report: &mut Report, found: Option<&Section>) -> Server {
     }
 }
 
-fn limits(section: &Section) -> Limits {
-    Limits {
+fn limits(section: &Section) -> ServerLimits {
+    ServerLimits {
         connections: section.get(&limits::CONNECTIONS),
         connections_per_user: section.get(&limits::CONNECTIONS_PER_USER),
         streams_per_connection: section.get(&limits::STREAMS_PER_CONNECTION),
@@ -49,7 +49,7 @@ fn limits(section: &Section) -> Limits {
 }
 
 /// `[audit]`, all defaults where it is not there.
-pub(super) fn audit(report: &mut Report, found: Option<&Section>) -> Audit {
+pub(super) fn audit(report: &mut ConfigReport, found: Option<&Section>) -> AuditSettings {
     let absent = absent(&audit::TABLE);
     let section = found.unwrap_or(&absent);
     let to_file = section.get(&audit::SINK) == "file";
@@ -77,7 +77,7 @@ pub(super) fn audit(report: &mut Report, found: Option<&Section>) -> Audit {
             .if_whole();
     }
     let deny_on_failure = section.get(&audit::ON_FAILURE) == "deny";
-    Audit {
+    AuditSettings {
         sink,
         deny_on_failure,
     }
@@ -90,7 +90,7 @@ fn absent(schema: &'static Table) -> Section {
         Spot {
             owner: Owner::Main,
             path: schema.title.to_owned(),
-            place: Place::of(0, 0..0),
+            place: Span::of(0, 0..0),
         },
     )
 }

@@ -11,7 +11,7 @@ mod secrets;
 
 use std::path::Path;
 
-use super::{Finding, Loaded, Outcome, Severity, SourceFile, Sources, load};
+use super::{ConfigOutcome, Finding, Loaded, Severity, SourceFile, Sources, load};
 use crate::core::profile::{Config, Invalid, Method, OAuth2, Profile};
 
 fn file(path: &str, text: &str) -> SourceFile {
@@ -23,11 +23,11 @@ fn file(path: &str, text: &str) -> SourceFile {
     }
 }
 
-fn one(text: &str) -> Outcome {
+fn one(text: &str) -> ConfigOutcome {
     many(text, &[])
 }
 
-fn many(text: &str, fragments: &[(&str, &str)]) -> Outcome {
+fn many(text: &str, fragments: &[(&str, &str)]) -> ConfigOutcome {
     load(&Sources {
         main: file("tokend.toml", text),
         fragments: fragments
@@ -37,18 +37,18 @@ fn many(text: &str, fragments: &[(&str, &str)]) -> Outcome {
     })
 }
 
-fn errors(outcome: &Outcome) -> Vec<&Finding> {
+fn errors(outcome: &ConfigOutcome) -> Vec<&Finding> {
     let is_error = |finding: &&Finding| finding.severity == Severity::Error;
     outcome.findings.iter().filter(is_error).collect()
 }
 
-fn warnings(outcome: &Outcome) -> Vec<&Finding> {
+fn warnings(outcome: &ConfigOutcome) -> Vec<&Finding> {
     let is_warning = |finding: &&Finding| finding.severity == Severity::Warning;
     outcome.findings.iter().filter(is_warning).collect()
 }
 
 #[track_caller]
-fn config(outcome: &Outcome) -> &Config {
+fn config(outcome: &ConfigOutcome) -> &Config {
     match &outcome.config {
         Some(config) => config,
         None => panic!("no configuration: {:#?}", outcome.findings),
@@ -56,7 +56,7 @@ fn config(outcome: &Outcome) -> &Config {
 }
 
 #[track_caller]
-fn profile<'o>(outcome: &'o Outcome, name: &str) -> &'o Profile {
+fn profile<'o>(outcome: &'o ConfigOutcome, name: &str) -> &'o Profile {
     match config(outcome).profiles.get(name) {
         Some(Ok(profile)) => profile,
         other => panic!("profile {name}: {other:#?}"),
@@ -64,7 +64,7 @@ fn profile<'o>(outcome: &'o Outcome, name: &str) -> &'o Profile {
 }
 
 #[track_caller]
-fn invalid<'o>(outcome: &'o Outcome, name: &str) -> &'o Invalid {
+fn invalid<'o>(outcome: &'o ConfigOutcome, name: &str) -> &'o Invalid {
     match config(outcome).profiles.get(name) {
         Some(Err(invalid)) => invalid,
         other => panic!("profile {name}: {other:#?}"),
@@ -72,7 +72,7 @@ fn invalid<'o>(outcome: &'o Outcome, name: &str) -> &'o Invalid {
 }
 
 #[track_caller]
-fn oauth2<'o>(outcome: &'o Outcome, name: &str) -> &'o OAuth2 {
+fn oauth2<'o>(outcome: &'o ConfigOutcome, name: &str) -> &'o OAuth2 {
     match &profile(outcome, name).method {
         Method::OAuth2(oauth2) => oauth2,
         other => panic!("profile {name}: {other:#?}"),

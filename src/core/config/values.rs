@@ -6,14 +6,14 @@ use crate::core::policy::unit::KINDS;
 
 /// Why a value will not do: the rest of a sentence that begins with the key, and what to do about it.
 #[derive(Debug)]
-pub(super) struct Wrong {
+pub(super) struct ValueError {
     pub message: String,
     pub help: String,
 }
 
-impl Wrong {
-    fn new<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, Wrong> {
-        Err(Wrong {
+impl ValueError {
+    fn new<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, ValueError> {
+        Err(ValueError {
             message: message.into(),
             help: help.into(),
         })
@@ -21,7 +21,7 @@ impl Wrong {
 }
 
 /// What a text must be.
-pub(super) type Rule = fn(&str) -> Result<(), Wrong>;
+pub(super) type TextRule = fn(&str) -> Result<(), ValueError>;
 
 /// What a URL is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,21 +33,21 @@ pub(super) enum UrlRule {
 }
 
 /// Not empty, no control characters.
-pub(super) fn plain(text: &str) -> Result<(), Wrong> {
+pub(super) fn plain(text: &str) -> Result<(), ValueError> {
     if text.is_empty() {
-        return Wrong::new("must not be empty", "");
+        return ValueError::new("must not be empty", "");
     }
     if text.chars().any(char::is_control) {
-        return Wrong::new("must not have control characters", "");
+        return ValueError::new("must not have control characters", "");
     }
     Ok(())
 }
 
 /// RFC 7617 §2: the user name ends at the first colon.
-pub(super) fn username(text: &str) -> Result<(), Wrong> {
+pub(super) fn username(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains(':') {
-        return Wrong::new(
+        return ValueError::new(
             "must not have a colon: the header could not be told apart from another user's (RFC 7617 §2)",
             "",
         );
@@ -56,18 +56,18 @@ pub(super) fn username(text: &str) -> Result<(), Wrong> {
 }
 
 /// RFC 6749 appendix A.1: printable ASCII. Wider than that is accepted nowhere known, control characters would split a header.
-pub(super) fn client_id(text: &str) -> Result<(), Wrong> {
+pub(super) fn client_id(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if !text.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
-        return Wrong::new("must be printable ASCII (RFC 6749 appendix A.1)", "");
+        return ValueError::new("must be printable ASCII (RFC 6749 appendix A.1)", "");
     }
     Ok(())
 }
 
 /// One scope token, RFC 6749 §3.3.
-pub(super) fn scope(text: &str) -> Result<(), Wrong> {
+pub(super) fn scope(text: &str) -> Result<(), ValueError> {
     if text.is_empty() {
-        return Wrong::new("has an empty scope", "");
+        return ValueError::new("has an empty scope", "");
     }
     if text.contains(' ') {
         let parts: Vec<&str> = text.split_whitespace().collect();
@@ -77,13 +77,13 @@ pub(super) fn scope(text: &str) -> Result<(), Wrong> {
             true => format!("one list item for each scope: [{}]", items.join(", ")),
             false => "one list item for each scope".into(),
         };
-        return Wrong::new("has a scope with a space in it", help);
+        return ValueError::new("has a scope with a space in it", help);
     }
     if !text
         .bytes()
         .all(|b| b == 0x21 || (0x23..=0x5b).contains(&b) || (0x5d..=0x7e).contains(&b))
     {
-        return Wrong::new(
+        return ValueError::new(
             "has a scope with a character that scopes cannot have (RFC 6749 §3.3)",
             "printable ASCII without space, \" and \\",
         );
@@ -92,11 +92,11 @@ pub(super) fn scope(text: &str) -> Result<(), Wrong> {
 }
 
 /// RFC 8707 §2: an absolute URI without fragment.
-pub(super) fn resource(text: &str) -> Result<(), Wrong> {
+pub(super) fn resource(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     match Url::parse(text) {
         Ok(url) if url.fragment().is_none() => Ok(()),
-        _ => Wrong::new(
+        _ => ValueError::new(
             "has an entry that is not an absolute URI without fragment (RFC 8707 §2)",
             "",
         ),
@@ -104,7 +104,7 @@ pub(super) fn resource(text: &str) -> Result<(), Wrong> {
 }
 
 /// A name of `extra`: anything but what tokend sets.
-pub(super) fn parameter(name: &str) -> Result<(), Wrong> {
+pub(super) fn parameter(name: &str) -> Result<(), ValueError> {
     plain(name)?;
     let help = match name {
         "grant_type" => "use `grant`",
@@ -118,23 +118,23 @@ pub(super) fn parameter(name: &str) -> Result<(), Wrong> {
         }
         _ => return Ok(()),
     };
-    Wrong::new(
+    ValueError::new(
         format!("must not set `{name}`: tokend sets this parameter"),
         help,
     )
 }
 
 /// A systemd unit, with wildcards.
-pub(super) fn unit(text: &str) -> Result<(), Wrong> {
+pub(super) fn unit(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains('/') || text.contains(char::is_whitespace) {
-        return Wrong::new(
+        return ValueError::new(
             "must be the name of a systemd unit",
             "for instance \"orders@*.service\"",
         );
     }
     if !text.ends_with(['*', '?']) && !KINDS.iter().any(|kind| text.ends_with(kind)) {
-        return Wrong::new(
+        return ValueError::new(
             "means no unit that a process can be in",
             "the whole name with its kind, for instance \"orders.service\"; a slice only holds units",
         );
@@ -143,10 +143,10 @@ pub(super) fn unit(text: &str) -> Result<(), Wrong> {
 }
 
 /// A file name in systemd's credentials directory.
-pub(super) fn credential(text: &str) -> Result<(), Wrong> {
+pub(super) fn credential(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains('/') || text == "." || text == ".." || text.len() > 255 {
-        return Wrong::new(
+        return ValueError::new(
             "must be the name of a systemd credential, not a path",
             "for a path, use { file = \"…\" }",
         );
@@ -155,58 +155,58 @@ pub(super) fn credential(text: &str) -> Result<(), Wrong> {
 }
 
 /// An environment variable.
-pub(super) fn variable(text: &str) -> Result<(), Wrong> {
+pub(super) fn variable(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains('=') {
-        return Wrong::new("must be the name of an environment variable", "");
+        return ValueError::new("must be the name of an environment variable", "");
     }
     Ok(())
 }
 
 /// A path: what the system takes as one.
-pub(super) fn path(text: &str) -> Result<(), Wrong> {
+pub(super) fn path(text: &str) -> Result<(), ValueError> {
     if text.is_empty() {
-        return Wrong::new("must not be empty", "");
+        return ValueError::new("must not be empty", "");
     }
     if text.contains('\0') {
-        return Wrong::new("must not have a NUL character", "");
+        return ValueError::new("must not have a NUL character", "");
     }
     Ok(())
 }
 
 /// A user's or group's name.
-pub(super) fn account(text: &str) -> Result<(), Wrong> {
+pub(super) fn account(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains([':', '/', ',']) || text.contains(char::is_whitespace) {
-        return Wrong::new("is not a name that a user or group can have", "");
+        return ValueError::new("is not a name that a user or group can have", "");
     }
     Ok(())
 }
 
 /// A URL for its purpose. Whether plain `http` is permitted is not decided here: that depends on other keys.
 /// The text itself never comes into a message, as it may have a password in it.
-pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, Wrong> {
+pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, ValueError> {
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(url::ParseError::RelativeUrlWithoutBase) => {
-            return Wrong::new("is not an absolute URL", "it begins with https://");
+            return ValueError::new("is not an absolute URL", "it begins with https://");
         }
-        Err(error) => return Wrong::new(format!("is not a URL: {error}"), ""),
+        Err(error) => return ValueError::new(format!("is not a URL: {error}"), ""),
     };
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Wrong::new("must be an https:// or http:// URL", "");
+        return ValueError::new("must be an https:// or http:// URL", "");
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Wrong::new(
+        return ValueError::new(
             "must not have a user or password in it: URLs end up in logs",
             "",
         );
     }
     if url.fragment().is_some() {
-        return Wrong::new("must not have a fragment (#…)", "");
+        return ValueError::new("must not have a fragment (#…)", "");
     }
     if rule == UrlRule::Issuer && url.query().is_some() {
-        return Wrong::new(
+        return ValueError::new(
             "must not have a query (?…) (RFC 8414 §2)",
             "the token endpoint itself goes into `token_url`",
         );

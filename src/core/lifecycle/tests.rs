@@ -48,11 +48,13 @@ impl Life {
     }
 
     fn tick(&mut self, now: Stamp) -> Option<u64> {
-        self.machine.handle(now, Event::Tick).fetch
+        self.machine.handle(now, LifecycleEvent::Tick).fetch
     }
 
     fn ask(&mut self, now: Stamp, min_ttl: Duration) -> Option<u64> {
-        self.machine.handle(now, Event::Asked { min_ttl }).fetch
+        self.machine
+            .handle(now, LifecycleEvent::Asked { min_ttl })
+            .fetch
     }
 
     fn succeed(
@@ -68,7 +70,7 @@ impl Life {
         self.machine
             .handle(
                 now,
-                Event::Fetched {
+                LifecycleEvent::Fetched {
                     attempt,
                     issued,
                     fingerprint,
@@ -79,7 +81,7 @@ impl Life {
 
     fn fail(&mut self, attempt: u64, now: Stamp, failure: Failure) -> Option<u64> {
         self.machine
-            .handle(now, Event::Failed { attempt, failure })
+            .handle(now, LifecycleEvent::Failed { attempt, failure })
             .fetch
     }
 
@@ -174,7 +176,7 @@ fn a_failing_renewal_leaves_what_is_valid_until_its_end() {
         }
         if let Some(attempt) = life.tick(at(now)) {
             life.fail(attempt, at(now), Failure::transient("down"));
-            assert_eq!(life.machine.state(at(now)), State::Stale);
+            assert_eq!(life.machine.state(at(now)), LifecycleState::Stale);
         }
         assert_eq!(life.served(at(now), Duration::ZERO).as_deref(), Some("one"));
     }
@@ -249,7 +251,9 @@ fn trap_14_a_refusal_gets_a_second_opinion_then_a_slow_probe_and_a_sign_re_arms(
     assert!((270..=340).contains(&(times[2] - times[1])), "{times:?}");
     assert!(times[3] - times[2] > 500, "{times:?}");
     let long_before_the_probe = at(times[4] as f64 + 10.0);
-    let reaction = life.machine.handle(long_before_the_probe, Event::Again);
+    let reaction = life
+        .machine
+        .handle(long_before_the_probe, LifecycleEvent::Again);
     assert!(reaction.fetch.is_some());
 }
 
@@ -313,7 +317,7 @@ fn a_lazy_profile_is_fetched_on_first_use_and_falls_asleep() {
     };
     let mut life = Life::new(rules);
     assert_eq!(life.tick(at(0.0)), None);
-    assert_eq!(life.machine.state(at(0.0)), State::Asleep);
+    assert_eq!(life.machine.state(at(0.0)), LifecycleState::Asleep);
     let attempt = life.ask(at(10.0), Duration::ZERO).expect("first use");
     life.succeed(attempt, at(10.0), at(10.0), "one", 3600);
     let due = life.machine.wake_at(at(10.0)).expect("renewal");
@@ -336,7 +340,7 @@ fn trap_13_reports_of_one_credential_cost_one_renewal() {
     for _ in 0..1000 {
         let reaction = life
             .machine
-            .handle(at(5.0), Event::Rejected { fingerprint: one });
+            .handle(at(5.0), LifecycleEvent::Rejected { fingerprint: one });
         attempts += u32::from(reaction.fetch.is_some());
     }
     assert_eq!(attempts, 1);
@@ -347,7 +351,7 @@ fn trap_13_reports_of_one_credential_cost_one_renewal() {
     assert!(life.machine.replaced(at(5.5), one));
     let reaction = life
         .machine
-        .handle(at(20.0), Event::Rejected { fingerprint: one });
+        .handle(at(20.0), LifecycleEvent::Rejected { fingerprint: one });
     assert_eq!(
         reaction,
         Reaction::default(),
@@ -362,7 +366,7 @@ fn trap_13_reports_of_a_token_that_the_issuer_repeats_cost_nothing_more() {
     let fingerprint = life.machine.held().expect("held").fingerprint;
     let report = |life: &mut Life, now| {
         life.machine
-            .handle(now, Event::Rejected { fingerprint })
+            .handle(now, LifecycleEvent::Rejected { fingerprint })
             .fetch
     };
     let attempt = report(&mut life, at(5.0)).expect("the first");
@@ -381,7 +385,7 @@ fn an_api_that_rejects_everything_is_bounded() {
         let held = life.machine.held().expect("held").fingerprint;
         let fetch = life
             .machine
-            .handle(now, Event::Rejected { fingerprint: held })
+            .handle(now, LifecycleEvent::Rejected { fingerprint: held })
             .fetch
             .or_else(|| life.tick(now));
         if let Some(attempt) = fetch {
@@ -401,7 +405,7 @@ fn a_credential_that_does_not_expire_is_never_renewed_by_itself() {
     let fingerprint = life.prints.of(issued.scheme, &issued.token);
     let _ = life.machine.handle(
         at(0.0),
-        Event::Fetched {
+        LifecycleEvent::Fetched {
             attempt,
             issued,
             fingerprint,
@@ -414,7 +418,7 @@ fn a_credential_that_does_not_expire_is_never_renewed_by_itself() {
     );
     let reaction = life
         .machine
-        .handle(at(2.0), Event::Rejected { fingerprint });
+        .handle(at(2.0), LifecycleEvent::Rejected { fingerprint });
     assert!(reaction.fetch.is_some());
     assert_eq!(
         life.served(at(2.0), Duration::ZERO).as_deref(),
@@ -430,7 +434,7 @@ fn an_unknown_lifetime_is_the_default_one() {
     let fingerprint = life.prints.of(issued.scheme, &issued.token);
     let _ = life.machine.handle(
         at(0.0),
-        Event::Fetched {
+        LifecycleEvent::Fetched {
             attempt,
             issued,
             fingerprint,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Lifecycle, Refusal, RefusalKind, State, Verdict};
+use super::{Lifecycle, LifecycleState, Refusal, RefusalKind, Verdict};
 use crate::core::credential::{Credential, Fingerprint};
 use crate::core::failure::FailureKind;
 use crate::core::time::Stamp;
@@ -42,19 +42,19 @@ impl Lifecycle {
 
     /// Where it stands.
     #[must_use]
-    pub fn state(&self, now: Stamp) -> State {
+    pub fn state(&self, now: Stamp) -> LifecycleState {
         let usable = self.servable(now, Duration::ZERO).is_some();
         let idle = self.doing.is_none() && !self.awake(now);
         match (&self.trouble, usable) {
-            (None, true) => State::Fresh,
-            (Some(_), true) => State::Stale,
+            (None, true) => LifecycleState::Fresh,
+            (Some(_), true) => LifecycleState::Stale,
             // Nobody knows whether what failed then would fail now.
-            (_, false) if idle => State::Asleep,
+            (_, false) if idle => LifecycleState::Asleep,
             (Some(trouble), false) if trouble.failure.kind == FailureKind::Permanent => {
-                State::Rejected
+                LifecycleState::Rejected
             }
-            (Some(_), false) => State::Backoff,
-            (None, false) => State::Fetching,
+            (Some(_), false) => LifecycleState::Backoff,
+            (None, false) => LifecycleState::Fetching,
         }
     }
 

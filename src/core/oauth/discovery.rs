@@ -95,7 +95,7 @@ pub fn places(issuer: &Url) -> [Url; 2] {
 
 /// Why a document is none to go by. The texts are one line with cause and cure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum DocumentError {
     /// It is no discovery document: no JSON object, or one without issuer or token endpoint, as servers answer while
     /// they start. The next place is worth a look.
     Missing,
@@ -110,31 +110,31 @@ pub enum Unfit {
 /// `secrets` are withheld from messages, since the server may know them from earlier requests.
 ///
 /// # Errors
-/// [`Unfit`]
+/// [`DocumentError`]
 pub fn parse(
     body: &[u8],
     issuer: &Url,
     allow_insecure_http: bool,
     secrets: &[&Secret],
-) -> Result<Document, Unfit> {
+) -> Result<Document, DocumentError> {
     let Some(fields) = members(body) else {
-        return Err(Unfit::Missing);
+        return Err(DocumentError::Missing);
     };
     let at = place(issuer);
     let text = |name: &str| fields.get(name).and_then(Value::as_str);
     let (Some(named), Some(endpoint_named)) = (text("issuer"), text("token_endpoint")) else {
-        return Err(Unfit::Missing);
+        return Err(DocumentError::Missing);
     };
     match Url::parse(named) {
         Ok(url) if same(&url, issuer) => {}
         // Mixing up issuers is an attack (RFC 8414 §6.2), and in most cases a wrong setting.
         Ok(url) => {
-            return Err(Unfit::Foreign(format!(
+            return Err(DocumentError::Foreign(format!(
                 "the discovery document of {at} belongs to another issuer ({}): set issuer to exactly what it says there",
                 foreign_place(&url, secrets)
             )));
         }
-        Err(_) => return Err(Unfit::Missing),
+        Err(_) => return Err(DocumentError::Missing),
     }
     // A document of an https issuer leads nowhere else, not even to loopback: the secret would go in the clear to whatever
     // listens there.
@@ -148,7 +148,7 @@ pub fn parse(
     };
     let endpoint = |text: &str| Url::parse(text).ok().filter(usable);
     let Some(token_endpoint) = endpoint(endpoint_named) else {
-        return Err(Unfit::Unusable(format!(
+        return Err(DocumentError::Unusable(format!(
             "the discovery document of {at} names no token_endpoint with https://: check issuer, or set token_url \
              instead"
         )));
@@ -159,7 +159,7 @@ pub fn parse(
         .and_then(Value::as_str);
     let mtls_token_endpoint = match alias.map(endpoint) {
         Some(None) => {
-            return Err(Unfit::Unusable(format!(
+            return Err(DocumentError::Unusable(format!(
                 "the discovery document of {at} names an mtls_endpoint_aliases.token_endpoint that is not https://: \
                  ask the identity provider's operator, or set token_url instead"
             )));
@@ -199,7 +199,7 @@ mod tests {
         Url::parse(text).unwrap()
     }
 
-    fn read(document: Value) -> Result<Document, Unfit> {
+    fn read(document: Value) -> Result<Document, DocumentError> {
         parse(
             document.to_string().as_bytes(),
             &url("https://idp.example/realms/a"),
@@ -278,8 +278,8 @@ mod tests {
         ] {
             let refused = read(json!({ "issuer": issuer, "token_endpoint": endpoint }));
             let message = match refused.unwrap_err() {
-                Unfit::Foreign(message) if issuer != good => message,
-                Unfit::Unusable(message) if issuer == good => message,
+                DocumentError::Foreign(message) if issuer != good => message,
+                DocumentError::Unusable(message) if issuer == good => message,
                 other => panic!("{other:?}"),
             };
             assert!(message.contains(expected), "{message}");
@@ -288,7 +288,9 @@ mod tests {
             "issuer": good, "token_endpoint": token,
             "mtls_endpoint_aliases": { "token_endpoint": "http://idp.example/" },
         });
-        assert!(matches!(read(alias), Err(Unfit::Unusable(message)) if message.contains("mtls")));
+        assert!(
+            matches!(read(alias), Err(DocumentError::Unusable(message)) if message.contains("mtls"))
+        );
     }
 
     /// Not even where plain HTTP is permitted: the issuer is asked with https.
@@ -308,7 +310,10 @@ mod tests {
                 }),
             ] {
                 let read = parse(document.to_string().as_bytes(), &url(issuer), true, &[]);
-                assert!(matches!(read, Err(Unfit::Unusable(_))), "{document}");
+                assert!(
+                    matches!(read, Err(DocumentError::Unusable(_))),
+                    "{document}"
+                );
             }
         }
     }
@@ -353,7 +358,7 @@ mod tests {
                 false,
                 &[],
             );
-            assert_eq!(read, Err(Unfit::Missing), "{body}");
+            assert_eq!(read, Err(DocumentError::Missing), "{body}");
         }
     }
 

@@ -16,7 +16,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 
 /// What is of interest in a token's claims. Times are whole seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct JwtClaims {
     /// `exp`, rounded down.
     pub expires: Option<u64>,
     /// `iat`, rounded down.
@@ -29,7 +29,7 @@ pub struct Facts {
 
 /// The facts of a token with three base64url parts and JSON in the second; None for opaque tokens.
 #[must_use]
-pub fn read(token: &str) -> Option<Facts> {
+pub fn read(token: &str) -> Option<JwtClaims> {
     let mut parts = token.split('.');
     let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() || header.is_empty() || payload.is_empty() {
@@ -54,7 +54,7 @@ pub fn read(token: &str) -> Option<Facts> {
                     .all(|byte| byte.is_ascii_alphanumeric() || b"-_=".contains(&byte))
         })
         .map(String::from);
-    Some(Facts {
+    Some(JwtClaims {
         expires: claims.get("exp").and_then(seconds),
         issued: claims.get("iat").and_then(seconds),
         confirmation,
@@ -94,7 +94,7 @@ mod tests {
             read(&token(
                 r#"{"exp":10,"iat":5.9,"cnf":{"x5t#S256":"abc-_="}}"#
             )),
-            Some(Facts {
+            Some(JwtClaims {
                 expires: Some(10),
                 issued: Some(5),
                 confirmation: Some("abc-_=".into()),
@@ -103,16 +103,16 @@ mod tests {
         );
         assert_eq!(
             read(&token(r#"{"exp":-7,"iat":"5","cnf":null}"#)),
-            Some(Facts {
+            Some(JwtClaims {
                 expires: Some(0),
-                ..Facts::default()
+                ..JwtClaims::default()
             })
         );
         assert_eq!(
             read(&token(r#"{"cnf":{"x5t#S256":"a\r\nb"}}"#)),
-            Some(Facts {
+            Some(JwtClaims {
                 bound: true,
-                ..Facts::default()
+                ..JwtClaims::default()
             })
         );
         assert_eq!(
@@ -133,6 +133,6 @@ mod tests {
         ] {
             assert_eq!(read(opaque), None, "{opaque}");
         }
-        assert_eq!(read("e30.e30.c2ln"), Some(Facts::default()));
+        assert_eq!(read("e30.e30.c2ln"), Some(JwtClaims::default()));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::jwt::Facts;
+use super::jwt::JwtClaims;
 use crate::core::credential::Lifetime;
 use crate::core::time::WallTime;
 
@@ -21,7 +21,7 @@ const PLAUSIBLE: u64 = 3600;
 
 /// Why there is no usable lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoLife {
+pub enum LifetimeError {
     /// `expires_in` is zero or negative.
     ExpiresIn,
     /// `expires_in` is not a number.
@@ -49,10 +49,10 @@ pub enum NoLife {
 /// When the token cannot be used any more, or nobody can say whether it can.
 pub fn lifetime(
     expires_in: Option<&Value>,
-    facts: Option<&Facts>,
+    facts: Option<&JwtClaims>,
     date: Option<u64>,
     asked_at: WallTime,
-) -> Result<Lifetime, NoLife> {
+) -> Result<Lifetime, LifetimeError> {
     let told = expires_in.map(parse).transpose()?.flatten();
     let read = match facts {
         Some(facts) => facts
@@ -62,7 +62,7 @@ pub fn lifetime(
         None => None,
     };
     if read.is_some_and(|left| left.is_zero()) {
-        return Err(NoLife::Expired);
+        return Err(LifetimeError::Expired);
     }
     Ok(match told.into_iter().chain(read).min() {
         Some(left) => Lifetime::For(left.min(LONGEST)),
@@ -72,11 +72,11 @@ pub fn lifetime(
 
 fn remaining(
     exp: u64,
-    facts: &Facts,
+    facts: &JwtClaims,
     date: Option<u64>,
     told: bool,
     asked_at: WallTime,
-) -> Result<Duration, NoLife> {
+) -> Result<Duration, LifetimeError> {
     let by_ours = Duration::from_secs(exp).saturating_sub(asked_at.0);
     let by_clock = match date {
         None => by_ours,
@@ -87,7 +87,7 @@ fn remaining(
             if told || facts.issued.is_some() || apart <= PLAUSIBLE {
                 by_date
             } else if by_ours.is_zero() != by_date.is_zero() {
-                return Err(NoLife::ExpiredByOne {
+                return Err(LifetimeError::ExpiredByOne {
                     ours: by_ours.is_zero(),
                     apart: Duration::from_secs(apart),
                 });
@@ -103,21 +103,21 @@ fn remaining(
 }
 
 /// An integer, a number with a fraction (rounded down) or text of digits, as some issuers send it (trap 38).
-fn parse(value: &Value) -> Result<Option<Duration>, NoLife> {
+fn parse(value: &Value) -> Result<Option<Duration>, LifetimeError> {
     let seconds = match value {
         Value::Null => return Ok(None),
         // `as` saturates: negative is zero, too large is the largest.
         Value::Number(number) => number
             .as_u64()
             .or_else(|| number.as_f64().map(|float| float as u64))
-            .ok_or(NoLife::NotANumber)?,
+            .ok_or(LifetimeError::NotANumber)?,
         Value::String(text) if negative(text) => 0,
         // Only digits that are too many for u64 fail to parse.
         Value::String(text) if digits(text) => text.parse().unwrap_or(u64::MAX),
-        _ => return Err(NoLife::NotANumber),
+        _ => return Err(LifetimeError::NotANumber),
     };
     if seconds == 0 {
-        return Err(NoLife::ExpiresIn);
+        return Err(LifetimeError::ExpiresIn);
     }
     Ok(Some(Duration::from_secs(seconds)))
 }
@@ -138,11 +138,11 @@ mod tests {
 
     const ASKED: WallTime = WallTime(Duration::from_millis(1_000_000_250));
 
-    fn of(expires_in: Value) -> Result<Lifetime, NoLife> {
+    fn of(expires_in: Value) -> Result<Lifetime, LifetimeError> {
         lifetime(Some(&expires_in), None, None, ASKED)
     }
 
-    fn secs(seconds: u64) -> Result<Lifetime, NoLife> {
+    fn secs(seconds: u64) -> Result<Lifetime, LifetimeError> {
         Ok(Lifetime::For(Duration::from_secs(seconds)))
     }
 
@@ -161,7 +161,7 @@ mod tests {
             json!("0"),
             json!("-5"),
         ] {
-            assert_eq!(of(dead.clone()), Err(NoLife::ExpiresIn), "{dead}");
+            assert_eq!(of(dead.clone()), Err(LifetimeError::ExpiresIn), "{dead}");
         }
         for nonsense in [
             json!("soon"),
@@ -173,7 +173,11 @@ mod tests {
             json!([3600]),
             json!({}),
         ] {
-            assert_eq!(of(nonsense.clone()), Err(NoLife::NotANumber), "{nonsense}");
+            assert_eq!(
+                of(nonsense.clone()),
+                Err(LifetimeError::NotANumber),
+                "{nonsense}"
+            );
         }
         for endless in [
             json!(3_153_600_000_u64),
@@ -185,11 +189,11 @@ mod tests {
         }
     }
 
-    fn facts(expires: u64, issued: Option<u64>) -> Facts {
-        Facts {
+    fn facts(expires: u64, issued: Option<u64>) -> JwtClaims {
+        JwtClaims {
             expires: Some(expires),
             issued,
-            ..Facts::default()
+            ..JwtClaims::default()
         }
     }
 
@@ -206,13 +210,13 @@ mod tests {
         // A Date that lags cannot stretch it.
         assert_eq!(of(facts(1_000_300, Some(1_000_000)), Some(0)), secs(300));
         for exp in [1_086_401, 1_086_400] {
-            let by_date = NoLife::ExpiredByOne {
+            let by_date = LifetimeError::ExpiredByOne {
                 ours: false,
                 apart: Duration::from_secs(86_400),
             };
             assert_eq!(of(facts(exp, None), date), Err(by_date), "{exp}");
         }
-        assert_eq!(of(facts(5, None), date), Err(NoLife::Expired));
+        assert_eq!(of(facts(5, None), date), Err(LifetimeError::Expired));
     }
 
     /// Broken by a `Date` that is believed however far it is off.
@@ -220,7 +224,7 @@ mod tests {
     fn trap_18_a_date_that_cannot_be_right_makes_no_token_immortal() {
         let of = |exp, date| lifetime(None, Some(&facts(exp, None)), Some(date), ASKED);
         let by_ours = |apart| {
-            Err(NoLife::ExpiredByOne {
+            Err(LifetimeError::ExpiredByOne {
                 ours: true,
                 apart: Duration::from_secs(apart),
             })
@@ -245,8 +249,11 @@ mod tests {
         assert_eq!(of(facts(1_000_100, None)), Ok(Lifetime::For(left)));
         assert_eq!(of(facts(1_000_100, Some(990_000))), Ok(Lifetime::For(left)));
         assert_eq!(of(facts(9_000_060, Some(9_000_000))), secs(60));
-        assert_eq!(of(facts(1_000_000, None)), Err(NoLife::Expired));
-        assert_eq!(of(facts(1_000_100, Some(1_000_100))), Err(NoLife::Expired));
+        assert_eq!(of(facts(1_000_000, None)), Err(LifetimeError::Expired));
+        assert_eq!(
+            of(facts(1_000_100, Some(1_000_100))),
+            Err(LifetimeError::Expired)
+        );
         assert_eq!(of(facts(u64::MAX, None)), Ok(Lifetime::For(LONGEST)));
     }
 
@@ -262,6 +269,6 @@ mod tests {
         };
         assert_eq!(of(300, 1_003_600), secs(300));
         assert_eq!(of(3600, 1_000_300), secs(299));
-        assert_eq!(of(300, 999_999), Err(NoLife::Expired));
+        assert_eq!(of(300, 999_999), Err(LifetimeError::Expired));
     }
 }

@@ -14,18 +14,18 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 
 /// A parameter's value: text that may be seen, or a secret.
 #[derive(Clone, Debug)]
-pub enum Value {
+pub enum ParameterValue {
     /// May be seen.
     Text(String),
     /// May not.
     Secret(Secret),
 }
 
-impl Value {
+impl ParameterValue {
     fn expose(&self) -> &str {
         match self {
-            Value::Text(text) => text,
-            Value::Secret(secret) => secret.expose(),
+            ParameterValue::Text(text) => text,
+            ParameterValue::Secret(secret) => secret.expose(),
         }
     }
 }
@@ -43,20 +43,20 @@ pub enum Proof<'a> {
 
 /// A POST to the token endpoint.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct TokenRequest {
     /// The form, in the order in which it is sent. A name can occur more than once (`resource`).
-    pub parameters: Vec<(String, Value)>,
+    pub parameters: Vec<(String, ParameterValue)>,
     /// The `Authorization` header, whole.
     pub authorization: Option<Secret>,
 }
 
-impl Request {
+impl TokenRequest {
     /// The token request for `variant`: its scopes and audience go before the profile's own.
     ///
     /// `extra` never replaces or repeats a parameter that is there already (RFC 6749 §3.2: parameters must not be
     /// included more than once).
     #[must_use]
-    pub fn new(oauth: &OAuth2, variant: &Variant, proof: Proof<'_>) -> Request {
+    pub fn new(oauth: &OAuth2, variant: &Variant, proof: Proof<'_>) -> TokenRequest {
         let mut parameters = vec![text("grant_type", oauth.grant.as_str())];
         let mut authorization = None;
         match (&oauth.client_auth, proof) {
@@ -65,13 +65,19 @@ impl Request {
             }
             (_, Proof::Secret(secret)) => {
                 parameters.push(text("client_id", &oauth.client_id));
-                parameters.push(("client_secret".into(), Value::Secret(secret.clone())));
+                parameters.push((
+                    "client_secret".into(),
+                    ParameterValue::Secret(secret.clone()),
+                ));
             }
             (_, Proof::Assertion(assertion)) => {
                 // RFC 7521 §4.2 makes client_id optional here; Entra ID wants it, nobody refuses it.
                 parameters.push(text("client_id", &oauth.client_id));
                 parameters.push(text("client_assertion_type", JWT_BEARER));
-                parameters.push(("client_assertion".into(), Value::Secret(assertion.clone())));
+                parameters.push((
+                    "client_assertion".into(),
+                    ParameterValue::Secret(assertion.clone()),
+                ));
             }
             (_, Proof::Nothing) => parameters.push(text("client_id", &oauth.client_id)),
         }
@@ -90,7 +96,7 @@ impl Request {
                 parameters.push(text(name, value));
             }
         }
-        Request {
+        TokenRequest {
             parameters,
             authorization,
         }
@@ -158,8 +164,8 @@ fn encode(text: &str, out: &mut String) {
     }
 }
 
-fn text(name: &str, value: &str) -> (String, Value) {
-    (name.into(), Value::Text(value.into()))
+fn text(name: &str, value: &str) -> (String, ParameterValue) {
+    (name.into(), ParameterValue::Text(value.into()))
 }
 
 #[cfg(test)]
@@ -208,7 +214,7 @@ mod tests {
     const REST: &str = "scope=a+b&audience=api&resource=https%3A%2F%2Fone.example&resource=urn%3Atwo&organization=x%26y";
 
     fn form(client_auth: ClientAuth, proof: Proof<'_>) -> (String, Option<String>) {
-        let request = Request::new(&oauth(client_auth), &Variant::default(), proof);
+        let request = TokenRequest::new(&oauth(client_auth), &Variant::default(), proof);
         (
             request.form().to_string(),
             request.authorization.map(|header| header.expose().into()),
@@ -285,7 +291,7 @@ mod tests {
             scopes: vec!["c".into()],
             audience: Some("other".into()),
         };
-        let request = Request::new(&oauth(ClientAuth::None), &variant, Proof::Nothing);
+        let request = TokenRequest::new(&oauth(ClientAuth::None), &variant, Proof::Nothing);
         let form = request.form();
         assert!(form.contains("&scope=c&audience=other&"), "{}", *form);
         assert_eq!(form.matches("scope=").count(), 1);
@@ -298,7 +304,7 @@ mod tests {
             ClientAuth::SecretBasic(nowhere()),
             ClientAuth::SecretPost(nowhere()),
         ] {
-            let request = Request::new(
+            let request = TokenRequest::new(
                 &oauth(client_auth),
                 &Variant::default(),
                 Proof::Secret(&secret),

@@ -13,7 +13,7 @@ mod tests;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::lifetime::{NoLife, lifetime};
+use super::lifetime::{LifetimeError, lifetime};
 use super::withhold::{echoes, foreign_place, is_secret, repeats};
 use super::{date, jwt};
 use crate::core::credential::{Issued, Scheme};
@@ -279,21 +279,21 @@ fn token_type(value: Option<&Value>, at: &str) -> Result<(), Failure> {
     }
 }
 
-fn no_life(why: NoLife, at: &str) -> Failure {
+fn no_life(why: LifetimeError, at: &str) -> Failure {
     Failure::transient(match why {
-        NoLife::ExpiresIn => format!(
+        LifetimeError::ExpiresIn => format!(
             "{at} issued a token that says it is already expired (expires_in is zero or less): check the token \
              lifetime of this client at the identity provider"
         ),
-        NoLife::NotANumber => format!(
+        LifetimeError::NotANumber => format!(
             "{at} issued a token whose expires_in is not a number of seconds, so that it may be already expired: ask \
              the identity provider's operator"
         ),
-        NoLife::Expired => format!(
+        LifetimeError::Expired => format!(
             "{at} issued a token that says it is already expired (exp has passed): compare the clocks of this machine \
              and of the identity provider"
         ),
-        NoLife::ExpiredByOne { ours, apart } => {
+        LifetimeError::ExpiredByOne { ours, apart } => {
             let (passed, not_yet) = if ours {
                 (
                     "by the clock of this machine",

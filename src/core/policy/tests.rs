@@ -15,8 +15,8 @@ impl Directory for Book {
 
 fn rule(user: Option<&str>, group: Option<&str>, unit: Option<&str>) -> AccessRule {
     AccessRule {
-        user: user.map(|name| Principal::Name(name.into())),
-        group: group.map(|name| Principal::Name(name.into())),
+        user: user.map(|name| UserOrGroup::Name(name.into())),
+        group: group.map(|name| UserOrGroup::Name(name.into())),
         unit: unit.map(Into::into),
     }
 }

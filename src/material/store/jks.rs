@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::super::PrivateKey;
 use super::super::cost::next;
-use super::{Closed, Contents, Entry, Key};
+use super::{Contents, StoreEntry, StoreError, StoredKey};
 use crate::core::secret::Secret;
 
 /// Length of SHA-1.
@@ -19,12 +19,12 @@ const HASH: usize = 20;
 const KEY_PROTECTOR: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x2a, 0x02, 0x11, 0x01, 0x01];
 
 /// All entries, keys still sealed. Without a password nobody vouches for the file, as in Java.
-pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, Closed> {
-    let (body, seal) = bytes.split_last_chunk::<HASH>().ok_or(Closed::Torn)?;
-    let mut left = Left(body);
+pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, StoreError> {
+    let (body, seal) = bytes.split_last_chunk::<HASH>().ok_or(StoreError::Torn)?;
+    let mut left = Remaining(body);
     let (_magic, version, count) = (left.number()?, left.number()?, left.number()?);
     if !matches!(version, 1 | 2) {
-        return Err(Closed::Unsupported);
+        return Err(StoreError::Unsupported);
     }
     let mut contents = Contents::default();
     for _ in 0..count {
@@ -39,22 +39,22 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
                 for _ in 0..left.number()? {
                     chain.push(left.certificate(version)?);
                 }
-                contents.entries.push(Entry {
+                contents.entries.push(StoreEntry {
                     alias,
-                    key: Key::Sealed(sealed),
+                    key: StoredKey::Sealed(sealed),
                     chain,
                 });
             }
             2 => contents.trusted.push(left.certificate(version)?),
-            _ => return Err(Closed::Unsupported),
+            _ => return Err(StoreError::Unsupported),
         }
     }
     if !left.0.is_empty() {
-        return Err(Closed::Torn);
+        return Err(StoreError::Torn);
     }
     match password {
         Some(password) if sha1(password, &[b"Mighty Aphrodite", body]) != *seal => {
-            Err(Closed::Password)
+            Err(StoreError::Password)
         }
         _ => Ok(contents),
     }
@@ -102,37 +102,37 @@ fn sha1(password: &Secret, pieces: &[&[u8]]) -> [u8; HASH] {
 }
 
 /// What has not been read yet. Numbers are big-endian.
-struct Left<'a>(&'a [u8]);
+struct Remaining<'a>(&'a [u8]);
 
-impl<'a> Left<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Closed> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Closed::Torn)?;
+impl<'a> Remaining<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], StoreError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(StoreError::Torn)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn number(&mut self) -> Result<u32, Closed> {
-        let (number, rest) = self.0.split_first_chunk().ok_or(Closed::Torn)?;
+    fn number(&mut self) -> Result<u32, StoreError> {
+        let (number, rest) = self.0.split_first_chunk().ok_or(StoreError::Torn)?;
         self.0 = rest;
         Ok(u32::from_be_bytes(*number))
     }
 
     /// Bytes with their length in front.
-    fn piece(&mut self) -> Result<&'a [u8], Closed> {
+    fn piece(&mut self) -> Result<&'a [u8], StoreError> {
         let length = self.number()?;
-        self.take(usize::try_from(length).map_err(|_| Closed::Torn)?)
+        self.take(usize::try_from(length).map_err(|_| StoreError::Torn)?)
     }
 
     /// Text with its length in front: Java's own variant of UTF-8, the same for all that is common.
-    fn text(&mut self) -> Result<&'a [u8], Closed> {
-        let (length, rest) = self.0.split_first_chunk().ok_or(Closed::Torn)?;
+    fn text(&mut self) -> Result<&'a [u8], StoreError> {
+        let (length, rest) = self.0.split_first_chunk().ok_or(StoreError::Torn)?;
         self.0 = rest;
         self.take(usize::from(u16::from_be_bytes(*length)))
     }
 
-    fn certificate(&mut self, version: u32) -> Result<CertificateDer<'static>, Closed> {
+    fn certificate(&mut self, version: u32) -> Result<CertificateDer<'static>, StoreError> {
         if version == 2 && self.text()? != b"X.509" {
-            return Err(Closed::Unsupported);
+            return Err(StoreError::Unsupported);
         }
         Ok(CertificateDer::from(self.piece()?.to_vec()))
     }

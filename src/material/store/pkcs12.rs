@@ -9,31 +9,31 @@ use zeroize::Zeroizing;
 
 use super::super::PrivateKey;
 use super::super::certificate::belongs;
-use super::{Closed, Contents, Entry, Key};
+use super::{Contents, StoreEntry, StoreError, StoredKey};
 use crate::core::secret::Secret;
 
 /// Longer than any chain; and cross-signed authorities may name one another in a circle.
 const LONGEST_CHAIN: usize = 16;
 
 /// Everything in it. None stands for the empty password.
-pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, Closed> {
+pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, StoreError> {
     let password = password.map_or("", Secret::expose);
     let archive = Pkcs12Archive::from_pkcs12(bytes, password).map_err(|error| match error {
-        Error::MacError(_) => Closed::Password,
+        Error::MacError(_) => StoreError::Password,
         // The MAC, if there is one, has been passed by then.
         Error::Pkcs5Error(_) | Error::UnpadError | Error::InvalidPrivateKey => {
             match has_mac(bytes) {
-                true => Closed::EntryPassword,
-                false => Closed::Password,
+                true => StoreError::EntryPassword,
+                false => StoreError::Password,
             }
         }
-        Error::InvalidParameters => Closed::TooMuch,
+        Error::InvalidParameters => StoreError::TooMuch,
         Error::UnsupportedEncryptionScheme
         | Error::UnsupportedMacAlgorithm
         | Error::UnsupportedContentType
         | Error::UnsupportedCertificateType
-        | Error::InvalidVersion => Closed::Unsupported,
-        _ => Closed::Torn,
+        | Error::InvalidVersion => StoreError::Unsupported,
+        _ => StoreError::Torn,
     })?;
     let entries = archive
         .keys
@@ -63,13 +63,13 @@ fn has_mac(bytes: &[u8]) -> bool {
     parts().unwrap_or(false)
 }
 
-fn entry(key: &PrivateKeyBag, certificates: &[CertificateBag]) -> Entry {
+fn entry(key: &PrivateKeyBag, certificates: &[CertificateBag]) -> StoreEntry {
     let der = PrivatePkcs8KeyDer::from(key.key.as_der().to_vec());
     let der: PrivateKey = Zeroizing::new(der.into());
-    Entry {
+    StoreEntry {
         alias: key.friendly_name.clone().unwrap_or_default(),
         chain: chain(key, &der, certificates),
-        key: Key::Open(der),
+        key: StoredKey::Open(der),
     }
 }
 

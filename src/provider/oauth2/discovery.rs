@@ -6,13 +6,13 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, DATE, RETRY_AFTER};
 use url::Url;
 
+use super::idp_client::IdpClient;
 use super::text;
-use super::transport::{Answer, too_late};
-use super::upstream::Upstream;
+use super::transport::{HttpReply, too_late};
 use crate::clock::Clock;
 use crate::core::failure::Failure;
 use crate::core::oauth::date;
-use crate::core::oauth::discovery::{Document, Unfit, parse, places};
+use crate::core::oauth::discovery::{Document, DocumentError, parse, places};
 use crate::core::oauth::response;
 use crate::core::oauth::withhold::place;
 use crate::core::secret::Secret;
@@ -30,13 +30,13 @@ const GRACE: Duration = Duration::from_secs(60);
 pub(super) struct Discovery {
     issuer: Url,
     allow_insecure_http: bool,
-    state: Mutex<State>,
+    state: Mutex<DiscoveryState>,
     /// Held by the one who looks; the others take its result.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
+struct DiscoveryState {
     /// Kept however old it gets: better than nothing.
     document: Option<Arc<Document>>,
     /// Until then the document is used without a look. None: look.
@@ -59,7 +59,7 @@ impl Discovery {
     /// others take its result, a failure too: they do not queue up to be refused one after the other (trap 11).
     pub(super) async fn document(
         &self,
-        upstream: &Upstream,
+        upstream: &IdpClient,
         clock: &Clock,
         secrets: &[Secret],
     ) -> Result<Arc<Document>, Failure> {
@@ -127,7 +127,7 @@ impl Discovery {
         state.document.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DiscoveryState> {
         // Every change is a few assignments that cannot panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,7 +136,7 @@ impl Discovery {
     /// ahead, where an answer tells.
     pub(super) async fn look(
         &self,
-        upstream: &Upstream,
+        upstream: &IdpClient,
         clock: &Clock,
         secrets: &[&Secret],
         skew: &mut Option<i64>,
@@ -150,7 +150,7 @@ impl Discovery {
                 .header(ACCEPT, "application/json");
             let asked_at = clock.now();
             let answer = upstream.send(get, &at).await.map_err(|none| none.failure)?;
-            let Answer {
+            let HttpReply {
                 status,
                 headers,
                 body,
@@ -168,9 +168,9 @@ impl Discovery {
                 (200, Some(body)) => {
                     match parse(body, &self.issuer, self.allow_insecure_http, secrets) {
                         Ok(document) => return Ok(document),
-                        Err(Unfit::Foreign(why)) => return Err(Failure::permanent(why)),
-                        Err(Unfit::Unusable(why)) => return Err(Failure::transient(why)),
-                        Err(Unfit::Missing) => {
+                        Err(DocumentError::Foreign(why)) => return Err(Failure::permanent(why)),
+                        Err(DocumentError::Unusable(why)) => return Err(Failure::transient(why)),
+                        Err(DocumentError::Missing) => {
                             let coding = response::coding(text(headers, CONTENT_ENCODING), body);
                             looked.push(match coding {
                                 Some(coding) => format!("{at} (in the coding {coding}, unasked)"),

@@ -42,7 +42,7 @@ impl Lanes {
 
 /// Why there is no outcome.
 #[derive(Debug)]
-pub(super) enum Lost {
+pub(super) enum LaneError {
     /// It took too long.
     Late,
     /// There is no thread, or it failed in ourselves.
@@ -52,11 +52,11 @@ pub(super) enum Lost {
 /// The thread, started at the first use and ended with this.
 #[derive(Default)]
 pub(super) struct Lane {
-    running: OnceLock<Running>,
+    running: OnceLock<RunningLane>,
     starting: Mutex<()>,
 }
 
-struct Running {
+struct RunningLane {
     handle: Handle,
     /// Dropping it ends the thread.
     _stop: oneshot::Sender<()>,
@@ -64,16 +64,16 @@ struct Running {
 
 impl Lane {
     /// Runs a future on the thread, at most for `limit`. Abandoned or late, it is ended.
-    pub(super) async fn run<F>(&self, limit: Duration, work: F) -> Result<F::Output, Lost>
+    pub(super) async fn run<F>(&self, limit: Duration, work: F) -> Result<F::Output, LaneError>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let mut task = Ended(self.handle().map_err(|_| Lost::Broken)?.spawn(work));
+        let mut task = AbortOnDrop(self.handle().map_err(|_| LaneError::Broken)?.spawn(work));
         match tokio::time::timeout(limit, &mut task.0).await {
             Ok(Ok(output)) => Ok(output),
-            Ok(Err(_)) => Err(Lost::Broken),
-            Err(_) => Err(Lost::Late),
+            Ok(Err(_)) => Err(LaneError::Broken),
+            Err(_) => Err(LaneError::Late),
         }
     }
 
@@ -90,7 +90,7 @@ impl Lane {
     }
 }
 
-fn start() -> io::Result<Running> {
+fn start() -> io::Result<RunningLane> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -104,16 +104,16 @@ fn start() -> io::Result<Running> {
             // A name lookup may still hang.
             runtime.shutdown_background();
         })?;
-    Ok(Running {
+    Ok(RunningLane {
         handle,
         _stop: stop,
     })
 }
 
 /// A task that ends when nobody waits for it any more.
-struct Ended<T>(JoinHandle<T>);
+struct AbortOnDrop<T>(JoinHandle<T>);
 
-impl<T> Drop for Ended<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -161,7 +161,7 @@ mod tests {
         let outcome = lane
             .run(Duration::from_secs(5), async { panic!("on purpose") })
             .await;
-        assert!(matches!(outcome, Err::<(), _>(Lost::Broken)));
+        assert!(matches!(outcome, Err::<(), _>(LaneError::Broken)));
         let outcome = lane.run(Duration::from_secs(5), async { 7 }).await;
         assert_eq!(outcome.unwrap(), 7, "the thread lives on");
     }

@@ -5,12 +5,12 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::discovery::Discovery;
+use super::idp_client::IdpClient;
 use super::lane::Lanes;
-use super::upstream::Upstream;
 use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
 use crate::core::profile::{Endpoint, Http, Idp};
-use crate::material::{Digest, Identity, Trust};
+use crate::material::{ClientIdentity, Digest, Trust};
 use crate::tls::Tls;
 
 /// Makes two profiles share a client: the same identity provider, settings, trust and certificate.
@@ -35,25 +35,25 @@ struct DiscoveryKey {
 
 /// All upstreams and discovery documents in use. They go with their last profile.
 #[derive(Default)]
-pub(in crate::provider) struct Upstreams(Mutex<All>);
+pub(in crate::provider) struct IdpClients(Mutex<OpenClients>);
 
 #[derive(Default)]
-struct All {
-    upstreams: HashMap<IdpKey, Weak<Upstream>>,
+struct OpenClients {
+    upstreams: HashMap<IdpKey, Weak<IdpClient>>,
     discoveries: HashMap<DiscoveryKey, Weak<Discovery>>,
     lanes: Lanes,
 }
 
-impl Upstreams {
+impl IdpClients {
     /// The upstream for an identity provider, and its discovery document unless the token endpoint
     /// is configured; existing ones if there are any.
     pub(super) fn get(
         &self,
         idp: &Idp,
         trust: &Trust,
-        identity: Option<&Identity>,
+        identity: Option<&ClientIdentity>,
         tls: &Tls,
-    ) -> Result<(Arc<Upstream>, Option<Arc<Discovery>>), Failure> {
+    ) -> Result<(Arc<IdpClient>, Option<Arc<Discovery>>), Failure> {
         let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;
         let key = IdpKey {
             origin: origin(url),
@@ -65,7 +65,7 @@ impl Upstreams {
             identity: identity.map(|identity| identity.digest),
         };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let All {
+        let OpenClients {
             upstreams,
             discoveries,
             lanes,
@@ -77,7 +77,7 @@ impl Upstreams {
                 )
             })?;
             let lane = lanes.get(&key.origin);
-            Ok(Upstream::new(&idp.http, config, identity.is_some(), lane))
+            Ok(IdpClient::new(&idp.http, config, identity.is_some(), lane))
         })?;
         let Endpoint::Issuer(issuer) = &idp.endpoint else {
             return Ok((upstream, None));

@@ -14,10 +14,10 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use super::discovery::Discovery;
+use super::idp_client::IdpClient;
 use super::lane::Lane;
 use super::text;
-use super::transport::{self, Way};
-use super::upstream::Upstream;
+use super::transport::{self, Route};
 use crate::clock::Clock;
 use crate::core::certificate::Certificate;
 use crate::core::failure::Failure;
@@ -25,7 +25,7 @@ use crate::core::oauth::withhold::{foreign_place, origin, place};
 use crate::core::oauth::{date, response};
 use crate::core::profile::{Endpoint, Idp};
 use crate::core::secret::Secret;
-use crate::material::{Identity, Trust, certificate};
+use crate::material::{ClientIdentity, Trust, certificate};
 use crate::provider::Shared;
 use crate::tls::witness::Witness;
 
@@ -61,7 +61,7 @@ pub struct Step {
 /// since the identity provider may know them from the daemon's requests.
 pub async fn probe(
     idp: &Idp,
-    (trust, identity): (&Trust, Option<&Identity>),
+    (trust, identity): (&Trust, Option<&ClientIdentity>),
     secrets: &[Secret],
     shared: &Shared,
     found: &mut Probe,
@@ -74,7 +74,7 @@ pub async fn probe(
 
 async fn go(
     idp: &Idp,
-    (trust, identity): (&Trust, Option<&Identity>),
+    (trust, identity): (&Trust, Option<&ClientIdentity>),
     secrets: &[&Secret],
     shared: &Shared,
     found: &mut Probe,
@@ -83,7 +83,7 @@ async fn go(
         Failure::permanent("its TLS settings cannot be used: `tokend check` says why")
     })?;
     let config = Arc::new(config);
-    let upstream = Upstream::new(
+    let upstream = IdpClient::new(
         &idp.http,
         config.as_ref().clone(),
         identity.is_some(),
@@ -111,7 +111,7 @@ async fn go(
 }
 
 struct Walk<'a> {
-    upstream: &'a Upstream,
+    upstream: &'a IdpClient,
     connector: TlsConnector,
     witness: &'a Witness,
     clock: &'a Clock,
@@ -153,7 +153,7 @@ impl Walk<'_> {
         url: &Url,
         stream: TcpStream,
         at: &str,
-        way: &Way,
+        way: &Route,
         limit: Duration,
     ) -> Result<(), Failure> {
         let name = match url.host() {

@@ -25,7 +25,7 @@ use crate::provider::Random;
 
 /// Key and header of a client's assertions.
 pub(super) struct Signer {
-    key: Key,
+    key: SignerKey,
     header: Header,
     algorithm: &'static str,
     audience: Option<String>,
@@ -33,7 +33,7 @@ pub(super) struct Signer {
 }
 
 /// What signs.
-enum Key {
+enum SignerKey {
     /// By jsonwebtoken.
     Common(EncodingKey),
     /// ES512, which jsonwebtoken does not know.
@@ -68,11 +68,11 @@ impl Signer {
 
     /// client_secret_jwt.
     pub(super) fn with_secret(assertion: &Assertion, secret: &Secret) -> Result<Signer, Failure> {
-        let key = Key::Common(EncodingKey::from_secret(secret.expose().as_bytes()));
+        let key = SignerKey::Common(EncodingKey::from_secret(secret.expose().as_bytes()));
         Signer::new(assertion, KeyKind::Hmac, key)
     }
 
-    fn new(assertion: &Assertion, kind: KeyKind, key: Key) -> Result<Signer, Failure> {
+    fn new(assertion: &Assertion, kind: KeyKind, key: SignerKey) -> Result<Signer, Failure> {
         let algorithm =
             algorithm(assertion.algorithm.as_deref(), kind).map_err(Failure::permanent)?;
         // Another stands there for the one that jsonwebtoken has no name for.
@@ -107,8 +107,8 @@ impl Signer {
             URL_SAFE_NO_PAD.encode(jti),
         );
         let signed = match &self.key {
-            Key::Common(key) => jsonwebtoken::encode(&self.header, &claims, key).ok(),
-            Key::P521(key) => es512(&self.header, &claims, key),
+            SignerKey::Common(key) => jsonwebtoken::encode(&self.header, &claims, key).ok(),
+            SignerKey::P521(key) => es512(&self.header, &claims, key),
         };
         signed.map(Secret::new).ok_or_else(|| {
             Failure::permanent(format!(
@@ -133,7 +133,7 @@ fn es512(header: &Header, claims: &Claims, key: &EcdsaKeyPair) -> Option<String>
 }
 
 /// The key as its signer wants it: for jsonwebtoken RSA as PKCS#1, curves as PKCS#8.
-fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, Key)> {
+fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, SignerKey)> {
     let bytes = der.secret_der();
     let rsa = match der {
         PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(bytes).is_ok(),
@@ -160,7 +160,7 @@ fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, Key)> {
             pem.push_str(piece);
         }
         let key = EncodingKey::from_rsa_pem(pem.as_bytes()).ok()?;
-        return Some((KeyKind::Rsa, Key::Common(key)));
+        return Some((KeyKind::Rsa, SignerKey::Common(key)));
     }
     let curves: [(&'static EcdsaSigningAlgorithm, KeyKind); 3] = [
         (&ECDSA_P256_SHA256_FIXED_SIGNING, KeyKind::P256),
@@ -170,16 +170,16 @@ fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, Key)> {
     for (curve, kind) in curves {
         if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, bytes) {
             if kind == KeyKind::P521 {
-                return Some((kind, Key::P521(Box::new(pair))));
+                return Some((kind, SignerKey::P521(Box::new(pair))));
             }
             let pkcs8 = pair.to_pkcs8v1().ok()?;
             let key = EncodingKey::from_ec_der(pkcs8.as_ref());
-            return Some((kind, Key::Common(key)));
+            return Some((kind, SignerKey::Common(key)));
         }
     }
     Ed25519KeyPair::from_pkcs8(bytes).ok()?;
     Some((
         KeyKind::Ed25519,
-        Key::Common(EncodingKey::from_ed_der(bytes)),
+        SignerKey::Common(EncodingKey::from_ed_der(bytes)),
     ))
 }

@@ -16,7 +16,7 @@ use crate::core::credential::{Issued, Variant};
 use crate::core::failure::{Failure, FailureKind};
 use crate::core::profile::client_auth::ClientAuth;
 use crate::core::profile::{
-    Endpoint, GrantType, Http, Idp, Method, OAuth2, Profile, ProfileName, Refresh, Request,
+    Endpoint, GrantType, Http, Idp, Method, OAuth2, Profile, ProfileName, Refresh, RequestSettings,
     SecretRef, TrustSource,
 };
 use crate::core::secret::Secret;
@@ -69,7 +69,7 @@ fn profile(oauth: OAuth2) -> Profile {
         method: Method::OAuth2(Box::new(oauth)),
         access: Vec::new(),
         refresh: Refresh::default(),
-        request: Request::default(),
+        request: RequestSettings::default(),
         refuse_bound_tokens: false,
         warnings: Vec::new(),
     }

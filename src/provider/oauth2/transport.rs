@@ -19,7 +19,7 @@ const UNRESOLVED: &str =
     "its host name cannot be resolved: check the name, DNS, and whether a proxy is needed";
 
 /// What came back.
-pub(super) struct Answer {
+pub(super) struct HttpReply {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     /// None when it was longer than [`LONGEST_BODY`], or broke off while the status already told enough.
@@ -27,7 +27,7 @@ pub(super) struct Answer {
 }
 
 /// Sends a request and reads the answer, at most [`LONGEST_BODY`] bytes of it; past that the connection is closed.
-pub(super) async fn send(request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+pub(super) async fn send(request: RequestBuilder) -> Result<HttpReply, reqwest::Error> {
     let mut response = request.send().await?;
     let status = response.status().as_u16();
     // One piece of memory from the start: a token is in it, and growing would leave copies behind.
@@ -41,7 +41,7 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, reqwest::Err
             Err(_) => break None,
         }
     };
-    Ok(Answer {
+    Ok(HttpReply {
         status,
         headers: std::mem::take(response.headers_mut()),
         body,
@@ -49,7 +49,7 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, reqwest::Err
 }
 
 /// The way that a request went.
-pub(super) struct Way {
+pub(super) struct Route {
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
     /// Origin of the configured proxy.
@@ -58,7 +58,7 @@ pub(super) struct Way {
 }
 
 /// Why there was no answer. Transient, unless the server refused our certificate: that needs another certificate.
-pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Way) -> Failure {
+pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Route) -> Failure {
     if let Some(tls) = find::<rustls::Error>(error) {
         return explain_tls(tls, at, way);
     }
@@ -82,7 +82,7 @@ pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Way) -> Failure {
 }
 
 /// Why there is no connection, of one that was not made by the HTTP client.
-pub(super) fn explain_connection(error: &io::Error, at: &str, way: &Way) -> Failure {
+pub(super) fn explain_connection(error: &io::Error, at: &str, way: &Route) -> Failure {
     match find::<rustls::Error>(error) {
         Some(tls) => explain_tls(tls, at, way),
         None => unreached(at, way, &explain_io(error)),
@@ -90,12 +90,12 @@ pub(super) fn explain_connection(error: &io::Error, at: &str, way: &Way) -> Fail
 }
 
 /// The name of the host, or of the proxy on the way to it, means nothing here.
-pub(super) fn unresolved(at: &str, way: &Way) -> Failure {
+pub(super) fn unresolved(at: &str, way: &Route) -> Failure {
     unreached(at, way, UNRESOLVED)
 }
 
 /// There was no connection in time.
-pub(super) fn unconnected(at: &str, way: &Way) -> Failure {
+pub(super) fn unconnected(at: &str, way: &Route) -> Failure {
     let why = format!(
         "no connection within {}: check host, port, firewall and proxy, or raise http.connect_timeout",
         humantime::format_duration(way.connect_timeout)
@@ -104,7 +104,7 @@ pub(super) fn unconnected(at: &str, way: &Way) -> Failure {
 }
 
 /// There was no complete answer in time.
-pub(super) fn too_late(at: &str, way: &Way) -> Failure {
+pub(super) fn too_late(at: &str, way: &Route) -> Failure {
     let why = format!(
         "no complete answer within {}: the identity provider is slow; if it stays, raise http.timeout",
         humantime::format_duration(way.timeout)
@@ -112,7 +112,7 @@ pub(super) fn too_late(at: &str, way: &Way) -> Failure {
     unreached(at, way, &why)
 }
 
-fn unreached(at: &str, way: &Way, why: &str) -> Failure {
+fn unreached(at: &str, way: &Route, why: &str) -> Failure {
     let through = match &way.proxy {
         Some(proxy) => format!(" (through the proxy {proxy})"),
         None => String::new(),
@@ -141,7 +141,7 @@ fn explain_io(error: &io::Error) -> String {
     }
 }
 
-fn explain_tls(error: &rustls::Error, at: &str, way: &Way) -> Failure {
+fn explain_tls(error: &rustls::Error, at: &str, way: &Route) -> Failure {
     let certificate = |why: &str| {
         Failure::transient(format!(
             "the TLS certificate of {at} cannot be trusted: {why}"

@@ -4,7 +4,7 @@
 use super::*;
 use crate::core::time::WallTime;
 use crate::proto::{ExplainResponse, ExplainedCaller, ExplainedRule};
-use crate::registry::reload::Outcome;
+use crate::registry::reload::ReloadOutcome;
 
 const MOMENT: WallTime = WallTime(Duration::from_millis(1_700_000_000_007));
 
@@ -14,7 +14,7 @@ fn text(message: &impl serde::Serialize) -> String {
 
 fn kept() -> (ProfileName, Reloaded) {
     let kept = Reloaded {
-        outcome: Outcome::Kept,
+        outcome: ReloadOutcome::Kept,
         why: "why".into(),
         since: MOMENT,
         nothing_left: false,
@@ -122,7 +122,7 @@ fn limits() {
 
 #[test]
 fn what_became_of_a_reload() {
-    let mut report = Report {
+    let mut report = ReloadReport {
         generation: 7,
         refused: Vec::new(),
         profiles: Vec::new(),

@@ -15,7 +15,7 @@ use std::task::{Context, Wake, Waker};
 
 use tokio::task::yield_now;
 
-use super::Bell;
+use super::SharedWaker;
 
 /// What a principal may have done in one round, in calls. Everybody else waits for that long; with
 /// less, the queues would be looked after more often than calls are answered. A principal that is
@@ -28,10 +28,10 @@ const BYTES_OF_A_CALL: u64 = 64;
 
 /// The rounds of one thread.
 #[derive(Clone, Debug, Default)]
-pub struct Rounds(Arc<State>);
+pub struct Rounds(Arc<RoundState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct RoundState {
     number: AtomicU64,
     /// Which connection has had the last turn.
     last: AtomicUsize,
@@ -52,7 +52,7 @@ struct ShareState {
     /// What was used of it in that round, in calls.
     calls: usize,
     /// The principal's connections that wait for a turn.
-    queue: VecDeque<Arc<Bell>>,
+    queue: VecDeque<Arc<SharedWaker>>,
 }
 
 impl Rounds {
@@ -75,7 +75,7 @@ impl Rounds {
     }
 
     /// Has a connection wait for its turn.
-    pub fn queue(&self, share: &Arc<Share>, bell: Arc<Bell>) {
+    pub fn queue(&self, share: &Arc<Share>, bell: Arc<SharedWaker>) {
         let mut state = share.state();
         state.queue.push_back(bell);
         if state.queue.len() == 1 {
@@ -103,7 +103,7 @@ impl Rounds {
 }
 
 /// The next round begins.
-impl Wake for State {
+impl Wake for RoundState {
     fn wake(self: Arc<Self>) {
         self.ending.store(false, Ordering::Relaxed);
         let now = self.number.fetch_add(1, Ordering::Relaxed) + 1;
@@ -121,7 +121,7 @@ impl Wake for State {
     }
 }
 
-impl State {
+impl RoundState {
     fn waiting(&self) -> MutexGuard<'_, Vec<Arc<Share>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

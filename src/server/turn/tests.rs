@@ -12,16 +12,19 @@ const TURN: usize = BYTES as usize;
 const LONG: usize = 10 * TURN + 1;
 
 /// A connection that reads to the end, and keeps what it has read.
-fn reading(stream: DuplexStream, rounds: &Rounds) -> InTurn<impl Future<Output = Vec<u8>> + use<>> {
+fn reading(
+    stream: DuplexStream,
+    rounds: &Rounds,
+) -> FairConnection<impl Future<Output = Vec<u8>> + use<>> {
     let turn = Turn::default();
-    let mut stream = Measured::new(stream, turn.clone());
+    let mut stream = MeteredStream::new(stream, turn.clone());
     let connection = async move {
         // However large the buffer: it does not stretch the turn.
         let mut all = Vec::with_capacity(LONG);
         while stream.read_buf(&mut all).await.unwrap() > 0 {}
         all
     };
-    InTurn::new(connection, turn, Arc::default(), rounds.clone())
+    FairConnection::new(connection, turn, Arc::default(), rounds.clone())
 }
 
 /// Somebody else who has something to do whenever asked; how often that was.
@@ -39,7 +42,7 @@ fn somebody_else(rounds: &Rounds) -> (tokio::task::JoinHandle<()>, Arc<AtomicUsi
     (other, had)
 }
 
-/// Broken by `InTurn` that goes on without a pause: the other is not heard before the end.
+/// Broken by `FairConnection` that goes on without a pause: the other is not heard before the end.
 #[tokio::test]
 async fn who_sends_without_end_is_read_in_turns_with_others() {
     let (mut client, server) = tokio::io::duplex(LONG);
@@ -76,11 +79,11 @@ async fn who_is_alone_has_longer_turns() {
 async fn a_pause_is_not_over_because_somebody_wakes_the_connection() {
     let (mut client, server) = tokio::io::duplex(LONG);
     let turn = Turn::default();
-    let mut stream = Measured::new(server, turn.clone());
+    let mut stream = MeteredStream::new(server, turn.clone());
     let rounds = Rounds::default();
     let read = Arc::new(AtomicUsize::new(0));
     let count = read.clone();
-    let mut connection = InTurn::new(
+    let mut connection = FairConnection::new(
         async move {
             let mut buffer = [0; LONG];
             while let Ok(some) = stream.read(&mut buffer).await {
@@ -128,7 +131,7 @@ async fn calls_are_begun_so_many_in_a_turn_and_nothing_is_read_before_them() {
     let (mut client, server) = tokio::io::duplex(LONG);
     client.write_all(&[7; 2]).await.unwrap();
     let turn = Turn::default();
-    let mut stream = Measured::new(server, turn.clone());
+    let mut stream = MeteredStream::new(server, turn.clone());
     let executor = turn.clone();
     let begun = Arc::new(AtomicUsize::new(0));
     let (count, seen) = (begun.clone(), begun.clone());
@@ -146,7 +149,7 @@ async fn calls_are_begun_so_many_in_a_turn_and_nothing_is_read_before_them() {
     let rounds = Rounds::default();
     let (other, others) = somebody_else(&rounds);
     assert_eq!(
-        InTurn::new(connection, turn, Arc::default(), rounds).await,
+        FairConnection::new(connection, turn, Arc::default(), rounds).await,
         MANY
     );
     assert_eq!(begun.load(Ordering::Relaxed), MANY);
@@ -173,7 +176,7 @@ async fn who_rings_during_the_last_look_is_heard() {
             }
             Poll::Ready(looks)
         });
-        InTurn::new(
+        FairConnection::new(
             connection,
             Turn::default(),
             Arc::default(),
@@ -184,7 +187,7 @@ async fn who_rings_during_the_last_look_is_heard() {
     assert_eq!(rung_by(false).await, 5);
 }
 
-/// Broken by a `Bell` that wakes the task during a poll: the connection is polled twice for one
+/// Broken by a `SharedWaker` that wakes the task during a poll: the connection is polled twice for one
 /// call.
 #[tokio::test]
 async fn a_call_that_is_answered_at_once_wakes_nobody() {
@@ -199,8 +202,8 @@ async fn a_call_that_is_answered_at_once_wakes_nobody() {
         }
         Poll::<()>::Pending
     });
-    let mut connection = InTurn::new(connection, turn, Arc::default(), Rounds::default());
-    let task = Arc::new(Bell::default());
+    let mut connection = FairConnection::new(connection, turn, Arc::default(), Rounds::default());
+    let task = Arc::new(SharedWaker::default());
     let waker = Waker::from(task.clone());
     let mut context = Context::from_waker(&waker);
     assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
@@ -212,13 +215,13 @@ async fn a_call_that_is_answered_at_once_wakes_nobody() {
     assert!(!task.state().rung);
 }
 
-/// Broken by `InTurn` without `drop`.
+/// Broken by `FairConnection` without `drop`.
 #[tokio::test]
 async fn calls_that_nobody_has_begun_end_with_their_connection() {
     let turn = Turn::default();
     let executor = turn.clone();
     let (held, released) = oneshot::channel::<()>();
-    let connection = InTurn::new(
+    let connection = FairConnection::new(
         std::future::ready(()),
         turn,
         Arc::default(),
@@ -243,7 +246,7 @@ async fn a_call_may_wait_and_may_panic_and_is_nobody_elses_business() {
         done.send(()).unwrap();
     });
     let never = poll_fn(|_| Poll::<()>::Pending);
-    let mut connection = InTurn::new(never, turn, Arc::default(), Rounds::default());
+    let mut connection = FairConnection::new(never, turn, Arc::default(), Rounds::default());
     let mut context = Context::from_waker(Waker::noop());
     assert!(Pin::new(&mut connection).poll(&mut context).is_pending());
     assert!(!connection.bell.is_queued(), "both have been begun");
@@ -259,7 +262,7 @@ fn busy(
     turns: &Arc<AtomicUsize>,
 ) -> tokio::task::JoinHandle<()> {
     let turn = Turn::default();
-    let mut stream = Measured::new(tokio::io::repeat(7), turn.clone());
+    let mut stream = MeteredStream::new(tokio::io::repeat(7), turn.clone());
     let turns = turns.clone();
     let connection = async move {
         let mut buffer = [0; TURN];
@@ -268,7 +271,12 @@ fn busy(
             turns.fetch_add(1, Ordering::Relaxed);
         }
     };
-    tokio::spawn(InTurn::new(connection, turn, share.clone(), rounds.clone()))
+    tokio::spawn(FairConnection::new(
+        connection,
+        turn,
+        share.clone(),
+        rounds.clone(),
+    ))
 }
 
 /// Broken by turns that are each connection's own: the one connection has a hundredth.
@@ -349,7 +357,7 @@ async fn many_connections_that_ask_little_share_too_and_wait_one_after_another()
         client.write_all(&[7; 64]).await.unwrap();
         clients.push(client);
         let turn = Turn::default();
-        let mut stream = Measured::new(server, turn.clone());
+        let mut stream = MeteredStream::new(server, turn.clone());
         let count = read.clone();
         let connection = async move {
             let mut buffer = [0; TURN];
@@ -357,7 +365,12 @@ async fn many_connections_that_ask_little_share_too_and_wait_one_after_another()
                 count.fetch_add(some / 64, Ordering::Relaxed);
             }
         };
-        connections.push(InTurn::new(connection, turn, share.clone(), rounds.clone()));
+        connections.push(FairConnection::new(
+            connection,
+            turn,
+            share.clone(),
+            rounds.clone(),
+        ));
     }
     let mut look = |at: &[usize]| {
         for at in at {

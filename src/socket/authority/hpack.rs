@@ -3,7 +3,7 @@
 //! No tables are kept. An indexed field carries no bytes of its own; a literal whose name is an index above the static
 //! table is somebody else's field, or one that the repair does not cover.
 
-use super::value::Value;
+use super::value::AuthorityValue;
 
 /// The index of `:authority` in the static table (RFC 7541 appendix A).
 const AUTHORITY: u32 = 1;
@@ -20,17 +20,17 @@ const MAX_CONTINUATION: u8 = 4;
 /// A walk over the header blocks of one connection.
 #[derive(Debug)]
 pub struct Block {
-    at: At,
+    at: HpackState,
 }
 
 /// Where in a header block the next byte stands.
 #[derive(Debug, Clone, Copy)]
-enum At {
+enum HpackState {
     /// At the first byte of a representation: the only place where a block may end.
     Field,
     /// In an integer that did not fit into its prefix.
     Integer {
-        of: Of,
+        of: IntegerMeaning,
         value: u32,
         /// How many continuation bytes there were.
         seen: u8,
@@ -47,12 +47,12 @@ enum At {
     /// In a value that stays as it is.
     OtherValue { left: u32 },
     /// In the value of `:authority`.
-    Authority { left: u32, value: Value },
+    Authority { left: u32, value: AuthorityValue },
 }
 
 /// What an integer says.
 #[derive(Debug, Clone, Copy)]
-enum Of {
+enum IntegerMeaning {
     /// The index of a whole field.
     Field,
     /// The size of the dynamic table.
@@ -70,26 +70,28 @@ enum Of {
 
 impl Block {
     pub fn new() -> Block {
-        Block { at: At::Field }
+        Block {
+            at: HpackState::Field,
+        }
     }
 
     /// Goes over the next bytes of the block. None: malformed.
     pub fn repair(&mut self, mut bytes: &mut [u8]) -> Option<()> {
         while let Some(&first) = bytes.first() {
             let used = match self.at {
-                At::Field => {
+                HpackState::Field => {
                     // The four patterns of a first byte, longest prefix of the integer first (RFC 7541 section 6).
                     let (of, prefix) = match first {
-                        0x80.. => (Of::Field, 7),
-                        0x40..0x80 => (Of::Name, 6),
-                        0x20..0x40 => (Of::TableSize, 5),
+                        0x80.. => (IntegerMeaning::Field, 7),
+                        0x40..0x80 => (IntegerMeaning::Name, 6),
+                        0x20..0x40 => (IntegerMeaning::TableSize, 5),
                         // Without indexing (0x00) and never indexed (0x10).
-                        ..0x20 => (Of::Name, 4),
+                        ..0x20 => (IntegerMeaning::Name, 4),
                     };
                     self.at = integer(of, first, prefix)?;
                     1
                 }
-                At::Integer {
+                HpackState::Integer {
                     of,
                     mut value,
                     mut seen,
@@ -99,53 +101,54 @@ impl Block {
                     self.at = if first & 0x80 == 0 {
                         decoded(of, value)?
                     } else if seen < MAX_CONTINUATION {
-                        At::Integer { of, value, seen }
+                        HpackState::Integer { of, value, seen }
                     } else {
                         return None;
                     };
                     1
                 }
-                At::NameLength => {
+                HpackState::NameLength => {
                     let huffman = first & HUFFMAN != 0;
-                    self.at = integer(Of::NameLength { huffman }, first, 7)?;
+                    self.at = integer(IntegerMeaning::NameLength { huffman }, first, 7)?;
                     1
                 }
-                At::Name { mut left, wanted } => {
+                HpackState::Name { mut left, wanted } => {
                     let used = take(&mut left, bytes);
                     let wanted = wanted.and_then(|wanted| wanted.strip_prefix(&bytes[..used]));
                     self.at = if left > 0 {
-                        At::Name { left, wanted }
+                        HpackState::Name { left, wanted }
                     } else {
-                        At::ValueLength {
+                        HpackState::ValueLength {
                             authority: wanted.is_some(),
                         }
                     };
                     used
                 }
-                At::ValueLength { authority } => {
+                HpackState::ValueLength { authority } => {
                     let huffman = first & HUFFMAN != 0;
-                    self.at = integer(Of::ValueLength { huffman, authority }, first, 7)?;
+                    self.at =
+                        integer(IntegerMeaning::ValueLength { huffman, authority }, first, 7)?;
                     1
                 }
-                At::OtherValue { mut left } => {
+                HpackState::OtherValue { mut left } => {
                     let used = take(&mut left, bytes);
                     self.at = if left > 0 {
-                        At::OtherValue { left }
+                        HpackState::OtherValue { left }
                     } else {
-                        At::Field
+                        HpackState::Field
                     };
                     used
                 }
-                At::Authority {
+                HpackState::Authority {
                     mut left,
                     mut value,
                 } => {
                     let used = take(&mut left, bytes);
                     value.repair(&mut bytes[..used], left == 0);
                     self.at = if left > 0 {
-                        At::Authority { left, value }
+                        HpackState::Authority { left, value }
                     } else {
-                        At::Field
+                        HpackState::Field
                     };
                     used
                 }
@@ -157,56 +160,56 @@ impl Block {
 
     /// The block ends here. None: in the middle of a field.
     pub fn end(&self) -> Option<()> {
-        matches!(self.at, At::Field).then_some(())
+        matches!(self.at, HpackState::Field).then_some(())
     }
 }
 
 /// What follows the first byte of an integer of `prefix` bits (RFC 7541 section 5.1).
-fn integer(of: Of, first: u8, prefix: u32) -> Option<At> {
+fn integer(of: IntegerMeaning, first: u8, prefix: u32) -> Option<HpackState> {
     let mask = (1 << prefix) - 1;
     let value = u32::from(first) & mask;
     if value < mask {
         decoded(of, value)
     } else {
-        Some(At::Integer { of, value, seen: 0 })
+        Some(HpackState::Integer { of, value, seen: 0 })
     }
 }
 
 /// What follows an integer. None: there is no field with the index 0.
-fn decoded(of: Of, value: u32) -> Option<At> {
+fn decoded(of: IntegerMeaning, value: u32) -> Option<HpackState> {
     Some(match (of, value) {
-        (Of::Field, 0) => return None,
-        (Of::Field | Of::TableSize, _) => At::Field,
-        (Of::Name, 0) => At::NameLength,
-        (Of::Name, index) => At::ValueLength {
+        (IntegerMeaning::Field, 0) => return None,
+        (IntegerMeaning::Field | IntegerMeaning::TableSize, _) => HpackState::Field,
+        (IntegerMeaning::Name, 0) => HpackState::NameLength,
+        (IntegerMeaning::Name, index) => HpackState::ValueLength {
             authority: index == AUTHORITY,
         },
-        (Of::NameLength { .. }, 0) => At::ValueLength { authority: false },
-        (Of::NameLength { huffman }, left) => {
+        (IntegerMeaning::NameLength { .. }, 0) => HpackState::ValueLength { authority: false },
+        (IntegerMeaning::NameLength { huffman }, left) => {
             let name = if huffman { HUFFMAN_NAME } else { NAME };
-            At::Name {
+            HpackState::Name {
                 left,
                 wanted: (usize::try_from(left) == Ok(name.len())).then_some(name),
             }
         }
         // An empty authority stays empty: there is no byte to change.
-        (Of::ValueLength { .. }, 0) => At::Field,
+        (IntegerMeaning::ValueLength { .. }, 0) => HpackState::Field,
         (
-            Of::ValueLength {
+            IntegerMeaning::ValueLength {
                 huffman,
                 authority: true,
             },
             left,
-        ) => At::Authority {
+        ) => HpackState::Authority {
             left,
-            value: Value::new(huffman),
+            value: AuthorityValue::new(huffman),
         },
         (
-            Of::ValueLength {
+            IntegerMeaning::ValueLength {
                 authority: false, ..
             },
             left,
-        ) => At::OtherValue { left },
+        ) => HpackState::OtherValue { left },
     })
 }
 

@@ -30,8 +30,8 @@ const FAREWELL: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
 /// No I/O and no heap; it remembers a frame's head and where it is, and no byte of any value.
 #[derive(Debug)]
 pub struct Scanner {
-    at: At,
-    /// The head of the frame at hand, complete up to what [`At::Head`] says.
+    at: ScanState,
+    /// The head of the frame at hand, complete up to what [`ScanState::Head`] says.
     head: [u8; HEAD],
     /// The header block at hand; between blocks, at the start of the next.
     block: Block,
@@ -47,7 +47,7 @@ pub struct Scanner {
 
 /// Where in the connection the next byte stands.
 #[derive(Debug, Clone, Copy)]
-enum At {
+enum ScanState {
     /// In the preface, after so many of its bytes.
     Preface(usize),
     /// In a frame's head, after so many of its bytes.
@@ -78,7 +78,7 @@ struct Payload {
 impl Default for Scanner {
     fn default() -> Self {
         Scanner {
-            at: At::Preface(0),
+            at: ScanState::Preface(0),
             head: [0; HEAD],
             block: Block::new(),
             open: None,
@@ -99,7 +99,7 @@ impl Scanner {
             match self.step(bytes) {
                 Some(used) => bytes = &mut bytes[used..],
                 None => {
-                    self.at = At::Off;
+                    self.at = ScanState::Off;
                     return;
                 }
             }
@@ -122,20 +122,20 @@ impl Scanner {
     /// Makes one step, over at least one byte or into another state, and says over how many bytes. None: malformed.
     fn step(&mut self, bytes: &mut [u8]) -> Option<usize> {
         match self.at {
-            At::Preface(seen) => {
+            ScanState::Preface(seen) => {
                 let wanted = &PREFACE[seen..];
                 let used = wanted.len().min(bytes.len());
                 if bytes[..used] != wanted[..used] {
                     return None;
                 }
                 self.at = if used == wanted.len() {
-                    At::Head(0)
+                    ScanState::Head(0)
                 } else {
-                    At::Preface(seen + used)
+                    ScanState::Preface(seen + used)
                 };
                 Some(used)
             }
-            At::Head(seen) => {
+            ScanState::Head(seen) => {
                 let used = (HEAD - seen).min(bytes.len());
                 self.head[seen..seen + used].copy_from_slice(&bytes[..used]);
                 self.at = if seen + used == HEAD {
@@ -144,19 +144,19 @@ impl Scanner {
                     }
                     self.frame()?
                 } else {
-                    At::Head(seen + used)
+                    ScanState::Head(seen + used)
                 };
                 Some(used)
             }
-            At::Farewell(seen) => {
+            ScanState::Farewell(seen) => {
                 let same = bytes[0] == FAREWELL[seen];
                 self.at = if same && seen + 1 < FAREWELL.len() {
-                    At::Farewell(seen + 1)
+                    ScanState::Farewell(seen + 1)
                 } else {
                     if same {
                         self.last = Some(self.newest);
                     }
-                    At::Payload(Payload {
+                    ScanState::Payload(Payload {
                         skip: FAREWELL.len() - (seen + 1),
                         block: 0,
                         padding: 0,
@@ -165,13 +165,13 @@ impl Scanner {
                 };
                 Some(1)
             }
-            At::PadLength(mut payload) => {
+            ScanState::PadLength(mut payload) => {
                 payload.padding = usize::from(bytes[0]);
                 payload.block = payload.block.checked_sub(1 + payload.padding)?;
-                self.at = At::Payload(payload);
+                self.at = ScanState::Payload(payload);
                 Some(1)
             }
-            At::Payload(mut payload) => {
+            ScanState::Payload(mut payload) => {
                 let used = if payload.skip > 0 {
                     take(&mut payload.skip, bytes)
                 } else if payload.block > 0 {
@@ -181,17 +181,17 @@ impl Scanner {
                 } else {
                     take(&mut payload.padding, bytes)
                 };
-                self.at = At::Payload(payload);
+                self.at = ScanState::Payload(payload);
                 if used == 0 {
                     if payload.ends {
                         self.open = None;
                         self.block.end()?;
                     }
-                    self.at = At::Head(0);
+                    self.at = ScanState::Head(0);
                 }
                 Some(used)
             }
-            At::Off => Some(bytes.len()),
+            ScanState::Off => Some(bytes.len()),
         }
     }
 
@@ -216,7 +216,7 @@ impl Scanner {
     }
 
     /// What follows a complete head.
-    fn frame(&mut self) -> Option<At> {
+    fn frame(&mut self) -> Option<ScanState> {
         let [a, b, c, kind, flags, ..] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         let stream = self.stream();
@@ -243,20 +243,22 @@ impl Scanner {
                     ends,
                 };
                 Some(if flags & PADDED != 0 {
-                    At::PadLength(payload)
+                    ScanState::PadLength(payload)
                 } else {
-                    At::Payload(payload)
+                    ScanState::Payload(payload)
                 })
             }
-            (CONTINUATION, Some(open)) if open == stream => Some(At::Payload(Payload {
+            (CONTINUATION, Some(open)) if open == stream => Some(ScanState::Payload(Payload {
                 skip: 0,
                 block: length,
                 padding: 0,
                 ends,
             })),
             (CONTINUATION, _) | (_, Some(_)) => None,
-            (PING, None) if flags & ACK != 0 && length == FAREWELL.len() => Some(At::Farewell(0)),
-            (_, None) => Some(At::Payload(Payload {
+            (PING, None) if flags & ACK != 0 && length == FAREWELL.len() => {
+                Some(ScanState::Farewell(0))
+            }
+            (_, None) => Some(ScanState::Payload(Payload {
                 skip: length,
                 block: 0,
                 padding: 0,

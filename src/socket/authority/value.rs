@@ -5,18 +5,18 @@
 
 /// The repair of one value of `:authority`.
 #[derive(Debug, Clone, Copy)]
-pub enum Value {
+pub enum AuthorityValue {
     Plain(Plain),
     Huffman(Huffman),
 }
 
-impl Value {
+impl AuthorityValue {
     /// At the first byte of a value.
-    pub fn new(huffman: bool) -> Value {
+    pub fn new(huffman: bool) -> AuthorityValue {
         if huffman {
-            Value::Huffman(Huffman::default())
+            AuthorityValue::Huffman(Huffman::default())
         } else {
-            Value::Plain(Plain::default())
+            AuthorityValue::Plain(Plain::default())
         }
     }
 
@@ -25,8 +25,8 @@ impl Value {
         let end = bytes.len();
         for (byte, n) in bytes.iter_mut().zip(1..) {
             *byte = match self {
-                Value::Plain(plain) => plain.repair(*byte, last && n == end),
-                Value::Huffman(huffman) => huffman.repair(*byte),
+                AuthorityValue::Plain(plain) => plain.repair(*byte, last && n == end),
+                AuthorityValue::Huffman(huffman) => huffman.repair(*byte),
             };
         }
     }

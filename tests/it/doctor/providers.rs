@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokend_issuer::certificates::{Authority, ClientOptions};
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::clock::WallClock;
 use tokend_issuer::faults::{Fault, Target, Times};
 
@@ -145,7 +145,7 @@ fn a_token_endpoint_without_discovery_is_reached_without_a_token_request() {
 fn an_issuer_that_hangs_costs_the_timeout_and_nobody_elses_result() {
     let (hanging, place, config) = idp::one(LAZY);
     hanging.script_for(Target::Path(DISCOVERY.into()), Fault::Hang, Times::Always);
-    let fine = idp::issuer(vec![Client::with_secret("other", SECRET)]);
+    let fine = idp::issuer(vec![RegisteredClient::with_secret("other", SECRET)]);
     place.secret("other.secret", SECRET);
     let config = config.replace("\"1s\"", "\"60s\"")
         + &idp::idp(&fine).replace("[idp.it]", "[idp.other]")

@@ -10,13 +10,13 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::Value;
 use tokend_issuer::certificates::Authority;
-use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
-use tokend_issuer::{Issuer, Settings, Tls};
+use tokend_issuer::client::{CertificateMatch, ClientCredential, RegisteredClient};
+use tokend_issuer::{Issuer, IssuerTls, Settings};
 
 use super::{Place, block, runtime};
 
 /// An issuer on plain HTTP.
-pub fn issuer(clients: Vec<Client>) -> Issuer {
+pub fn issuer(clients: Vec<RegisteredClient>) -> Issuer {
     with(Settings {
         clients,
         ..Settings::default()
@@ -30,14 +30,14 @@ pub fn with(settings: Settings) -> Issuer {
 /// An issuer on TLS that binds the tokens of `it` to its certificate, which `authority` has issued.
 pub fn binding(authority: &Authority, token_lifetime: Duration) -> Issuer {
     with(Settings {
-        tls: Some(Tls {
+        tls: Some(IssuerTls {
             server: authority.server(&["localhost"]).expect("certificate"),
             client_roots: vec![authority.certificate_pem().to_owned()],
         }),
         token_lifetime,
-        clients: vec![Client {
+        clients: vec![RegisteredClient {
             bound_tokens: true,
-            ..Client::new(
+            ..RegisteredClient::new(
                 "it",
                 ClientCredential::Certificate(CertificateMatch::CommonName("it".into())),
             )
@@ -81,7 +81,7 @@ pub const SECRET: &str = "Gr3en+Eggs/&=ham %41 \u{e4}";
 
 /// An issuer with the client `it`, and a place with the profile `it`.
 pub fn one(more: &str) -> (Issuer, Place, String) {
-    let issuer = issuer(vec![Client::with_secret("it", SECRET)]);
+    let issuer = issuer(vec![RegisteredClient::with_secret("it", SECRET)]);
     let place = Place::new();
     place.secret("it.secret", SECRET);
     let config = idp(&issuer) + &profile("it", "it", more);

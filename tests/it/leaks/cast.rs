@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use tokend_issuer::certificates::{Authority, ClientOptions, KeyKind, Pair};
-use tokend_issuer::client::{CertificateMatch, Client, ClientCredential};
+use tokend_issuer::certificates::{Authority, ClientOptions, GeneratedKeyKind, Pair};
+use tokend_issuer::client::{CertificateMatch, ClientCredential, RegisteredClient};
 use tokend_issuer::clock::WallClock;
-use tokend_issuer::{Issuer, Settings, Tls};
+use tokend_issuer::{Issuer, IssuerTls, Settings};
 
 use super::secret;
 use crate::harness::{Place, idp, run};
@@ -25,7 +25,7 @@ pub struct Cast {
 impl Cast {
     /// A client with a secret, in its file.
     pub fn with_file(&mut self, name: &'static str, more: &str) {
-        let client = Client::with_secret(name, &secret(name));
+        let client = RegisteredClient::with_secret(name, &secret(name));
         self.issuer.set_client(client);
         self.place.secret(&format!("{name}.secret"), &secret(name));
         let more = format!("client_secret = {{ file = \"{name}.secret\" }}\n{more}");
@@ -48,13 +48,14 @@ impl Cast {
     pub fn rotate(&mut self, place: &Place) {
         for name in ["by-header", "by-form", "by-hmac", "password", "fixed"] {
             let next = secret(&format!("next-{name}"));
-            self.issuer.set_client(Client::with_secret(name, &next));
+            self.issuer
+                .set_client(RegisteredClient::with_secret(name, &next));
             place.secret(&format!("{name}.secret"), &next);
         }
         for (name, key) in [
-            ("ec", KeyKind::Ec),
-            ("rsa", KeyKind::Rsa),
-            ("mtls", KeyKind::Ec),
+            ("ec", GeneratedKeyKind::Ec),
+            ("rsa", GeneratedKeyKind::Rsa),
+            ("mtls", GeneratedKeyKind::Ec),
         ] {
             let options = ClientOptions {
                 key,
@@ -65,7 +66,8 @@ impl Cast {
             let public_key = pair.public_key_pem;
             if name != "mtls" {
                 let credential = ClientCredential::Assertion { public_key };
-                self.issuer.set_client(Client::new(name, credential));
+                self.issuer
+                    .set_client(RegisteredClient::new(name, credential));
             }
         }
         for (_, config) in &mut self.profiles {
@@ -74,12 +76,12 @@ impl Cast {
         let literal = secret("next-literal");
         place.secrets.add(&literal);
         self.issuer
-            .set_client(Client::with_secret("literal", &literal));
+            .set_client(RegisteredClient::with_secret("literal", &literal));
         place.write("tokend.toml", &self.config());
     }
 
     /// A certificate with its key, both in files, for a client that signs assertions or handshakes with it.
-    fn pair(&mut self, name: &'static str, key: KeyKind) -> Pair {
+    fn pair(&mut self, name: &'static str, key: GeneratedKeyKind) -> Pair {
         let options = ClientOptions {
             key,
             ..ClientOptions::default()
@@ -102,7 +104,7 @@ fn put(place: &Place, name: &str, pair: &Pair) {
 pub fn sound() -> Cast {
     let authority = Authority::new("root", &WallClock::system()).expect("authority");
     let issuer = idp::with(Settings {
-        tls: Some(Tls {
+        tls: Some(IssuerTls {
             server: authority.server(&["localhost"]).expect("certificate"),
             client_roots: vec![authority.certificate_pem().to_owned()],
         }),
@@ -128,12 +130,13 @@ pub fn sound() -> Cast {
     let literal = secret("literal");
     cast.place.secrets.add(&literal);
     cast.issuer
-        .set_client(Client::with_secret("literal", &literal));
+        .set_client(RegisteredClient::with_secret("literal", &literal));
     cast.oauth2("literal", &format!("client_secret = \"{literal}\""));
-    for (name, key) in [("ec", KeyKind::Ec), ("rsa", KeyKind::Rsa)] {
+    for (name, key) in [("ec", GeneratedKeyKind::Ec), ("rsa", GeneratedKeyKind::Rsa)] {
         let public_key = cast.pair(name, key).public_key_pem;
         let credential = ClientCredential::Assertion { public_key };
-        cast.issuer.set_client(Client::new(name, credential));
+        cast.issuer
+            .set_client(RegisteredClient::new(name, credential));
         let assertion = format!("assertion = {{ key = \"{name}.key\" }}");
         cast.oauth2(
             name,
@@ -155,14 +158,15 @@ pub fn sound() -> Cast {
 /// Profiles with a certificate: its key in the open, encrypted, and in a keystore.
 fn certificates(cast: &mut Cast) {
     for (name, key) in [
-        ("mtls", KeyKind::Ec),
-        ("sealed", KeyKind::Rsa),
-        ("stored", KeyKind::Ec),
+        ("mtls", GeneratedKeyKind::Ec),
+        ("sealed", GeneratedKeyKind::Rsa),
+        ("stored", GeneratedKeyKind::Ec),
     ] {
         cast.pair(name, key);
         let subject = CertificateMatch::CommonName(name.into());
         let credential = ClientCredential::Certificate(subject);
-        cast.issuer.set_client(Client::new(name, credential));
+        cast.issuer
+            .set_client(RegisteredClient::new(name, credential));
         cast.place.secret(&format!("{name}.pw"), &secret(name));
     }
     openssl(

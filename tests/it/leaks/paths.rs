@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokend::proto::credential_service_client::CredentialServiceClient;
 use tokend::proto::watch_token_response::Event;
 use tokend::proto::{ReportRejectedRequest, WatchTokenRequest};
-use tokend_issuer::client::Client;
+use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::faults::{Fault, Target, Times};
 use tonic::Code;
 
@@ -44,7 +44,7 @@ fn everybody() -> (Cast, Vec<&'static str>) {
     secrets.add(&secret("env"));
     secrets.add(&secret_in_url());
     cast.issuer
-        .set_client(Client::with_secret("env", &secret("env")));
+        .set_client(RegisteredClient::with_secret("env", &secret("env")));
     cast.oauth2("env", "client_secret = { env = \"LEAKS_SECRET\" }");
     cast.with_file(
         "extra",

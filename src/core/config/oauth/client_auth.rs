@@ -1,6 +1,6 @@
 //! `client_auth` and what each way needs: secret, certificate, assertion.
 
-use super::{Report, Section, keystore};
+use super::{ConfigReport, Section, keystore};
 use crate::core::config::preset::Preset;
 use crate::core::config::schema::{KeySpec, assertion, profile, tls};
 use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
@@ -9,7 +9,7 @@ use crate::core::profile::{Endpoint, Idp, SecretRef};
 
 /// Checks how the client proves who it is. `idp_known`: what the identity provider lacks is really not there.
 pub(super) fn check(
-    report: &mut Report,
+    report: &mut ConfigReport,
     section: &Section,
     idp: Option<&Idp>,
     preset: Option<Preset>,
@@ -59,7 +59,7 @@ pub(super) fn check(
 }
 
 /// Neither `client_auth` nor a secret: what is meant cannot be guessed.
-fn nothing(report: &mut Report, section: &Section, preset: Option<Preset>) {
+fn nothing(report: &mut ConfigReport, section: &Section, preset: Option<Preset>) {
     let help = match preset {
         Some(Preset::Saas) => "client_secret = { file = \"…\" }",
         _ => {
@@ -79,7 +79,7 @@ fn nothing(report: &mut Report, section: &Section, preset: Option<Preset>) {
 
 /// What is written but has no part in this way to prove who the client is.
 fn unused(
-    report: &mut Report,
+    report: &mut ConfigReport,
     section: &Section,
     auth: &str,
     with_secret: bool,
@@ -104,7 +104,7 @@ fn unused(
     }
 }
 
-fn secret(report: &mut Report, section: &Section, auth: &str) -> Option<SecretRef> {
+fn secret(report: &mut ConfigReport, section: &Section, auth: &str) -> Option<SecretRef> {
     if !section.has(&profile::CLIENT_SECRET) {
         report
             .error(
@@ -117,7 +117,7 @@ fn secret(report: &mut Report, section: &Section, auth: &str) -> Option<SecretRe
     section.get(&profile::CLIENT_SECRET)
 }
 
-fn certificate(report: &mut Report, section: &Section, auth: &str, idp: Option<&Idp>) {
+fn certificate(report: &mut ConfigReport, section: &Section, auth: &str, idp: Option<&Idp>) {
     // Without an identity provider there are errors already, and its certificate is not known.
     let Some(idp) = idp else {
         return;
@@ -153,7 +153,7 @@ fn names_one(tls: &Section) -> bool {
 
 /// `assertion` for either way that signs one.
 fn assertion(
-    report: &mut Report,
+    report: &mut ConfigReport,
     profile: &Section,
     auth: &str,
     idp: Option<&Idp>,
@@ -218,7 +218,7 @@ fn assertion(
 
 /// Whether the assertion's header names the certificate by its thumbprints.
 fn thumbprint(
-    report: &mut Report,
+    report: &mut ConfigReport,
     section: &Section,
     by_secret: bool,
     preset: Option<Preset>,
@@ -265,7 +265,7 @@ fn source(section: &Section) -> Option<AssertionSource> {
 }
 
 /// The client secret signs: keys and certificates have no part in it.
-fn signed_by_secret(report: &mut Report, section: &Section) {
+fn signed_by_secret(report: &mut ConfigReport, section: &Section) {
     let useless: [&KeySpec; 6] = [
         &assertion::KEY,
         &assertion::KEY_PASSWORD,
@@ -290,7 +290,7 @@ fn signed_by_secret(report: &mut Report, section: &Section) {
 }
 
 /// Keys that only some sources of an assertion have a use for.
-fn belongs_to_source(report: &mut Report, section: &Section, sources: &[&KeySpec]) {
+fn belongs_to_source(report: &mut ConfigReport, section: &Section, sources: &[&KeySpec]) {
     let [source] = sources else {
         return;
     };
@@ -324,7 +324,7 @@ fn belongs_to_source(report: &mut Report, section: &Section, sources: &[&KeySpec
     }
 }
 
-fn algorithm(report: &mut Report, section: &Section, by_secret: bool) {
+fn algorithm(report: &mut ConfigReport, section: &Section, by_secret: bool) {
     let Some(algorithm) = section.get(&assertion::ALGORITHM) else {
         return;
     };

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{File, KeySpec, Value, hide_all, integer, obeys, table, wrong_kind};
+use super::{File, KeySpec, RawValue, hide_all, integer, obeys, table, wrong_kind};
 use crate::core::config::finding::printable;
-use crate::core::config::report::{Report, Spot, shorten};
+use crate::core::config::report::{ConfigReport, Spot, shorten};
 use crate::core::config::schema::{rule, secret};
-use crate::core::config::values::{self, Rule};
-use crate::core::profile::{AccessRule, Principal, SecretRef};
+use crate::core::config::values::{self, TextRule};
+use crate::core::profile::{AccessRule, SecretRef, UserOrGroup};
 use crate::core::secret::Secret;
 
 /// The highest uid and gid are the system's way to say "none" (`(uid_t) -1`).
@@ -18,7 +18,7 @@ const LAST_ID: u32 = u32::MAX - 1;
 
 /// A secret's reference, or the secret itself in a file that is private.
 pub(super) fn secret(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     key: &KeySpec,
     value: &Spanned<DeValue<'_>>,
@@ -38,7 +38,7 @@ pub(super) fn secret(
 
 /// A secret that stands in the file itself.
 fn literal(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     name: &str,
     text: &str,
@@ -74,7 +74,7 @@ fn literal(
 
 /// Where a secret is to be found.
 fn reference(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     name: &str,
     found: &DeTable<'_>,
@@ -112,12 +112,12 @@ fn reference(
 
 /// A list of texts that each keep a rule.
 pub(super) fn texts(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     key: &KeySpec,
     value: &Spanned<DeValue<'_>>,
     spot: &Spot,
-    rule: Rule,
+    rule: TextRule,
 ) -> Option<Vec<(String, Spot)>> {
     let mut list = Vec::new();
     let mut whole = true;
@@ -144,15 +144,15 @@ pub(super) fn texts(
 
 /// A user or group by name or number.
 pub(super) fn principal(
-    report: &mut Report,
+    report: &mut ConfigReport,
     key: &KeySpec,
     found: &DeValue<'_>,
     spot: &Spot,
-) -> Option<Principal> {
+) -> Option<UserOrGroup> {
     if let DeValue::String(text) = found {
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
             obeys(report, spot, key.name, values::account(text))?;
-            return Some(Principal::Name(text.to_string()));
+            return Some(UserOrGroup::Name(text.to_string()));
         }
         let id = text.parse::<u32>().ok().filter(|id| *id <= LAST_ID);
         if id.is_none() {
@@ -161,15 +161,15 @@ pub(super) fn principal(
                 format!("`{}` must be between 0 and {LAST_ID}", key.name),
             );
         }
-        return id.map(Principal::Id);
+        return id.map(UserOrGroup::Id);
     }
-    integer(report, spot, key.name, found, 0..=LAST_ID).map(Principal::Id)
+    integer(report, spot, key.name, found, 0..=LAST_ID).map(UserOrGroup::Id)
 }
 
 /// Access rules. A rule with anything wrong in it is left out whole: without its wrong key it would let in more. None where
 /// nothing is left, which is not the same as no rules.
 pub(super) fn rules(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     value: &Spanned<DeValue<'_>>,
     spot: &Spot,
@@ -216,7 +216,12 @@ pub(super) fn rules(
 }
 
 /// A file mode.
-pub(super) fn mode(report: &mut Report, key: &KeySpec, text: &str, spot: &Spot) -> Option<Value> {
+pub(super) fn mode(
+    report: &mut ConfigReport,
+    key: &KeySpec,
+    text: &str,
+    spot: &Spot,
+) -> Option<RawValue> {
     let digits = (3..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
     let mode = u32::from_str_radix(text, 8)
         .ok()
@@ -230,17 +235,17 @@ pub(super) fn mode(report: &mut Report, key: &KeySpec, text: &str, spot: &Spot) 
             .help("three or four octal digits up to \"0777\", such as \"0660\"")
             .if_whole();
     }
-    mode.map(Value::Integer)
+    mode.map(RawValue::Integer)
 }
 
 /// Keys that the user chooses, with text.
 pub(super) fn map(
-    report: &mut Report,
+    report: &mut ConfigReport,
     file: File<'_>,
     key: &KeySpec,
     found: &DeTable<'_>,
     spot: &Spot,
-    rule: Rule,
+    rule: TextRule,
 ) -> Option<BTreeMap<String, String>> {
     let mut map = BTreeMap::new();
     let mut whole = true;

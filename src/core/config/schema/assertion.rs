@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Key, Table, choice, duration, flag, hours, keystore, minutes, path, seconds, secret, table,
-    text,
+    KeySchema, Table, choice, duration, flag, hours, keystore, minutes, path, seconds, secret,
+    table, text,
 };
 use crate::core::config::section::Section;
 use crate::core::config::values;
@@ -16,40 +16,41 @@ const ALGORITHMS: &[&str] = &[
     "HS256", "HS384", "HS512",
 ];
 
-pub static KEY: Key<Option<PathBuf>> = path("key", "PEM key that signs.");
-pub static KEY_PASSWORD: Key<Option<SecretRef>> = secret(
+pub static KEY: KeySchema<Option<PathBuf>> = path("key", "PEM key that signs.");
+pub static KEY_PASSWORD: KeySchema<Option<SecretRef>> = secret(
     "key_password",
     "Password of an encrypted PKCS#8 key (PBES2). An error for a key that is not encrypted.",
 );
-pub static CERTIFICATE: Key<Option<PathBuf>> =
+pub static CERTIFICATE: KeySchema<Option<PathBuf>> =
     path("certificate", "PEM certificate of `key`, for `x5t`.");
-pub static KEYSTORE: Key<Option<Section>> = table(
+pub static KEYSTORE: KeySchema<Option<Section>> = table(
     "keystore",
     &keystore::TABLE,
     "PKCS#12 or JKS with the key that signs, and its certificate.",
 );
-pub static FILE: Key<Option<PathBuf>> = path(
+pub static FILE: KeySchema<Option<PathBuf>> = path(
     "file",
     "An assertion that somebody else makes and renews (workload identity federation). Nothing but \
      this key then.",
 );
-pub static ALGORITHM: Key<Option<&'static str>> = choice(
+pub static ALGORITHM: KeySchema<Option<&'static str>> = choice(
     "algorithm",
     ALGORITHMS,
     "The signature's algorithm; `HS…` for `client_secret_jwt` alone.",
 )
 .or_as_told("what fits the key; `HS256` for `client_secret_jwt`");
-pub static KID: Key<Option<String>> = text("kid", values::plain, "Key identifier in the header.");
-pub static X5T: Key<bool> = flag(
+pub static KID: KeySchema<Option<String>> =
+    text("kid", values::plain, "Key identifier in the header.");
+pub static X5T: KeySchema<bool> = flag(
     "x5t",
     false,
     "Puts the certificate's thumbprints into the header (RFC 7515 §4.1.7, §4.1.8).",
 )
 .or_as_told("`false`; with `preset = \"entra\"` `true`");
-pub static AUDIENCE: Key<Option<String>> =
+pub static AUDIENCE: KeySchema<Option<String>> =
     text("audience", values::plain, "The assertion's audience.")
         .or_as_told("the issuer where it is known, else the token endpoint; presets know better");
-pub static LIFETIME: Key<Duration> = duration(
+pub static LIFETIME: KeySchema<Duration> = duration(
     "lifetime",
     seconds(10),
     hours(1),

@@ -2,21 +2,21 @@
 
 use std::path::PathBuf;
 
-use super::{Key, Table, choice_or, path};
+use super::{KeySchema, Table, choice_or, path};
 
-pub static SINK: Key<&'static str> = choice_or(
+pub static SINK: KeySchema<&'static str> = choice_or(
     "sink",
     &["journald", "file"],
     "journald",
     "Where records go: the journal, or a file of JSON lines.",
 );
-pub static ON_FAILURE: Key<&'static str> = choice_or(
+pub static ON_FAILURE: KeySchema<&'static str> = choice_or(
     "on_failure",
     &["continue", "deny"],
     "continue",
     "`deny`: no credential is handed out whose record could not be written.",
 );
-pub static PATH: Key<Option<PathBuf>> = path("path", "The file, for `sink = \"file\"`.");
+pub static PATH: KeySchema<Option<PathBuf>> = path("path", "The file, for `sink = \"file\"`.");
 
 pub static TABLE: Table = Table {
     title: "audit",

@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::{Key, Table, duration, ms, seconds, url};
+use super::{KeySchema, Table, duration, ms, seconds, url};
 use crate::core::config::values::UrlRule;
 
-pub static CONNECT_TIMEOUT: Key<Duration> = duration(
+pub static CONNECT_TIMEOUT: KeySchema<Duration> = duration(
     "connect_timeout",
     ms(10),
     seconds(300),
     seconds(5),
     "Time for TCP and TLS together.",
 );
-pub static TIMEOUT: Key<Duration> = duration(
+pub static TIMEOUT: KeySchema<Duration> = duration(
     "timeout",
     ms(10),
     seconds(600),
     seconds(10),
     "One request, from its start to the last byte of the answer.",
 );
-pub static PROXY: Key<Option<Url>> = url(
+pub static PROXY: KeySchema<Option<Url>> = url(
     "proxy",
     UrlRule::Proxy,
     "An HTTP proxy. Of the environment only `HTTPS_PROXY` and `NO_PROXY` are obeyed (in small \

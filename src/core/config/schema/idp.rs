@@ -2,22 +2,22 @@
 
 use url::Url;
 
-use super::{Key, Table, flag, http, integer, table, tls, url};
+use super::{KeySchema, Table, flag, http, integer, table, tls, url};
 use crate::core::config::section::Section;
 use crate::core::config::values::UrlRule;
 
-pub static ISSUER: Key<Option<Url>> = url(
+pub static ISSUER: KeySchema<Option<Url>> = url(
     "issuer",
     UrlRule::Issuer,
     "The issuer; its token endpoint is discovered (OpenID Connect Discovery 1.0 §4, RFC 8414 §3). \
      `https`, or `http` on loopback.",
 );
-pub static TOKEN_URL: Key<Option<Url>> = url(
+pub static TOKEN_URL: KeySchema<Option<Url>> = url(
     "token_url",
     UrlRule::Token,
     "The token endpoint, instead of `issuer`. `https`, or `http` on loopback.",
 );
-pub static MAX_IN_FLIGHT: Key<u32> = integer(
+pub static MAX_IN_FLIGHT: KeySchema<u32> = integer(
     "max_in_flight",
     1,
     1000,
@@ -25,7 +25,7 @@ pub static MAX_IN_FLIGHT: Key<u32> = integer(
     "Token requests at the same time, over all profiles of this issuer. Where they differ, the \
      smallest holds for all.",
 );
-pub static MAX_PER_SECOND: Key<u32> = integer(
+pub static MAX_PER_SECOND: KeySchema<u32> = integer(
     "max_per_second",
     1,
     1000,
@@ -34,13 +34,13 @@ pub static MAX_PER_SECOND: Key<u32> = integer(
      differ, the smallest holds for all.",
 )
 .or_as_told("`50`; with `preset = \"camunda-saas\"` `1`");
-pub static HTTP: Key<Option<Section>> = table("http", &http::TABLE, "How to get there.");
-pub static TLS: Key<Option<Section>> = table(
+pub static HTTP: KeySchema<Option<Section>> = table("http", &http::TABLE, "How to get there.");
+pub static TLS: KeySchema<Option<Section>> = table(
     "tls",
     &tls::TABLE,
     "Trust, and the client's own certificate.",
 );
-pub static ALLOW_INSECURE_HTTP: Key<bool> = flag(
+pub static ALLOW_INSECURE_HTTP: KeySchema<bool> = flag(
     "allow_insecure_http",
     false,
     "Permits `http://` to an address that is not loopback: secrets and tokens then cross the \

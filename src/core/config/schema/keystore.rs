@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
-use super::{Key, Table, path, secret, text};
+use super::{KeySchema, Table, path, secret, text};
 use crate::core::config::values;
 use crate::core::profile::SecretRef;
 
-pub static PATH: Key<Option<PathBuf>> = path("path", "The file.").must();
-pub static PASSWORD: Key<Option<SecretRef>> = secret("password", "Password of the store.")
+pub static PATH: KeySchema<Option<PathBuf>> = path("path", "The file.").must();
+pub static PASSWORD: KeySchema<Option<SecretRef>> = secret("password", "Password of the store.")
     .or_as_told("the empty one of PKCS#12; JKS is read without its seal");
-pub static ALIAS: Key<Option<String>> = text(
+pub static ALIAS: KeySchema<Option<String>> = text(
     "alias",
     values::plain,
     "The entry with the key to use; not for a truststore.",
 )
 .or_as_told("the only one with a key");
-pub static KEY_PASSWORD: Key<Option<SecretRef>> = secret(
+pub static KEY_PASSWORD: KeySchema<Option<SecretRef>> = secret(
     "key_password",
     "JKS: password of the entry; not for a truststore. In PKCS#12 the store's opens all.",
 )

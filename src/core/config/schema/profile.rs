@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use super::{
-    Key, Table, assertion, choice, choice_or, flag, http, map, refresh, request, rules, secret,
-    table, text, texts, tls, url,
+    KeySchema, Table, assertion, choice, choice_or, flag, http, map, refresh, request, rules,
+    secret, table, text, texts, tls, url,
 };
 use crate::core::config::preset;
 use crate::core::config::report::Spot;
@@ -30,12 +30,12 @@ const CLIENT_AUTHS: &[&str] = &[
 
 const OAUTH2: &[&str] = &["oauth2"];
 
-pub static PRESET: Key<Option<&'static str>> = choice(
+pub static PRESET: KeySchema<Option<&'static str>> = choice(
     "preset",
     preset::NAMES,
     "What the API or identity provider is: fills in defaults, and refuses what cannot work there.",
 );
-pub static TARGET: Key<Option<Url>> = url(
+pub static TARGET: KeySchema<Option<Url>> = url(
     "target",
     UrlRule::Target,
     "Base URL of the API, told to callers.",
@@ -44,64 +44,69 @@ pub static TARGET: Key<Option<Url>> = url(
     "none; with `preset = \"camunda-8-run\"` or `\"camunda-docker-compose\"` \
          `\"http://localhost:8080\"`",
 );
-pub static METHOD: Key<Option<&'static str>> = choice(
+pub static METHOD: KeySchema<Option<&'static str>> = choice(
     "method",
     METHODS,
     "How the credential is obtained. `exec` and `plugin` are not supported by this version.",
 )
 .must();
-pub static ACCESS: Key<Vec<AccessRule>> =
+pub static ACCESS: KeySchema<Vec<AccessRule>> =
     rules("access", "Who may have the credential.").or_as_told("the daemon's own user and root");
-pub static REFRESH: Key<Option<Section>> = table("refresh", &refresh::TABLE, "When it is renewed.");
-pub static ALLOW_REMOTE_WITHOUT_AUTH: Key<bool> = flag(
+pub static REFRESH: KeySchema<Option<Section>> =
+    table("refresh", &refresh::TABLE, "When it is renewed.");
+pub static ALLOW_REMOTE_WITHOUT_AUTH: KeySchema<bool> = flag(
     "allow_remote_without_auth",
     false,
     "Permits `method = \"none\"` towards a target that is not loopback.",
 )
 .of(&["none"]);
-pub static USERNAME: Key<Option<String>> =
+pub static USERNAME: KeySchema<Option<String>> =
     text("username", values::username, "User name (RFC 7617).")
         .must()
         .of(&["basic"]);
-pub static PASSWORD: Key<Option<SecretRef>> = secret("password", "Password (RFC 7617).")
+pub static PASSWORD: KeySchema<Option<SecretRef>> = secret("password", "Password (RFC 7617).")
     .must()
     .of(&["basic"]);
-pub static TOKEN: Key<Option<SecretRef>> =
+pub static TOKEN: KeySchema<Option<SecretRef>> =
     secret("token", "A bearer token that somebody else renews.")
         .must()
         .of(&["static"]);
-pub static IDP: Key<Option<String>> =
+pub static IDP: KeySchema<Option<String>> =
     text("idp", values::plain, "The `[idp.NAME]` to use.").of(OAUTH2);
-pub static ISSUER: Key<Option<Url>> =
+pub static ISSUER: KeySchema<Option<Url>> =
     url("issuer", UrlRule::Issuer, "As in `[idp.NAME]`.").of(OAUTH2);
-pub static TOKEN_URL: Key<Option<Url>> = url("token_url", UrlRule::Token, "As in `[idp.NAME]`.")
-    .or_as_told(
-        "none; with `preset = \"camunda-saas\"` `\"https://login.cloud.camunda.io/oauth/token\"`",
-    )
-    .of(OAUTH2);
-pub static HTTP: Key<Option<Section>> =
+pub static TOKEN_URL: KeySchema<Option<Url>> = url(
+    "token_url",
+    UrlRule::Token,
+    "As in `[idp.NAME]`.",
+)
+.or_as_told(
+    "none; with `preset = \"camunda-saas\"` `\"https://login.cloud.camunda.io/oauth/token\"`",
+)
+.of(OAUTH2);
+pub static HTTP: KeySchema<Option<Section>> =
     table("http", &http::TABLE, "As in `[idp.NAME]`, and before it.").of(OAUTH2);
-pub static TLS: Key<Option<Section>> =
+pub static TLS: KeySchema<Option<Section>> =
     table("tls", &tls::TABLE, "As in `[idp.NAME]`, and before it.").of(OAUTH2);
-pub static ALLOW_INSECURE_HTTP: Key<bool> =
+pub static ALLOW_INSECURE_HTTP: KeySchema<bool> =
     flag("allow_insecure_http", false, "As in `[idp.NAME]`.").of(OAUTH2);
-pub static GRANT: Key<&'static str> = choice_or(
+pub static GRANT: KeySchema<&'static str> = choice_or(
     "grant",
     &["client_credentials"],
     "client_credentials",
     "The OAuth grant. Only `client_credentials` (RFC 6749 §4.4) is supported by this version.",
 )
 .of(OAUTH2);
-pub static CLIENT_ID: Key<Option<String>> = text(
+pub static CLIENT_ID: KeySchema<Option<String>> = text(
     "client_id",
     values::client_id,
     "Client identifier (RFC 6749 §2.2).",
 )
 .must()
 .of(OAUTH2);
-pub static CLIENT_SECRET: Key<Option<SecretRef>> =
+pub static CLIENT_SECRET: KeySchema<Option<SecretRef>> =
     secret("client_secret", "Client secret.").of(OAUTH2);
-pub static CLIENT_AUTH: Key<Option<&'static str>> = choice(
+pub static CLIENT_AUTH: KeySchema<Option<&'static str>> = choice(
     "client_auth",
     CLIENT_AUTHS,
     "How the client proves who it is: RFC 6749 §2.3.1 (`client_secret_basic`, \
@@ -113,45 +118,45 @@ pub static CLIENT_AUTH: Key<Option<&'static str>> = choice(
          `\"client_secret_post\"`",
 )
 .of(OAUTH2);
-pub static ASSERTION: Key<Option<Section>> = table(
+pub static ASSERTION: KeySchema<Option<Section>> = table(
     "assertion",
     &assertion::TABLE,
     "The signed assertion of `private_key_jwt` and `client_secret_jwt`.",
 )
 .of(OAUTH2);
-pub static SCOPES: Key<Vec<(String, Spot)>> = texts(
+pub static SCOPES: KeySchema<Vec<(String, Spot)>> = texts(
     "scopes",
     values::scope,
     "Scopes to ask for (RFC 6749 §3.3).",
 )
 .or_as_told("none: the identity provider decides")
 .of(OAUTH2);
-pub static AUDIENCE: Key<Option<String>> = text(
+pub static AUDIENCE: KeySchema<Option<String>> = text(
     "audience",
     values::plain,
     "`audience` parameter of the token request.",
 )
 .or_as_told("none; with `preset = \"camunda-saas\"` `\"zeebe.camunda.io\"`")
 .of(OAUTH2);
-pub static RESOURCE: Key<Vec<(String, Spot)>> = texts(
+pub static RESOURCE: KeySchema<Vec<(String, Spot)>> = texts(
     "resource",
     values::resource,
     "`resource` parameters of the token request (RFC 8707 §2).",
 )
 .of(OAUTH2);
-pub static EXTRA: Key<BTreeMap<String, String>> = map(
+pub static EXTRA: KeySchema<BTreeMap<String, String>> = map(
     "extra",
     values::parameter,
     "Further parameters of the token request.",
 )
 .of(OAUTH2);
-pub static REQUEST: Key<Option<Section>> = table(
+pub static REQUEST: KeySchema<Option<Section>> = table(
     "request",
     &request::TABLE,
     "What a caller may ask for beyond the default.",
 )
 .of(OAUTH2);
-pub static BOUND_TOKENS: Key<&'static str> = choice_or(
+pub static BOUND_TOKENS: KeySchema<&'static str> = choice_or(
     "bound_tokens",
     &["serve", "refuse"],
     "serve",

@@ -1,12 +1,12 @@
 //! `request` of a profile.
 
-use super::{Key, Table, texts};
+use super::{KeySchema, Table, texts};
 use crate::core::config::report::Spot;
 use crate::core::config::values;
 
-pub static SCOPES: Key<Vec<(String, Spot)>> =
+pub static SCOPES: KeySchema<Vec<(String, Spot)>> =
     texts("scopes", values::scope, "Scopes that a caller may name.").or_as_told("none");
-pub static AUDIENCES: Key<Vec<(String, Spot)>> = texts(
+pub static AUDIENCES: KeySchema<Vec<(String, Spot)>> = texts(
     "audiences",
     values::plain,
     "Audiences that a caller may name.",

@@ -1,18 +1,18 @@
 //! What `user`, `group` and `unit` of an access rule are.
 
-use super::{Key, Table, principal, text};
+use super::{KeySchema, Table, principal, text};
 use crate::core::config::values;
-use crate::core::profile::Principal;
+use crate::core::profile::UserOrGroup;
 
-pub static USER: Key<Option<Principal>> = principal(
+pub static USER: KeySchema<Option<UserOrGroup>> = principal(
     "user",
     "The caller's user, by name or by number. Text of digits alone is a number.",
 );
-pub static GROUP: Key<Option<Principal>> = principal(
+pub static GROUP: KeySchema<Option<UserOrGroup>> = principal(
     "group",
     "A group that the caller is in, by name or by number, supplementary groups included.",
 );
-pub static UNIT: Key<Option<String>> = text(
+pub static UNIT: KeySchema<Option<String>> = text(
     "unit",
     values::unit,
     "The caller's systemd unit, with `*` for any text and `?` for any character.",

@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
-use super::{Key, Table, path, text};
+use super::{KeySchema, Table, path, text};
 use crate::core::config::values;
 
-pub static FILE: Key<Option<PathBuf>> = path(
+pub static FILE: KeySchema<Option<PathBuf>> = path(
     "file",
     "A file that holds the secret and nothing else; one line break at its end is ignored. It is \
      watched, and a change takes effect at once.",
 );
-pub static CREDENTIAL: Key<Option<String>> = text(
+pub static CREDENTIAL: KeySchema<Option<String>> = text(
     "credential",
     values::credential,
     "The name of a systemd credential (`LoadCredential=`, `LoadCredentialEncrypted=`).",
 );
-pub static ENV: Key<Option<String>> = text(
+pub static ENV: KeySchema<Option<String>> = text(
     "env",
     values::variable,
     "An environment variable of the daemon. `tokend check` warns: environments are inherited and \

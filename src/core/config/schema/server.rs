@@ -3,39 +3,39 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Key, Table, address, limits, mode, path, principal, rules, table};
+use super::{KeySchema, Table, address, limits, mode, path, principal, rules, table};
 use crate::core::config::section::Section;
-use crate::core::profile::{AccessRule, Principal};
+use crate::core::profile::{AccessRule, UserOrGroup};
 
-pub static SOCKET: Key<Option<PathBuf>> = path(
+pub static SOCKET: KeySchema<Option<PathBuf>> = path(
     "socket",
     "The Unix socket. `TOKEND_SOCKET` overrides it; a socket handed over by systemd overrides \
      both.",
 )
 .or_as_told("`/run/tokend/tokend.sock`; not root: `$XDG_RUNTIME_DIR/tokend/tokend.sock`");
-pub static SOCKET_GROUP: Key<Option<Principal>> = principal(
+pub static SOCKET_GROUP: KeySchema<Option<UserOrGroup>> = principal(
     "socket_group",
     "The socket's group: those who may connect. Never one that can read a secret; a profile whose \
      secret it can read is refused.",
 )
 .or_as_told("the daemon's own");
-pub static SOCKET_MODE: Key<u32> = mode(
+pub static SOCKET_MODE: KeySchema<u32> = mode(
     "socket_mode",
     0o660,
     "The socket's mode. Who may connect is not who may get a credential: that is `access`.",
 );
-pub static ADMINS: Key<Vec<AccessRule>> = rules(
+pub static ADMINS: KeySchema<Vec<AccessRule>> = rules(
     "admins",
     "Who may see everything and reload, besides root and the daemon's own user. Entries as in \
      `access`.",
 )
 .or_as_told("nobody else");
-pub static METRICS_LISTEN: Key<Option<SocketAddr>> = address(
+pub static METRICS_LISTEN: KeySchema<Option<SocketAddr>> = address(
     "metrics_listen",
     "Also serves Prometheus metrics over TCP, to anybody who can connect: keep it on loopback.",
 )
 .or_as_told("not served over TCP");
-pub static LIMITS: Key<Option<Section>> = table(
+pub static LIMITS: KeySchema<Option<Section>> = table(
     "limits",
     &limits::TABLE,
     "What one caller can take from the others. None can be switched off.",

@@ -2,33 +2,33 @@
 
 use std::path::PathBuf;
 
-use super::{Key, Table, keystore, path, secret, table};
+use super::{KeySchema, Table, keystore, path, secret, table};
 use crate::core::config::section::Section;
 use crate::core::profile::SecretRef;
 
-pub static CA: Key<Option<PathBuf>> = path(
+pub static CA: KeySchema<Option<PathBuf>> = path(
     "ca",
     "PEM certificates that are trusted, instead of the system's.",
 )
 .or_as_told("the system's roots");
-pub static TRUSTSTORE: Key<Option<Section>> = table(
+pub static TRUSTSTORE: KeySchema<Option<Section>> = table(
     "truststore",
     &keystore::TABLE,
     "PKCS#12 or JKS with the certificates that are trusted, instead of `ca`.",
 );
-pub static CERTIFICATE: Key<Option<PathBuf>> = path(
+pub static CERTIFICATE: KeySchema<Option<PathBuf>> = path(
     "certificate",
     "PEM chain that the client presents, its own certificate first.",
 );
-pub static KEY: Key<Option<PathBuf>> = path(
+pub static KEY: KeySchema<Option<PathBuf>> = path(
     "key",
     "The certificate's PEM key: PKCS#8 (encrypted with `key_password`), PKCS#1 or SEC1.",
 );
-pub static KEY_PASSWORD: Key<Option<SecretRef>> = secret(
+pub static KEY_PASSWORD: KeySchema<Option<SecretRef>> = secret(
     "key_password",
     "Password of an encrypted PKCS#8 key (PBES2). An error for a key that is not encrypted.",
 );
-pub static KEYSTORE: Key<Option<Section>> = table(
+pub static KEYSTORE: KeySchema<Option<Section>> = table(
     "keystore",
     &keystore::TABLE,
     "PKCS#12 or JKS with certificate and key, instead of the PEM files.",

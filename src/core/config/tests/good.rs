@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::core::config::schema::{DefaultValue, Kind, TABLES};
+use crate::core::config::schema::{DefaultValue, TABLES, ValueKind};
 use crate::core::profile::client_auth::ClientAuth;
 use crate::core::profile::files::paths;
 use crate::core::profile::{
-    AccessRule, AuditSink, Endpoint, IdentitySource, Principal, Refresh, SecretRef, TrustSource,
+    AccessRule, AuditSink, Endpoint, IdentitySource, Refresh, SecretRef, TrustSource, UserOrGroup,
 };
 
 #[test]
@@ -44,14 +44,18 @@ fn every_default_could_be_written_too() {
     for table in TABLES {
         for key in table.keys {
             let fits = match (key.kind, key.default) {
-                (_, DefaultValue::None) | (Kind::Bool, DefaultValue::Bool(_)) => true,
-                (Kind::Choice(all), DefaultValue::Text(word)) => all.contains(&word),
-                (Kind::Duration(low, high), DefaultValue::Duration(it)) => {
+                (_, DefaultValue::None) | (ValueKind::Bool, DefaultValue::Bool(_)) => true,
+                (ValueKind::Choice(all), DefaultValue::Text(word)) => all.contains(&word),
+                (ValueKind::Duration(low, high), DefaultValue::Duration(it)) => {
                     (low..=high).contains(&it)
                 }
-                (Kind::Integer(low, high), DefaultValue::Integer(it)) => (low..=high).contains(&it),
-                (Kind::Mode, DefaultValue::Mode(it)) => it <= 0o777,
-                (Kind::Number(low, high), DefaultValue::Number(it)) => (low..=high).contains(&it),
+                (ValueKind::Integer(low, high), DefaultValue::Integer(it)) => {
+                    (low..=high).contains(&it)
+                }
+                (ValueKind::Mode, DefaultValue::Mode(it)) => it <= 0o777,
+                (ValueKind::Number(low, high), DefaultValue::Number(it)) => {
+                    (low..=high).contains(&it)
+                }
                 _ => false,
             };
             assert!(fits, "{}.{}", table.title, key.name);
@@ -73,9 +77,9 @@ fn access_rules_by_name_number_and_unit() {
     assert_eq!(
         profile(&outcome, "p").access,
         [
-            rule(Some(Principal::Name("worker".into())), None, None),
-            rule(Some(Principal::Id(1000)), None, None),
-            rule(None, Some(Principal::Id(5)), Some("a@*.service")),
+            rule(Some(UserOrGroup::Name("worker".into())), None, None),
+            rule(Some(UserOrGroup::Id(1000)), None, None),
+            rule(None, Some(UserOrGroup::Id(5)), Some("a@*.service")),
         ]
     );
 }

@@ -139,7 +139,7 @@ fn none_towards_another_machine() {
     assert_eq!(profile(&outcome, "p").warnings.len(), 1);
 }
 
-fn idp(preset: &str, lines: &str) -> Outcome {
+fn idp(preset: &str, lines: &str) -> ConfigOutcome {
     one(&format!(
         "[profiles.p]\npreset = \"{preset}\"\nmethod = \"oauth2\"\nclient_id = \"c\"\n{lines}\n"
     ))
@@ -184,7 +184,7 @@ fn entra() {
 }
 
 #[track_caller]
-fn assertion(outcome: &Outcome) -> &Assertion {
+fn assertion(outcome: &ConfigOutcome) -> &Assertion {
     match &oauth2(outcome, "p").client_auth {
         ClientAuth::PrivateKeyJwt(assertion) => assertion,
         other => panic!("{other:?}"),

@@ -306,7 +306,7 @@ fn users(users: &[u32]) -> Stated {
         users
             .iter()
             .map(|user| AccessRule {
-                user: Some(crate::core::profile::Principal::Id(*user)),
+                user: Some(crate::core::profile::UserOrGroup::Id(*user)),
                 group: None,
                 unit: None,
             })

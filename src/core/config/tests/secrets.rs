@@ -6,7 +6,7 @@ use crate::core::config::findings_json;
 const SECRET: &str = "hunter2-hunter2";
 
 /// Everything that anybody could be shown.
-fn shown(outcome: &Outcome) -> String {
+fn shown(outcome: &ConfigOutcome) -> String {
     let mut text = findings_json(&outcome.findings).to_string();
     for finding in &outcome.findings {
         text.push_str(&format!("{finding}\n{finding:?}\n{}\n", finding.one_line()));

@@ -45,7 +45,7 @@ fn a_sleeping_profile_without_a_credential_is_left_alone() {
     fetch_first(&mut life, 100);
     assert_eq!(life.tick(at(2000.0)), None);
     assert_eq!(life.machine.wake_at(at(2000.0)), None);
-    assert_eq!(life.machine.state(at(2000.0)), State::Asleep);
+    assert_eq!(life.machine.state(at(2000.0)), LifecycleState::Asleep);
 }
 
 /// Callers whose `min_ttl` the repeated token did not meet caused a request per minimum interval.
@@ -87,7 +87,7 @@ fn trap_16_the_last_repetition_leaves_no_gap() {
 }
 
 /// A wall clock that was set back by an hour hid a pause of the machine of up to an hour: an expired token was served.
-/// Broken by `Event::Tick` without `wall_set_back`.
+/// Broken by `LifecycleEvent::Tick` without `wall_set_back`.
 #[test]
 fn trap_18_a_step_back_hides_no_later_pause() {
     let mut life = Life::with_one(Refresh::default());
@@ -108,7 +108,7 @@ fn trap_18_a_step_back_hides_no_later_pause() {
     );
 }
 
-/// The same, when the clock was set back while the token was on its way. Broken by `Event::Fetched` without `wall_set_back`.
+/// The same, when the clock was set back while the token was on its way. Broken by `LifecycleEvent::Fetched` without `wall_set_back`.
 #[test]
 fn trap_18_a_step_back_during_an_attempt_hides_no_later_pause() {
     let mut life = Life::new(Refresh::default());
@@ -203,7 +203,7 @@ fn trap_19_a_lazy_profile_falls_asleep_after_failures_too() {
     let mut life = Life::new(lazy());
     let attempt = life.ask(at(0.0), Duration::ZERO).expect("first use");
     life.fail(attempt, at(0.0), Failure::permanent("no"));
-    assert_eq!(life.machine.state(at(1.0)), State::Rejected);
-    assert_eq!(life.machine.state(at(901.0)), State::Asleep);
+    assert_eq!(life.machine.state(at(1.0)), LifecycleState::Rejected);
+    assert_eq!(life.machine.state(at(901.0)), LifecycleState::Asleep);
     assert!(life.ask(at(901.0), Duration::ZERO).is_some());
 }

@@ -87,7 +87,7 @@ impl World<'_> {
     }
 
     /// Puts an event into a version, and the answer of the provider after a while.
-    fn put(&mut self, next: bool, now: f64, event: Event) {
+    fn put(&mut self, next: bool, now: f64, event: LifecycleEvent) {
         let Some(version) = version(&mut self.live, &mut self.next, next) else {
             return;
         };
@@ -111,13 +111,13 @@ impl World<'_> {
             self.tokens += 1;
             let life = Lifetime::For(Duration::from_secs(self.scenario.token_life));
             let issued = issued(&self.tokens.to_string(), at(now - 0.1), life);
-            Event::Fetched {
+            LifecycleEvent::Fetched {
                 attempt,
                 fingerprint: self.prints.of(issued.scheme, &issued.token),
                 issued,
             }
         } else {
-            Event::Failed {
+            LifecycleEvent::Failed {
                 attempt,
                 failure: Failure::permanent("no").with_oauth_error(Some("invalid_client".into())),
             }
@@ -141,7 +141,7 @@ impl World<'_> {
             self.put(
                 true,
                 now,
-                Event::Asked {
+                LifecycleEvent::Asked {
                     min_ttl: Duration::ZERO,
                 },
             );
@@ -149,13 +149,13 @@ impl World<'_> {
         let Some(next) = &self.next else { return };
         let signs = (self.live.life.trouble(), next.life.trouble());
         if self.rotation.sign(at(now).boot, signs.0, signs.1) {
-            self.put(true, now, Event::Again);
+            self.put(true, now, LifecycleEvent::Again);
         }
         let delivers = |version: &Version| version.life.servable(at(now), Duration::ZERO).is_some();
-        let left = delivers(&self.live) || self.live.life.state(at(now)) == State::Asleep;
+        let left = delivers(&self.live) || self.live.life.state(at(now)) == LifecycleState::Asleep;
         if let Some(next) = self.next.take_if(|next| delivers(next) || !left) {
             self.live = next;
-            self.put(false, now, Event::Again);
+            self.put(false, now, LifecycleEvent::Again);
         }
     }
 
@@ -167,7 +167,7 @@ impl World<'_> {
             let now = f64::from(tenth) / 10.0;
             for next in [false, true] {
                 self.answer(next, now);
-                self.put(next, now, Event::Tick);
+                self.put(next, now, LifecycleEvent::Tick);
             }
             self.assemble(now);
             // A caller each second.
@@ -175,7 +175,7 @@ impl World<'_> {
                 self.put(
                     false,
                     now,
-                    Event::Asked {
+                    LifecycleEvent::Asked {
                         min_ttl: Duration::ZERO,
                     },
                 );
@@ -304,7 +304,7 @@ fn trying_again_obeys_retry_after_and_begins_a_row_anew() {
     let attempt = life.tick(at(0.0)).expect("eager");
     let failure = Failure::transient("later").with_retry_after(Some(100 * SECOND));
     life.fail(attempt, at(0.0), failure);
-    let again = |life: &mut Life, now| life.machine.handle(now, Event::Again).fetch;
+    let again = |life: &mut Life, now| life.machine.handle(now, LifecycleEvent::Again).fetch;
     assert_eq!(again(&mut life, at(50.0)), None);
     assert_eq!(life.machine.due(at(50.0)), Some(at(100.0).boot));
     let mut now = at(100.0);

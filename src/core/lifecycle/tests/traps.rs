@@ -3,7 +3,7 @@
 
 use super::*;
 
-/// Broken by `Event::Asked` setting `earliest` to now: after a failure every waiter asks again in turn.
+/// Broken by `LifecycleEvent::Asked` setting `earliest` to now: after a failure every waiter asks again in turn.
 #[test]
 fn trap_11_waiters_do_not_ask_again_in_turn_after_a_failure() {
     let mut life = Life::new(Refresh::default());
@@ -89,5 +89,5 @@ fn trap_34_who_was_down_at_the_start_is_asked_again_and_served_within_a_step() {
     life.succeed(attempt, now, now, "one", 100);
     assert!(now.boot.since(at(3600.0).boot) <= 60 * SECOND);
     assert_eq!(life.served(back, Duration::ZERO).as_deref(), Some("one"));
-    assert_eq!(life.machine.state(back), State::Fresh);
+    assert_eq!(life.machine.state(back), LifecycleState::Fresh);
 }

@@ -72,7 +72,7 @@ async fn client_secret_post_and_none() {
     );
 }
 
-/// Broken by `Request::new` with the default variant.
+/// Broken by `RequestSettings::new` with the default variant.
 #[tokio::test]
 async fn trap_25_a_variant_asks_for_its_own_scopes() {
     let server = Server::plain(|_| good_token()).await;

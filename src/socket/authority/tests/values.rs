@@ -3,7 +3,7 @@
 use http::uri::Authority;
 use proptest::prelude::*;
 
-use super::super::value::Value;
+use super::super::value::AuthorityValue;
 use super::coder::{huffman, unhuffman};
 
 fn is_authority(value: &[u8]) -> bool {
@@ -12,13 +12,13 @@ fn is_authority(value: &[u8]) -> bool {
 
 fn plain(value: &[u8]) -> Vec<u8> {
     let mut out = value.to_vec();
-    Value::new(false).repair(&mut out, true);
+    AuthorityValue::new(false).repair(&mut out, true);
     out
 }
 
 fn coded(value: &[u8]) -> Vec<u8> {
     let mut out = huffman(value);
-    Value::new(true).repair(&mut out, true);
+    AuthorityValue::new(true).repair(&mut out, true);
     unhuffman(&out)
 }
 
@@ -160,9 +160,9 @@ proptest! {
         value in prop::collection::vec(any::<u8>(), 1..40), cut in any::<prop::sample::Index>(), huffman: bool
     ) {
         let (mut whole, mut parts) = (value.clone(), value);
-        Value::new(huffman).repair(&mut whole, true);
+        AuthorityValue::new(huffman).repair(&mut whole, true);
         let (front, back) = parts.split_at_mut(cut.index(whole.len()));
-        let mut repair = Value::new(huffman);
+        let mut repair = AuthorityValue::new(huffman);
         repair.repair(front, false);
         repair.repair(back, true);
         prop_assert_eq!(whole, parts);

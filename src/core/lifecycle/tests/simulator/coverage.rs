@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Kind;
 use super::oracle::Step;
 use super::world::Mode;
-use crate::core::lifecycle::State;
+use crate::core::lifecycle::LifecycleState;
 
 const KINDS: [Kind; 15] = [
     Kind::Tick,
@@ -25,13 +25,13 @@ const KINDS: [Kind; 15] = [
     Kind::Again,
 ];
 
-const STATES: [State; 6] = [
-    State::Fresh,
-    State::Stale,
-    State::Fetching,
-    State::Backoff,
-    State::Rejected,
-    State::Asleep,
+const STATES: [LifecycleState; 6] = [
+    LifecycleState::Fresh,
+    LifecycleState::Stale,
+    LifecycleState::Fetching,
+    LifecycleState::Backoff,
+    LifecycleState::Rejected,
+    LifecycleState::Asleep,
 ];
 
 /// How the clocks stand.
@@ -148,17 +148,17 @@ fn title(condition: usize) -> String {
     }
 }
 
-fn row(state: State, doing: bool, kind: Kind) -> usize {
+fn row(state: LifecycleState, doing: bool, kind: Kind) -> usize {
     (state as usize * 2 + usize::from(doing)) * 15 + kind as usize
 }
 
 /// What can be met at all. All else is an error when it is met, and this is an error when it is met too rarely.
-fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
+fn reachable(state: LifecycleState, doing: bool, kind: Kind, condition: usize) -> bool {
     let mode = Mode::ALL.get(condition).copied();
     let weather = condition
         .checked_sub(Mode::ALL.len())
         .map(|at| WEATHERS[at]);
-    let served = matches!(state, State::Fresh | State::Stale);
+    let served = matches!(state, LifecycleState::Fresh | LifecycleState::Stale);
     // Results count for what the issuer was up to when it was asked.
     let answers: &[Mode] = match kind {
         Kind::New | Kind::Dead => &[
@@ -191,7 +191,7 @@ fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
     };
     let result = answers.len() < Mode::ALL.len();
     // Nothing sleeps while an attempt is in flight; without one, no result is accepted.
-    if state == State::Asleep && doing || result && !doing {
+    if state == LifecycleState::Asleep && doing || result && !doing {
         return false;
     }
     // Nothing is read where nothing is served, and nothing while it is doubted.
@@ -200,7 +200,10 @@ fn reachable(state: State, doing: bool, kind: Kind, condition: usize) -> bool {
     }
     // What can be repeated is alive. That it is not served in these states needs a doubt.
     if kind == Kind::Repeated
-        && matches!(state, State::Fetching | State::Backoff | State::Rejected)
+        && matches!(
+            state,
+            LifecycleState::Fetching | LifecycleState::Backoff | LifecycleState::Rejected
+        )
         && matches!(weather, Some(Weather::Steady | Weather::Late))
     {
         return false;

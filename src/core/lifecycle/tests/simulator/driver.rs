@@ -9,7 +9,7 @@ use super::oracle::Oracle;
 use super::script::Script;
 use super::world::{Change, Changes, Clocks, ISSUERS, Mode, Repetition};
 use super::{Dice, HOUR, IN_FLIGHT, Input, MILLISECOND, MINUTE, Moment, Nanos, SECOND};
-use crate::core::lifecycle::State;
+use crate::core::lifecycle::LifecycleState;
 use crate::core::profile::Refresh;
 
 /// One attempt is given up by the broker after this.
@@ -299,9 +299,9 @@ impl Driver {
         let now = self.clocks.now();
         // Refused and then down: seldom, since what is refused is soon tried again.
         let state = self.oracle.state(now);
-        let down = self.mode == Mode::Down && state == State::Rejected;
+        let down = self.mode == Mode::Down && state == LifecycleState::Rejected;
         let between = self.between(now);
-        let explore = self.attempt.is_some() || state == State::Asleep || down || between;
+        let explore = self.attempt.is_some() || state == LifecycleState::Asleep || down || between;
         let in_doubt = self.attempt.is_none() && self.fresh_in_doubt(now);
         let reports = match self.mode {
             _ if in_doubt => 900,
@@ -354,13 +354,13 @@ impl Driver {
 
     /// Nothing to serve, nothing has failed, nothing is tried: only within the minimum interval.
     fn between(&self, now: Moment) -> bool {
-        self.attempt.is_none() && self.oracle.state(now) == State::Fetching
+        self.attempt.is_none() && self.oracle.state(now) == LifecycleState::Fetching
     }
 
     /// The issuer has repeated its token, so that nobody has to wait for an end of the doubt. Only a
     /// report of that token has the next attempt made soon.
     pub(super) fn fresh_in_doubt(&self, now: Moment) -> bool {
-        self.oracle.doubted(now) && self.oracle.state(now) == State::Fresh
+        self.oracle.doubted(now) && self.oracle.state(now) == LifecycleState::Fresh
     }
 
     fn report(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {

@@ -13,7 +13,7 @@ use self::books::{Books, Outcome};
 use super::{IN_FLIGHT, Input, Kind, Moment, Nanos, Said, fingerprint, nanos};
 use crate::core::credential::{Credential, Issued, Lifetime, Scheme};
 use crate::core::failure::Failure;
-use crate::core::lifecycle::{Event, Lifecycle, State, Verdict};
+use crate::core::lifecycle::{Lifecycle, LifecycleEvent, LifecycleState, Verdict};
 use crate::core::profile::Refresh;
 use crate::core::secret::Secret;
 use crate::core::time::BootTime;
@@ -22,7 +22,7 @@ use crate::core::time::BootTime;
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// The state before the step, and whether an attempt was under way.
-    pub before: (State, bool),
+    pub before: (LifecycleState, bool),
     pub kind: Kind,
     /// The attempt that has to be started.
     pub fetch: Option<u64>,
@@ -88,7 +88,7 @@ impl Oracle {
         self.books.unlimited()
     }
 
-    pub fn state(&self, now: Moment) -> State {
+    pub fn state(&self, now: Moment) -> LifecycleState {
         self.life.state(now.stamp())
     }
 
@@ -115,7 +115,7 @@ impl Oracle {
         let kind = match input {
             Input::Tick => {
                 self.books.wall_set_back(now);
-                self.handle(now, Event::Tick)?;
+                self.handle(now, LifecycleEvent::Tick)?;
                 Kind::Tick
             }
             Input::Read(min_ttl) => {
@@ -155,7 +155,7 @@ impl Oracle {
                 let held = self.books.reported(now, *token);
                 self.handle(
                     now,
-                    Event::Rejected {
+                    LifecycleEvent::Rejected {
                         fingerprint: fingerprint(*token),
                     },
                 )?;
@@ -167,7 +167,7 @@ impl Oracle {
             }
             Input::Again => {
                 self.books.again(now, &self.rules);
-                self.handle(now, Event::Again)?;
+                self.handle(now, LifecycleEvent::Again)?;
                 Kind::Again
             }
         };
@@ -200,7 +200,7 @@ impl Oracle {
         }
         self.handle(
             now,
-            Event::Asked {
+            LifecycleEvent::Asked {
                 min_ttl: Duration::from_nanos(min_ttl),
             },
         )?;
@@ -226,7 +226,7 @@ impl Oracle {
         if let Outcome::Accepted(_) = outcome {
             self.books.wall_set_back(now);
         }
-        let event = Event::Fetched {
+        let event = LifecycleEvent::Fetched {
             attempt,
             fingerprint: fingerprint(token),
             issued: Box::new(Issued {
@@ -262,10 +262,15 @@ impl Oracle {
             Failure::transient("")
         }
         .with_retry_after(retry_after.map(Duration::from_nanos));
-        self.outcome(now, Event::Failed { attempt, failure }, outcome)
+        self.outcome(now, LifecycleEvent::Failed { attempt, failure }, outcome)
     }
 
-    fn outcome(&mut self, now: Moment, event: Event, outcome: Outcome) -> Result<Kind, String> {
+    fn outcome(
+        &mut self,
+        now: Moment,
+        event: LifecycleEvent,
+        outcome: Outcome,
+    ) -> Result<Kind, String> {
         let stamp = now.stamp();
         let shape = |life: &Lifecycle| {
             (
@@ -306,7 +311,7 @@ impl Oracle {
     }
 
     /// As `Actor::handle` and `Actor::carry_out`.
-    fn handle(&mut self, now: Moment, event: Event) -> Result<(), String> {
+    fn handle(&mut self, now: Moment, event: LifecycleEvent) -> Result<(), String> {
         let stamp = now.stamp();
         let reaction = self.life.handle(stamp, event);
         if let (Some(held), Some(credential)) = (&mut self.books.held, self.life.held()) {
@@ -346,7 +351,7 @@ impl Oracle {
                 self.books.asked(now, min_ttl);
                 self.handle(
                     now,
-                    Event::Asked {
+                    LifecycleEvent::Asked {
                         min_ttl: Duration::from_nanos(min_ttl),
                     },
                 )

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::{Input, Kind, MINUTE, Moment, Nanos, SECOND, nanos};
 use super::Oracle;
 use super::books::DueSeen;
-use crate::core::lifecycle::{RefusalKind, State, Verdict};
+use crate::core::lifecycle::{LifecycleState, RefusalKind, Verdict};
 
 impl Oracle {
     pub(super) fn judge(&mut self, now: Moment, kind: Kind, input: &Input) -> Result<(), String> {
@@ -195,11 +195,11 @@ impl Oracle {
             return Err("the wake-up is later than the attempt".to_owned());
         }
         let state = self.life.state(stamp);
-        if state.available() != (self.serves(now) || state == State::Asleep) {
+        if state.available() != (self.serves(now) || state == LifecycleState::Asleep) {
             return Err(format!("{state:?} is not what a caller would find"));
         }
         let idle = books.in_flight.is_none() && !books.awake(&self.rules, now);
-        if (state == State::Asleep) != (idle && !self.serves(now)) {
+        if (state == LifecycleState::Asleep) != (idle && !self.serves(now)) {
             return Err(format!("{state:?}, and idle is {idle}"));
         }
         if books.in_flight.is_some() {

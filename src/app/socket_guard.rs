@@ -10,13 +10,13 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::socket::bind::{BindError, Bound, Whose, bind};
+use crate::socket::bind::{BindError, Bound, PathOwner, bind};
 
 /// How often the name is looked at: one system call.
 pub const LOOK: Duration = Duration::from_secs(3);
 
 /// The name, and how it was made.
-pub struct Doorplate {
+pub struct SocketGuard {
     bound: Bound,
     mode: u32,
     group: Option<u32>,
@@ -25,15 +25,15 @@ pub struct Doorplate {
     trouble: Option<String>,
 }
 
-impl Doorplate {
+impl SocketGuard {
     /// Takes over a socket that is listened on elsewhere.
     pub fn new(
         bound: Bound,
         mode: u32,
         group: Option<u32>,
         listeners: mpsc::Sender<UnixListener>,
-    ) -> Doorplate {
-        Doorplate {
+    ) -> SocketGuard {
+        SocketGuard {
             bound,
             mode,
             group,
@@ -51,8 +51,8 @@ impl Doorplate {
     pub fn look(&mut self) -> bool {
         let path = self.bound.path().display().to_string();
         let trouble = match self.bound.whose() {
-            Whose::Ours => None,
-            Whose::Nobodys => match self.make_again() {
+            PathOwner::Ours => None,
+            PathOwner::Nobodys => match self.make_again() {
                 Ok(()) => {
                     warn!(
                         socket = path,
@@ -64,7 +64,7 @@ impl Doorplate {
                     "somebody has removed the socket {path}, so that nobody can connect, and it cannot be made again: {why}"
                 )),
             },
-            Whose::Others => Some(format!(
+            PathOwner::Others => Some(format!(
                 "at {path} there is something that is not this daemon's socket: callers get there instead; remove it, \
                  and the socket is made again"
             )),

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
-use super::view::{Answer, Encode, Slot, View};
-use super::{NoAnswer, SeatId};
+use super::view::{Answer, EncodeFn, Slot, View};
+use super::{NoAnswer, ProfileId};
 use crate::core::credential::Variant;
 use crate::core::lifecycle::{Lifecycle, Trouble, Verdict};
 use crate::core::profile::ProfileName;
@@ -26,8 +26,8 @@ const PRESSING_LEAST: Duration = Duration::from_secs(10);
 pub type Reply = oneshot::Sender<Result<Arc<Answer>, NoAnswer>>;
 
 /// One credential of a profile.
-pub struct Life {
-    pub seat: SeatId,
+pub struct ManagedCredential {
+    pub handle: ProfileId,
     pub variant: Variant,
     pub machine: Lifecycle,
     pub slot: Arc<Slot>,
@@ -44,9 +44,9 @@ pub struct Waiter {
     pub reply: Reply,
 }
 
-impl Life {
+impl ManagedCredential {
     /// Publishes what callers may see now.
-    pub fn publish(&self, now: Stamp, target: Option<&str>, encode: &Encode) {
+    pub fn publish(&self, now: Stamp, target: Option<&str>, encode: &EncodeFn) {
         let trouble = self.machine.trouble().cloned();
         let stale = trouble.is_some();
         let before = self.slot.view();

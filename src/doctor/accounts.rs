@@ -18,7 +18,7 @@ pub const PASS: u32 = 1;
 
 /// A user with all its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
+pub struct UserAccount {
     pub uid: u32,
     /// The primary one too.
     pub groups: Vec<u32>,
@@ -32,23 +32,23 @@ pub struct Owned {
     pub mode: u32,
 }
 
-impl Who {
+impl UserAccount {
     /// This process.
-    pub fn me() -> Who {
+    pub fn me() -> UserAccount {
         let mut groups = vec![rustix::process::getegid().as_raw()];
         let more = rustix::process::getgroups().unwrap_or_default();
         groups.extend(more.into_iter().map(rustix::process::Gid::as_raw));
-        Who {
+        UserAccount {
             uid: rustix::process::geteuid().as_raw(),
             groups,
         }
     }
 
     /// As the database has it; a number that it does not know has no group.
-    pub fn of_uid(uid: u32) -> Who {
+    pub fn of_uid(uid: u32) -> UserAccount {
         match User::from_uid(Uid::from_raw(uid)) {
-            Ok(Some(user)) => Who::of(&user),
-            Ok(None) | Err(_) => Who {
+            Ok(Some(user)) => UserAccount::of(&user),
+            Ok(None) | Err(_) => UserAccount {
                 uid,
                 groups: Vec::new(),
             },
@@ -56,27 +56,27 @@ impl Who {
     }
 
     /// As the database has it.
-    pub fn of_name(name: &str) -> Option<Who> {
-        Some(Who::of(&User::from_name(name).ok()??))
+    pub fn of_name(name: &str) -> Option<UserAccount> {
+        Some(UserAccount::of(&User::from_name(name).ok()??))
     }
 
-    fn of(user: &User) -> Who {
+    fn of(user: &User) -> UserAccount {
         let groups = CString::new(user.name.as_str())
             .ok()
             .and_then(|name| getgrouplist(&name, user.gid).ok())
             .unwrap_or_else(|| vec![user.gid]);
-        Who {
+        UserAccount {
             uid: user.uid.as_raw(),
             groups: groups.into_iter().map(Gid::as_raw).collect(),
         }
     }
 
     /// As the kernel has it: the effective user and groups of a process.
-    pub fn of_process(pid: i32) -> Option<Who> {
-        Who::of_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    pub fn of_process(pid: i32) -> Option<UserAccount> {
+        UserAccount::of_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
     }
 
-    fn of_status(status: &str) -> Option<Who> {
+    fn of_status(status: &str) -> Option<UserAccount> {
         let numbers = |field: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(field))?;
             let numbers = line.split_whitespace().map(|number| number.parse().ok());
@@ -85,7 +85,7 @@ impl Who {
         // Real, effective, saved, of the file system.
         let mut groups = vec![*numbers("Gid:")?.get(1)?];
         groups.extend(numbers("Groups:").unwrap_or_default());
-        Some(Who {
+        Some(UserAccount {
             uid: *numbers("Uid:")?.get(1)?,
             groups,
         })
@@ -184,7 +184,7 @@ mod tests {
     /// Broken by a class that falls through to the next one when it forbids: the owner of 0077 may nothing.
     #[test]
     fn the_first_class_that_fits_decides() {
-        let who = |uid, groups: &[u32]| Who {
+        let who = |uid, groups: &[u32]| UserAccount {
             uid,
             groups: groups.to_vec(),
         };
@@ -213,15 +213,15 @@ mod tests {
         let text =
             "Name:\ttokend\nUid:\t1\t990\t3\t4\nGid:\t5\t991\t7\t8\nNgid:\t0\nGroups:\t100 101 \n";
         assert_eq!(
-            Who::of_status(text),
-            Some(Who {
+            UserAccount::of_status(text),
+            Some(UserAccount {
                 uid: 990,
                 groups: vec![991, 100, 101]
             })
         );
-        assert_eq!(Who::of_status("Name:\tx\n"), None);
-        let me = Who::of_process(std::process::id().cast_signed()).expect("this process");
-        assert_eq!(me.uid, Who::me().uid);
+        assert_eq!(UserAccount::of_status("Name:\tx\n"), None);
+        let me = UserAccount::of_process(std::process::id().cast_signed()).expect("this process");
+        assert_eq!(me.uid, UserAccount::me().uid);
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
         let mode = |path: &Path, mode| {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode");
         };
-        let stranger = Who {
+        let stranger = UserAccount {
             uid: 4_000_000,
             groups: Vec::new(),
         };

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::accounts::Account;
+use super::accounts::PrincipalAccount;
 use super::activity::Activity;
 use crate::audit::Ledger;
 use crate::caller::Peer;
 
 /// Of one connection.
 #[derive(Debug)]
-pub struct Guest {
+pub struct Session {
     /// The kernel's word.
     pub peer: Arc<Peer>,
     /// What it has been given.
@@ -17,13 +17,13 @@ pub struct Guest {
     /// Whether it is silent.
     pub activity: Arc<Activity>,
     /// Whose account pays for it.
-    pub account: Account,
+    pub account: PrincipalAccount,
 }
 
-impl Guest {
+impl Session {
     /// Has been given nothing yet.
-    pub fn new(peer: Peer, account: Account) -> Guest {
-        Guest {
+    pub fn new(peer: Peer, account: PrincipalAccount) -> Session {
+        Session {
             peer: Arc::new(peer),
             ledger: Ledger::default(),
             activity: Arc::new(Activity::default()),

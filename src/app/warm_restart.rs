@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::core::credential::Variant;
 use crate::core::handover::{Handover, Kept};
 use crate::core::profile::ProfileName;
-use crate::registry::{Current, Standing};
+use crate::registry::{Current, ProfileHealth};
 use crate::supervisor::store;
 
 /// After something was published, others that are published with it are waited for so long.
@@ -25,7 +25,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 const SHARE: u32 = 20;
 
 /// What an earlier run has left, and under which number.
-pub struct Left {
+pub struct PreviousRun {
     /// Names credentials as that run did.
     pub key: Zeroizing<[u8; 32]>,
     kept: HashMap<ProfileName, Vec<Kept>>,
@@ -33,9 +33,9 @@ pub struct Left {
     stored: Option<u64>,
 }
 
-impl Left {
+impl PreviousRun {
     /// Reads what is there. What cannot be used is said and forgotten.
-    pub fn by_an_earlier_run(stored: Vec<(String, OwnedFd)>) -> io::Result<Left> {
+    pub fn by_an_earlier_run(stored: Vec<(String, OwnedFd)>) -> io::Result<PreviousRun> {
         let boot = this_boot();
         let mut newest = None;
         for (name, content) in store::read(stored) {
@@ -55,7 +55,7 @@ impl Left {
             let mut key = Zeroizing::new([0; 32]);
             aws_lc_rs::rand::fill(&mut *key)
                 .map_err(|_| io::Error::other("the system gives no random numbers"))?;
-            return Ok(Left {
+            return Ok(PreviousRun {
                 key,
                 kept: HashMap::new(),
                 number: 0,
@@ -70,7 +70,7 @@ impl Left {
         for one in handover.kept {
             kept.entry(one.profile.clone()).or_default().push(one);
         }
-        Ok(Left {
+        Ok(PreviousRun {
             key: handover.key,
             kept,
             number: handover.number,
@@ -90,24 +90,24 @@ impl Left {
 }
 
 /// Has what is published kept, whenever it has changed.
-pub struct Keeper {
+pub struct WarmRestart {
     pub registry: Current,
     pub clock: Clock,
     /// Told when something is published.
     pub published: Arc<Notify>,
-    pub left: KeptAs,
+    pub left: HandoverName,
 }
 
 /// How the next handover is named, and the one before.
-pub struct KeptAs {
+pub struct HandoverName {
     key: Zeroizing<[u8; 32]>,
     number: u64,
     stored: Option<u64>,
 }
 
-impl From<&Left> for KeptAs {
-    fn from(left: &Left) -> KeptAs {
-        KeptAs {
+impl From<&PreviousRun> for HandoverName {
+    fn from(left: &PreviousRun) -> HandoverName {
+        HandoverName {
             key: left.key.clone(),
             number: left.number,
             stored: left.stored,
@@ -115,7 +115,7 @@ impl From<&Left> for KeptAs {
     }
 }
 
-impl Keeper {
+impl WarmRestart {
     /// Until `stop`, and then once more.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         if !store::is_there() {
@@ -175,15 +175,15 @@ impl Keeper {
         let registry = self.registry.load();
         let mut all = Vec::new();
         for entry in registry.all() {
-            let Standing::Seated(seat) = &entry.standing else {
+            let ProfileHealth::Managed(handle) = &entry.health else {
                 continue;
             };
-            let Some((identity, material)) = seat.keep() else {
+            let Some((identity, material)) = handle.keep() else {
                 continue;
             };
-            let variants = seat.variants().into_iter();
+            let variants = handle.variants().into_iter();
             for variant in std::iter::once(Variant::default()).chain(variants) {
-                let Some(slot) = seat.slot(&variant) else {
+                let Some(slot) = handle.slot(&variant) else {
                     continue;
                 };
                 let view = slot.view();

@@ -9,9 +9,9 @@ use reqwest::{Client, Proxy, RequestBuilder, retry};
 use rustls::ClientConfig;
 use url::Url;
 
-use super::lane::{Lane, Lost};
+use super::lane::{Lane, LaneError};
 use super::proxy::Environment;
-use super::transport::{self, Answer};
+use super::transport::{self, HttpReply};
 use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
 use crate::core::profile::{Http, is_loopback};
@@ -31,7 +31,7 @@ const USER_AGENT: &str = concat!("tokend/", env!("CARGO_PKG_VERSION"));
 const NOTICE: Duration = Duration::from_millis(500);
 
 /// One way to identity providers.
-pub(super) struct Upstream {
+pub(super) struct IdpClient {
     http: Http,
     environment: Environment,
     with_certificate: bool,
@@ -45,21 +45,21 @@ pub(super) struct Upstream {
 }
 
 /// There was no answer.
-pub(super) struct NoAnswer {
+pub(super) struct NoReply {
     pub(super) failure: Failure,
     /// There was not even a connection.
     pub(super) unconnected: bool,
 }
 
-impl Upstream {
+impl IdpClient {
     /// Opens nothing yet.
     pub(super) fn new(
         http: &Http,
         tls: ClientConfig,
         with_certificate: bool,
         lane: Arc<Lane>,
-    ) -> Upstream {
-        Upstream {
+    ) -> IdpClient {
+        IdpClient {
             http: http.clone(),
             environment: Environment::of_process(),
             with_certificate,
@@ -95,7 +95,11 @@ impl Upstream {
     }
 
     /// One exchange with `at`, on the identity provider's thread.
-    pub(super) async fn send(&self, request: RequestBuilder, at: &str) -> Result<Answer, NoAnswer> {
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        at: &str,
+    ) -> Result<HttpReply, NoReply> {
         match self.lane.run(self.limit(), transport::send(request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
@@ -105,15 +109,15 @@ impl Upstream {
                     .and_then(|url| self.proxy_for(url))
                     .as_ref()
                     .map(origin);
-                Err(NoAnswer {
+                Err(NoReply {
                     failure: transport::explain(&error, at, &way),
                     unconnected: error.is_connect(),
                 })
             }
-            Err(lost) => Err(NoAnswer {
+            Err(lost) => Err(NoReply {
                 failure: match lost {
-                    Lost::Late => transport::too_late(at, &self.way()),
-                    Lost::Broken => Failure::transient(format!(
+                    LaneError::Late => transport::too_late(at, &self.way()),
+                    LaneError::Broken => Failure::transient(format!(
                         "{at} cannot be asked: there is no thread for it, most likely because the limit of threads \
                          or memory is reached; raise it, it is tried again by itself"
                     )),
@@ -124,8 +128,8 @@ impl Upstream {
     }
 
     /// In the words of failures.
-    pub(super) fn way(&self) -> transport::Way {
-        transport::Way {
+    pub(super) fn way(&self) -> transport::Route {
+        transport::Route {
             connect_timeout: self.http.connect_timeout,
             timeout: self.http.timeout,
             proxy: self.http.proxy.as_ref().map(origin),

@@ -14,15 +14,15 @@ use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 
 use super::accounts::Charge;
-use super::body::{Charged, Impatient};
-use super::desk::Desk;
+use super::body::{Charged, TimedBody};
 use super::error::Denial;
 use super::grpc::{Admin, Credentials, told_to_stop};
-use super::guest::Guest;
-use super::health::HealthDesk;
+use super::health::HealthService;
 use super::http;
-use crate::core::account::Held;
-use crate::core::profile::Limits;
+use super::service::ApiService;
+use super::session::Session;
+use crate::core::account::Resource;
+use crate::core::profile::ServerLimits;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::credential_service_server::CredentialServiceServer;
@@ -45,9 +45,9 @@ const GET_TOKEN: &str = "/tokend.v1.CredentialService/GetToken";
 /// Paths of `tokend.v1.CredentialService`.
 const CREDENTIAL_SERVICE: &str = "/tokend.v1.CredentialService/";
 
-/// Both languages, for every connection.
-pub struct Languages {
-    desk: Arc<Desk>,
+/// Both protocols, for every connection.
+pub struct Protocols {
+    service: Arc<ApiService>,
     /// Largest message, in bytes.
     message_size: usize,
     /// Everything but the service that most calls are for.
@@ -60,9 +60,13 @@ pub struct Languages {
     closing: watch::Receiver<bool>,
 }
 
-impl Languages {
+impl Protocols {
     /// Of one daemon.
-    pub fn new(desk: &Arc<Desk>, limits: &Limits, closing: watch::Receiver<bool>) -> Languages {
+    pub fn new(
+        service: &Arc<ApiService>,
+        limits: &ServerLimits,
+        closing: watch::Receiver<bool>,
+    ) -> Protocols {
         let message_size = usize::try_from(limits.message_size).unwrap_or(usize::MAX);
         let describe = || {
             tonic_reflection::server::Builder::configure()
@@ -73,20 +77,20 @@ impl Languages {
         let mut routes = Routes::builder();
         routes
             .add_service(
-                AdminServiceServer::new(Admin(desk.clone()))
+                AdminServiceServer::new(Admin(service.clone()))
                     .max_decoding_message_size(message_size),
             )
             .add_service(
-                tonic_health::pb::health_server::HealthServer::new(HealthDesk(desk.clone()))
+                tonic_health::pb::health_server::HealthServer::new(HealthService(service.clone()))
                     .max_decoding_message_size(message_size),
             )
             .add_service(describe().build_v1().expect(sound))
             .add_service(describe().build_v1alpha().expect(sound));
-        Languages {
-            desk: desk.clone(),
+        Protocols {
+            service: service.clone(),
             message_size,
             grpc: routes.routes().prepare().into_axum_router(),
-            json: http::router(desk.clone()),
+            json: http::router(service.clone()),
             first: limits.handshake_timeout,
             later: limits.idle_timeout,
             closing,
@@ -131,33 +135,33 @@ fn lightened(mut request: Request<Incoming>) -> Request<Incoming> {
 }
 
 /// One caller's connection.
-pub struct Visit {
-    languages: Arc<Languages>,
-    guest: Arc<Guest>,
+pub struct ConnectionService {
+    protocols: Arc<Protocols>,
+    session: Arc<Session>,
     /// Called without a router in between, which is a tenth of what an answer from memory costs.
     credentials: CredentialServiceServer<Credentials>,
 }
 
-impl Visit {
+impl ConnectionService {
     /// A connection of this caller.
-    pub fn new(languages: &Arc<Languages>, guest: Arc<Guest>) -> Visit {
+    pub fn new(protocols: &Arc<Protocols>, session: Arc<Session>) -> ConnectionService {
         let credentials = Credentials {
-            desk: languages.desk.clone(),
-            guest: guest.clone(),
+            service: protocols.service.clone(),
+            session: session.clone(),
         };
-        Visit {
-            languages: languages.clone(),
-            guest,
+        ConnectionService {
+            protocols: protocols.clone(),
+            session,
             credentials: CredentialServiceServer::new(credentials)
-                .max_decoding_message_size(languages.message_size),
+                .max_decoding_message_size(protocols.message_size),
         }
     }
 
     /// Answers one request, at the latest when the daemon can wait no longer.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let _busy = self.guest.activity.request();
-        if self.guest.activity.requests() == 1 {
-            self.guest.account.has_asked();
+        let _busy = self.session.activity.request();
+        if self.session.activity.requests() == 1 {
+            self.session.account.has_asked();
         }
         let is_grpc = request.version() == Version::HTTP_2
             && request
@@ -170,7 +174,7 @@ impl Visit {
             return response;
         }
         let request = if is_grpc { lightened(request) } else { request };
-        let mut closing = self.languages.closing.clone();
+        let mut closing = self.protocols.closing.clone();
         tokio::select! {
             // An answer from memory is there at the first look, and nothing else costs anything.
             biased;
@@ -197,8 +201,13 @@ impl Visit {
             && let Some(profile) = http::token_of(request.uri().path())
         {
             let (headers, uri) = (request.headers(), request.uri());
-            let answer =
-                http::token_at_once(&self.languages.desk, &self.guest, profile, headers, uri);
+            let answer = http::token_at_once(
+                &self.protocols.service,
+                &self.session,
+                profile,
+                headers,
+                uri,
+            );
             return self.weighed(answer.await.map(Body::new));
         }
         // In memory of its own: every call would have room for all that any call may need.
@@ -208,7 +217,7 @@ impl Visit {
     async fn another(&self, is_grpc: bool, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
         if is_grpc && STREAMS.iter().any(|stream| path.starts_with(stream)) {
-            return match self.guest.account.charge(Held::Streams, 1) {
+            return match self.session.account.charge(Resource::Streams, 1) {
                 Ok(charge) => {
                     let response = self.reply(is_grpc, request).await;
                     response.map(|body| Body::new(Charged::new(body, Arc::new(charge))))
@@ -238,7 +247,7 @@ impl Visit {
 
     /// A long answer, if there is room for it.
     fn charged(&self, response: Response<Body>, size: u64) -> Response<Body> {
-        match self.guest.account.charge(Held::Bytes, size) {
+        match self.session.account.charge(Resource::Bytes, size) {
             Ok(charge) => response.map(|body| Body::new(Charged::new(body, Arc::new(charge)))),
             Err(full) => full.into_response().map(Body::new),
         }
@@ -246,8 +255,8 @@ impl Visit {
 
     /// A call of the service that most are for.
     async fn credential(&self, request: Request<Incoming>) -> Response<Body> {
-        let (patience, guest) = (self.languages.first, self.guest.clone());
-        let request = request.map(|body| Impatient::new(body, patience, guest));
+        let (patience, session) = (self.protocols.first, self.session.clone());
+        let request = request.map(|body| TimedBody::new(body, patience, session));
         let Ok(response) = self.credentials.clone().call(request).await;
         response
     }
@@ -256,16 +265,16 @@ impl Visit {
         if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
             return self.credential(request).await;
         }
-        request.extensions_mut().insert(self.guest.clone());
+        request.extensions_mut().insert(self.session.clone());
         // Reflection is a conversation with pauses.
         let (router, patience) = if is_grpc {
-            (&self.languages.grpc, self.languages.later)
+            (&self.protocols.grpc, self.protocols.later)
         } else {
-            (&self.languages.json, self.languages.first)
+            (&self.protocols.json, self.protocols.first)
         };
-        let guest = self.guest.clone();
+        let session = self.session.clone();
         let request =
-            request.map(|body| axum::body::Body::new(Impatient::new(body, patience, guest)));
+            request.map(|body| axum::body::Body::new(TimedBody::new(body, patience, session)));
         let Ok(response) = router.clone().oneshot(request).await;
         response.map(Body::new)
     }

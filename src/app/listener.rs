@@ -6,20 +6,20 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
-use super::doorplate::Doorplate;
 use super::error::StartError;
 use super::privacy::group;
+use super::socket_guard::SocketGuard;
 use crate::cli::paths::default_socket;
 use crate::core::profile::Server;
 use crate::socket::bind::bind;
 
 /// Where callers come in.
-pub struct Door {
+pub struct SocketListener {
     pub listener: UnixListener,
     /// The socket's name.
     pub path: PathBuf,
     /// Sees to the name; the service manager does for its own.
-    pub plate: Option<Doorplate>,
+    pub guard: Option<SocketGuard>,
 }
 
 /// Opens it. A socket that the service manager holds comes before everything else: callers queue there while the daemon is
@@ -29,7 +29,7 @@ pub fn open(
     server: &Server,
     adopted: Option<UnixListener>,
     listeners: mpsc::Sender<tokio::net::UnixListener>,
-) -> Result<Door, StartError> {
+) -> Result<SocketListener, StartError> {
     if let Some(listener) = adopted {
         let address = listener.local_addr()?;
         let path = address.as_pathname().map(PathBuf::from);
@@ -38,10 +38,10 @@ pub fn open(
                 "the socket of the service manager has no path: ListenStream= names one",
             )
         })?;
-        return Ok(Door {
+        return Ok(SocketListener {
             listener,
             path,
-            plate: None,
+            guard: None,
         });
     }
     let path = match socket.or_else(|| server.socket.clone()) {
@@ -55,9 +55,14 @@ pub fn open(
     let listener = bound
         .take_listener()
         .expect("it was bound a moment ago and nobody took it");
-    Ok(Door {
+    Ok(SocketListener {
         listener,
         path,
-        plate: Some(Doorplate::new(bound, server.socket_mode, group, listeners)),
+        guard: Some(SocketGuard::new(
+            bound,
+            server.socket_mode,
+            group,
+            listeners,
+        )),
     })
 }

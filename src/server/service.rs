@@ -1,4 +1,4 @@
-//! What both languages do: look the profile up for this caller, answer from memory, and otherwise ask the broker.
+//! What both protocols do: look the profile up for this caller, answer from memory, and otherwise ask the broker.
 
 pub mod permit;
 
@@ -11,18 +11,18 @@ use self::permit::{Permit, Wanted};
 use super::accounts::{Accounts, Visible};
 use super::answered::Answered;
 use super::error::Denial;
-use super::guest::Guest;
-use crate::audit::{Action, Audit, Given, Recorded, Unrecorded};
+use super::session::Session;
+use crate::audit::{Action, Audit, GrantedCredential, Recorded, Unrecorded};
 use crate::broker::{Answer, Asker, Broker, NoAnswer, Reported, Slot};
 use crate::caller::Callers;
 use crate::clock::Clock;
-use crate::core::account::{Held, Spent};
+use crate::core::account::{Resource, Spent};
 use crate::core::credential::Fingerprint;
 use crate::core::policy::{Caller, Decision};
-use crate::core::profile::Limits;
+use crate::core::profile::ServerLimits;
 use crate::core::time::Stamp;
-use crate::registry::reload::{Order, Report};
-use crate::registry::{Current, Entry, Hidden, Standing};
+use crate::registry::reload::{Order, ReloadReport};
+use crate::registry::{Current, Hidden, ProfileHealth, RegistryEntry};
 
 /// Times that a profile may be replaced under a request before that gives up. A reload takes longer than a look-up, so one
 /// is usual and more are not.
@@ -35,7 +35,7 @@ const SHORT_LOOK: usize = 64;
 const ENTRIES_DECIDED: usize = 32;
 
 /// Everything that a request needs.
-pub struct Desk {
+pub struct ApiService {
     /// The profiles.
     pub registry: Current,
     /// Gets what is not in memory.
@@ -51,7 +51,7 @@ pub struct Desk {
     /// Whoever has a long look at profiles.
     pub surveys: Arc<Semaphore>,
     /// The limits that the daemon was started with.
-    pub limits: Limits,
+    pub limits: ServerLimits,
     /// Records who is given what.
     pub audit: Arc<Audit>,
     /// How requests for a credential ended.
@@ -64,7 +64,7 @@ pub struct Desk {
 
 /// What a caller asks for.
 #[derive(Debug, Default)]
-pub struct Ask {
+pub struct CredentialRequest {
     /// Name of the profile.
     pub profile: String,
     /// Never answered with less.
@@ -77,10 +77,10 @@ pub struct Ask {
     pub deadline: Option<Duration>,
 }
 
-impl Desk {
+impl ApiService {
     /// The daemon as a caller of its own, for the watchdog: nothing that others take is missing to it.
     #[must_use]
-    pub fn itself(&self) -> Guest {
+    pub fn itself(&self) -> Session {
         let caller = Caller {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
@@ -88,20 +88,24 @@ impl Desk {
             pid: None,
         };
         let account = self.accounts.without_place(caller.uid, "(watchdog)");
-        Guest::new(self.callers.known_by_ids(caller), account)
+        Session::new(self.callers.known_by_ids(caller), account)
     }
 
     /// The profile, if this caller may use it, and what permits it.
-    pub async fn permitted(&self, guest: &Guest, profile: &str) -> Option<(Arc<Entry>, Decision)> {
+    pub async fn permitted(
+        &self,
+        session: &Session,
+        profile: &str,
+    ) -> Option<(Arc<RegistryEntry>, Decision)> {
         let look = || {
             let registry = self.registry.load();
             registry
-                .permitted(profile, guest.peer.subject())
+                .permitted(profile, session.peer.subject())
                 .map(|(entry, decision)| (entry.clone(), decision))
         };
         match look() {
             Err(Hidden::NeedsUnit) => {
-                guest.peer.find_unit().await;
+                session.peer.find_unit().await;
                 look().ok()
             }
             outcome => outcome.ok(),
@@ -112,44 +116,44 @@ impl Desk {
     /// is not taken on the thread that serves.
     pub async fn survey<T: Send + 'static>(
         self: &Arc<Self>,
-        guest: &Guest,
+        session: &Session,
         all: bool,
-        look: impl FnOnce(&Desk, &[Arc<Entry>]) -> T + Send + 'static,
+        look: impl FnOnce(&ApiService, &[Arc<RegistryEntry>]) -> T + Send + 'static,
     ) -> Result<T, Denial> {
         let started = self.clock.now().boot;
-        guest.account.may_spend(Spent::Profiles, started)?;
+        session.account.may_spend(Spent::Profiles, started)?;
         let entries = if all {
             self.registry.load().all().into_iter().cloned().collect()
         } else {
-            self.visible(guest).await
+            self.visible(session).await
         };
-        guest
+        session
             .account
             .spend(Spent::Profiles, 1 + entries.len() as u64, started);
         if entries.len() <= SHORT_LOOK {
             return Ok(look(self, &entries));
         }
         // One at a time, of each principal and in all: the processor is wanted by those who ask for credentials.
-        let _own = guest.account.shared().survey.lock().await;
+        let _own = session.account.shared().survey.lock().await;
         let turn = self.surveys.clone().acquire_owned().await;
-        let desk = self.clone();
+        let service = self.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            look(&desk, &entries)
+            look(&service, &entries)
         });
         // It cannot be cancelled, and a panic has been told where it was.
         looked.await.map_err(|_| Denial::stopping())
     }
 
     /// The profiles that this caller may use, by name. That is found out once for each principal and registry.
-    async fn visible(&self, guest: &Guest) -> Vec<Arc<Entry>> {
-        if self.registry.load().needs(guest.peer.unit()) {
-            guest.peer.find_unit().await;
+    async fn visible(&self, session: &Session) -> Vec<Arc<RegistryEntry>> {
+        if self.registry.load().needs(session.peer.unit()) {
+            session.peer.find_unit().await;
         }
         let registry = self.registry.load();
-        let subject = guest.peer.subject();
+        let subject = session.peer.subject();
         let unit = subject.unit.name();
-        let mut last = guest
+        let mut last = session
             .account
             .shared()
             .visible
@@ -162,7 +166,8 @@ impl Desk {
         {
             return seen.entries.iter().filter_map(Weak::upgrade).collect();
         }
-        let entries: Vec<Arc<Entry>> = registry.visible(subject).into_iter().cloned().collect();
+        let entries: Vec<Arc<RegistryEntry>> =
+            registry.visible(subject).into_iter().cloned().collect();
         *last = Some(Visible {
             serial: registry.serial,
             caller: subject.caller.clone(),
@@ -172,26 +177,26 @@ impl Desk {
         drop(last);
         // What that took, in profiles that are looked at.
         let took = registry.len() / ENTRIES_DECIDED;
-        guest
+        session
             .account
             .spend(Spent::Profiles, took as u64, self.clock.now().boot);
         entries
     }
 
     /// Whether callers get a credential of the profile, and its record can be written.
-    pub fn available(&self, entry: &Entry, now: Stamp) -> bool {
+    pub fn available(&self, entry: &RegistryEntry, now: Stamp) -> bool {
         !self.audit.refuses() && entry.available(now)
     }
 
     /// Whether the caller is an administrator.
-    pub async fn is_admin(&self, guest: &Guest) -> bool {
+    pub async fn is_admin(&self, session: &Session) -> bool {
         let look = || {
             let registry = self.registry.load();
-            registry.admins.administers(guest.peer.subject())
+            registry.admins.administers(session.peer.subject())
         };
         match look() {
             Decision::NeedsUnit => {
-                guest.peer.find_unit().await;
+                session.peer.find_unit().await;
                 look().permits()
             }
             decision => decision.permits(),
@@ -199,50 +204,51 @@ impl Desk {
     }
 
     /// Refuses whoever is no administrator.
-    pub async fn for_admins(&self, guest: &Guest, action: Action) -> Result<(), Denial> {
-        if self.is_admin(guest).await {
+    pub async fn for_admins(&self, session: &Session, action: Action) -> Result<(), Denial> {
+        if self.is_admin(session).await {
             return Ok(());
         }
-        self.audit.denied(&guest.peer, action, "", Decision::Denied);
+        self.audit
+            .denied(&session.peer, action, "", Decision::Denied);
         Err(Denial::not_admin())
     }
 
     /// The profile, if this caller may use it; for somebody who wants something of it.
     pub async fn entry(
         &self,
-        guest: &Guest,
+        session: &Session,
         profile: &str,
         action: Action,
-    ) -> Result<(Arc<Entry>, Decision), Denial> {
+    ) -> Result<(Arc<RegistryEntry>, Decision), Denial> {
         if profile.is_empty() {
             return Err(Denial::bad_request(
                 "the request names no profile: set `profile`",
             ));
         }
-        let found = self.permitted(guest, profile).await;
+        let found = self.permitted(session, profile).await;
         found.ok_or_else(|| {
             self.audit
-                .denied(&guest.peer, action, profile, Decision::Denied);
+                .denied(&session.peer, action, profile, Decision::Denied);
             Denial::not_found(profile)
         })
     }
 
     /// What lets the caller have this credential, if the profile works.
-    pub async fn permit(&self, guest: &Guest, wanted: Wanted<'_>) -> Result<Permit, Denial> {
+    pub async fn permit(&self, session: &Session, wanted: Wanted<'_>) -> Result<Permit, Denial> {
         let action = wanted.action;
-        let (entry, decision) = self.entry(guest, wanted.profile, action).await?;
-        let seat = match &entry.standing {
-            Standing::Seated(seat) => seat.clone(),
-            Standing::Invalid(why) => return Err(Denial::invalid(wanted.profile, why)),
+        let (entry, decision) = self.entry(session, wanted.profile, action).await?;
+        let handle = match &entry.health {
+            ProfileHealth::Managed(handle) => handle.clone(),
+            ProfileHealth::Invalid(why) => return Err(Denial::invalid(wanted.profile, why)),
         };
         let variant = permit::variant(&entry, wanted).inspect_err(|_| {
             let profile = entry.name.as_str();
             self.audit
-                .denied(&guest.peer, action, profile, Decision::Denied);
+                .denied(&session.peer, action, profile, Decision::Denied);
         })?;
         Ok(Permit {
             entry,
-            seat,
+            handle,
             variant,
             decision,
             action,
@@ -253,7 +259,7 @@ impl Desk {
     /// meanwhile: its successor may be in force already.
     async fn with_permit<T, Attempt>(
         &self,
-        guest: &Guest,
+        session: &Session,
         wanted: Wanted<'_>,
         mut attempt: impl FnMut(Permit) -> Attempt,
     ) -> Result<T, Denial>
@@ -261,7 +267,7 @@ impl Desk {
         Attempt: Future<Output = Result<Result<T, NoAnswer>, Denial>>,
     {
         for _ in 0..SUCCESSORS {
-            let permit = self.permit(guest, wanted).await?;
+            let permit = self.permit(session, wanted).await?;
             match attempt(permit).await? {
                 Err(NoAnswer::Gone) => {}
                 outcome => return outcome.map_err(|why| Denial::of(wanted.profile, why)),
@@ -273,12 +279,12 @@ impl Desk {
     /// A credential of the profile, and the moment at which it was judged.
     pub async fn token(
         &self,
-        guest: &Guest,
-        ask: Ask,
-    ) -> Result<(Arc<Answer>, Arc<Entry>, Stamp), Denial> {
+        session: &Session,
+        ask: CredentialRequest,
+    ) -> Result<(Arc<Answer>, Arc<RegistryEntry>, Stamp), Denial> {
         let outcome = self
-            .with_permit(guest, Wanted::from(&ask), |permit| {
-                self.token_on(permit, guest, &ask)
+            .with_permit(session, Wanted::from(&ask), |permit| {
+                self.token_on(permit, session, &ask)
             })
             .await;
         if let Err(denial) = &outcome {
@@ -290,25 +296,25 @@ impl Desk {
     async fn token_on(
         &self,
         mut permit: Permit,
-        guest: &Guest,
-        ask: &Ask,
-    ) -> Result<Result<(Arc<Answer>, Arc<Entry>, Stamp), NoAnswer>, Denial> {
+        session: &Session,
+        ask: &CredentialRequest,
+    ) -> Result<Result<(Arc<Answer>, Arc<RegistryEntry>, Stamp), NoAnswer>, Denial> {
         let now = self.clock.now();
         if let Some(answer) = permit.in_memory(ask.min_ttl, now) {
-            let now = self.record(guest, permit.given(&answer), now).await?;
+            let now = self.record(session, permit.given(&answer), now).await?;
             self.answered.from_memory();
             return Ok(Ok((answer, permit.entry, now)));
         }
-        self.admit(guest)?;
-        let _waiting = guest.account.charge(Held::Waiting, 1)?;
+        self.admit(session)?;
+        let _waiting = session.account.charge(Resource::Waiting, 1)?;
         if permit.in_memory(Duration::ZERO, now).is_some() {
             // There is one that lives: to want another is to want a renewal.
-            guest.account.may_spend(Spent::Renewals, now.boot)?;
+            session.account.may_spend(Spent::Renewals, now.boot)?;
         }
         let variant = permit.variant.clone();
         let asked = self
             .broker
-            .ask(&permit.seat, variant, ask.min_ttl, self.asker(guest));
+            .ask(&permit.handle, variant, ask.min_ttl, self.asker(session));
         let answer = match ask.deadline {
             Some(deadline) => tokio::time::timeout(deadline, asked)
                 .await
@@ -320,10 +326,10 @@ impl Desk {
             Err(why) => return Ok(Err(why)),
         };
         // Whether it is for this caller may have changed while it was waited for.
-        (permit.entry, permit.decision) = self.entry(guest, &ask.profile, permit.action).await?;
+        (permit.entry, permit.decision) = self.entry(session, &ask.profile, permit.action).await?;
         // It was right when it was sent. Time may have passed on the way here.
         let now = self.clock.now();
-        let now = self.record(guest, permit.given(&answer), now).await?;
+        let now = self.record(session, permit.given(&answer), now).await?;
         if !answer.credential.lives(now, Duration::ZERO) {
             return Err(Denial::too_late(&ask.profile));
         }
@@ -334,11 +340,15 @@ impl Desk {
     /// Records that a credential is about to be handed out, which is judged again if that has taken time. When it was judged.
     pub async fn record(
         &self,
-        guest: &Guest,
-        given: Given<'_>,
+        session: &Session,
+        given: GrantedCredential<'_>,
         now: Stamp,
     ) -> Result<Stamp, Denial> {
-        match self.audit.granted(&guest.ledger, &guest.peer, given).await {
+        match self
+            .audit
+            .granted(&session.ledger, &session.peer, given)
+            .await
+        {
             Ok(Recorded::Counted) => Ok(now),
             Ok(Recorded::Written) => {
                 let now = self.clock.now();
@@ -353,9 +363,13 @@ impl Desk {
     }
 
     /// Has everything read again, and waits at most so long for what is being tried.
-    pub async fn reload(&self, guest: &Guest, wait: Duration) -> Result<Arc<Report>, Denial> {
-        self.for_admins(guest, Action::Reload).await?;
-        self.admit(guest)?;
+    pub async fn reload(
+        &self,
+        session: &Session,
+        wait: Duration,
+    ) -> Result<Arc<ReloadReport>, Denial> {
+        self.for_admins(session, Action::Reload).await?;
+        self.admit(session)?;
         let (order, mut reports) = Order::new();
         let mut stopping = self.stopping.clone();
         let settled = async {
@@ -375,16 +389,16 @@ impl Desk {
     }
 
     /// Counts a request that the broker has to deal with.
-    fn admit(&self, guest: &Guest) -> Result<(), Denial> {
+    fn admit(&self, session: &Session) -> Result<(), Denial> {
         let now = self.clock.now().boot;
-        guest.account.may_spend(Spent::Requests, now)?;
-        guest.account.spend(Spent::Requests, 1, now);
+        session.account.may_spend(Spent::Requests, now)?;
+        session.account.spend(Spent::Requests, 1, now);
         Ok(())
     }
 
     /// On whose account the broker is asked.
-    fn asker(&self, guest: &Guest) -> Asker {
-        let (account, clock) = (guest.account.clone(), self.clock.clone());
+    fn asker(&self, session: &Session) -> Asker {
+        let (account, clock) = (session.account.clone(), self.clock.clone());
         Asker {
             uid: Some(account.uid()),
             pays: Some(Arc::new(move || {
@@ -396,42 +410,51 @@ impl Desk {
     /// Takes note that an API refused a credential.
     pub async fn report(
         &self,
-        guest: &Guest,
+        session: &Session,
         profile: &str,
         fingerprint: &str,
     ) -> Result<Reported, Denial> {
         let wanted = Wanted::default_of(profile, Action::ReportRejected);
-        self.with_permit(guest, wanted, |permit| async move {
+        self.with_permit(session, wanted, |permit| async move {
             let fingerprint = Fingerprint::parse(fingerprint).ok_or_else(|| {
                 Denial::bad_request(
                     "`fingerprint` is not one of tokend's: send the field of the credential as it is",
                 )
             })?;
-            self.admit(guest)?;
-            if permit.seat.publishes(fingerprint) {
+            self.admit(session)?;
+            if permit.handle.publishes(fingerprint) {
                 let now = self.clock.now().boot;
-                guest.account.may_spend(Spent::Renewals, now)?;
+                session.account.may_spend(Spent::Renewals, now)?;
             }
-            let asker = self.asker(guest);
-            Ok(self.broker.report(&permit.seat, fingerprint, asker).await)
+            let asker = self.asker(session);
+            Ok(self.broker.report(&permit.handle, fingerprint, asker).await)
         })
         .await
     }
 
     /// The slot to watch, for somebody who has not watched it so far.
-    pub async fn first_slot(&self, guest: &Guest, wanted: Wanted<'_>) -> Result<Arc<Slot>, Denial> {
+    pub async fn first_slot(
+        &self,
+        session: &Session,
+        wanted: Wanted<'_>,
+    ) -> Result<Arc<Slot>, Denial> {
         let profile = Wanted::default_of(wanted.profile, wanted.action);
-        self.permit(guest, profile).await?;
-        self.admit(guest)?;
-        self.slot(guest, wanted).await
+        self.permit(session, profile).await?;
+        self.admit(session)?;
+        self.slot(session, wanted).await
     }
 
     /// The slot to watch; watching wakes a sleeping profile. That another has taken its place is
     /// nothing that the caller did.
-    pub async fn slot(&self, guest: &Guest, wanted: Wanted<'_>) -> Result<Arc<Slot>, Denial> {
-        self.with_permit(guest, wanted, |permit| async move {
-            let Permit { seat, variant, .. } = permit;
-            Ok(self.broker.slot(&seat, variant, self.asker(guest)).await)
+    pub async fn slot(&self, session: &Session, wanted: Wanted<'_>) -> Result<Arc<Slot>, Denial> {
+        self.with_permit(session, wanted, |permit| async move {
+            let Permit {
+                handle, variant, ..
+            } = permit;
+            Ok(self
+                .broker
+                .slot(&handle, variant, self.asker(session))
+                .await)
         })
         .await
     }

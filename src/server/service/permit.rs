@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::error::{Denial, shortened};
-use super::Ask;
-use crate::audit::{Action, Given};
-use crate::broker::{Answer, Seat, Slot};
+use super::CredentialRequest;
+use crate::audit::{Action, GrantedCredential};
+use crate::broker::{Answer, ProfileHandle, Slot};
 use crate::core::credential::Variant;
 use crate::core::policy::Decision;
 use crate::core::time::Stamp;
 use crate::proto::WatchTokenRequest;
-use crate::registry::Entry;
+use crate::registry::RegistryEntry;
 
 /// Scopes that one request may name.
 const SCOPES_PER_REQUEST: usize = 32;
@@ -38,8 +38,8 @@ impl<'a> Wanted<'a> {
     }
 }
 
-impl<'a> From<&'a Ask> for Wanted<'a> {
-    fn from(ask: &'a Ask) -> Wanted<'a> {
+impl<'a> From<&'a CredentialRequest> for Wanted<'a> {
+    fn from(ask: &'a CredentialRequest) -> Wanted<'a> {
         Wanted {
             profile: &ask.profile,
             scopes: &ask.scopes,
@@ -62,8 +62,8 @@ impl<'a> From<&'a WatchTokenRequest> for Wanted<'a> {
 
 /// What lets a caller have a credential, and where that is published.
 pub struct Permit {
-    pub entry: Arc<Entry>,
-    pub seat: Arc<Seat>,
+    pub entry: Arc<RegistryEntry>,
+    pub handle: Arc<ProfileHandle>,
     pub variant: Variant,
     pub decision: Decision,
     pub action: Action,
@@ -71,8 +71,8 @@ pub struct Permit {
 
 impl Permit {
     /// What the audit records before this answer leaves.
-    pub fn given<'a>(&'a self, answer: &'a Answer) -> Given<'a> {
-        Given {
+    pub fn given<'a>(&'a self, answer: &'a Answer) -> GrantedCredential<'a> {
+        GrantedCredential {
             profile: &self.entry.name,
             variant: &self.variant,
             credential: &answer.credential,
@@ -89,15 +89,15 @@ impl Permit {
             Some(answer)
         };
         if self.variant.is_default() {
-            look(self.seat.own())
+            look(self.handle.own())
         } else {
-            look(self.seat.slot(&self.variant)?.as_ref())
+            look(self.handle.slot(&self.variant)?.as_ref())
         }
     }
 }
 
 /// What the caller names beyond the default, as far as the profile allows it.
-pub fn variant(entry: &Entry, wanted: Wanted<'_>) -> Result<Variant, Denial> {
+pub fn variant(entry: &RegistryEntry, wanted: Wanted<'_>) -> Result<Variant, Denial> {
     let Wanted {
         scopes, audience, ..
     } = wanted;
