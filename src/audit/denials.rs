@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::{self, Action, Draft, Subject};
+use super::record::{self, Action, Draft, RecordedCaller};
 use super::{FLUSH, Limited, PrincipalUid, principal};
 use crate::caller::Peer;
 use crate::core::policy::Decision;
@@ -34,7 +34,7 @@ type DenialKey = (Option<u32>, Action, String);
 pub struct Denials {
     since: BootTime,
     /// How often since then beyond the first time.
-    names: HashMap<DenialKey, (Subject, u64)>,
+    names: HashMap<DenialKey, (RecordedCaller, u64)>,
     per_principal: HashMap<PrincipalUid, u32>,
     limited: Limited,
 }
@@ -70,16 +70,21 @@ impl Denials {
         };
         if name == OTHERS {
             // The first of them is somebody.
-            who = Subject::Peer(peer.clone());
+            who = RecordedCaller::Peer(peer.clone());
         }
         Some(Draft::denial(now, who, action, name, decision, 1))
     }
 
     /// Under whose and what name it is counted.
-    fn place(&mut self, peer: &Arc<Peer>, action: Action, profile: &str) -> (Subject, DenialKey) {
+    fn place(
+        &mut self,
+        peer: &Arc<Peer>,
+        action: Action,
+        profile: &str,
+    ) -> (RecordedCaller, DenialKey) {
         let own = (Some(peer.caller.uid), action, record::shortened(profile));
         if self.names.contains_key(&own) {
-            return (Subject::Peer(peer.clone()), own);
+            return (RecordedCaller::Peer(peer.clone()), own);
         }
         let principal = principal(peer);
         let full = self.names.len() >= IN_ALL;
@@ -91,7 +96,7 @@ impl Denials {
             let different = self.per_principal.entry(principal).or_default();
             if *different < most {
                 *different += 1;
-                return (Subject::Peer(peer.clone()), own);
+                return (RecordedCaller::Peer(peer.clone()), own);
             }
         }
         self.limited.happened(principal);
@@ -100,7 +105,7 @@ impl Denials {
             true => None,
             false => Some(principal),
         };
-        let who = Subject::Several {
+        let who = RecordedCaller::Several {
             uid,
             gid: None,
             unit: None,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::record::{Action, AuditEvent, Draft, Subject};
+use super::record::{Action, AuditEvent, Draft, RecordedCaller};
 use super::{Audit, OWED, PrincipalUid, lock};
 use crate::caller::Peer;
 use crate::core::credential::{Credential, Fingerprint, Variant};
@@ -215,8 +215,8 @@ impl LedgerEntry {
     pub(super) fn draft(&self, at: WallTime, count: u64) -> Draft {
         let key = &self.key;
         let who = match self.several.load(Ordering::Relaxed) {
-            false => Subject::Peer(self.peer.clone()),
-            true => Subject::Several {
+            false => RecordedCaller::Peer(self.peer.clone()),
+            true => RecordedCaller::Several {
                 uid: Some(key.uid),
                 gid: key.gid,
                 unit: key.unit.clone(),
@@ -247,7 +247,7 @@ impl GrantedCredential<'_> {
             since: None,
             event: AuditEvent::Grant,
             action: self.action,
-            who: Subject::Peer(peer.clone()),
+            who: RecordedCaller::Peer(peer.clone()),
             profile: self.profile.to_string(),
             scopes: self.credential.scopes.clone(),
             audience: self.variant.audience.clone(),

@@ -72,7 +72,7 @@ impl AuditEvent {
 
 /// Whom a record is about.
 #[derive(Clone, Debug)]
-pub enum Subject {
+pub enum RecordedCaller {
     /// The other end of one connection.
     Peer(Arc<Peer>),
     /// Several connections: what they have in common.
@@ -94,7 +94,7 @@ pub struct Draft {
     pub since: Option<WallTime>,
     pub event: AuditEvent,
     pub action: Action,
-    pub who: Subject,
+    pub who: RecordedCaller,
     pub profile: String,
     pub scopes: Vec<String>,
     pub audience: Option<String>,
@@ -108,7 +108,7 @@ pub struct Draft {
 impl Draft {
     pub fn denial(
         at: WallTime,
-        who: Subject,
+        who: RecordedCaller,
         action: Action,
         profile: String,
         decision: Decision,
@@ -132,13 +132,13 @@ impl Draft {
     /// The record with its number. Looks for the caller's unit, which may read many folders.
     pub fn finished(self, seq: u64) -> Record {
         let (uid, gid, pid, unit) = match &self.who {
-            Subject::Peer(peer) => {
+            RecordedCaller::Peer(peer) => {
                 peer.look_for_unit();
                 let caller = &peer.caller;
                 let unit = peer.unit().name();
                 (Some(caller.uid), Some(caller.gid), caller.pid, unit)
             }
-            Subject::Several { uid, gid, unit } => (*uid, *gid, None, unit.as_deref()),
+            RecordedCaller::Several { uid, gid, unit } => (*uid, *gid, None, unit.as_deref()),
         };
         let word = self.event.as_str();
         let mut message = format!("{word} {} {}", self.action.as_str(), self.profile);

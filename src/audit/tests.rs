@@ -5,7 +5,7 @@ use tokio::net::UnixStream;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::record::Subject;
+use super::record::RecordedCaller;
 use super::*;
 use crate::caller::Callers;
 use crate::core::credential::{Credential, Fingerprinter, Scheme, Variant};
@@ -193,7 +193,7 @@ async fn a_connection_for_each_call_writes_a_few_records_and_one_with_the_number
     let records = std::mem::take(&mut *lock(&written));
     assert_eq!(records.len(), 10);
     let counted = records.last().expect("some");
-    let Subject::Several { uid, .. } = counted.who else {
+    let RecordedCaller::Several { uid, .. } = counted.who else {
         panic!("{counted:?}");
     };
     assert_eq!(uid, Some(peer().caller.uid));

@@ -1,5 +1,6 @@
 //! Holds the direction of `use` lines, what `core` must not name, and how long a file may be.
 
+mod documents;
 mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,8 +60,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "doctor",
         &[
-            "app", "core", "caller", "cli", "client", "clock", "files", "material", "provider",
-            "readers", "socket",
+            "app", "core", "caller", "cli", "client", "clock", "files", "material", "proto",
+            "provider", "readers", "socket",
         ],
     ),
 ];
@@ -83,14 +84,11 @@ const ORDER_OF_APP: &[&str] = &[
 ];
 
 /// Modules of `app` that name `app` itself today. One that no longer does is to be taken out.
-const NAME_APP_ITSELF: &[&str] = &["dev", "listener", "privacy", "upstream"];
+const NAME_APP_ITSELF: &[&str] = &[];
 
 /// Modules beside each other that name each other today. No new ones; old ones are to be cut.
 const CIRCLES: &[&str] = &[
     "core/config: preset, report, schema, section",
-    "core/lifecycle/simulator: coverage, oracle",
-    "dev/issuer: client, documents, form, play, token, wire",
-    "server: metrics, service, status",
     "server: grpc, health, http, protocols",
 ];
 
@@ -98,22 +96,7 @@ const CIRCLES: &[&str] = &[
 const LONGEST_FILE: usize = 500;
 
 /// The files that are longer today. One that no longer is is to be taken out.
-const LONGER_FILES: &[&str] = &[
-    "src/app/assembly.rs",
-    "src/broker/actor.rs",
-    "src/cli/tests.rs",
-    "src/client/answer.rs",
-    "src/core/lifecycle.rs",
-    "src/core/lifecycle/tests.rs",
-    "src/core/oauth/response/tests.rs",
-    "src/core/policy.rs",
-    "src/core/profile.rs",
-    "src/material/tests.rs",
-    "src/material/tests/stores.rs",
-    "src/server/service.rs",
-    "tests/it/audit.rs",
-    "tests/it/rotation_under_load.rs",
-];
+const LONGER_FILES: &[&str] = &[];
 
 /// Names that must not occur in `core`: it does no I/O, reads no clock, spawns nothing, logs nothing, draws nothing.
 const NOT_IN_CORE: &[&str] = &[
@@ -156,13 +139,13 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The room of a file, and its text without comments and tests.
-fn rooms() -> Vec<(String, PathBuf, String)> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    files(&src, "rs")
+/// The files of a package's source without those of tests, and their text without comments and
+/// tests.
+fn production(src: &Path) -> Vec<(PathBuf, String)> {
+    files(src, "rs")
         .into_iter()
         .filter(|path| {
-            let path = path.strip_prefix(&src).expect("below src");
+            let path = path.strip_prefix(src).expect("below src");
             !path.components().any(|part| {
                 matches!(
                     part.as_os_str().to_str(),
@@ -171,14 +154,6 @@ fn rooms() -> Vec<(String, PathBuf, String)> {
             })
         })
         .map(|path| {
-            let relative = path.strip_prefix(&src).expect("below src");
-            let room = relative
-                .components()
-                .next()
-                .expect("a name")
-                .as_os_str()
-                .to_string_lossy();
-            let room = room.trim_end_matches(".rs").to_owned();
             let text = fs::read_to_string(&path).expect("readable");
             let text = text
                 .split("#[cfg(test)]\nmod tests {")
@@ -188,6 +163,25 @@ fn rooms() -> Vec<(String, PathBuf, String)> {
                 .lines()
                 .filter(|line| !line.trim_start().starts_with("//"))
                 .fold(String::new(), |code, line| code + line + "\n");
+            (path, code)
+        })
+        .collect()
+}
+
+/// The room of a file, and its text without comments and tests.
+fn rooms() -> Vec<(String, PathBuf, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    production(&src)
+        .into_iter()
+        .map(|(path, code)| {
+            let relative = path.strip_prefix(&src).expect("below src");
+            let room = relative
+                .components()
+                .next()
+                .expect("a name")
+                .as_os_str()
+                .to_string_lossy();
+            let room = room.trim_end_matches(".rs").to_owned();
             (room, path, code)
         })
         .collect()
@@ -321,37 +315,39 @@ fn unsafe_code_is_in_one_module_only() {
     );
 }
 
-#[test]
-fn links_in_the_documentation_lead_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages: Vec<_> = [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-    ]
-    .map(|page| root.join(page))
-    .into();
-    for folder in ["docs", "examples", "tests"] {
-        pages.extend(files(&root.join(folder), "md"));
+/// The type that a line defines. One inside a trait or its implementation is the trait's.
+fn defined(line: &str) -> Option<String> {
+    let mut words = line
+        .split_whitespace()
+        .skip_while(|word| word.starts_with("pub"));
+    match words.next()? {
+        "struct" | "enum" | "trait" | "union" => {}
+        "type" if !line.starts_with(' ') => {}
+        _ => return None,
     }
-    let mut wrong = Vec::new();
-    let mut seen = 0;
-    for page in pages {
-        let text = fs::read_to_string(&page).expect("it is there");
-        for link in text.split("](").skip(1) {
-            let link = link.split([')', '#']).next().unwrap_or_default();
-            if !link.is_empty() && !link.contains(':') {
-                seen += 1;
-                if !page.with_file_name(link).exists() {
-                    wrong.push(format!("{}: {link}", page.display()));
-                }
+    words
+        .next()?
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .next()
+        .map(str::to_owned)
+}
+
+/// Whoever looks for a type by its name finds one.
+#[test]
+fn no_type_name_stands_for_two_things() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for folder in ["src", "issuer/src"] {
+        for (path, code) in production(&root.join(folder)) {
+            for name in code.lines().filter_map(defined) {
+                let places = types.entry(name).or_default();
+                places.push(path.display().to_string());
             }
         }
     }
-    assert!(seen > 20, "{seen}");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(types.len() > 300, "{}", types.len());
+    types.retain(|_, places| places.len() > 1);
+    assert!(types.is_empty(), "{types:#?}");
 }
 
 /// A crate that nothing names is built, shipped and looked after for nothing.
@@ -385,88 +381,4 @@ fn every_dependency_is_named_in_the_code() {
         }
     }
     assert!(unused.is_empty(), "{}", unused.join("\n"));
-}
-
-/// A reader has the repository and nothing else.
-#[test]
-fn documents_that_are_named_are_in_the_repository() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut wrong = Vec::new();
-    let mut seen = 0;
-    for (folder, ending) in [
-        ("issuer", "rs"),
-        ("src", "rs"),
-        ("tests", "rs"),
-        ("tests", "sh"),
-    ] {
-        for path in files(&root.join(folder), ending) {
-            let text = fs::read_to_string(&path).expect("readable");
-            let words = text.split(|c: char| !c.is_alphanumeric() && !"._-/".contains(c));
-            for page in words.filter(|word| word.len() > 3 && word.ends_with(".md")) {
-                seen += 1;
-                if !root.join(page).exists() && !path.with_file_name(page).exists() {
-                    wrong.push(format!("{}: {page}", path.display()));
-                }
-            }
-        }
-    }
-    assert!(seen > 5, "{seen}");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// docs/traps.md and docs/promises.md: files and names of tests are those of today, and no numbered test lacks its line.
-#[test]
-fn tests_that_documents_name_are_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-    let mut wrong = Vec::new();
-    let mut lines = BTreeMap::new();
-    for page in ["docs/traps.md", "docs/promises.md"] {
-        for line in read(page).lines().filter(|line| line.starts_with("| ")) {
-            let cells: Vec<&str> = line.trim_matches(['|', ' ']).split(" | ").collect();
-            let &[number, _, tests] = cells.as_slice() else {
-                wrong.push(format!("{page}: not three columns: {line}"));
-                continue;
-            };
-            let numbered = page == "docs/traps.md" && number.parse::<u32>().is_ok();
-            if numbered && lines.insert(number.to_owned(), line.to_owned()).is_some() {
-                wrong.push(format!("{page}: {number} is there twice"));
-            }
-            for test in tests.split('`').skip(1).step_by(2) {
-                let (path, name) = test.split_once(": ").unwrap_or((test, ""));
-                let text = read(path);
-                let there = match name {
-                    "" if numbered && path.ends_with(".rs") => numbers(&text).contains(number),
-                    "" => !text.is_empty(),
-                    name => text.contains(&format!("fn {name}(")),
-                };
-                if !there {
-                    wrong.push(format!("{page}, {number}: {test}"));
-                }
-            }
-        }
-    }
-    for folder in ["src", "tests"] {
-        for path in files(&root.join(folder), "rs") {
-            for number in numbers(&fs::read_to_string(&path).expect("readable")) {
-                if !lines.contains_key(&number) {
-                    wrong.push(format!("{}: trap {number} has no line", path.display()));
-                }
-            }
-        }
-    }
-    assert!(!lines.is_empty(), "no numbers in docs/traps.md");
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// The numbers in the names of tests: `trap_N_…`, `traps_N_M_…`.
-fn numbers(text: &str) -> BTreeSet<String> {
-    text.split("fn trap")
-        .skip(1)
-        .flat_map(|name| {
-            let parts = name.split('_').skip(1);
-            parts.take_while(|part| part.parse::<u32>().is_ok())
-        })
-        .map(str::to_owned)
-        .collect()
 }

@@ -3,9 +3,8 @@
 
 use std::time::Instant;
 
-use super::stores::{
-    AES, PASSWORD, encrypted, identity_of, issued, jks, p12, pbkdf2, store, trust_of,
-};
+use super::stores::keys::{encrypted, pbkdf2};
+use super::stores::{AES, PASSWORD, identity_of, issued, jks, p12, store, trust_of};
 use super::*;
 
 /// Of each file. A second or two in all.

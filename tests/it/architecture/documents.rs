@@ -1,0 +1,124 @@
+//! The documents name what is there, and nothing outside the repository.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use super::files;
+
+#[test]
+fn links_in_the_documentation_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages: Vec<_> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+    ]
+    .map(|page| root.join(page))
+    .into();
+    for folder in ["docs", "examples", "tests"] {
+        pages.extend(files(&root.join(folder), "md"));
+    }
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("it is there");
+        for link in text.split("](").skip(1) {
+            let link = link.split([')', '#']).next().unwrap_or_default();
+            if !link.is_empty() && !link.contains(':') {
+                seen += 1;
+                if !page.with_file_name(link).exists() {
+                    wrong.push(format!("{}: {link}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A reader has the repository and nothing else.
+#[test]
+fn documents_that_are_named_are_in_the_repository() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (folder, ending) in [
+        ("issuer", "rs"),
+        ("src", "rs"),
+        ("tests", "rs"),
+        ("tests", "sh"),
+    ] {
+        for path in files(&root.join(folder), ending) {
+            let text = fs::read_to_string(&path).expect("readable");
+            let words = text.split(|c: char| !c.is_alphanumeric() && !"._-/".contains(c));
+            for page in words.filter(|word| word.len() > 3 && word.ends_with(".md")) {
+                seen += 1;
+                if !root.join(page).exists() && !path.with_file_name(page).exists() {
+                    wrong.push(format!("{}: {page}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(seen > 5, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// docs/traps.md and docs/promises.md: files and names of tests are those of today, and no numbered test lacks its line.
+#[test]
+fn tests_that_documents_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let mut wrong = Vec::new();
+    let mut lines = BTreeMap::new();
+    for page in ["docs/traps.md", "docs/promises.md"] {
+        for line in read(page).lines().filter(|line| line.starts_with("| ")) {
+            let cells: Vec<&str> = line.trim_matches(['|', ' ']).split(" | ").collect();
+            let &[number, _, tests] = cells.as_slice() else {
+                wrong.push(format!("{page}: not three columns: {line}"));
+                continue;
+            };
+            let numbered = page == "docs/traps.md" && number.parse::<u32>().is_ok();
+            if numbered && lines.insert(number.to_owned(), line.to_owned()).is_some() {
+                wrong.push(format!("{page}: {number} is there twice"));
+            }
+            for test in tests.split('`').skip(1).step_by(2) {
+                let (path, name) = test.split_once(": ").unwrap_or((test, ""));
+                let text = read(path);
+                let there = match name {
+                    "" if numbered && path.ends_with(".rs") => numbers(&text).contains(number),
+                    "" => !text.is_empty(),
+                    name => text.contains(&format!("fn {name}(")),
+                };
+                if !there {
+                    wrong.push(format!("{page}, {number}: {test}"));
+                }
+            }
+        }
+    }
+    for folder in ["src", "tests"] {
+        for path in files(&root.join(folder), "rs") {
+            for number in numbers(&fs::read_to_string(&path).expect("readable")) {
+                if !lines.contains_key(&number) {
+                    wrong.push(format!("{}: trap {number} has no line", path.display()));
+                }
+            }
+        }
+    }
+    assert!(!lines.is_empty(), "no numbers in docs/traps.md");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The numbers in the names of tests: `trap_N_…`, `traps_N_M_…`.
+fn numbers(text: &str) -> BTreeSet<String> {
+    text.split("fn trap")
+        .skip(1)
+        .flat_map(|name| {
+            let parts = name.split('_').skip(1);
+            parts.take_while(|part| part.parse::<u32>().is_ok())
+        })
+        .map(str::to_owned)
+        .collect()
+}
