@@ -6,6 +6,7 @@
 #![allow(
     clippy::all,
     clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
     missing_docs,
     reason = "generated"
 )]

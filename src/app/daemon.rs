@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use super::configuration::{read, say};
 use super::error::StartError;
-use super::listener::{self, SocketListener};
+use super::listener;
 use super::privacy::daemon_uid;
 use super::signals::{SignalAction, SignalStreams, Signals};
 use super::socket_guard::{self, SocketGuard};
@@ -100,16 +100,8 @@ pub fn daemon(
     say(&read.findings);
     let (new_listener, listeners) = mpsc::channel(1);
     let server = &read.config.server;
-    let SocketListener {
-        listener,
-        path,
-        guard: mut socket_guard,
-    } = listener::open(
-        plan.socket.clone(),
-        server,
-        inherited.listener,
-        new_listener,
-    )?;
+    let given = inherited.listener;
+    let mut socket = listener::open(plan.socket.clone(), server, given, new_listener)?;
 
     let clock = Clock::system();
     let callers = Callers::new();
@@ -142,7 +134,7 @@ pub fn daemon(
     let SignalStreams { runtime, signals } = streams;
     let mut ended = upstream.ended;
     let outcome = runtime.block_on(async {
-        let listener = UnixListener::from_std(listener)?;
+        let listener = UnixListener::from_std(socket.listener)?;
         let service = Arc::new(ApiService {
             registry: registry.clone(),
             broker: upstream.ready.await.map_err(|_| StartError::Upstream)?,
@@ -163,10 +155,10 @@ pub fn daemon(
         let serving = server::run(listener, listeners, own_questions, service, stopped);
         let counting = audit.clone();
         tokio::spawn(async move { counting.flush_for_ever().await });
-        info!(socket = %path.display(), pid = std::process::id(), "ready");
+        info!(socket = %socket.path.display(), pid = std::process::id(), "ready");
         let status = server::in_one_line(&registry.load(), &audit, clock.now());
         supervisor::ready(&status);
-        ready(&path);
+        ready(&socket.path);
         let main_loop = MainLoop {
             registry,
             clock,
@@ -176,21 +168,22 @@ pub fn daemon(
             unreachable,
             status,
         };
-        let ended = &mut ended;
-        main_loop
-            .run(serving, signals, &mut socket_guard, ended)
-            .await
+        let guard = &mut socket.guard;
+        main_loop.run(serving, signals, guard, &mut ended).await
     });
     rest.send_replace(true);
-    runtime.block_on(async {
-        audit.finish(LAST_RECORDS).await;
-        // It has its successor's credentials kept.
-        let _ = tokio::time::timeout(LAST_RECORDS, &mut ended).await;
-    });
+    runtime.block_on(last_words(&audit, &mut ended));
     runtime.shutdown_background();
-    drop(socket_guard);
+    drop(socket.guard);
     info!("stopped");
     outcome
+}
+
+/// What is still to be written when nobody is served any more.
+async fn last_words(audit: &Audit, upstream: &mut oneshot::Receiver<()>) {
+    audit.finish(LAST_RECORDS).await;
+    // That thread has the credentials kept for the next run.
+    let _ = tokio::time::timeout(LAST_RECORDS, upstream).await;
 }
 
 /// Serves metrics over TCP too. Nobody is to be without credentials because somebody cannot be

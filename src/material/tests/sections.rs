@@ -2,23 +2,13 @@
 
 use super::*;
 
-/// Trap 53.
-#[test]
-fn a_section_that_would_be_left_out_is_named_with_line_and_label() {
-    let folder = Folder::new();
-    let key = KeyPair::generate().unwrap();
-    let certificate = folder.certificate("cert.pem", &key, 2020, 2030);
-    let good = fs::read_to_string(&certificate)
-        .unwrap()
-        .replace("\r\n", "\n");
-    let other = folder.certificate("other.pem", &KeyPair::generate().unwrap(), 2020, 2030);
-    let next = fs::read_to_string(other).unwrap().replace("\r\n", "\n");
-    let key = key.serialize_pem().replace("\r\n", "\n");
-    let at = |text: &str| text.lines().count();
+/// A certificate spoilt in every way that keeps it from being one, with the line at which that is
+/// said, of those in front of it `before`, and what is shown of it.
+fn spoilt(next: &str, before: usize) -> Vec<(String, usize, &'static str)> {
     let relabelled = |label: &str| next.replace("CERTIFICATE", label);
     let begin = "-----BEGIN CERTIFICATE-----";
-    let line = at(&good) + 1;
-    for (after, line, label) in [
+    let (line, last) = (before + 1, before + next.lines().count());
+    vec![
         (format!("\u{feff}{next}"), line, begin),
         (format!("  {next}"), line, begin),
         (format!("\t{next}"), line, begin),
@@ -44,17 +34,17 @@ fn a_section_that_would_be_left_out_is_named_with_line_and_label() {
         ),
         (
             next.replacen(begin, "", 1),
-            at(&good) + at(&next),
+            last,
             "-----END CERTIFICATE-----",
         ),
         (
             next.replacen("\n-----END", "\n -----END", 1),
-            at(&good) + at(&next),
+            last,
             "-----END CERTIFICATE-----",
         ),
         (
             next.replacen("-----END CERT", "-----END TRUSTED CERT", 1),
-            at(&good) + at(&next),
+            last,
             "-----END TRUSTED CERTIFICATE-----",
         ),
         (next.replace('\n', ""), line, begin),
@@ -76,7 +66,23 @@ fn a_section_that_would_be_left_out_is_named_with_line_and_label() {
             line,
             "-----BEGIN certificate-----",
         ),
-    ] {
+    ]
+}
+
+/// Trap 53.
+#[test]
+fn a_section_that_would_be_left_out_is_named_with_line_and_label() {
+    let folder = Folder::new();
+    let key = KeyPair::generate().unwrap();
+    let certificate = folder.certificate("cert.pem", &key, 2020, 2030);
+    let good = fs::read_to_string(&certificate)
+        .unwrap()
+        .replace("\r\n", "\n");
+    let other = folder.certificate("other.pem", &KeyPair::generate().unwrap(), 2020, 2030);
+    let next = fs::read_to_string(other).unwrap().replace("\r\n", "\n");
+    let key = key.serialize_pem().replace("\r\n", "\n");
+    let at = |text: &str| text.lines().count();
+    for (after, line, label) in spoilt(&next, at(&good)) {
         for (place, text) in [
             (line, format!("{good}{after}")),
             (line, format!("{good}{after}{key}")),
@@ -109,8 +115,18 @@ fn a_section_that_would_be_left_out_is_named_with_line_and_label() {
             }
         }
     }
-    // Glued to the END line, in whichever order.
-    let glued = format!("{}{next}", good.trim_end());
+}
+
+/// Trap 53.
+#[test]
+fn trap_53_a_section_that_is_glued_to_the_end_line_is_named() {
+    let folder = Folder::new();
+    let key = KeyPair::generate().unwrap();
+    let certificate = folder.certificate("cert.pem", &key, 2020, 2030);
+    let good = fs::read_to_string(&certificate).unwrap();
+    let key = key.serialize_pem();
+    let at = |text: &str| text.lines().count();
+    let glued = format!("{}{good}", good.trim_end());
     let message = only(of(&oauth2(
         ClientAuth::None,
         None,
