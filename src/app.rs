@@ -1,7 +1,8 @@
 //! The one room that knows everyone: which command runs what.
 //!
-//! Two threads, each with a runtime of its own: this one serves the socket; the other, `upstream`, talks to identity
-//! providers and reads files, so that an RSA signature or a TLS handshake never delays an answer.
+//! Two threads, each with a runtime of its own: this one serves the socket; the other, `upstream`,
+//! talks to identity providers and reads files, so that an RSA signature or a TLS handshake never
+//! delays an answer.
 
 mod assembly;
 mod check;

@@ -1,4 +1,5 @@
-//! `tokend check`: everything that can be known without serving, and with `--online` one real request per profile.
+//! `tokend check`: everything that can be known without serving, and with `--online` one real
+//! request per profile.
 
 use std::fmt::Write as _;
 use std::io;
@@ -88,8 +89,8 @@ impl Examined {
             .is_ok_and(|read| read.contains_key(table))
     }
 
-    /// What was found in files that the configuration names, with its place in the configuration. What is said of material
-    /// begins with the key that names it.
+    /// What was found in files that the configuration names, with its place in the configuration.
+    /// What is said of material begins with the key that names it.
     pub fn located<'a>(
         &self,
         said: impl IntoIterator<Item = (&'a Arc<Profile>, Severity, String)>,
@@ -138,7 +139,8 @@ pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
     })
 }
 
-/// Whose the configuration may be besides root's: root checks for the daemon's user, as far as that is known.
+/// Whose the configuration may be besides root's: root checks for the daemon's user, as far as that
+/// is known.
 fn whose(us: u32, readers: &AccessScan) -> u32 {
     if us == 0 { readers.daemon() } else { us }
 }
@@ -231,7 +233,8 @@ fn ask_providers(checked: &mut [Checked]) {
                     let remarks = remarks.map(|remark| (Severity::Warning, remark));
                     one.said.extend(failed.into_iter().chain(remarks));
                 }
-                // Nothing cancels an attempt, and one that panicked must not look like one that went well.
+                // Nothing cancels an attempt, and one that panicked must not look like one that
+                // went well.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         }

@@ -1,8 +1,9 @@
 //! Text → checked [`Config`], with every problem at once and the place of each.
 //!
-//! Three steps: the files are parsed and read by the schema (`read`, `schema`, `values`), which tells what is wrong with
-//! single keys; then what keys mean together is decided (`server`, `profiles`, `oauth`, `preset`); then problems are
-//! dealt out to whom they hurt, so that what fails fails alone. Reads no file: texts are handed in.
+//! Three steps: the files are parsed and read by the schema (`read`, `schema`, `values`), which
+//! tells what is wrong with single keys; then what keys mean together is decided (`server`,
+//! `profiles`, `oauth`, `preset`); then problems are dealt out to whom they hurt, so that what
+//! fails fails alone. Reads no file: texts are handed in.
 
 mod finding;
 mod gather;
@@ -81,8 +82,9 @@ pub struct AccessOnDisk {
 }
 
 impl AccessOnDisk {
-    /// Empty: the files could not be read so far that they say anything of this profile. One that is in none of them, where
-    /// that is certain, is nobody's but root's if it is kept all the same.
+    /// Empty: the files could not be read so far that they say anything of this profile. One that
+    /// is in none of them, where that is certain, is nobody's but root's if it is kept all the
+    /// same.
     #[must_use]
     pub fn of(&self, name: &ProfileName) -> &[Stated] {
         match self.stated.get(name) {
@@ -214,7 +216,8 @@ pub fn load(sources: &Sources) -> ConfigOutcome {
     }
 }
 
-/// Puts problems that were found outside of the text, in files that the text names, at their places in it.
+/// Puts problems that were found outside of the text, in files that the text names, at their places
+/// in it.
 pub struct Locator {
     report: ConfigReport,
     gathered: gather::Gathered,
@@ -229,8 +232,8 @@ impl Locator {
         Locator { report, gathered }
     }
 
-    /// The problem at the `key` of the profile (`tls.certificate`, say), or where the profile begins. None: there is no
-    /// such profile.
+    /// The problem at the `key` of the profile (`tls.certificate`, say), or where the profile
+    /// begins. None: there is no such profile.
     #[must_use]
     pub fn locate(
         &mut self,

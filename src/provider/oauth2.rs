@@ -1,5 +1,5 @@
-//! `method = "oauth2"`: discovery when needed, then one POST to the token endpoint. Redirects are never followed,
-//! nothing is retried, everything is bounded in time and size.
+//! `method = "oauth2"`: discovery when needed, then one POST to the token endpoint. Redirects are
+//! never followed, nothing is retried, everything is bounded in time and size.
 
 mod discovery;
 mod idp_client;
@@ -42,7 +42,8 @@ use crate::core::profile::{Endpoint, OAuth2, Profile, ProfileName};
 use crate::core::secret::Secret;
 use crate::material::{AssertionMaterial, Material};
 
-/// Added to twice the HTTP timeout for the deadline of one whole attempt: time to sign, parse and be scheduled.
+/// Added to twice the HTTP timeout for the deadline of one whole attempt: time to sign, parse and
+/// be scheduled.
 const SLACK: Duration = Duration::from_secs(1);
 
 /// Gets tokens with the client credentials grant.
@@ -51,7 +52,8 @@ pub(super) struct OAuth2Provider {
     oauth: OAuth2,
     refuse_bound: bool,
     proof: Prover,
-    /// Whether a client certificate is presented: then the mTLS alias of the token endpoint applies.
+    /// Whether a client certificate is presented: then the mTLS alias of the token endpoint
+    /// applies.
     with_certificate: bool,
     upstream: Arc<IdpClient>,
     /// None when the token endpoint is configured.

@@ -1,16 +1,18 @@
-//! A share of the thread for each connection: how much of what it has sent is read, and how many of its calls are begun,
-//! before the others get their turn.
+//! A share of the thread for each connection: how much of what it has sent is read, and how many of
+//! its calls are begun, before the others get their turn.
 //!
-//! One thread serves every connection, and h2 goes on reading and judging frames for as long as there are any. A caller
-//! that writes faster than they are judged would therefore keep the thread until the runtime's own patience of 128 reads
-//! is at an end: a hundred thousand PINGs, with everybody else waiting. And hyper has each call begun by an executor, whose
-//! tasks wait among everybody's: a connection that begins forty calls would have forty turns.
+//! One thread serves every connection, and h2 goes on reading and judging frames for as long as
+//! there are any. A caller that writes faster than they are judged would therefore keep the thread
+//! until the runtime's own patience of 128 reads is at an end: a hundred thousand PINGs, with
+//! everybody else waiting. And hyper has each call begun by an executor, whose tasks wait among
+//! everybody's: a connection that begins forty calls would have forty turns.
 //!
-//! Here the task that reads a connection also begins its calls. Most are answered at the first look, which costs no task;
-//! one that has to wait for something becomes a task of its own.
+//! Here the task that reads a connection also begins its calls. Most are answered at the first
+//! look, which costs no task; one that has to wait for something becomes a task of its own.
 //!
-//! Turns belong to principals first: in each round every principal that is ready has its share, whether it has one
-//! connection or five hundred, and its connections have their turns one after another. See [`round`].
+//! Turns belong to principals first: in each round every principal that is ready has its share,
+//! whether it has one connection or five hundred, and its connections have their turns one after
+//! another. See [`round`].
 
 mod round;
 #[cfg(test)]
@@ -27,22 +29,24 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 pub use self::round::{Rounds, Share};
 
-/// What one connection may have read in one turn while others have turns too, in bytes. The worst of it is some hundred frames without payload or a
-/// thousand fields of a header block, which take some tens of microseconds to judge; and a call of `GetToken` is about a
-/// hundred bytes, so that a caller with many in flight loses nothing to speak of.
+/// What one connection may have read in one turn while others have turns too, in bytes. The worst
+/// of it is some hundred frames without payload or a thousand fields of a header block, which take
+/// some tens of microseconds to judge; and a call of `GetToken` is about a hundred bytes, so that a
+/// caller with many in flight loses nothing to speak of.
 const BYTES: u64 = 1024;
 
-/// Calls that one connection may have begun in one turn, likewise. The smallest are thirty bytes each, and take longer than
-/// reading them.
+/// Calls that one connection may have begun in one turn, likewise. The smallest are thirty bytes
+/// each, and take longer than reading them.
 const CALLS: usize = 8;
 
-/// So many times as much has one that nobody else has had a turn since: what each turn costs by itself, two system calls and a
-/// look for news, would take a tenth of its throughput.
+/// So many times as much has one that nobody else has had a turn since: what each turn costs by
+/// itself, two system calls and a look for news, would take a tenth of its throughput.
 const ALONE: usize = 4;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a connection, its stream and the executor of its calls know of its turn; all three are used by one task.
+/// What a connection, its stream and the executor of its calls know of its turn; all three are used
+/// by one task.
 #[derive(Clone, Default)]
 pub struct Turn(Arc<Mutex<TurnState>>);
 
@@ -50,7 +54,8 @@ pub struct Turn(Arc<Mutex<TurnState>>);
 struct TurnState {
     /// Bytes that may still be read in this turn.
     bytes: u64,
-    /// Calls that nobody has begun. While there are any nothing is read, so that they do not become more.
+    /// Calls that nobody has begun. While there are any nothing is read, so that they do not become
+    /// more.
     calls: VecDeque<Call>,
     /// Whether reading ended for want of a turn.
     cut_short: bool,
@@ -100,8 +105,9 @@ where
 
 /// A connection that is served turn by turn.
 ///
-/// A turn ends when there is nothing more to do or when as much has been done as one may have. In the latter case nothing more
-/// is done until everybody else who is ready has had a turn, those included of whom the runtime does not know yet.
+/// A turn ends when there is nothing more to do or when as much has been done as one may have. In
+/// the latter case nothing more is done until everybody else who is ready has had a turn, those
+/// included of whom the runtime does not know yet.
 pub struct FairConnection<C> {
     connection: Pin<Box<C>>,
     turn: Turn,
@@ -110,17 +116,19 @@ pub struct FairConnection<C> {
     bell: Arc<SharedWaker>,
     /// Rings it.
     waker: Waker,
-    /// Whether it waits in its principal's queue, or has been given a turn from there that it has not begun.
+    /// Whether it waits in its principal's queue, or has been given a turn from there that it has
+    /// not begun.
     queued: bool,
 }
 
 impl<C> FairConnection<C> {
-    /// `connection` reads from a [`MeteredStream`] and has its calls begun by an executor, both of which share `turn`. `share`
-    /// is its principal's.
+    /// `connection` reads from a [`MeteredStream`] and has its calls begun by an executor, both of
+    /// which share `turn`. `share` is its principal's.
     pub fn new(connection: C, turn: Turn, share: Arc<Share>, rounds: Rounds) -> FairConnection<C> {
         let bell = Arc::new(SharedWaker::default());
         FairConnection {
-            // In memory of its own: a future that it is moved into has room for it twice, which an idle connection pays for.
+            // In memory of its own: a future that it is moved into has room for it twice, which an
+            // idle connection pays for.
             connection: Box::pin(connection),
             turn,
             rounds,
@@ -213,11 +221,11 @@ impl<C: Future> Future for FairConnection<C> {
     }
 }
 
-/// Wakes the connection's task, but not while that looks anyway: each call that is begun in its turn
-/// rings when it is answered, and would have the connection looked at once more for nothing.
+/// Wakes the connection's task, but not while that looks anyway: each call that is begun in its
+/// turn rings when it is answered, and would have the connection looked at once more for nothing.
 ///
-/// It is silent between two turns, too. Without a pause that has to be over, a caller with many calls
-/// in flight would have its next turn with each answer.
+/// It is silent between two turns, too. Without a pause that has to be over, a caller with many
+/// calls in flight would have its next turn with each answer.
 #[derive(Debug, Default)]
 pub struct SharedWaker(Mutex<WakerState>);
 
@@ -303,7 +311,8 @@ impl Wake for SharedWaker {
     }
 }
 
-/// Calls that nobody has begun end with their connection. They would not by themselves: each holds the executor it came from.
+/// Calls that nobody has begun end with their connection. They would not by themselves: each holds
+/// the executor it came from.
 impl<C> Drop for FairConnection<C> {
     fn drop(&mut self) {
         if self.queued {
@@ -317,7 +326,8 @@ impl<C> Drop for FairConnection<C> {
     }
 }
 
-/// A stream that is read as far as the turn goes. It wakes nobody for what it has not read then: [`FairConnection`] does.
+/// A stream that is read as far as the turn goes. It wakes nobody for what it has not read then:
+/// [`FairConnection`] does.
 pub struct MeteredStream<S> {
     stream: Take<S>,
     turn: Turn,

@@ -1,12 +1,14 @@
-//! What makes a credential this profile's and no other's: whom it asks, as whom, for what. Not what it proves that with.
+//! What makes a credential this profile's and no other's: whom it asks, as whom, for what. Not what
+//! it proves that with.
 
 use aws_lc_rs::digest;
 
 use super::{Method, Profile};
 
 impl Profile {
-    /// Names whom the profile asks, as whom and for what, over restarts; None: it asks nobody, so that nothing has to be kept
-    /// of it. Two profiles with the same name and identity are the same in the sense of [`Profile::same_identity`].
+    /// Names whom the profile asks, as whom and for what, over restarts; None: it asks nobody, so
+    /// that nothing has to be kept of it. Two profiles with the same name and identity are the same
+    /// in the sense of [`Profile::same_identity`].
     #[must_use]
     pub fn identity(&self) -> Option<[u8; 32]> {
         let Method::OAuth2(oauth2) = &self.method else {

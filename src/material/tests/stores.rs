@@ -1,4 +1,5 @@
-//! Keystores and encrypted keys that are made here; those that other programs make: tests/it/keystores.rs.
+//! Keystores and encrypted keys that are made here; those that other programs make:
+//! tests/it/keystores.rs.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use p12_keystore::{

@@ -20,8 +20,9 @@ use crate::core::profile::{Http, is_loopback};
 use crate::material::{ClientIdentity, Digest, Trust};
 use crate::tls::Tls;
 
-/// An idle connection is closed after this. Renewals are minutes apart, so that a longer time would keep TLS buffers
-/// (tens of kilobytes each) for nothing; a burst of profiles of one issuer still shares a connection.
+/// An idle connection is closed after this. Renewals are minutes apart, so that a longer time would
+/// keep TLS buffers (tens of kilobytes each) for nothing; a burst of profiles of one issuer still
+/// shares a connection.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Idle connections kept per host.
@@ -30,12 +31,13 @@ const MOST_IDLE: usize = 4;
 /// As it stands in the issuer's log.
 const USER_AGENT: &str = concat!("tokend/", env!("CARGO_PKG_VERSION"));
 
-/// Added to `http.timeout` on the asking side: time for the client to notice by itself and to say more exactly what
-/// it waited for.
+/// Added to `http.timeout` on the asking side: time for the client to notice by itself and to say
+/// more exactly what it waited for.
 const NOTICE: Duration = Duration::from_millis(500);
 
-/// Makes two profiles share a client: the same identity provider, settings, trust and certificate. Connections live on
-/// the thread of the one that they were opened for, so that no two identity providers share any.
+/// Makes two profiles share a client: the same identity provider, settings, trust and certificate.
+/// Connections live on the thread of the one that they were opened for, so that no two identity
+/// providers share any.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct IdpKey {
     /// Of the configured URL.
@@ -223,7 +225,8 @@ impl IdpClient {
         }
     }
 
-    /// The proxy on the way to a URL: `http.proxy`, or the environment's, which never sees what stays on this machine.
+    /// The proxy on the way to a URL: `http.proxy`, or the environment's, which never sees what
+    /// stays on this machine.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Url> {
         let configured = self.http.proxy.clone();
         configured.or_else(|| self.environment.proxy_for(url))
@@ -245,7 +248,8 @@ impl IdpClient {
             .retry(retry::never())
             .referer(false)
             .user_agent(USER_AGENT)
-            // Nothing is decompressed here, and without a word any coding would do (RFC 9110 §12.5.3).
+            // Nothing is decompressed here, and without a word any coding would do (RFC 9110
+            // §12.5.3).
             .default_headers(HeaderMap::from_iter([(
                 ACCEPT_ENCODING,
                 HeaderValue::from_static("identity"),

@@ -1,8 +1,9 @@
 //! Rounds: in each, every principal that is ready has one share of the thread.
 //!
-//! A connection whose principal has had its share waits in the principal's queue. A round ends where the runtime has asked the
-//! kernel for news and has looked at everybody of whom it knew; then the first connections of each queue go on. So whoever comes
-//! with five hundred connections waits behind its own, and everybody else at most for one share of each principal.
+//! A connection whose principal has had its share waits in the principal's queue. A round ends
+//! where the runtime has asked the kernel for news and has looked at everybody of whom it knew;
+//! then the first connections of each queue go on. So whoever comes with five hundred connections
+//! waits behind its own, and everybody else at most for one share of each principal.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -14,12 +15,13 @@ use tokio::task::yield_now;
 
 use super::SharedWaker;
 
-/// What a principal may have done in one round while others are there, in calls. More would be waited for by everybody else,
-/// less would have the queues looked after more often than calls are answered.
+/// What a principal may have done in one round while others are there, in calls. More would be
+/// waited for by everybody else, less would have the queues looked after more often than calls are
+/// answered.
 const CALLS: usize = 16;
 
-/// So many times as much has a principal when nobody else had a turn in the round before, and so many connections of its queue go
-/// on when a round begins. While others are there it is one.
+/// So many times as much has a principal when nobody else had a turn in the round before, and so
+/// many connections of its queue go on when a round begins. While others are there it is one.
 const ALONE: usize = 8;
 
 /// So many bytes are counted as one call: those of the smallest.
@@ -58,7 +60,8 @@ pub struct Share {
 }
 
 impl Rounds {
-    /// Whether a connection may have a turn now: its principal has some of its share left, and nobody of its own waits.
+    /// Whether a connection may have a turn now: its principal has some of its share left, and
+    /// nobody of its own waits.
     pub fn admits(&self, share: &Arc<Share>, place: usize) -> bool {
         let state = &self.0;
         let now = state.number.load(Ordering::Relaxed);
@@ -105,8 +108,8 @@ impl Rounds {
         }
     }
 
-    /// Has this round end where the runtime looks after it has asked the kernel for news: to end it at once would be to come
-    /// before those who have not been heard yet.
+    /// Has this round end where the runtime looks after it has asked the kernel for news: to end it
+    /// at once would be to come before those who have not been heard yet.
     fn end_round(&self) {
         if !self.0.ending.swap(true, Ordering::Relaxed) {
             let waker = Waker::from(self.0.clone());

@@ -73,7 +73,8 @@ async fn who_is_alone_has_longer_turns() {
     assert_eq!(turns, 4, "1 + 4 + 4 + the rest");
 }
 
-/// Broken by `SharedWaker::watched_by` that is always true: whoever wakes the connection gives it a turn.
+/// Broken by `SharedWaker::watched_by` that is always true: whoever wakes the connection gives it a
+/// turn.
 #[tokio::test]
 async fn a_pause_is_not_over_because_somebody_wakes_the_connection() {
     let (mut client, server) = tokio::io::duplex(LONG);
@@ -109,7 +110,8 @@ async fn a_pause_is_not_over_because_somebody_wakes_the_connection() {
     }
 }
 
-/// Broken by a turn that is not renewed where it was not used up: who sends little pays for what was long ago.
+/// Broken by a turn that is not renewed where it was not used up: who sends little pays for what
+/// was long ago.
 #[tokio::test]
 async fn who_sends_little_at_a_time_never_waits() {
     let (mut client, server) = tokio::io::duplex(LONG);
@@ -155,8 +157,8 @@ async fn calls_are_begun_so_many_in_a_turn_and_nothing_is_read_before_them() {
     other.abort();
 }
 
-/// Broken by `unwatched` that does not look whether somebody has rung, and by `wake_by_ref` that wakes nobody while watched and
-/// notes nothing.
+/// Broken by `unwatched` that does not look whether somebody has rung, and by `wake_by_ref` that
+/// wakes nobody while watched and notes nothing.
 #[tokio::test]
 async fn who_rings_during_the_last_look_is_heard() {
     let rung_by = |itself: bool| {
@@ -185,7 +187,8 @@ async fn who_rings_during_the_last_look_is_heard() {
     assert_eq!(rung_by(false).await, 5);
 }
 
-/// Broken by a `SharedWaker` that wakes the task of a connection that is being looked at: it is looked at twice for one call.
+/// Broken by a `SharedWaker` that wakes the task of a connection that is being looked at: it is
+/// looked at twice for one call.
 #[tokio::test]
 async fn a_call_that_is_answered_at_once_wakes_nobody() {
     let turn = Turn::default();
@@ -251,7 +254,8 @@ async fn a_call_may_wait_and_may_panic_and_is_nobody_elses_business() {
     over.await.unwrap();
 }
 
-/// A connection that has something to read whenever it is asked, each time `bytes`; how often it had a turn is counted.
+/// A connection that has something to read whenever it is asked, each time `bytes`; how often it
+/// had a turn is counted.
 fn busy(
     share: &Arc<Share>,
     rounds: &Rounds,
@@ -320,7 +324,8 @@ async fn connections_of_one_principal_have_their_turns_one_after_another() {
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// Broken by rounds that end only with a turn: whoever waits behind connections that have ended waits for ever.
+/// Broken by rounds that end only with a turn: whoever waits behind connections that have ended
+/// waits for ever.
 #[tokio::test]
 async fn connections_that_end_in_the_queue_hold_nobody_up() {
     let rounds = Rounds::default();
