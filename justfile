@@ -1,4 +1,5 @@
-# What can be done here: `just`. The steps themselves stand in .ci/run, so that CI and everybody else do the same.
+# What can be done here: `just`. The steps themselves stand in .ci/run, so that CI and everybody
+# else do the same.
 
 _list:
     @just --list --unsorted
@@ -45,7 +46,8 @@ doc:
 interop *CLIENTS:
     tests/interop/run {{CLIENTS}}
 
-# A real systemd in namespaces, with real users and units; arguments: which tests (needs root and mmdebstrap)
+# A real systemd in namespaces, with real users and units; arguments: which tests (needs root and
+# mmdebstrap)
 systemd *TESTS:
     tests/systemd/run {{TESTS}}
 

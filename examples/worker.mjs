@@ -1,5 +1,5 @@
-// A job worker for Camunda 8's REST API that holds no secret: tokend streams it each credential before the one before it
-// expires, and is told what the API refuses.
+// A job worker for Camunda 8's REST API that holds no secret: tokend streams it each credential
+// before the one before it expires, and is told what the API refuses.
 //
 // usage: node worker.mjs PROFILE [JOBS]    without JOBS: ten a second, until SIGTERM
 //
@@ -18,7 +18,8 @@ const { CredentialService } = grpc.loadPackageDefinition(definition).tokend.v1;
 const tokend = new CredentialService(`unix:${TOKEND_SOCKET}`, grpc.credentials.createInsecure(), {
   'grpc.initial_reconnect_backoff_ms': 100, 'grpc.max_reconnect_backoff_ms': 1000,
 });
-// What is told at the end. `failed`: for want of a credential; `repeated`: because the API was not there.
+// What is told at the end. `failed`: for want of a credential; `repeated`: because the API was not
+// there.
 const count = { jobs: 0, calls: 0, rejected: 0, failed: 0, repeated: 0, credential_ms: 0, gap_ms: 0 };
 
 // --- The credential ----------------------------------------------------------------------------------------------------

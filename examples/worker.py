@@ -24,7 +24,8 @@ SOCKET = os.environ.get("TOKEND_SOCKET", "/run/tokend/tokend.sock")
 SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
 tokend = CredentialServiceStub(grpc.insecure_channel(f"unix:{SOCKET}", SOON))
 profile = sys.argv[1]
-# What is told at the end. `failed`: for want of a credential; `repeated`: because the API was not there.
+# What is told at the end. `failed`: for want of a credential; `repeated`: because the API was not
+# there.
 count = {"jobs": 0, "calls": 0, "rejected": 0, "failed": 0, "repeated": 0, "credential_ms": 0, "gap_ms": 0}
 
 

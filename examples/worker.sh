@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# A job worker for Camunda 8's REST API that holds no secret: it asks tokend before each call, over HTTP on the socket, and reports
-# what the API refuses. The header is never among the arguments of curl, where others could read it.
+# A job worker for Camunda 8's REST API that holds no secret: it asks tokend before each call, over
+# HTTP on the socket, and reports what the API refuses. The header is never among the arguments of
+# curl, where others could read it.
 #
-# usage: worker.sh PROFILE [JOBS]    without JOBS: ten a second at most, until SIGTERM. Needs curl and jq.
+# usage: worker.sh PROFILE [JOBS]    without JOBS: ten a second at most, until SIGTERM. Needs curl
+# and jq.
 set -euo pipefail
 
 profile=$1 wanted=${2:-} name=errand-shell
@@ -13,13 +15,15 @@ answer=$folder/answer process=$folder/process
 trap 'rm -rf "$folder"' EXIT
 ended=
 trap 'ended=yes' TERM
-# What is told at the end. `failed`: for want of a credential; `repeated`: because the API was not there.
+# What is told at the end. `failed`: for want of a credential; `repeated`: because the API was not
+# there.
 jobs=0 calls=0 rejected=0 failed=0 repeated=0 credential_ms=0 gap_ms=0
 
 now() { echo $((${EPOCHREALTIME/./} / 1000)); }
 tokend() { curl -sS --max-time 10 --retry 5 --retry-all-errors --retry-delay 1 --unix-socket "$socket" "http://tokend/v1/profiles/$profile/$1" "${@:2}"; }
 credential() { credential=$(tokend token --fail-with-body); }
-# of FIELD: of the credential. Through a pipe: neither an argument nor a file that others could read.
+# of FIELD: of the credential. Through a pipe: neither an argument nor a file that others could
+# read.
 of() { printf %s "$credential" | jq -r ".$1"; }
 # Another credential than the one that was refused, as soon as there is one.
 other_credential() {

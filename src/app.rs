@@ -1,7 +1,8 @@
 //! What serves: `serve` and `dev`.
 //!
-//! Two threads, each with a runtime of its own: this one serves the socket; the other, `upstream`, talks to identity
-//! providers and reads files, so that an RSA signature or a TLS handshake never delays an answer.
+//! Two threads, each with a runtime of its own: this one serves the socket; the other, `upstream`,
+//! talks to identity providers and reads files, so that an RSA signature or a TLS handshake never
+//! delays an answer.
 
 pub(crate) mod assembly;
 mod configuration;

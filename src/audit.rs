@@ -1,12 +1,14 @@
 //! The record of who was given what, and who was not.
 //!
-//! The first grants of a credential to a principal are written before the answer leaves, one for each connection; what follows
-//! is counted and written as one record within [`FLUSH`], so that an answer from memory costs nothing for it, and a connection
-//! for each call writes no record for each call. A denial is written at once, its repetitions likewise. What is written goes through one thread, `audit`, so that a disk that hangs stops nobody who
-//! is served; what is to happen to grants then is `audit.on_failure`.
+//! The first grants of a credential to a principal are written before the answer leaves, one for
+//! each connection; what follows is counted and written as one record within [`FLUSH`], so that an
+//! answer from memory costs nothing for it, and a connection for each call writes no record for
+//! each call. A denial is written at once, its repetitions likewise. What is written goes through
+//! one thread, `audit`, so that a disk that hangs stops nobody who is served; what is to happen to
+//! grants then is `audit.on_failure`.
 //!
-//! Each record has a number; a number that is missing is a record that is missing. No secret is in any of them: a credential
-//! is named by its fingerprint.
+//! Each record has a number; a number that is missing is a record that is missing. No secret is in
+//! any of them: a credential is named by its fingerprint.
 
 mod accounts;
 mod denials;
@@ -35,17 +37,20 @@ use crate::core::policy::Decision;
 use crate::core::profile;
 use crate::core::time::{Stamp, WallTime};
 
-/// What is counted is written this often: half of the ten seconds that are promised, the rest is for the writing.
+/// What is counted is written this often: half of the ten seconds that are promised, the rest is
+/// for the writing.
 pub const FLUSH: Duration = Duration::from_secs(5);
 
-/// With `on_failure = "deny"`, what was counted longer ago than this has been written, or nothing more is counted: so much of
-/// what was given is without a record at the most when the sink begins to fail.
+/// With `on_failure = "deny"`, what was counted longer ago than this has been written, or nothing
+/// more is counted: so much of what was given is without a record at the most when the sink begins
+/// to fail.
 const UNRECORDED: Duration = Duration::from_secs(1);
 
 /// What is counted is written this often then, so that as a rule nobody has to wait for it.
 const FLUSH_TO_DENY: Duration = Duration::from_millis(500);
 
-/// A record has to be written within this time. A local disk or the journal takes a thousandth of it; what takes longer hangs.
+/// A record has to be written within this time. A local disk or the journal takes a thousandth of
+/// it; what takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Batches of records that may wait to be written: a second's worth of the fastest callers.
@@ -54,8 +59,8 @@ const QUEUE: usize = 16_384;
 /// Records that are written in one piece at most.
 const BATCH: usize = 256;
 
-/// Credentials whose record could not be written that are remembered until it can, about a megabyte. Beyond that they are
-/// counted as lost.
+/// Credentials whose record could not be written that are remembered until it can, about a
+/// megabyte. Beyond that they are counted as lost.
 const OWED: usize = 4096;
 
 /// Of the records that were handed over, how many were written and how many were not.
@@ -75,7 +80,8 @@ fn principal(peer: &Peer) -> PrincipalUid {
     peer.owner
 }
 
-/// What was counted together with others since its principal had as many records of its own as one may have.
+/// What was counted together with others since its principal had as many records of its own as one
+/// may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limited {
     /// How often.
@@ -111,7 +117,8 @@ pub struct Audit {
 pub enum Recorded {
     /// It was given before: it is counted.
     Counted,
-    /// It was written, or it is known that it could not be, or it was counted after others had been written; that took time.
+    /// It was written, or it is known that it could not be, or it was counted after others had been
+    /// written; that took time.
     Written,
 }
 
@@ -120,7 +127,8 @@ pub enum Recorded {
 pub struct Unrecorded;
 
 impl Audit {
-    /// Starts the thread. That nothing can be written is no reason not to start; it is told by [`Audit::trouble`].
+    /// Starts the thread. That nothing can be written is no reason not to start; it is told by
+    /// [`Audit::trouble`].
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -195,7 +203,8 @@ impl Audit {
         peer: &Arc<Peer>,
         given: GrantedCredential<'_>,
     ) -> Result<Recorded, Unrecorded> {
-        // With a sink that fails, nobody is to be given anything on the word that it will be counted.
+        // With a sink that fails, nobody is to be given anything on the word that it will be
+        // counted.
         if self.may_count() && ledger.count(&given, self) {
             return Ok(Recorded::Counted);
         }
@@ -241,8 +250,8 @@ impl Audit {
         self.condition.may_count(&self.clock)
     }
 
-    /// Waits until what was counted too long ago has been written, or could not be; all wait for the same attempt. Whether there
-    /// was anything to wait for.
+    /// Waits until what was counted too long ago has been written, or could not be; all wait for
+    /// the same attempt. Whether there was anything to wait for.
     async fn catch_up(&self) -> bool {
         if self.may_count() || self.condition.fails() || self.condition.hangs() {
             return false;
@@ -272,13 +281,14 @@ impl Audit {
         self.clock.now().wall
     }
 
-    /// Writes what has been counted, now, when somebody waits for it, and every [`FLUSH`]; with `deny` more often.
+    /// Writes what has been counted, now, when somebody waits for it, and every [`FLUSH`]; with
+    /// `deny` more often.
     pub async fn flush_for_ever(&self) {
         loop {
             let denials = lock(&self.denials).due(self.clock.now());
             self.flush(denials).await;
-            // Who is refused may be told by readiness not to come again, and then nobody's record would find out that it can be
-            // written.
+            // Who is refused may be told by readiness not to come again, and then nobody's record
+            // would find out that it can be written.
             if self.condition.refuses() && self.condition.try_again() {
                 let _ = self.commands.try_send(WriterCommand::TryAgain);
             }

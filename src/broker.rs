@@ -1,7 +1,8 @@
 //! Owns every lifecycle, runs their attempts under a budget, and publishes what callers may have.
 //!
-//! One task, the actor, owns all that changes. The rest of the program holds a [`Broker`] to send it commands, and
-//! [`ProfileHandle`]s to read what it published: without a lock and without asking the actor.
+//! One task, the actor, owns all that changes. The rest of the program holds a [`Broker`] to send
+//! it commands, and [`ProfileHandle`]s to read what it published: without a lock and without asking
+//! the actor.
 
 mod actor;
 mod budget;
@@ -28,8 +29,8 @@ use crate::core::profile::{ProfileName, Refresh};
 use crate::core::time::BootTime;
 use crate::provider::Provider;
 
-/// Variants (other scopes, other audience) of one profile that live at the same time. More are refused: each costs token
-/// requests for as long as it is in use.
+/// Variants (other scopes, other audience) of one profile that live at the same time. More are
+/// refused: each costs token requests for as long as it is in use.
 pub const VARIANTS_PER_PROFILE: usize = 64;
 
 /// The same of those that one principal has asked for first, so that nobody has them all.
@@ -51,12 +52,13 @@ pub struct Spec {
     pub provider: Arc<dyn Provider>,
     /// The identity provider that it asks; None for methods that ask nobody.
     pub upstream: Option<IssuerBudget>,
-    /// The identity provider has asked for this profile to wait until then (`Retry-After`), and why: a changed file is no
-    /// reason not to.
+    /// The identity provider has asked for this profile to wait until then (`Retry-After`), and
+    /// why: a changed file is no reason not to.
     pub told_to_wait: Option<(BootTime, Trouble)>,
     /// It is to replace a version that works: the identity provider may not know it yet.
     pub replaces: bool,
-    /// What is kept over a restart of the daemon: whose its credentials are, and what they are proven with.
+    /// What is kept over a restart of the daemon: whose its credentials are, and what they are
+    /// proven with.
     pub keep: Option<([u8; 32], [u8; 32])>,
     /// Credentials that an earlier run has left, and whether they are to be renewed at once.
     pub left: Vec<(Variant, Credential, bool)>,
@@ -160,7 +162,8 @@ impl ProfileHandle {
         &self.own
     }
 
-    /// Whose its credentials are and what they are proven with, as that is kept over a restart; None: they are not.
+    /// Whose its credentials are and what they are proven with, as that is kept over a restart;
+    /// None: they are not.
     #[must_use]
     pub fn keep(&self) -> Option<([u8; 32], [u8; 32])> {
         self.keep
@@ -301,7 +304,8 @@ impl Broker {
         handle
     }
 
-    /// A handle takes the place of another, whose newest credential had this generation. Done when this returns.
+    /// A handle takes the place of another, whose newest credential had this generation. Done when
+    /// this returns.
     pub async fn take_over_from(&self, handle: &ProfileHandle, generation: u64) {
         let (done, told) = oneshot::channel();
         self.send(BrokerCommand::TakeOver(handle.id, generation, done))
@@ -320,7 +324,8 @@ impl Broker {
         self.send(BrokerCommand::Remove(handle.id)).await;
     }
 
-    /// A credential that lives for at least `min_ttl`: the published one if that will do, else the result of an attempt.
+    /// A credential that lives for at least `min_ttl`: the published one if that will do, else the
+    /// result of an attempt.
     ///
     /// # Errors
     /// [`NoAnswer`]. A caller that stops waiting cancels nothing.

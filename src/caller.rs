@@ -1,5 +1,5 @@
-//! Who is asking: the kernel's answer about the other end of a connection, read once when it is accepted; and its systemd
-//! unit, found out when something asks for it for the first time.
+//! Who is asking: the kernel's answer about the other end of a connection, read once when it is
+//! accepted; and its systemd unit, found out when something asks for it for the first time.
 
 mod directory;
 mod units;
@@ -16,8 +16,8 @@ use self::units::Units;
 use crate::core::policy::subuid::SubordinateUids;
 use crate::core::policy::{Caller, Directory, Subject, Unit};
 
-/// The id that the kernel puts in place of one that has no number here (another user namespace). Nobody can be told
-/// from it, so nobody with it is served.
+/// The id that the kernel puts in place of one that has no number here (another user namespace).
+/// Nobody can be told from it, so nobody with it is served.
 const OVERFLOW_DEFAULT: u32 = 65534;
 
 /// Reads callers.
@@ -52,7 +52,8 @@ impl Callers {
         }
     }
 
-    /// Who connected. The identity is that of the moment of `connect`, whoever holds the descriptor now.
+    /// Who connected. The identity is that of the moment of `connect`, whoever holds the descriptor
+    /// now.
     ///
     /// # Errors
     /// When the kernel does not say, or says an overflow id: such a connection is closed.
@@ -78,14 +79,16 @@ impl Callers {
                 groups,
                 pid: credentials.pid(),
             },
-            // Taken now, while whoever connected is there as a rule; a kernel that has none gives no unit either.
+            // Taken now, while whoever connected is there as a rule; a kernel that has none gives
+            // no unit either.
             process: Mutex::new(crate::sys::peer_process(stream).ok()),
             unit: OnceLock::new(),
             units: self.units.clone(),
         })
     }
 
-    /// Somebody of whom nothing but ids is known: the unit never is. For connections that are no sockets.
+    /// Somebody of whom nothing but ids is known: the unit never is. For connections that are no
+    /// sockets.
     #[must_use]
     pub fn known_by_ids(&self, caller: Caller) -> Peer {
         Peer {
@@ -115,7 +118,8 @@ fn subordinate_uids() -> SubordinateUids {
     SubordinateUids::parse(&text, |name| SystemDirectory.user(name).ok().flatten())
 }
 
-/// The usual one too, where this kernel has another: that can be changed while we run, and nobody but `nobody` has it.
+/// The usual one too, where this kernel has another: that can be changed while we run, and nobody
+/// but `nobody` has it.
 fn is_overflow(id: u32, told: u32) -> bool {
     id == told || id == OVERFLOW_DEFAULT
 }
@@ -125,9 +129,11 @@ fn is_overflow(id: u32, told: u32) -> bool {
 pub struct Peer {
     /// Its ids.
     pub caller: Caller,
-    /// The user whose doing it is: the owner of a subordinate uid, and else the user itself. For accounts, never for decisions.
+    /// The user whose doing it is: the owner of a subordinate uid, and else the user itself. For
+    /// accounts, never for decisions.
     pub owner: u32,
-    /// The process that connected, until its unit has been found out. The number of a process is used again; this is not.
+    /// The process that connected, until its unit has been found out. The number of a process is
+    /// used again; this is not.
     process: Mutex<Option<OwnedFd>>,
     unit: OnceLock<Option<Arc<str>>>,
     units: Arc<Units>,
@@ -153,7 +159,8 @@ impl Peer {
         }
     }
 
-    /// The unit as far as it is known or can be found out within microseconds; for accounts, which do without.
+    /// The unit as far as it is known or can be found out within microseconds; for accounts, which
+    /// do without.
     #[must_use]
     pub fn unit_at_once(&self) -> Option<Arc<str>> {
         if let Some(unit) = self.unit.get() {
@@ -163,8 +170,8 @@ impl Peer {
         self.units.quickly(process.as_ref()?, self.caller.pid)
     }
 
-    /// Finds the unit out, once for the connection. May read many folders, so not on a thread that serves; see
-    /// [`Peer::find_unit`].
+    /// Finds the unit out, once for the connection. May read many folders, so not on a thread that
+    /// serves; see [`Peer::find_unit`].
     pub fn look_for_unit(&self) {
         self.unit.get_or_init(|| {
             let process = self.take_process()?;
@@ -176,7 +183,8 @@ impl Peer {
     pub async fn find_unit(self: &Arc<Self>) {
         if self.unit.get().is_none() {
             let peer = self.clone();
-            // It cannot be cancelled; were it to panic, the unit stays unknown, which matches no rule.
+            // It cannot be cancelled; were it to panic, the unit stays unknown, which matches no
+            // rule.
             let _ = tokio::task::spawn_blocking(move || peer.look_for_unit()).await;
         }
     }

@@ -1,6 +1,8 @@
-//! The command line: what can be said, and the commands that only talk to a running daemon, or to nobody.
+//! The command line: what can be said, and the commands that only talk to a running daemon, or to
+//! nobody.
 //!
-//! Those commands block and need no asynchronous runtime; see `client`. Names and exit codes are those of the interface.
+//! Those commands block and need no asynchronous runtime; see `client`. Names and exit codes are
+//! those of the interface.
 
 pub mod complaint;
 pub mod exit;
@@ -28,7 +30,8 @@ Exit status: 0 done, 1 findings or partly failed, 2 usage, 3 profile unknown or 
 deadline or rate, 5 upstream rejected or profile invalid, 6 daemon not reachable, 7 not an admin, 78 configuration
 cannot be used.";
 
-/// A credentials daemon: one process per host holds the secrets and serves short-lived tokens over a Unix socket.
+/// A credentials daemon: one process per host holds the secrets and serves short-lived tokens over
+/// a Unix socket.
 #[derive(Debug, Parser)]
 #[command(name = "tokend", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
@@ -60,10 +63,12 @@ pub enum Command {
     /// Show the state of every profile that you may see
     #[command(after_help = EXIT_CODES)]
     Status(StatusArgs),
-    /// Tell which rule lets a caller have a profile's credential, or why none does, and why that is or is not fresh
+    /// Tell which rule lets a caller have a profile's credential, or why none does, and why that is
+    /// or is not fresh
     #[command(after_help = EXIT_CODES)]
     Explain(ExplainArgs),
-    /// Have the daemon read its configuration, secrets and certificates again, now, and print what became of it
+    /// Have the daemon read its configuration, secrets and certificates again, now, and print what
+    /// became of it
     #[command(after_help = EXIT_CODES)]
     Reload(ReloadArgs),
     /// Print the completions of a shell
@@ -75,7 +80,8 @@ pub enum Command {
 /// `tokend serve`
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Configuration file [default: TOKEND_CONFIG, else /etc/tokend/tokend.toml, or below XDG_CONFIG_HOME if not root]
+    /// Configuration file [default: TOKEND_CONFIG, else /etc/tokend/tokend.toml, or below
+    /// XDG_CONFIG_HOME if not root]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Form of the log on standard error
@@ -105,7 +111,8 @@ pub struct DevArgs {
 /// `tokend check`
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Configuration file [default: TOKEND_CONFIG, else /etc/tokend/tokend.toml, or below XDG_CONFIG_HOME if not root]
+    /// Configuration file [default: TOKEND_CONFIG, else /etc/tokend/tokend.toml, or below
+    /// XDG_CONFIG_HOME if not root]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Also make one real token request per profile
@@ -119,7 +126,8 @@ pub struct CheckArgs {
 /// Which daemon a command talks to.
 #[derive(Debug, Default, Args)]
 pub struct SocketArgs {
-    /// The daemon's socket [default: TOKEND_SOCKET, else /run/tokend/tokend.sock, or below XDG_RUNTIME_DIR if not root]
+    /// The daemon's socket [default: TOKEND_SOCKET, else /run/tokend/tokend.sock, or below
+    /// XDG_RUNTIME_DIR if not root]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
@@ -127,7 +135,8 @@ pub struct SocketArgs {
 /// `tokend doctor`
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Configuration file [default: TOKEND_CONFIG, else /etc/tokend/tokend.toml, or below XDG_CONFIG_HOME if not root]
+    /// Configuration file [default: TOKEND_CONFIG, else /etc/tokend/tokend.toml, or below
+    /// XDG_CONFIG_HOME if not root]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Connect to no identity provider
@@ -139,7 +148,8 @@ pub struct DoctorArgs {
     /// Give the daemon and the identity providers this time, all at once
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = some_time)]
     pub timeout: Duration,
-    /// The daemon's socket [default: TOKEND_SOCKET, else what the configuration says, else as for other commands]
+    /// The daemon's socket [default: TOKEND_SOCKET, else what the configuration says, else as for
+    /// other commands]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
@@ -331,7 +341,8 @@ fn client(daemon: &SocketArgs) -> Result<Client, ClientError> {
     Ok(Client::new(socket, Clock::system()))
 }
 
-/// Writes everything at once. Ok(false): whoever read has gone away, which ends a command without a word.
+/// Writes everything at once. Ok(false): whoever read has gone away, which ends a command without a
+/// word.
 pub(crate) fn print(out: &mut dyn Write, text: &str, err: &mut dyn Write) -> Result<bool, u8> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
@@ -355,7 +366,8 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A number with a unit; a bare number would be read as seconds by one and as milliseconds by the next.
+/// A number with a unit; a bare number would be read as seconds by one and as milliseconds by the
+/// next.
 fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);

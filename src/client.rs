@@ -1,8 +1,9 @@
 //! The Rust client of the socket: blocking, one request per connection, HTTP/1.1 and JSON.
 //!
-//! Blocking, because a command that asks one question ends sooner than an asynchronous runtime starts. Every call has
-//! one deadline that covers connecting, asking and each read of the answer. A connection that ends before its answer is
-//! complete is tried once more, since that is what a daemon that is being replaced looks like: no request does harm twice.
+//! Blocking, because a command that asks one question ends sooner than an asynchronous runtime
+//! starts. Every call has one deadline that covers connecting, asking and each read of the answer.
+//! A connection that ends before its answer is complete is tried once more, since that is what a
+//! daemon that is being replaced looks like: no request does harm twice.
 
 mod answer;
 mod connect;
@@ -30,7 +31,8 @@ use crate::proto::{ExplainResponse, GetStatusResponse, ListProfilesResponse, Rel
 /// What a daemon that has waited as long as it was told to may need to say so.
 const ANSWER_AFTER_WAIT: Duration = Duration::from_secs(5);
 
-/// A daemon that does not even say within this time that it is there does not answer; it takes a thousandth of it.
+/// A daemon that does not even say within this time that it is there does not answer; it takes a
+/// thousandth of it.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// Why a question was not answered.
@@ -121,7 +123,8 @@ impl Client {
         &self.clock
     }
 
-    /// The credential of a profile, or why there is none. A success is never an empty credential, except for method `none`.
+    /// The credential of a profile, or why there is none. A success is never an empty credential,
+    /// except for method `none`.
     pub fn token(
         &self,
         query: &TokenQuery,
@@ -167,7 +170,8 @@ impl Client {
         Ok(profiles.map(|profile| profile.name).collect())
     }
 
-    /// Why the caller, or another one that is supposed, may or may not have the credential of a profile.
+    /// Why the caller, or another one that is supposed, may or may not have the credential of a
+    /// profile.
     pub fn explain(
         &self,
         profile: &str,
@@ -188,7 +192,8 @@ impl Client {
         self.ask_for("GET", &target, timeout)
     }
 
-    /// Has everything read again; waits at most so long for what is being tried then, and a little longer for the answer.
+    /// Has everything read again; waits at most so long for what is being tried then, and a little
+    /// longer for the answer.
     pub fn reload(&self, wait: Duration) -> Result<Received<ReloadResponse>, ClientError> {
         let target = format!("/v1/reload?wait={}", unit_of(wait));
         self.ask_for("POST", &target, wait.saturating_add(ANSWER_AFTER_WAIT))
@@ -249,7 +254,8 @@ impl Client {
         })
     }
 
-    /// Why nothing came: the daemon is slow, since it does say that it is there; or it does not answer at all.
+    /// Why nothing came: the daemon is slow, since it does say that it is there; or it does not
+    /// answer at all.
     fn silent(&self, stream: &UnixStream, timeout: Duration) -> ClientError {
         // The question is given up: a daemon that is at its answer is not to wait for us.
         let _ = stream.shutdown(Shutdown::Both);
@@ -286,15 +292,17 @@ struct Deadline<'a> {
 }
 
 impl Deadline<'_> {
-    /// Time left for one blocking step; None when there is none. At most an hour, since socket options do not take every
-    /// duration: whoever waits asks again. At least a millisecond, since zero would mean for ever.
+    /// Time left for one blocking step; None when there is none. At most an hour, since socket
+    /// options do not take every duration: whoever waits asks again. At least a millisecond, since
+    /// zero would mean for ever.
     fn left(&self) -> Option<Duration> {
         let left = self.at.since(self.clock.now().boot);
         (!left.is_zero()).then(|| left.clamp(Duration::from_millis(1), Duration::from_secs(3600)))
     }
 }
 
-/// All but the unreserved characters of RFC 3986 §2.3 is encoded: fits a path segment as well as a query parameter.
+/// All but the unreserved characters of RFC 3986 §2.3 is encoded: fits a path segment as well as a
+/// query parameter.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -305,8 +313,8 @@ fn encoded(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, RESERVED)
 }
 
-/// A duration as one number with one unit, so that it needs no space; rounded up to milliseconds, since a caller that
-/// asks for a life must not get less.
+/// A duration as one number with one unit, so that it needs no space; rounded up to milliseconds,
+/// since a caller that asks for a life must not get less.
 fn unit_of(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         format!("{}s", duration.as_secs())

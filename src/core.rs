@@ -1,5 +1,5 @@
-//! The storey that thinks. No I/O, no clock, no spawning, no logging, no globals, no randomness: time and random numbers
-//! come in as arguments, so that years of it can be run in seconds.
+//! The storey that thinks. No I/O, no clock, no spawning, no logging, no globals, no randomness:
+//! time and random numbers come in as arguments, so that years of it can be run in seconds.
 
 pub mod account;
 pub mod bucket;

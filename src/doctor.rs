@@ -1,8 +1,9 @@
 //! `tokend doctor`: looks for what is usually wrong, and says of each finding what to do about it.
 //!
-//! Everything that is looked at is told, also when it is well: who asks a doctor wants to know what was looked at. Nothing is
-//! changed, and no token is asked for (`tokend check --online` does that). Identity providers are asked beside everything
-//! else, all at once, so that none of them delays the rest.
+//! Everything that is looked at is told, also when it is well: who asks a doctor wants to know what
+//! was looked at. Nothing is changed, and no token is asked for (`tokend check --online` does
+//! that). Identity providers are asked beside everything else, all at once, so that none of them
+//! delays the rest.
 
 mod accounts;
 mod callers;
@@ -70,8 +71,8 @@ fn doctor(args: &DoctorArgs) -> u8 {
     }
 }
 
-/// Whose the configuration may be beside root: this process's user, and for root the user of the daemon, if one answers that can be
-/// believed.
+/// Whose the configuration may be beside root: this process's user, and for root the user of the
+/// daemon, if one answers that can be believed.
 fn owner(args: &DoctorArgs) -> u32 {
     let me = app::privacy::daemon_uid();
     let daemons = || daemon::user(&socket(args, None).ok()?, args.timeout);
@@ -161,7 +162,8 @@ fn socket(args: &DoctorArgs, examined: Option<&Examined>) -> Result<PathBuf, Str
         .map_err(|error| error.to_string())
 }
 
-/// Errors one by one. Warnings are about what somebody has chosen, so that they are counted and are no finding here.
+/// Errors one by one. Warnings are about what somebody has chosen, so that they are counted and are
+/// no finding here.
 fn configuration(
     report: &mut DoctorReport,
     path: &Path,

@@ -1,8 +1,10 @@
-//! "These files may have changed." Knows nothing of their meaning and may cry wolf: whoever listens reads and compares.
+//! "These files may have changed." Knows nothing of their meaning and may cry wolf: whoever listens
+//! reads and compares.
 //!
-//! What is watched is not the files but every folder on the way to them, through every symbolic link: files are replaced by
-//! renaming, folders are re-created, and Kubernetes swaps a link (`..data`) far away from the name that is configured. After
-//! each change everything is watched anew, since a folder of the same name may be another one.
+//! What is watched is not the files but every folder on the way to them, through every symbolic
+//! link: files are replaced by renaming, folders are re-created, and Kubernetes swaps a link
+//! (`..data`) far away from the name that is configured. After each change everything is watched
+//! anew, since a folder of the same name may be another one.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -58,7 +60,8 @@ impl Files {
         }
     }
 
-    /// Watches these, anew. Call it before reading them: what changes after the reading is then noticed.
+    /// Watches these, anew. Call it before reading them: what changes after the reading is then
+    /// noticed.
     pub fn follow(&mut self, interest: &Interest) {
         let trail = WatchPaths::of(interest);
         let folders = trail.folders;
@@ -94,7 +97,8 @@ impl Files {
         }
     }
 
-    /// Whether the system gives events for what was to be watched. Where the file system itself sends none, nobody can tell.
+    /// Whether the system gives events for what was to be watched. Where the file system itself
+    /// sends none, nobody can tell.
     #[must_use]
     pub fn hears(&self) -> bool {
         self.watcher.is_some()
@@ -403,7 +407,8 @@ mod tests {
         WatchPaths::default().walk(&folder.path().join("a"));
     }
 
-    /// Broken by a look at the paths alone: when the queue has overflowed, nobody knows what has changed.
+    /// Broken by a look at the paths alone: when the queue has overflowed, nobody knows what has
+    /// changed.
     #[test]
     fn trap_8_an_overflow_of_the_queue_is_a_reason_to_look() {
         let relevant = Relevant {

@@ -1,8 +1,9 @@
-//! Secrets, keys, chains and trust of one profile, read together, validated together, and immutable from then on.
+//! Secrets, keys, chains and trust of one profile, read together, validated together, and immutable
+//! from then on.
 //!
-//! A certificate and a key read at different moments show up here as a pair that does not match (trap 3): the caller
-//! keeps what it has and reads again. Nothing is repaired, guessed or left out: material that is named and cannot be
-//! used is an error (trap 30).
+//! A certificate and a key read at different moments show up here as a pair that does not match
+//! (trap 3): the caller keeps what it has and reads again. Nothing is repaired, guessed or left
+//! out: material that is named and cannot be used is an error (trap 30).
 
 pub mod certificate;
 mod cost;
@@ -45,7 +46,8 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Of a daemon with this `$CREDENTIALS_DIRECTORY`, which is this process's user and has no callers.
+    /// Of a daemon with this `$CREDENTIALS_DIRECTORY`, which is this process's user and has no
+    /// callers.
     #[must_use]
     pub fn new(credentials_directory: Option<PathBuf>) -> Surroundings {
         Surroundings {
@@ -71,8 +73,8 @@ impl Surroundings {
     }
 }
 
-/// SHA-256 over everything that was read, each piece with its role and length. Names material; never shown, since a
-/// hash of a weak password can be cracked.
+/// SHA-256 over everything that was read, each piece with its role and length. Names material;
+/// never shown, since a hash of a weak password can be cracked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -239,7 +241,8 @@ impl std::fmt::Debug for AssertionKey {
 /// Reads and validates all material of a profile. `now` decides whether certificates are valid.
 ///
 /// # Errors
-/// Every problem, with its key, the path, the cause and the cure. Never with anything of the content.
+/// Every problem, with its key, the path, the cause and the cure. Never with anything of the
+/// content.
 pub fn read(
     profile: &Profile,
     surroundings: &Surroundings,
@@ -318,8 +321,8 @@ fn read_bundle(source: &TrustSource, reader: &mut MaterialReader<'_>) -> Option<
     }
 }
 
-/// Reads only whom to believe, whatever the rest of the material is like, and what the certificates that are named for it say
-/// of themselves.
+/// Reads only whom to believe, whatever the rest of the material is like, and what the certificates
+/// that are named for it say of themselves.
 ///
 /// # Errors
 /// As [`read`].

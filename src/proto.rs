@@ -1,7 +1,8 @@
 //! The wire types of `proto/`, generated, and the one that is written by hand.
 //!
-//! `GetTokenResponse` carries its credential as bytes: the broker publishes a credential already encoded, and an answer is
-//! those bytes plus the time that is left, since the fields of a protobuf message may simply follow one another.
+//! `GetTokenResponse` carries its credential as bytes: the broker publishes a credential already
+//! encoded, and an answer is those bytes plus the time that is left, since the fields of a protobuf
+//! message may simply follow one another.
 
 #![allow(
     clippy::all,

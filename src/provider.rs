@@ -30,7 +30,8 @@ pub type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Se
 /// For methods that ask nobody on the network.
 const LOCAL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Gets credentials in one way, with one immutable set of material. Never retries: that is the lifecycle's business.
+/// Gets credentials in one way, with one immutable set of material. Never retries: that is the
+/// lifecycle's business.
 pub trait Provider: Send + Sync + 'static {
     /// Makes one attempt. Dropping it abandons it.
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a>;
@@ -65,9 +66,9 @@ pub async fn attempt(provider: &dyn Provider, variant: &Variant) -> Result<Issue
 /// Fills a buffer with random bytes.
 pub type Random = fn(&mut [u8]) -> Result<(), Unspecified>;
 
-/// What the providers of a process share: clocks, randomness, the system's roots, HTTP clients and discovery
-/// documents. Profiles with the same way to the same identity provider share one client, so that a thousand of them
-/// cost one. Clones are the same thing.
+/// What the providers of a process share: clocks, randomness, the system's roots, HTTP clients and
+/// discovery documents. Profiles with the same way to the same identity provider share one client,
+/// so that a thousand of them cost one. Clones are the same thing.
 #[derive(Clone)]
 pub struct Shared {
     clock: Clock,
@@ -95,7 +96,8 @@ impl Shared {
     }
 }
 
-/// The table of methods: a provider for a profile and its material. Asks nobody and opens no connection.
+/// The table of methods: a provider for a profile and its material. Asks nobody and opens no
+/// connection.
 ///
 /// # Errors
 /// Permanent, when material and configuration do not go together; the message says what to change.
@@ -115,8 +117,8 @@ pub fn build(
     Ok(provider)
 }
 
-/// The secret that a method cannot do without. Configuration and material guarantee it; a caller that mixes up profile
-/// and material gets a failure and not an empty credential (traps 1, 30).
+/// The secret that a method cannot do without. Configuration and material guarantee it; a caller
+/// that mixes up profile and material gets a failure and not an empty credential (traps 1, 30).
 fn required(secret: Option<Secret>, role: &str) -> Result<Secret, Failure> {
     secret
         .filter(|secret| !secret.is_empty())

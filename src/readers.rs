@@ -1,5 +1,5 @@
-//! Who can read a file besides root and the daemon's user, as the file system and the database of users and groups have it, in
-//! words. How it is put together: `core::readers`.
+//! Who can read a file besides root and the daemon's user, as the file system and the database of
+//! users and groups have it, in words. How it is put together: `core::readers`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
@@ -28,7 +28,8 @@ pub enum Privacy {
     Clients(String),
 }
 
-/// Looks who can read files. Remembers groups and folders: one is made for one look at all files of a configuration.
+/// Looks who can read files. Remembers groups and folders: one is made for one look at all files of
+/// a configuration.
 #[derive(Clone, Debug)]
 pub struct AccessScan {
     daemon: u32,
@@ -195,8 +196,8 @@ fn list(read: impl Fn(&mut Vec<u8>) -> rustix::io::Result<usize>) -> Option<Vec<
     Some(bytes)
 }
 
-/// All users of a group; None: there is no such group, or nobody can tell now. Users of a directory service whose primary group
-/// it is are not seen: such a service does not list its users.
+/// All users of a group; None: there is no such group, or nobody can tell now. Users of a directory
+/// service whose primary group it is are not seen: such a service does not list its users.
 fn members_of(gid: u32) -> Option<BTreeSet<u32>> {
     let group = Group::from_gid(Gid::from_raw(gid)).ok()??;
     // Who is listed and has no number cannot be anybody's.

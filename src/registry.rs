@@ -1,4 +1,5 @@
-//! Profiles by name: what a request needs to know of one, swapped whole on reload and read without a lock.
+//! Profiles by name: what a request needs to know of one, swapped whole on reload and read without
+//! a lock.
 
 pub mod reload;
 
@@ -28,7 +29,8 @@ pub struct Registry {
     pub generation: u64,
     /// Who administers the daemon.
     pub admins: Access,
-    /// Why the configuration as it is on disk is not in force, nor any part of it; empty: it is, profile by profile.
+    /// Why the configuration as it is on disk is not in force, nor any part of it; empty: it is,
+    /// profile by profile.
     pub refused: Vec<String>,
     /// What an operator should know of the daemon itself.
     pub warnings: Vec<String>,
@@ -46,8 +48,8 @@ pub struct Registry {
 pub enum Hidden {
     /// It is not there, or nothing permits.
     Denied,
-    /// That depends on the caller's unit, or looks as if it did: a name that nobody has is not to be told from one that a rule
-    /// with a unit keeps, not even by how long it takes.
+    /// That depends on the caller's unit, or looks as if it did: a name that nobody has is not to
+    /// be told from one that a rule with a unit keeps, not even by how long it takes.
     NeedsUnit,
 }
 
@@ -99,7 +101,8 @@ impl ProfileLocation {
 }
 
 impl RegistryEntry {
-    /// Whether a caller may use it. Where more than one has to permit, the one that is in force names the rule.
+    /// Whether a caller may use it. Where more than one has to permit, the one that is in force
+    /// names the rule.
     #[must_use]
     pub fn decide(&self, subject: Subject<'_>) -> Decision {
         let mut decision = self.access.decide(subject);
@@ -186,7 +189,8 @@ impl Registry {
         }
     }
 
-    /// The profile of this name and what permits it. One that is not there and one that is not permitted look alike.
+    /// The profile of this name and what permits it. One that is not there and one that is not
+    /// permitted look alike.
     ///
     /// # Errors
     /// [`Hidden`]

@@ -1,8 +1,9 @@
 //! Opens files on whose way others may have a hand.
 //!
-//! The way is walked folder by folder (`openat`), so that what was looked at is what is used, and symbolic links are followed here
-//! and not by the kernel. A link counts only if root or this process's user has made it: a file that somebody else renews must not
-//! become, by a link, a file that only this process may read.
+//! The way is walked folder by folder (`openat`), so that what was looked at is what is used, and
+//! symbolic links are followed here and not by the kernel. A link counts only if root or this
+//! process's user has made it: a file that somebody else renews must not become, by a link, a file
+//! that only this process may read.
 //!
 //! Not seen through: a file system whose server lies about owners (FUSE with `allow_other`, NFS).
 
@@ -61,11 +62,13 @@ impl From<Errno> for OpenError {
     }
 }
 
-/// Opens a file for reading that somebody else may own and renew. Never waits for the other end of a pipe.
+/// Opens a file for reading that somebody else may own and renew. Never waits for the other end of
+/// a pipe.
 ///
 /// # Errors
-/// When a link on the way is neither root's nor this process's user's or could be another one's in its place, or when the file has
-/// a second name and others may make names in its folder; and what the system says.
+/// When a link on the way is neither root's nor this process's user's or could be another one's in
+/// its place, or when the file has a second name and others may make names in its folder; and what
+/// the system says.
 pub fn file(path: &Path) -> Result<File, OpenError> {
     let us = geteuid().as_raw();
     let way = ResolvedPath::walk(path, us, false)?;
@@ -81,7 +84,8 @@ pub fn file(path: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Opens a file for reading that nobody but root and the user `us` may have a hand in: it and every folder on the way.
+/// Opens a file for reading that nobody but root and the user `us` may have a hand in: it and every
+/// folder on the way.
 ///
 /// # Errors
 /// When others could change it or put another in its place; and what the system says.
@@ -110,8 +114,8 @@ pub fn guarded_file(path: &Path, us: u32) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Looks whether nobody but root and the user `us` can make, rename or remove anything in a folder, or put another folder in its
-/// place: every folder on the way counts.
+/// Looks whether nobody but root and the user `us` can make, rename or remove anything in a folder,
+/// or put another folder in its place: every folder on the way counts.
 ///
 /// # Errors
 /// When others can; and what the system says.
@@ -234,8 +238,9 @@ impl Folder {
         let names = match () {
             () if !trusted(about.st_uid, us) => Names::Changed,
             () if !open => Names::Kept,
-            // Kubernetes makes the folder of a ConfigMap writable for all and mounts it so that nobody can write. Only of a mount of
-            // its own: in the sandbox of a unit everything is read-only, whoever may write outside.
+            // Kubernetes makes the folder of a ConfigMap writable for all and mounts it so that
+            // nobody can write. Only of a mount of its own: in the sandbox of a unit everything is
+            // read-only, whoever may write outside.
             () if is_mount(folder) && is_read_only(folder) => Names::Kept,
             () if about.st_mode & 0o1000 != 0 => Names::Added,
             () => Names::Changed,
@@ -252,7 +257,8 @@ impl Folder {
 
     /// Others may not rename what is in it and root's or ours.
     fn must_keep_names(&self, path: &Path, us: u32) -> Result<(), OpenError> {
-        // An emptyDir of Kubernetes is writable for all and cannot be made otherwise; whoever mounts one here means this process.
+        // An emptyDir of Kubernetes is writable for all and cannot be made otherwise; whoever
+        // mounts one here means this process.
         if self.names != Names::Changed || self.memory {
             return Ok(());
         }
@@ -278,7 +284,8 @@ impl Folder {
             );
             return Err(refused(path, &why, &cure));
         }
-        // A second name for a link of root's can be made by anybody where fs.protected_hardlinks is off.
+        // A second name for a link of root's can be made by anybody where fs.protected_hardlinks is
+        // off.
         let placed = match self.names {
             Names::Kept => true,
             Names::Added => link.st_nlink == 1,

@@ -1,4 +1,5 @@
-//! The socket's two protocols, gRPC and HTTP/1.1 with JSON: caller → policy → broker → wire. Generated types stop here.
+//! The socket's two protocols, gRPC and HTTP/1.1 with JSON: caller → policy → broker → wire.
+//! Generated types stop here.
 
 mod accounts;
 mod activity;
@@ -34,8 +35,9 @@ pub use self::session::Session;
 pub use self::status::in_one_line;
 pub use self::wire::encode;
 
-/// Serves `listener`, or the newest of `listeners` that has come since, until `shutdown` says true; then lets what is in
-/// flight finish for a bounded time. Who asks through `own` is the daemon itself.
+/// Serves `listener`, or the newest of `listeners` that has come since, until `shutdown` says true;
+/// then lets what is in flight finish for a bounded time. Who asks through `own` is the daemon
+/// itself.
 pub async fn run(
     listener: UnixListener,
     listeners: mpsc::Receiver<UnixListener>,

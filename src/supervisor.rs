@@ -1,4 +1,5 @@
-//! What the service manager is told and has handed over, and what the process gives up before it holds a secret.
+//! What the service manager is told and has handed over, and what the process gives up before it
+//! holds a secret.
 
 pub mod store;
 
@@ -15,9 +16,10 @@ use rustix::process::{
 use sd_notify::NotifyState;
 use tracing::{debug, warn};
 
-/// No core dump, no other process of the same user that reads our memory or descriptors; and as many descriptors as the
-/// service manager allows, since each connection is one. A sandbox may forbid any of it: then it has done so itself. Done
-/// twice it does nothing new, but what failed is said only once there is a log.
+/// No core dump, no other process of the same user that reads our memory or descriptors; and as
+/// many descriptors as the service manager allows, since each connection is one. A sandbox may
+/// forbid any of it: then it has done so itself. Done twice it does nothing new, but what failed is
+/// said only once there is a log.
 pub fn harden() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         warn!(%error, "cannot forbid core dumps and tracing of this process");

@@ -1,4 +1,5 @@
-//! What no crate that is in use here offers: the one module with `unsafe`, with an argument at each place.
+//! What no crate that is in use here offers: the one module with `unsafe`, with an argument at each
+//! place.
 
 #![allow(unsafe_code, reason = "see the argument at each place")]
 
@@ -21,8 +22,9 @@ pub fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
     loop {
         let mut length = libc::socklen_t::try_from(size_of_val(groups.as_slice()))
             .map_err(|_| io::ErrorKind::InvalidData)?;
-        // SAFETY: the descriptor is borrowed for the call; `groups` is initialised memory of `length` bytes, aligned for
-        // gid_t, and the kernel writes at most `length` bytes and puts the size that it wrote or needs into `length`.
+        // SAFETY: the descriptor is borrowed for the call; `groups` is initialised memory of
+        // `length` bytes, aligned for gid_t, and the kernel writes at most `length` bytes and puts
+        // the size that it wrote or needs into `length`.
         let outcome = unsafe {
             libc::getsockopt(
                 socket.as_fd().as_raw_fd(),
@@ -48,15 +50,17 @@ pub fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
     }
 }
 
-/// The process that called `connect`, held so that its number cannot become another's: SO_PEERPIDFD.
+/// The process that called `connect`, held so that its number cannot become another's:
+/// SO_PEERPIDFD.
 ///
 /// # Errors
-/// What `getsockopt` says; ENOPROTOOPT before Linux 6.5, and other errors for a process that is gone.
+/// What `getsockopt` says; ENOPROTOOPT before Linux 6.5, and other errors for a process that is
+/// gone.
 pub fn peer_process(socket: &impl AsFd) -> io::Result<OwnedFd> {
     let mut process: libc::c_int = -1;
     let mut length = size_of_val(&process) as libc::socklen_t;
-    // SAFETY: the descriptor is borrowed for the call; the kernel writes at most `length` bytes, which is the size of
-    // `process`, into it, and the size that it wrote into `length`.
+    // SAFETY: the descriptor is borrowed for the call; the kernel writes at most `length` bytes,
+    // which is the size of `process`, into it, and the size that it wrote into `length`.
     let outcome = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -72,13 +76,15 @@ pub fn peer_process(socket: &impl AsFd) -> io::Result<OwnedFd> {
     if process < 0 {
         return Err(io::ErrorKind::NotFound.into());
     }
-    // SAFETY: the kernel made this descriptor (close-on-exec) for this call, and nobody else knows of it.
+    // SAFETY: the kernel made this descriptor (close-on-exec) for this call, and nobody else knows
+    // of it.
     Ok(unsafe { OwnedFd::from_raw_fd(process) })
 }
 
-/// The uid and the gid that the kernel puts in place of those that have no number here: kernel.overflowuid and overflowgid,
-/// asked of the kernel itself, since a sandbox may hide /proc/sys. For what a socket was sent before anybody wanted to know by
-/// whom, it tells no process and these two.
+/// The uid and the gid that the kernel puts in place of those that have no number here:
+/// kernel.overflowuid and overflowgid, asked of the kernel itself, since a sandbox may hide
+/// /proc/sys. For what a socket was sent before anybody wanted to know by whom, it tells no process
+/// and these two.
 ///
 /// # Errors
 /// What the system says, and `InvalidData` when it tells something else.
@@ -99,14 +105,15 @@ pub fn overflow_ids() -> io::Result<(u32, u32)> {
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
-    // SAFETY: the descriptor is borrowed for the call; the kernel writes at most one byte into `byte` and at most
-    // `msg_controllen` bytes into `control`, both of which outlive it.
+    // SAFETY: the descriptor is borrowed for the call; the kernel writes at most one byte into
+    // `byte` and at most `msg_controllen` bytes into `control`, both of which outlive it.
     let outcome =
         unsafe { libc::recvmsg(here.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
     if outcome < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has filled `message`, and what CMSG_FIRSTHDR gives is null or a whole header within `control`.
+    // SAFETY: the kernel has filled `message`, and what CMSG_FIRSTHDR gives is null or a whole
+    // header within `control`.
     let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
     let wanted = header.filter(|it| {
         // SAFETY: computes a number.
@@ -123,11 +130,12 @@ pub fn overflow_ids() -> io::Result<(u32, u32)> {
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Takes over a descriptor that the service manager left open for this process: once each, and only those that
-/// sd_listen_fds(3) counts.
+/// Takes over a descriptor that the service manager left open for this process: once each, and only
+/// those that sd_listen_fds(3) counts.
 pub fn inherited(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: the service manager passed it to this process by number (LISTEN_FDS, LISTEN_PID), it is open, and nothing else
-    // here knows of it: `supervisor::inherit` is the only caller, and runs once.
+    // SAFETY: the service manager passed it to this process by number (LISTEN_FDS, LISTEN_PID), it
+    // is open, and nothing else here knows of it: `supervisor::inherit` is the only caller, and
+    // runs once.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
@@ -139,8 +147,9 @@ pub fn cgroup_id(process: &OwnedFd) -> io::Result<Option<u64>> {
     // SAFETY: it consists of integers, for which zero is a value.
     let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
     info.mask = u64::from(libc::PIDFD_INFO_CGROUPID);
-    // SAFETY: the descriptor is borrowed for the call, and the kernel writes at most the size of `info`, which is part of the
-    // request's number, into it. Of a descriptor that is no pidfd it knows no such request.
+    // SAFETY: the descriptor is borrowed for the call, and the kernel writes at most the size of
+    // `info`, which is part of the request's number, into it. Of a descriptor that is no pidfd it
+    // knows no such request.
     let outcome = unsafe { libc::ioctl(process.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) };
     if outcome != 0 {
         return Err(io::Error::last_os_error());
@@ -156,8 +165,9 @@ pub fn is_alive(process: &OwnedFd) -> bool {
     matches!(poll(&mut ended, Some(&Timespec::default())), Ok(0))
 }
 
-/// Gives memory that is free back to the system, which glibc's allocator by itself does only at the end of its heaps. Takes
-/// about a millisecond for each ten megabytes, and whoever allocates meanwhile waits.
+/// Gives memory that is free back to the system, which glibc's allocator by itself does only at the
+/// end of its heaps. Takes about a millisecond for each ten megabytes, and whoever allocates
+/// meanwhile waits.
 pub fn return_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no pointer, and may be called from any thread at any time.
@@ -166,16 +176,18 @@ pub fn return_free_memory() {
     }
 }
 
-/// The system's allocator, wiping what is given back: secrets pass through buffers of libraries (HTTP, TLS, JSON, base64) that
-/// do not know what they hold, and the next owner of such a piece, or whoever reads this memory, must not find them. What
-/// grows or shrinks moves, as `GlobalAlloc` has it when nothing else is said: the system's own `realloc` may leave the old
-/// piece behind as it was, and nobody could wipe it afterwards.
+/// The system's allocator, wiping what is given back: secrets pass through buffers of libraries
+/// (HTTP, TLS, JSON, base64) that do not know what they hold, and the next owner of such a piece,
+/// or whoever reads this memory, must not find them. What grows or shrinks moves, as `GlobalAlloc`
+/// has it when nothing else is said: the system's own `realloc` may leave the old piece behind as
+/// it was, and nobody could wipe it afterwards.
 ///
-/// C libraries that call `malloc` themselves are not covered; aws-lc, the one here that sees secrets, wipes by itself.
+/// C libraries that call `malloc` themselves are not covered; aws-lc, the one here that sees
+/// secrets, wipes by itself.
 pub struct Wiping;
 
-// SAFETY: every block comes from `System` and goes back to it with the layout that it was asked for with, so the promises of
-// GlobalAlloc are `System`'s; it neither unwinds nor allocates in between.
+// SAFETY: every block comes from `System` and goes back to it with the layout that it was asked for
+// with, so the promises of GlobalAlloc are `System`'s; it neither unwinds nor allocates in between.
 unsafe impl GlobalAlloc for Wiping {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller promises of `layout` what `System` demands.
@@ -183,14 +195,16 @@ unsafe impl GlobalAlloc for Wiping {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as above. Pages fresh from the kernel need not be zeroed again, which the default would do.
+        // SAFETY: as above. Pages fresh from the kernel need not be zeroed again, which the default
+        // would do.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller promises that `block` came from here with this `layout` and is not used any more, so that
-        // `layout.size()` bytes can be written. Not `write_bytes`: nobody reads them before they are freed, and the optimiser
-        // removes such writes; it knows nothing of what explicit_bzero does, which the C library promises to do always.
+        // SAFETY: the caller promises that `block` came from here with this `layout` and is not
+        // used any more, so that `layout.size()` bytes can be written. Not `write_bytes`: nobody
+        // reads them before they are freed, and the optimiser removes such writes; it knows nothing
+        // of what explicit_bzero does, which the C library promises to do always.
         unsafe {
             libc::explicit_bzero(block.cast(), layout.size());
             System.dealloc(block, layout);

@@ -1,4 +1,5 @@
-//! Log set-up. What is logged is decided where it happens; secrets have no way here, since their type has no text.
+//! Log set-up. What is logged is decided where it happens; secrets have no way here, since their
+//! type has no text.
 
 mod journal;
 
@@ -60,8 +61,9 @@ pub fn start(format: Format) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// From now on a panic tells where it happened, and of its words only those that stand in the source as they are: `expect`
-/// on a Result adds the error, and a text that is cut in the wrong place is quoted whole, whatever it may be.
+/// From now on a panic tells where it happened, and of its words only those that stand in the
+/// source as they are: `expect` on a Result adds the error, and a text that is cut in the wrong
+/// place is quoted whole, whatever it may be.
 pub fn keep_values_out_of_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
@@ -90,13 +92,15 @@ fn told(thread: Option<&str>, place: Option<&str>, payload: &(dyn Any + Send)) -
     )
 }
 
-/// Libraries below us log frames, headers and bodies at their finer levels, and those hold tokens: whatever TOKEND_LOG
-/// says, only their warnings come through.
+/// Libraries below us log frames, headers and bodies at their finer levels, and those hold tokens:
+/// whatever TOKEND_LOG says, only their warnings come through.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target() == "tokend" || metadata.target().starts_with("tokend::");
-    // It logs every refused certificate; the failure of the attempt says the same, once and with the profile.
+    // It logs every refused certificate; the failure of the attempt says the same, once and with
+    // the profile.
     let repeats_us = metadata.target().starts_with("rustls_platform_verifier");
-    // It warns of what a caller does wrong, as often as the caller does it: hundreds of thousands of lines in a second.
+    // It warns of what a caller does wrong, as often as the caller does it: hundreds of thousands
+    // of lines in a second.
     let others_do = metadata.target().starts_with("h2::");
     ours || (*metadata.level() <= Level::WARN && !repeats_us && !others_do)
 }

@@ -1,5 +1,6 @@
-//! Trust and identity as a TLS configuration. One immutable configuration per material: a new certificate means a new
-//! configuration and a new HTTP client, never a certificate swapped below open connections (traps 36, 37).
+//! Trust and identity as a TLS configuration. One immutable configuration per material: a new
+//! certificate means a new configuration and a new HTTP client, never a certificate swapped below
+//! open connections (traps 36, 37).
 
 pub mod witness;
 
@@ -18,8 +19,8 @@ use rustls_platform_verifier::Verifier;
 use self::witness::Witness;
 use crate::material::{ClientIdentity, Trust};
 
-/// Sessions kept for resumption per configuration. A configuration talks to one or two hosts; rustls' default of 256
-/// costs memory for nothing.
+/// Sessions kept for resumption per configuration. A configuration talks to one or two hosts;
+/// rustls' default of 256 costs memory for nothing.
 const SESSIONS: usize = 8;
 
 /// What the TLS configurations of a process share: cryptography, and the system's roots.
@@ -49,8 +50,9 @@ impl Tls {
         }
     }
 
-    /// TLS 1.2 and 1.3, HTTP/1.1, with the client certificate if there is one. With a certificate no session is ever
-    /// resumed: a resumed session would go on speaking for the certificate that it began with.
+    /// TLS 1.2 and 1.3, HTTP/1.1, with the client certificate if there is one. With a certificate
+    /// no session is ever resumed: a resumed session would go on speaking for the certificate that
+    /// it began with.
     ///
     /// # Errors
     /// When the key cannot be used for TLS; material has checked that before.
@@ -87,7 +89,8 @@ impl Tls {
 }
 
 impl Tls {
-    /// The same configuration, and what notes the certificates that servers show: for whoever wants to tell about them.
+    /// The same configuration, and what notes the certificates that servers show: for whoever wants
+    /// to tell about them.
     ///
     /// # Errors
     /// As [`Tls::client_config`].
@@ -111,8 +114,9 @@ impl Tls {
     }
 }
 
-/// Presents one certificate whenever one is asked for, whatever issuers the server hints at: the hint is often
-/// incomplete, and a wrong certificate is refused with a reason while a missing one is not.
+/// Presents one certificate whenever one is asked for, whatever issuers the server hints at: the
+/// hint is often incomplete, and a wrong certificate is refused with a reason while a missing one
+/// is not.
 #[derive(Debug)]
 struct SingleCertificate(Arc<CertifiedKey>);
 
@@ -134,8 +138,9 @@ impl ResolvesClientCert for SingleCertificate {
     }
 }
 
-/// Where distributions keep their roots; the environment's `SSL_CERT_FILE` and `SSL_CERT_DIR` stand for all of them.
-/// Only changes are looked for here: what is read, and in which order, the verifier knows.
+/// Where distributions keep their roots; the environment's `SSL_CERT_FILE` and `SSL_CERT_DIR` stand
+/// for all of them. Only changes are looked for here: what is read, and in which order, the
+/// verifier knows.
 const SYSTEM: [&str; 7] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -146,8 +151,9 @@ const SYSTEM: [&str; 7] = [
     "/etc/pki/tls/certs",
 ];
 
-/// The system's roots, read at the first handshake that needs them and kept once for the whole process: a set of roots
-/// takes hundreds of kilobytes. Every full handshake looks whether their files have changed, and reads them again then.
+/// The system's roots, read at the first handshake that needs them and kept once for the whole
+/// process: a set of roots takes hundreds of kilobytes. Every full handshake looks whether their
+/// files have changed, and reads them again then.
 #[derive(Debug)]
 struct SystemRoots {
     crypto: Arc<CryptoProvider>,
@@ -200,8 +206,8 @@ impl<T> Default for Followed<T> {
 }
 
 impl<T> Followed<T> {
-    /// What is in the files now. While it cannot be read (in the middle of an update, say) the last that could is used,
-    /// and reading is tried again at the next call.
+    /// What is in the files now. While it cannot be read (in the middle of an update, say) the last
+    /// that could is used, and reading is tried again at the next call.
     fn get<E>(
         &self,
         sources: &[PathBuf],

@@ -1,8 +1,9 @@
 //! What tokend is compared with: servers that answer the same bytes and do nothing else.
 //!
-//! `grpc` is an ordinary tonic server: generated types, the credential owned and encoded for each answer. `encoded` answers
-//! bytes that were encoded before, which is the least that tonic can do. Both have the limits, timeouts and the repair of
-//! `:authority` that tokend has. `http` is hyper's HTTP/1.1 with the same body and the same timeout.
+//! `grpc` is an ordinary tonic server: generated types, the credential owned and encoded for each
+//! answer. `encoded` answers bytes that were encoded before, which is the least that tonic can do.
+//! Both have the limits, timeouts and the repair of `:authority` that tokend has. `http` is hyper's
+//! HTTP/1.1 with the same body and the same timeout.
 
 use std::convert::Infallible;
 use std::io;

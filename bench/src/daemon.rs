@@ -32,7 +32,8 @@ impl Server {
     pub fn tokend(program: &Path, config: &str) -> Server {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path();
-        // A machine that is measured has no journal, as a rule; a record that cannot be written is not what costs.
+        // A machine that is measured has no journal, as a rule; a record that cannot be written is
+        // not what costs.
         let audit = "[audit]\nsink = \"file\"\npath = \"audit.jsonl\"\n";
         fs::write(path.join("tokend.toml"), format!("{config}\n{audit}")).expect("configuration");
         fs::write(path.join("secret"), "secret").expect("secret");
@@ -109,7 +110,8 @@ impl Server {
         kilobytes(&format!("/proc/{}/status", self.pid()), key).expect("the process lives")
     }
 
-    /// The share of memory that is this process's alone, in kilobytes; None where reading it is not permitted.
+    /// The share of memory that is this process's alone, in kilobytes; None where reading it is not
+    /// permitted.
     pub fn pss(&self) -> Option<f64> {
         kilobytes(&format!("/proc/{}/smaps_rollup", self.pid()), "Pss")
     }

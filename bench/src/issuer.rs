@@ -1,4 +1,5 @@
-//! The embedded issuer in a process of its own. It tells its address, and on each line of input how often it was asked.
+//! The embedded issuer in a process of its own. It tells its address, and on each line of input how
+//! often it was asked.
 
 use std::io::BufRead;
 use std::time::Duration;

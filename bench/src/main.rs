@@ -1,5 +1,5 @@
-//! Measures tokend against bare servers, in ratios: every number is taken beside its control, in the same run, in short
-//! slices that take turns. See `bench/run` and docs/performance.md.
+//! Measures tokend against bare servers, in ratios: every number is taken beside its control, in
+//! the same run, in short slices that take turns. See `bench/run` and docs/performance.md.
 
 mod client;
 mod control;
@@ -23,8 +23,9 @@ pub struct Plan {
     pub slice: u64,
 }
 
-/// Client and servers share one core, except where the point is that two threads work at the same time: waking a thread
-/// on another core costs more than the call that is measured. Children inherit it.
+/// Client and servers share one core, except where the point is that two threads work at the same
+/// time: waking a thread on another core costs more than the call that is measured. Children
+/// inherit it.
 fn use_cores(list: &str) {
     let status = std::process::Command::new("taskset")
         .args(["-cp", list])

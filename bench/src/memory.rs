@@ -9,7 +9,8 @@ use crate::daemon::{Config, Issuer, Server};
 /// For what comes after a start.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Until the files have been looked at again, which gives back what the start needed and nothing needs any more.
+/// Until the files have been looked at again, which gives back what the start needed and nothing
+/// needs any more.
 const STEADY: Duration = Duration::from_secs(65);
 
 const WATCHERS: usize = 5000;

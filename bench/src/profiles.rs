@@ -101,7 +101,8 @@ pub fn renewals(plan: &Plan) {
     );
 }
 
-/// Life of the tokens in this measurement, in seconds: a fifth of five minutes, so that renewals come five times as often.
+/// Life of the tokens in this measurement, in seconds: a fifth of five minutes, so that renewals
+/// come five times as often.
 const SCALED: u64 = 60;
 
 pub fn fleet(plan: &Plan) {

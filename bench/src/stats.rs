@@ -22,8 +22,8 @@ pub struct Ratio {
 }
 
 impl Ratio {
-    /// Pairs are those of the same round. The interval is that of the sign test: order statistics, nothing assumed of
-    /// the distribution.
+    /// Pairs are those of the same round. The interval is that of the sign test: order statistics,
+    /// nothing assumed of the distribution.
     pub fn of(these: &[f64], those: &[f64]) -> Ratio {
         let mut ratios: Vec<f64> = these.iter().zip(those).map(|(a, b)| a / b).collect();
         ratios.sort_unstable_by(f64::total_cmp);

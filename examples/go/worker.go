@@ -1,5 +1,5 @@
-// A job worker for Camunda 8's REST API that holds no secret: tokend streams it each credential before the one before it
-// expires, and is told what the API refuses.
+// A job worker for Camunda 8's REST API that holds no secret: tokend streams it each credential
+// before the one before it expires, and is told what the API refuses.
 //
 // usage: worker PROFILE [JOBS]    without JOBS: ten a second, until SIGTERM
 //
@@ -33,7 +33,8 @@ import (
 
 const name = "errand-go"
 
-// What is told at the end. Failed: for want of a credential; Repeated: because the API was not there.
+// What is told at the end. Failed: for want of a credential; Repeated: because the API was not
+// there.
 var count struct {
 	Jobs         int   `json:"jobs"`
 	Calls        int   `json:"calls"`
@@ -85,7 +86,8 @@ func usable(credential *pb.Credential) bool {
 	return credential != nil && (credential.ExpiresAt == nil || credential.ExpiresAt.AsTime().After(time.Now()))
 }
 
-// credential is the latest one that has not expired and is not the refused one; it waits ten seconds for that.
+// credential is the latest one that has not expired and is not the refused one; it waits ten
+// seconds for that.
 func (w *watch) credential(refused *pb.Credential) (*pb.Credential, error) {
 	late := time.After(10 * time.Second)
 	for {

@@ -1,5 +1,5 @@
-//! The `:authority` repair on any bytes at any cut: it never panics, a cut makes no difference, a second repair changes
-//! nothing, and what is not HTTP/2 passes as it is.
+//! The `:authority` repair on any bytes at any cut: it never panics, a cut makes no difference, a
+//! second repair changes nothing, and what is not HTTP/2 passes as it is.
 
 #![no_main]
 
@@ -21,7 +21,8 @@ fn repaired(stream: &[u8], sizes: &[u8]) -> Vec<u8> {
     out
 }
 
-// The first byte says whether the preface is put in front, the next four are the sizes of the parts.
+// The first byte says whether the preface is put in front, the next four are the sizes of the
+// parts.
 fuzz_target!(|input: &[u8]| {
     let Some((&[how, ref sizes @ ..], rest)) = input.split_first_chunk::<5>() else {
         return;

@@ -1,5 +1,6 @@
-//! Any bytes as a connection: HTTP/2 in frames that are nearly right, and bytes as they are, which are HTTP/1.1 without the
-//! preface. Nothing panics, the connection ends, and no token is where it does not belong.
+//! Any bytes as a connection: HTTP/2 in frames that are nearly right, and bytes as they are, which
+//! are HTTP/1.1 without the preface. Nothing panics, the connection ends, and no token is where it
+//! does not belong.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Requests of HTTP/1.1 that are nearly right: their lines, paths, queries, headers and bodies. What is answered is HTTP that
-//! no cache may keep, or the connection is closed.
+//! Requests of HTTP/1.1 that are nearly right: their lines, paths, queries, headers and bodies.
+//! What is answered is HTTP that no cache may keep, or the connection is closed.
 
 #![no_main]
 
@@ -77,8 +77,8 @@ fn anything(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
     false
 }
 
-/// Whether it is a request and ends where it says. Behind one that does not, the connection is closed, and what waits for a slow
-/// reader then is cut off.
+/// Whether it is a request and ends where it says. Behind one that does not, the connection is
+/// closed, and what waits for a slow reader then is cut off.
 fn request(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
     let mut sound = true;
     match script.byte() {

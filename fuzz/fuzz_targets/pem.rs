@@ -1,4 +1,5 @@
-//! Any bytes as PEM with certificates and a key, encrypted or not: they are read or refused, and nothing panics.
+//! Any bytes as PEM with certificates and a key, encrypted or not: they are read or refused, and
+//! nothing panics.
 
 #![no_main]
 

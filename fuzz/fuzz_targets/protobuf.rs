@@ -1,5 +1,5 @@
-//! Any bytes as the message of every method, in a frame of gRPC that is right or wrong. What is answered is a status of
-//! gRPC, and with OK the message that the method promises.
+//! Any bytes as the message of every method, in a frame of gRPC that is right or wrong. What is
+//! answered is a status of gRPC, and with OK the message that the method promises.
 
 #![no_main]
 

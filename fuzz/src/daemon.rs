@@ -1,5 +1,6 @@
-//! A daemon in this process: the connections are the real ones, with everything behind them but files and identity
-//! providers. Its time is tokio's paused one, which moves when nothing else can, so that every timeout is over at once.
+//! A daemon in this process: the connections are the real ones, with everything behind them but
+//! files and identity providers. Its time is tokio's paused one, which moves when nothing else can,
+//! so that every timeout is over at once.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -26,12 +27,13 @@ use crate::script::Script;
 /// The one of this process.
 pub static DAEMON: LazyLock<Daemon> = LazyLock::new(Daemon::new);
 
-/// After this nothing more comes of what was sent, but from streams that stay open: longer than any answer is waited for,
-/// and shorter than a silent connection is kept.
+/// After this nothing more comes of what was sent, but from streams that stay open: longer than any
+/// answer is waited for, and shorter than a silent connection is kept.
 const SETTLED: Duration = Duration::from_secs(45);
 
-/// A connection whose peer says no more and listens has ended after this. HTTP/1.1 answers what has been asked before it
-/// notices; that takes a few attempts at most, since after a failed one nobody waits.
+/// A connection whose peer says no more and listens has ended after this. HTTP/1.1 answers what has
+/// been asked before it notices; that takes a few attempts at most, since after a failed one nobody
+/// waits.
 const END: Duration = Duration::from_secs(60);
 
 /// One whose peer does not listen either is closed for its silence, or for not answering pings.
@@ -133,8 +135,8 @@ impl Daemon {
         }
     }
 
-    /// Says this on a connection, closes that side of it, and returns what came back until the other side was closed too,
-    /// which has to be soon.
+    /// Says this on a connection, closes that side of it, and returns what came back until the
+    /// other side was closed too, which has to be soon.
     pub fn hears(&self, manner: Manner, bytes: &[u8]) -> Vec<u8> {
         let caller = Caller {
             uid: if manner.admin { 0 } else { CALLER },
@@ -160,7 +162,8 @@ impl Daemon {
                 heard
             });
             for part in parts(bytes, manner.parts) {
-                // An error means that the daemon has closed the connection. It has something to say about it as a rule.
+                // An error means that the daemon has closed the connection. It has something to say
+                // about it as a rule.
                 if writer.write_all(part).await.is_err() {
                     break;
                 }

@@ -1,4 +1,5 @@
-//! What the daemon answers to HTTP/1.1, and what every answer of its own has to be, in whichever version.
+//! What the daemon answers to HTTP/1.1, and what every answer of its own has to be, in whichever
+//! version.
 
 use std::fmt;
 
@@ -57,7 +58,8 @@ pub fn answers(mut bytes: &[u8]) -> Vec<Answer> {
             complete: true,
         };
         let length = answer.body_length();
-        // The answer to HEAD says the length of a body that does not come. No body of ours begins like an answer.
+        // The answer to HEAD says the length of a body that does not come. No body of ours begins
+        // like an answer.
         if !(bytes.starts_with(b"HTTP/1.") || bytes.is_empty() && length > 0) {
             let body = &bytes[..length.min(bytes.len())];
             answer.complete = body.len() == length;
@@ -91,8 +93,8 @@ impl Answer {
         })
     }
 
-    /// Fails unless this is an answer as ours are: never to be stored, JSON or metrics, and with a token only where it is
-    /// the credential that was asked for.
+    /// Fails unless this is an answer as ours are: never to be stored, JSON or metrics, and with a
+    /// token only where it is the credential that was asked for.
     pub fn check(&self) {
         if self.status == 100 {
             return;

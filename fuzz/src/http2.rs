@@ -1,4 +1,5 @@
-//! HTTP/2 by hand: frames to write whatever one likes with, and a reader of what the daemon answers.
+//! HTTP/2 by hand: frames to write whatever one likes with, and a reader of what the daemon
+//! answers.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What the targets share: above all a daemon to speak to, in this process and in time of its own, and readers of what it
-//! says.
+//! What the targets share: above all a daemon to speak to, in this process and in time of its own,
+//! and readers of what it says.
 
 pub mod daemon;
 pub mod http1;

@@ -1,4 +1,5 @@
-//! An input, read as a script: every byte string is one, and a few changed bytes are a slightly different one.
+//! An input, read as a script: every byte string is one, and a few changed bytes are a slightly
+//! different one.
 
 /// What is left of it. When nothing is left, everything is 0 and empty.
 pub struct Script<'a>(&'a [u8]);

@@ -19,8 +19,8 @@ pub fn assert_none(text: &[u8], place: &str) {
     assert!(!contains(text, SERVED), "the served token in {place}");
 }
 
-/// Whether the token is in there. Digests are compared, and not text: libFuzzer learns what its inputs' bytes are compared
-/// with, and would send the token to find it in the answer.
+/// Whether the token is in there. Digests are compared, and not text: libFuzzer learns what its
+/// inputs' bytes are compared with, and would send the token to find it in the answer.
 fn contains(text: &[u8], token: &str) -> bool {
     let wanted = digest(token.as_bytes());
     text.windows(token.len())

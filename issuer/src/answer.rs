@@ -34,7 +34,8 @@ pub(crate) enum Content {
 }
 
 impl IssuerAnswer {
-    /// A body with its type. Answers are never cached: tokens must not be (RFC 6749 §5.1), and tests change the rest.
+    /// A body with its type. Answers are never cached: tokens must not be (RFC 6749 §5.1), and
+    /// tests change the rest.
     pub fn new(
         status: StatusCode,
         content_type: Option<&'static str>,
@@ -120,7 +121,8 @@ impl IssuerAnswer {
         )
     }
 
-    /// Sets a header. What cannot be one makes the answer a 500 that says so, so that a misspelt script is noticed.
+    /// Sets a header. What cannot be one makes the answer a 500 that says so, so that a misspelt
+    /// script is noticed.
     pub fn set_header(&mut self, name: &str, value: &str) {
         match (
             HeaderName::from_bytes(name.as_bytes()),
@@ -175,7 +177,8 @@ fn object(fields: &[(String, String)]) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// IMF-fixdate (RFC 9110 §5.6.7) of a time since 1970, for instance `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// IMF-fixdate (RFC 9110 §5.6.7) of a time since 1970, for instance `Sun, 06 Nov 1994 08:49:37
+/// GMT`.
 pub(crate) fn http_date(at: Duration) -> String {
     /// The last second of the year 9999: the format goes no further.
     const LAST: u64 = 253_402_300_799;

@@ -16,8 +16,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::clock::WallClock;
 
-/// How long authorities and server certificates live: longer than any session of `tokend dev`, short enough that a
-/// forgotten one is worth nothing.
+/// How long authorities and server certificates live: longer than any session of `tokend dev`,
+/// short enough that a forgotten one is worth nothing.
 const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Certificates start this long ago, so that a peer whose clock is a little behind accepts them.
@@ -92,7 +92,8 @@ impl Authority {
     /// A root with a new P-256 key, valid for 30 days from `clock`'s now.
     ///
     /// # Errors
-    /// What rcgen says, for instance about a name that cannot be encoded; the same for every function here.
+    /// What rcgen says, for instance about a name that cannot be encoded; the same for every
+    /// function here.
     pub fn new(common_name: &str, clock: &WallClock) -> Result<Authority, Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let params = authority_params(common_name, clock);

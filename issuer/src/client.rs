@@ -12,7 +12,8 @@ use crate::form::{Form, FormRefusal};
 use crate::keys::{ClientKey, seconds, signature_only};
 use crate::peer::PeerCertificate;
 
-/// An assertion may be valid this far into the future, in seconds: used ones are remembered until they expire.
+/// An assertion may be valid this far into the future, in seconds: used ones are remembered until
+/// they expire.
 const ASSERTION_MAX: u64 = 3600;
 
 /// Clocks of clients may differ by this much, in seconds.
@@ -30,8 +31,8 @@ pub struct RegisteredClient {
     pub credential: ClientCredential,
     /// Scopes that it may ask for, and gets if it asks for none. Empty: whatever it asks for.
     pub scopes: Vec<String>,
-    /// Its tokens are bound to the certificate of its connection (RFC 8705 §3), however it proves itself; without a
-    /// certificate it gets none.
+    /// Its tokens are bound to the certificate of its connection (RFC 8705 §3), however it proves
+    /// itself; without a certificate it gets none.
     pub bound_tokens: bool,
 }
 
@@ -40,19 +41,21 @@ pub struct RegisteredClient {
 pub enum ClientCredential {
     /// `client_secret_basic`, `client_secret_post` and `client_secret_jwt` alike.
     Secret(SecretString),
-    /// `private_key_jwt`: `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK. With a certificate, an `x5t#S256` in the
-    /// assertion's header must be its own.
+    /// `private_key_jwt`: `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK. With a certificate, an
+    /// `x5t#S256` in the assertion's header must be its own.
     Assertion {
         /// The key.
         public_key: String,
     },
     /// `tls_client_auth`, or `self_signed_tls_client_auth` with a thumbprint.
     Certificate(CertificateMatch),
-    /// `none`. A real provider gives such a client no token for this grant (RFC 6749 §4.4); this one does, for tests.
+    /// `none`. A real provider gives such a client no token for this grant (RFC 6749 §4.4); this
+    /// one does, for tests.
     None,
 }
 
-/// Which certificate is the client's (RFC 8705 §2.1.2). That its chain leads to a trusted root was checked before.
+/// Which certificate is the client's (RFC 8705 §2.1.2). That its chain leads to a trusted root was
+/// checked before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateMatch {
     /// The subject's common name.
@@ -92,7 +95,8 @@ impl RegisteredClient {
     }
 }
 
-/// The method that a request uses, named as in RFC 8414 §2. More than one is an error (RFC 6749 §2.3).
+/// The method that a request uses, named as in RFC 8414 §2. More than one is an error (RFC 6749
+/// §2.3).
 ///
 /// A certificate alone is no method: it can also be there for the sake of a bound token.
 pub(crate) fn method(
@@ -258,7 +262,8 @@ fn check_assertion(
 #[derive(Debug, Default)]
 pub(crate) struct UsedAssertions {
     expiry: HashMap<(String, String), u64>,
-    /// Expired ones are looked for when there are this many, so that each is looked at a few times only.
+    /// Expired ones are looked for when there are this many, so that each is looked at a few times
+    /// only.
     sweep_at: usize,
 }
 

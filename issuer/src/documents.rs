@@ -41,7 +41,8 @@ pub(crate) enum DocumentPlace {
     Api,
 }
 
-/// RFC 8414 §2 and OpenID Connect Discovery 1.0 §3, as far as it applies to an issuer without people.
+/// RFC 8414 §2 and OpenID Connect Discovery 1.0 §3, as far as it applies to an issuer without
+/// people.
 fn metadata(state: &IssuerState) -> IssuerAnswer {
     let url = |path: &str| Value::from(format!("{}{path}", state.url));
     let tls = locked(&state.tls).is_some();
@@ -66,7 +67,8 @@ fn metadata(state: &IssuerState) -> IssuerAnswer {
         ("token_endpoint", url("/token")),
         ("jwks_uri", url("/jwks")),
         ("grant_types_supported", json!(["client_credentials"])),
-        // Required by both documents, which forbid an empty list: this value means that nothing is returned.
+        // Required by both documents, which forbid an empty list: this value means that nothing is
+        // returned.
         ("response_types_supported", json!(["none"])),
         ("subject_types_supported", json!(["public"])),
         ("id_token_signing_alg_values_supported", json!(["ES256"])),

@@ -1,7 +1,8 @@
-//! What the issuer does wrong, as data: a script of faults, each for some requests, played in the order it was written.
+//! What the issuer does wrong, as data: a script of faults, each for some requests, played in the
+//! order it was written.
 //!
-//! A fault waits, replaces the answer, or alters it; [`Fault::All`] combines them, for instance a slow answer with a bad
-//! field. `play` is the interpreter.
+//! A fault waits, replaces the answer, or alters it; [`Fault::All`] combines them, for instance a
+//! slow answer with a bad field. `play` is the interpreter.
 
 pub(crate) mod pace;
 pub(crate) mod play;
@@ -25,7 +26,8 @@ pub enum Fault {
     // Waits; then goes on as if nothing had been.
     /// Waits before the first byte of the answer.
     SlowHeaders(Duration),
-    /// Waits for a permit and uses it up, so that a test holds requests and lets them go one by one.
+    /// Waits for a permit and uses it up, so that a test holds requests and lets them go one by
+    /// one.
     Hold(Arc<Semaphore>),
     /// Never answers; ends when the client leaves.
     Hang,
@@ -66,7 +68,8 @@ pub enum Fault {
         /// `Location`
         location: String,
     },
-    /// An OAuth error whose code and description repeat the secret, assertion and `Authorization` that the client sent.
+    /// An OAuth error whose code and description repeat the secret, assertion and `Authorization`
+    /// that the client sent.
     EchoSecret,
 
     // Alters the answer.
@@ -74,16 +77,19 @@ pub enum Fault {
     Truncated,
     /// One byte of the body per interval.
     SlowBody(Duration),
-    /// Sets a field of a JSON answer to this JSON, which is not checked and may be nonsense, or leaves it out.
+    /// Sets a field of a JSON answer to this JSON, which is not checked and may be nonsense, or
+    /// leaves it out.
     Field {
         /// Its name.
         name: String,
         /// Raw JSON; None leaves the field out.
         json: Option<String>,
     },
-    /// Returns the first token that was issued under this script to the same client for the same parameters.
+    /// Returns the first token that was issued under this script to the same client for the same
+    /// parameters.
     SameToken {
-        /// `expires_in` is what is left of it, at least 0; false: what it was at first, which is a lie.
+        /// `expires_in` is what is left of it, at least 0; false: what it was at first, which is a
+        /// lie.
         shrinking: bool,
     },
     /// One more header, or another value for one.
@@ -113,7 +119,8 @@ impl Fault {
         Fault::field("token_type", text.map(json_text).as_deref())
     }
 
-    /// `access_token` as this text, whatever characters it has, or absent. For something other than text use [`Fault::field`].
+    /// `access_token` as this text, whatever characters it has, or absent. For something other than
+    /// text use [`Fault::field`].
     #[must_use]
     pub fn token(text: Option<&str>) -> Fault {
         Fault::field("access_token", text.map(json_text).as_deref())

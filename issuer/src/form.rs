@@ -19,7 +19,8 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    /// Takes a request apart; what is wrong with it is said later, by [`Form::check`] and by client authentication.
+    /// Takes a request apart; what is wrong with it is said later, by [`Form::check`] and by client
+    /// authentication.
     pub fn parse(headers: &HeaderMap, body: &[u8]) -> Form {
         let is_form = headers
             .get(CONTENT_TYPE)
@@ -141,8 +142,8 @@ fn parse_basic(header: &str) -> Result<(String, String), FormRefusal> {
     ))
 }
 
-/// Undoes form-urlencoding; None for what no encoder writes, above all a secret that was not encoded at all.
-/// `~ ! ' ( )` are let through: common encoders leave them as they are.
+/// Undoes form-urlencoding; None for what no encoder writes, above all a secret that was not
+/// encoded at all. `~ ! ' ( )` are let through: common encoders leave them as they are.
 fn form_decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

@@ -15,7 +15,8 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::certificates;
 
-/// Keys that still verify. Tokens of older ones fail, as they would with a real provider after a few rotations.
+/// Keys that still verify. Tokens of older ones fail, as they would with a real provider after a
+/// few rotations.
 const KEPT: usize = 4;
 
 /// The issuer's keys; the last one signs.
@@ -57,7 +58,8 @@ impl SigningKeys {
         jsonwebtoken::encode(&header, claims, &key.sign)
     }
 
-    /// The claims of an access token that one of these keys signed; times are the caller's business.
+    /// The claims of an access token that one of these keys signed; times are the caller's
+    /// business.
     pub fn verify(&self, token: &str) -> Option<Value> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         let id = header.kid.as_deref()?;
@@ -115,8 +117,8 @@ pub(crate) struct ClientKey {
 }
 
 impl ClientKey {
-    /// Reads `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK (RFC 7517 §4). None: it is none of these, or of a kind that
-    /// cannot verify.
+    /// Reads `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK (RFC 7517 §4). None: it is none of
+    /// these, or of a kind that cannot verify.
     pub fn parse(text: &str) -> Option<ClientKey> {
         if text.trim_start().starts_with('{') {
             let jwk: Jwk = serde_json::from_str(text).ok()?;

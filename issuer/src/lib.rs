@@ -1,5 +1,6 @@
-//! A small OAuth2 and OpenID Connect issuer on loopback: RFC 6749 §4.4 with every client authentication of RFC 8414 §2,
-//! bound tokens (RFC 8705), resource indicators (RFC 8707), JWT access tokens (RFC 9068) and both kinds of metadata.
+//! A small OAuth2 and OpenID Connect issuer on loopback: RFC 6749 §4.4 with every client
+//! authentication of RFC 8414 §2, bound tokens (RFC 8705), resource indicators (RFC 8707), JWT
+//! access tokens (RFC 9068) and both kinds of metadata.
 //!
 //! `tokend dev` runs it so that tokend can be tried with nothing to set up. The tests run it to see
 //! tokend cope: with the feature `faults` it does what a script says, and tells what it was asked.
@@ -51,7 +52,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// None (default): plain HTTP.
     pub tls: Option<IssuerTls>,
-    /// Path of the issuer URL, empty (default) or with a slash at its start and none at its end, for instance `/realms/dev`.
+    /// Path of the issuer URL, empty (default) or with a slash at its start and none at its end,
+    /// for instance `/realms/dev`.
     pub path: String,
     /// Registered clients.
     pub clients: Vec<RegisteredClient>,
@@ -82,7 +84,8 @@ impl Default for Settings {
 pub struct IssuerTls {
     /// Its certificate, which must have the name `localhost`.
     pub server: Pair,
-    /// Authorities of client certificates in PEM, or self-signed ones themselves. Empty: no certificate is asked for.
+    /// Authorities of client certificates in PEM, or self-signed ones themselves. Empty: no
+    /// certificate is asked for.
     pub client_roots: Vec<String>,
 }
 
@@ -201,7 +204,8 @@ impl Issuer {
         self.state.connections.load(Ordering::Relaxed)
     }
 
-    /// Connections whose TLS handshake failed on this side, for instance because of an untrusted client certificate.
+    /// Connections whose TLS handshake failed on this side, for instance because of an untrusted
+    /// client certificate.
     #[must_use]
     pub fn failed_handshakes(&self) -> usize {
         self.state.failed_handshakes.load(Ordering::Relaxed)
@@ -229,7 +233,8 @@ impl Issuer {
             .credential = credential;
     }
 
-    /// Certificate and client roots of new connections. An issuer that was started without TLS stays without.
+    /// Certificate and client roots of new connections. An issuer that was started without TLS
+    /// stays without.
     ///
     /// # Errors
     /// `InvalidInput`: certificate, key or roots cannot be used.
@@ -241,10 +246,12 @@ impl Issuer {
         Ok(())
     }
 
-    /// Closes every connection and refuses new ones until [`Issuer::restart`]. Keys, clients, script and record stay.
+    /// Closes every connection and refuses new ones until [`Issuer::restart`]. Keys, clients,
+    /// script and record stay.
     ///
     /// # Errors
-    /// A port that was named in the settings went to somebody else in between; one that the system chose cannot.
+    /// A port that was named in the settings went to somebody else in between; one that the system
+    /// chose cannot.
     pub async fn stop(&self) -> io::Result<()> {
         let before = std::mem::replace(&mut *locked(&self.listening), Listening::Between);
         let after = match before {
@@ -262,7 +269,8 @@ impl Issuer {
         Ok(())
     }
 
-    /// Listens again on the same port after [`Issuer::stop`], on the current tokio runtime; nothing if it was not stopped.
+    /// Listens again on the same port after [`Issuer::stop`], on the current tokio runtime; nothing
+    /// if it was not stopped.
     ///
     /// # Errors
     /// The port cannot be listened on, or [`Issuer::stop`] has not ended well.
@@ -293,7 +301,8 @@ impl IssuerState {
         )
     }
 
-    /// What a path stands for. RFC 8414 §3.1 puts its well-known part before the issuer's path, OpenID Connect after it.
+    /// What a path stands for. RFC 8414 §3.1 puts its well-known part before the issuer's path,
+    /// OpenID Connect after it.
     fn place(&self, path: &str) -> Option<DocumentPlace> {
         if path.strip_prefix("/.well-known/oauth-authorization-server") == Some(&self.path) {
             return Some(DocumentPlace::Metadata);

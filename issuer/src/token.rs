@@ -133,7 +133,8 @@ fn granted_scope(
     Ok(requested.to_owned())
 }
 
-/// `audience` as it came and `resource` (RFC 8707 §2), else the issuer's own API: one as text, several as an array.
+/// `audience` as it came and `resource` (RFC 8707 §2), else the issuer's own API: one as text,
+/// several as an array.
 fn audience(state: &IssuerState, form: &Form) -> Result<Value, FormRefusal> {
     let is_resource =
         |text: &&str| Url::parse(text).is_ok_and(|resource| resource.fragment().is_none());

@@ -31,7 +31,8 @@ use crate::faults::play::respond;
 use crate::peer::{ConnectionPeer, PeerCertificate};
 use crate::{IssuerState, IssuerTls, locked};
 
-/// Connections that the kernel accepts before the issuer does: a reconnect storm of a test must not meet a full queue.
+/// Connections that the kernel accepts before the issuer does: a reconnect storm of a test must not
+/// meet a full queue.
 const BACKLOG: u32 = 4096;
 
 /// A client that opens a connection and says nothing is let go after this.
@@ -40,8 +41,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after an accept that failed, most likely for want of descriptors, so that it does not spin.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
 
-/// A socket that owns its address but refuses connections until it listens. A shared address can be reserved again while
-/// it is in use, by sockets of the same user that say so too; the kernel never picks one that is shared already.
+/// A socket that owns its address but refuses connections until it listens. A shared address can be
+/// reserved again while it is in use, by sockets of the same user that say so too; the kernel never
+/// picks one that is shared already.
 pub(crate) fn reserve(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
@@ -60,7 +62,8 @@ pub(crate) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until told to stop, or until the teller is gone; then every connection is closed before this returns.
+/// Accepts until told to stop, or until the teller is gone; then every connection is closed before
+/// this returns.
 pub(crate) async fn serve(
     listener: TcpListener,
     state: Arc<IssuerState>,
@@ -88,7 +91,8 @@ pub(crate) async fn serve(
 
 async fn connection(stream: TcpStream, state: Arc<IssuerState>) {
     let number = state.connections.fetch_add(1, Ordering::Relaxed) + 1;
-    // Without it a byte that trickles would wait for the next one. Failing at that is no reason to fail.
+    // Without it a byte that trickles would wait for the next one. Failing at that is no reason to
+    // fail.
     let _ = stream.set_nodelay(true);
     let tls = locked(&state.tls).clone();
     let Some(config) = tls else {
@@ -136,8 +140,9 @@ async fn http<S>(
     }
 }
 
-/// HTTP/2 and HTTP/1.1 over TLS 1.2 and 1.3; asks for a client certificate if there are roots for one, and lets clients
-/// without one in. Sessions can be resumed, as with real providers: a client that resumes presents its *old* certificate.
+/// HTTP/2 and HTTP/1.1 over TLS 1.2 and 1.3; asks for a client certificate if there are roots for
+/// one, and lets clients without one in. Sessions can be resumed, as with real providers: a client
+/// that resumes presents its *old* certificate.
 pub(crate) fn server_config(tls: &IssuerTls, clock: &WallClock) -> io::Result<Arc<ServerConfig>> {
     let invalid =
         |error: &dyn fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, error.to_string());

@@ -1,5 +1,5 @@
-//! From a configuration to what is served: reads the material of every profile, keeps what has not changed, and swaps the
-//! registry whole. Starting is a reload from nothing.
+//! From a configuration to what is served: reads the material of every profile, keeps what has not
+//! changed, and swaps the registry whole. Starting is a reload from nothing.
 
 mod entry;
 mod member;
@@ -49,7 +49,8 @@ pub struct Assembly {
     invalid: BTreeMap<ProfileName, Reloaded>,
     /// Counts the times that files were looked at, so that a report knows what was changed by them.
     looks: u64,
-    /// What was logged last of each profile, so that it is not said again at every look at the files.
+    /// What was logged last of each profile, so that it is not said again at every look at the
+    /// files.
     said: BTreeMap<ProfileName, Vec<String>>,
     /// Names profiles whose trials have come further, for [`Assembly::promote`].
     trials: mpsc::Sender<ProfileName>,
@@ -90,8 +91,8 @@ impl Assembly {
         }
     }
 
-    /// Takes a configuration over, profile by profile: what fails, fails alone. `access` is what the
-    /// files say of that, which holds in any case; `warnings` are the daemon's own. Gives the
+    /// Takes a configuration over, profile by profile: what fails, fails alone. `access` is what
+    /// the files say of that, which holds in any case; `warnings` are the daemon's own. Gives the
     /// profiles that are gone.
     pub async fn apply(
         &mut self,
@@ -136,7 +137,8 @@ impl Assembly {
         }
         let mut removed = Vec::new();
         for (name, member) in before {
-            // Nobody knows what is in a file, or in a folder of them, that cannot be read: what was defined there is not gone.
+            // Nobody knows what is in a file, or in a folder of them, that cannot be read: what was
+            // defined there is not gone.
             let broken = |path: &Path| config.broken.get(path);
             let file = member.file.as_deref();
             match file.and_then(|file| broken(file).or_else(|| broken(file.parent()?))) {
@@ -241,8 +243,8 @@ impl Assembly {
         entry
     }
 
-    /// Swaps the registry, and removes the handles that nobody finds any more then. One that differs
-    /// in nothing but what there is to say is not a new configuration.
+    /// Swaps the registry, and removes the handles that nobody finds any more then. One that
+    /// differs in nothing but what there is to say is not a new configuration.
     async fn put_in_force(
         &mut self,
         admins: Access,

@@ -76,8 +76,8 @@ pub fn worded(finding: &Finding) -> String {
     line
 }
 
-/// What names the files now and what they say, unless they are those of `before`: what was understood
-/// of them holds then.
+/// What names the files now and what they say, unless they are those of `before`: what was
+/// understood of them holds then.
 pub fn look(
     path: &Path,
     before: &[u8],

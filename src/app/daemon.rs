@@ -281,7 +281,8 @@ impl MainLoop {
         {
             let trouble = guard.trouble().map(str::to_owned);
             self.unreachable.send_replace(trouble);
-            // The files are read again for its sake: what there is to say stands in what is in force.
+            // The files are read again for its sake: what there is to say stands in what is in
+            // force.
             drop(self.reload.try_send(Order::new().0));
         }
         let now = server::in_one_line(&self.registry.load(), &self.audit, self.clock.now());

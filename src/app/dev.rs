@@ -1,4 +1,5 @@
-//! `tokend dev`: an issuer, certificates, a configuration with one profile per way in, and the daemon, in one folder.
+//! `tokend dev`: an issuer, certificates, a configuration with one profile per way in, and the
+//! daemon, in one folder.
 
 use std::fs;
 use std::io::{self, Write};
@@ -18,7 +19,8 @@ use tokend_issuer::client::{CertificateMatch, ClientCredential, RegisteredClient
 use tokend_issuer::clock::WallClock;
 use tokend_issuer::{Issuer, IssuerTls, Settings};
 
-/// Short enough that somebody who watches sees renewals, long enough that a pasted token still works.
+/// Short enough that somebody who watches sees renewals, long enough that a pasted token still
+/// works.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
 
 /// Names of the registered clients.
@@ -34,8 +36,9 @@ pub fn run(args: &DevArgs) -> u8 {
         eprintln!("tokend: {why}");
         return exit::USAGE;
     }
-    // Before anything is made: what is told to stop while keys are being made must remove them all the same. There is
-    // nothing to reload, and a terminal that was closed leaves nobody who could stop it.
+    // Before anything is made: what is told to stop while keys are being made must remove them all
+    // the same. There is nothing to reload, and a terminal that was closed leaves nobody who could
+    // stop it.
     let setup = SignalStreams::new(SignalAction::Stop).and_then(|streams| {
         let dev = StateFolder::make(args.dir.as_deref()).and_then(Dev::start)?;
         Ok((streams, dev))

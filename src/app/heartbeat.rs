@@ -1,9 +1,10 @@
-//! Signs of life for the service manager's watchdog: given when a request has really been answered, not when a timer has run
-//! out.
+//! Signs of life for the service manager's watchdog: given when a request has really been answered,
+//! not when a timer has run out.
 //!
-//! The question is asked on the thread that owns the lifecycles and answered on the one that serves, so that either of them
-//! standing still is noticed. It takes the way of every request, but does not come through the socket: a flood of connections
-//! there, or a name that leads elsewhere, is nothing that a restart would cure.
+//! The question is asked on the thread that owns the lifecycles and answered on the one that
+//! serves, so that either of them standing still is noticed. It takes the way of every request, but
+//! does not come through the socket: a flood of connections there, or a name that leads elsewhere,
+//! is nothing that a restart would cure.
 
 use std::time::Duration;
 

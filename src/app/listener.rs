@@ -22,8 +22,8 @@ pub struct SocketListener {
     pub guard: Option<SocketGuard>,
 }
 
-/// Opens it. A socket that the service manager holds comes before everything else: callers queue there while the daemon is
-/// being restarted.
+/// Opens it. A socket that the service manager holds comes before everything else: callers queue
+/// there while the daemon is being restarted.
 pub fn open(
     socket: Option<PathBuf>,
     server: &Server,

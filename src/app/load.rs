@@ -14,13 +14,16 @@ use crate::safe_open::{self, OpenError};
 /// Longest file, in bytes: tens of thousands of profiles have room in it.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name; `readers` looks who else can.
+/// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name; `readers` looks who
+/// else can.
 ///
-/// Whoever can write one of them decides who gets which credential, so that each must be root's or the daemon's user `us`'s, writable
-/// for nobody else, in a folder that is so too. Of a `profiles.d` that is not, nothing is used: not even the names of its files.
+/// Whoever can write one of them decides who gets which credential, so that each must be root's or
+/// the daemon's user `us`'s, writable for nobody else, in a folder that is so too. Of a
+/// `profiles.d` that is not, nothing is used: not even the names of its files.
 ///
 /// # Errors
-/// When `tokend.toml` itself cannot be read, is no regular file or too long, or others may write it.
+/// When `tokend.toml` itself cannot be read, is no regular file or too long, or others may write
+/// it.
 pub fn sources(path: &Path, us: u32, readers: &AccessScan) -> io::Result<Sources> {
     let path = std::path::absolute(path)?;
     let main = read(&path, us, readers)?;
@@ -45,7 +48,8 @@ pub fn sources(path: &Path, us: u32, readers: &AccessScan) -> io::Result<Sources
     Ok(Sources { main, fragments })
 }
 
-/// Names what was read, so that the same need not be taken in again. Never shown: there may be secrets in it.
+/// Names what was read, so that the same need not be taken in again. Never shown: there may be
+/// secrets in it.
 pub fn digest(sources: &Sources) -> Vec<u8> {
     let mut hash = Context::new(&SHA256);
     let mut add = |bytes: &[u8]| {
@@ -101,7 +105,8 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
 fn read(path: &Path, us: u32, readers: &AccessScan) -> io::Result<SourceFile> {
     let path = std::path::absolute(path)?;
     let (bytes, file, found) = content(&path, us)?;
-    // What is not UTF-8 is told of with its place, and what the rest says of access still counts: TOML takes this nowhere.
+    // What is not UTF-8 is told of with its place, and what the rest says of access still counts:
+    // TOML takes this nowhere.
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes())
@@ -119,7 +124,8 @@ fn read(path: &Path, us: u32, readers: &AccessScan) -> io::Result<SourceFile> {
     })
 }
 
-/// The bytes of a regular file and what the system says of that very file, whatever its name means a moment later.
+/// The bytes of a regular file and what the system says of that very file, whatever its name means
+/// a moment later.
 fn content(path: &Path, us: u32) -> io::Result<(Vec<u8>, fs::File, fs::Metadata)> {
     let file = safe_open::guarded_file(path, us).map_err(|error| match error {
         OpenError::System(error) => said(path, &error),

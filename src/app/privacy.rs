@@ -1,5 +1,5 @@
-//! Whom the socket lets in, for judging who can read a secret: whoever may ask for a token must not be able to read what it is
-//! obtained with.
+//! Whom the socket lets in, for judging who can read a secret: whoever may ask for a token must not
+//! be able to read what it is obtained with.
 
 use std::fs;
 use std::io;
@@ -23,8 +23,8 @@ const DEFAULT_MODE: u32 = 0o660;
 /// The user that the package makes for the daemon.
 const USER: &str = "tokend";
 
-/// For this process, a daemon: a socket that the service manager holds has group and mode from there, another one from
-/// `[server]`.
+/// For this process, a daemon: a socket that the service manager holds has group and mode from
+/// there, another one from `[server]`.
 pub fn look(
     inherited: Option<&UnixListener>,
     server: Option<&Server>,
@@ -57,7 +57,8 @@ fn meant(server: Option<&Server>, own: u32) -> Result<Clients, StartError> {
     Ok(Clients::of(mode, gid.unwrap_or(own), gid.is_some()))
 }
 
-/// For another process that is or will be the daemon, as far as socket and folder tell: for `tokend check` and `doctor`.
+/// For another process that is or will be the daemon, as far as socket and folder tell: for `tokend
+/// check` and `doctor`.
 pub fn look_from_outside(server: Option<&Server>) -> AccessScan {
     let named = std::env::var_os("TOKEND_SOCKET").filter(|path| !path.is_empty());
     let socket = named
@@ -77,8 +78,8 @@ pub fn look_from_outside(server: Option<&Server>) -> AccessScan {
     AccessScan::new(uid, clients)
 }
 
-/// User and primary group of the daemon: of this process, but for root: that of the socket's folder, and where there is none that
-/// of the package.
+/// User and primary group of the daemon: of this process, but for root: that of the socket's
+/// folder, and where there is none that of the package.
 fn daemon_of(socket: &Path) -> (u32, u32) {
     let mine = (daemon_uid(), rustix::process::getegid().as_raw());
     if mine.0 != 0 {

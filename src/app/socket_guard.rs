@@ -1,8 +1,8 @@
 //! Sees to it that the socket's name leads to this daemon.
 //!
-//! Somebody may clean up a folder too well, or start something else under the same name: the daemon goes on listening, and
-//! nobody gets there any more. That is noticed within seconds, said aloud and in the status, and repaired where the name is
-//! free. What is somebody else's is left alone.
+//! Somebody may clean up a folder too well, or start something else under the same name: the daemon
+//! goes on listening, and nobody gets there any more. That is noticed within seconds, said aloud
+//! and in the status, and repaired where the name is free. What is somebody else's is left alone.
 
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ impl SocketGuard {
         self.trouble.as_deref()
     }
 
-    /// Looks, and makes the socket again where there is none; whether what there is to say has changed.
+    /// Looks, and makes the socket again where there is none; whether what there is to say has
+    /// changed.
     pub fn look(&mut self) -> bool {
         let path = self.bound.path().display().to_string();
         let trouble = match self.bound.whose() {

@@ -36,14 +36,15 @@ use crate::server;
 /// Files are read again this often, for file systems that send no events.
 pub const POLL: Duration = Duration::from_secs(60);
 
-// Without events a rotation is in force within 65 s: the rest is for reading, and for the trial of what was read.
+// Without events a rotation is in force within 65 s: the rest is for reading, and for the trial of
+// what was read.
 const _: () = assert!(POLL.as_secs() + 5 <= 65);
 
 /// The same where the system says that it gives no events at all.
 const POLL_DEAF: Duration = Duration::from_secs(10);
 
-/// After something could not be used, its files are read again this soon, then twice as late each time up to [`POLL`]: a
-/// rotation may be under way.
+/// After something could not be used, its files are read again this soon, then twice as late each
+/// time up to [`POLL`]: a rotation may be under way.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Steps of trials that may queue up while the files are being read.
@@ -393,8 +394,9 @@ impl Waiting {
     }
 }
 
-/// Where names of users and groups become numbers. A number that is free goes to the next user that is made, who must not be
-/// taken for the one before; a database elsewhere (LDAP) is asked again every [`POLL`].
+/// Where names of users and groups become numbers. A number that is free goes to the next user that
+/// is made, who must not be taken for the one before; a database elsewhere (LDAP) is asked again
+/// every [`POLL`].
 const USERS: [&str; 4] = [
     "/etc/passwd",
     "/etc/group",
@@ -453,7 +455,8 @@ fn host_seed() -> u64 {
 mod tests {
     use super::*;
 
-    /// Broken by leaving it to [`POLL`]: for a minute whoever got a deleted user's number was served as that user.
+    /// Broken by leaving it to [`POLL`]: for a minute whoever got a deleted user's number was
+    /// served as that user.
     #[test]
     fn the_database_of_users_is_watched() {
         let sources = crate::core::config::Sources {

@@ -20,8 +20,8 @@ use crate::supervisor::store;
 /// After something was published, others that are published with it are waited for so long.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Writing takes at most this share of the time: with thousands of profiles something is renewed all the time, and the
-/// credential before is good for a while.
+/// Writing takes at most this share of the time: with thousands of profiles something is renewed
+/// all the time, and the credential before is good for a while.
 const SHARE: u32 = 20;
 
 /// What an earlier run has left, and under which number.
@@ -202,7 +202,8 @@ impl WarmRestart {
     }
 }
 
-/// Names the boot whose clock is running; empty: nobody says. The shipped unit hides /proc/sys, and says it itself.
+/// Names the boot whose clock is running; empty: nobody says. The shipped unit hides /proc/sys, and
+/// says it itself.
 fn this_boot() -> String {
     let kernels = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
     boot_id(kernels.or_else(|| std::env::var("TOKEND_BOOT_ID").ok()))
@@ -228,7 +229,8 @@ fn of_this_boot(theirs: &str, ours: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// Broken by a boot without a name that is equal to every other: times of another boot's clock would be believed.
+    /// Broken by a boot without a name that is equal to every other: times of another boot's clock
+    /// would be believed.
     #[test]
     fn only_what_is_known_to_be_of_this_boot_is_taken_back() {
         let kernels = boot_id(Some("6c8f3a1e-0b5d-4e7a-9c42-1f0e8d7b6a59\n".into()));

@@ -1,7 +1,8 @@
-//! What each principal has been given lately, on all its connections together, and which of it gets a record of its own: so
-//! that a connection for each call does not write a record for each call.
+//! What each principal has been given lately, on all its connections together, and which of it gets
+//! a record of its own: so that a connection for each call does not write a record for each call.
 //!
-//! Looked at when a connection is given a credential for the first time; what follows of the same is the connection's ledger's.
+//! Looked at when a connection is given a credential for the first time; what follows of the same
+//! is the connection's ledger's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,21 +13,25 @@ use super::{Limited, PrincipalUid, principal};
 use crate::caller::Peer;
 use crate::core::time::BootTime;
 
-/// How long a number of records of their own lasts, and what is not given again within that time is forgotten.
+/// How long a number of records of their own lasts, and what is not given again within that time is
+/// forgotten.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Connections of one principal that have a record of their own in an [`INTERVAL`] for the same credential. Workers that keep
-/// their connections, and several processes of one user, are told apart; what is beyond is counted together.
+/// Connections of one principal that have a record of their own in an [`INTERVAL`] for the same
+/// credential. Workers that keep their connections, and several processes of one user, are told
+/// apart; what is beyond is counted together.
 const FEW: u32 = 8;
 
-/// Such records of one principal in an [`INTERVAL`] for all credentials together, beyond the first of each.
+/// Such records of one principal in an [`INTERVAL`] for all credentials together, beyond the first
+/// of each.
 const PER_PRINCIPAL: u32 = 256;
 
-/// Credentials of one principal that are counted each by itself, a few hundred bytes each. What is beyond is counted by profile,
-/// so that which profile it was is never lost.
+/// Credentials of one principal that are counted each by itself, a few hundred bytes each. What is
+/// beyond is counted by profile, so that which profile it was is never lost.
 const LINES_PER_PRINCIPAL: usize = 512;
 
-/// Credentials of all principals, about ten megabytes. What is beyond is not remembered, and so recorded for each connection.
+/// Credentials of all principals, about ten megabytes. What is beyond is not remembered, and so
+/// recorded for each connection.
 const LINES_IN_ALL: usize = 16_384;
 
 /// Of all principals.
@@ -41,7 +46,8 @@ pub struct AuditAccounts {
 #[derive(Default)]
 struct AuditAccount {
     lines: HashMap<LedgerKey, AuditEntry>,
-    /// Records that were its own since the [`INTERVAL`] began, but for the first of each credential.
+    /// Records that were its own since the [`INTERVAL`] began, but for the first of each
+    /// credential.
     own: u32,
 }
 
@@ -63,7 +69,8 @@ impl AuditAccounts {
         }
     }
 
-    /// Where what is given to this connection for the first time is counted, and whether it gets a record of its own before.
+    /// Where what is given to this connection for the first time is counted, and whether it gets a
+    /// record of its own before.
     pub fn enter(
         &mut self,
         peer: &Arc<Peer>,
@@ -96,7 +103,8 @@ impl AuditAccounts {
             });
         entry.used = true;
         entry.line.share(peer);
-        // Nobody is given anything on the word that it will be counted with what has no record yet itself.
+        // Nobody is given anything on the word that it will be counted with what has no record yet
+        // itself.
         let first = !entry.line.is_settled();
         let own = first || (entry.own < FEW && account.own < PER_PRINCIPAL);
         if own {
@@ -108,7 +116,8 @@ impl AuditAccounts {
         (entry.line.clone(), own)
     }
 
-    /// Begins another [`INTERVAL`] when it is time: what was not given in the last one, and no connection has, is forgotten.
+    /// Begins another [`INTERVAL`] when it is time: what was not given in the last one, and no
+    /// connection has, is forgotten.
     pub fn turn(&mut self, now: BootTime) {
         if now.since(self.began) < INTERVAL {
             return;

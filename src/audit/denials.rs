@@ -11,11 +11,13 @@ use crate::caller::Peer;
 use crate::core::policy::Decision;
 use crate::core::time::{BootTime, Stamp, WallTime};
 
-/// Names that one principal may be denied under in the time of one [`FLUSH`], each with a record of its own; what is beyond
-/// is counted together. It bounds what somebody who asks for everything can write.
+/// Names that one principal may be denied under in the time of one [`FLUSH`], each with a record of
+/// its own; what is beyond is counted together. It bounds what somebody who asks for everything can
+/// write.
 const PER_PRINCIPAL: u32 = 256;
 
-/// As much as eight principals can fill. Whoever else is denied something then has fewer names, and is still named.
+/// As much as eight principals can fill. Whoever else is denied something then has fewer names, and
+/// is still named.
 const MANY: usize = 8 * PER_PRINCIPAL as usize;
 
 /// Names of each principal while there are so many.

@@ -13,8 +13,8 @@ use crate::core::policy::Decision;
 use crate::core::profile::ProfileName;
 use crate::core::time::WallTime;
 
-/// Different credentials that are remembered of one connection. With more in use, each is recorded at each renewal of the
-/// ledger, which is too much and never too little.
+/// Different credentials that are remembered of one connection. With more in use, each is recorded
+/// at each renewal of the ledger, which is too much and never too little.
 const LINES: usize = 16_384;
 
 /// A credential as it is handed out.
@@ -88,8 +88,8 @@ impl Ledger {
         is_it
     }
 
-    /// Notes that it was given for the first time, in place of the credential before it. What is counted for a whole profile
-    /// is not noted: each of its credentials is another.
+    /// Notes that it was given for the first time, in place of the credential before it. What is
+    /// counted for a whole profile is not noted: each of its credentials is another.
     pub(super) fn enter(&self, line: Arc<LedgerEntry>, given: &GrantedCredential<'_>) {
         if line.key.fingerprint.is_none() {
             return;
@@ -190,7 +190,8 @@ impl LedgerEntry {
         }
     }
 
-    /// It is to be written, so often more than is counted. While nothing can be written, only so much is remembered.
+    /// It is to be written, so often more than is counted. While nothing can be written, only so
+    /// much is remembered.
     pub(super) fn owe(self: Arc<Self>, audit: &Audit, count: u64) {
         let before = self.count.fetch_add(count, Ordering::Relaxed);
         if count > 0 && before > 0 {

@@ -181,7 +181,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// What concerns the record itself: `start`, `stop`, and `lost` with the number of records that could not be written.
+    /// What concerns the record itself: `start`, `stop`, and `lost` with the number of records that
+    /// could not be written.
     pub fn own(at: WallTime, seq: u64, event: &str, more: Vec<(&'static str, Value)>) -> Record {
         let mut fields = Record::begin(at, seq, event);
         let mut message = format!("audit: {event}");
@@ -211,7 +212,8 @@ impl Record {
         line
     }
 
-    /// The datagram of the journal's native protocol: `NAME=value` lines, and values with a line break by their length.
+    /// The datagram of the journal's native protocol: `NAME=value` lines, and values with a line
+    /// break by their length.
     pub fn datagram(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
         let mut put = |name: &str, value: &str| {

@@ -120,7 +120,8 @@ fn append(path: &Path, slot: &mut Option<OpenFile>, records: &[Record]) -> io::R
     let length = open.file.metadata()?.len();
     let outcome = open.file.write_all(text.as_bytes());
     if outcome.is_err() {
-        // Half a line is worse than none. Where it cannot be taken back, the next one begins on a line of its own.
+        // Half a line is worse than none. Where it cannot be taken back, the next one begins on a
+        // line of its own.
         open.torn = open.file.set_len(length).is_err();
     } else {
         open.torn = false;

@@ -1,5 +1,5 @@
-//! What a sink that hangs or fails does to those who are served, and what one who takes much is written of: the thread that
-//! writes is not there, so that the test writes or does not.
+//! What a sink that hangs or fails does to those who are served, and what one who takes much is
+//! written of: the thread that writes is not there, so that the test writes or does not.
 
 use tokio::net::UnixStream;
 
@@ -161,8 +161,8 @@ async fn what_is_owed_is_bounded_and_what_is_beyond_is_lost_aloud() {
     assert!(audit.counts().lost.load(Ordering::Relaxed) >= 10);
 }
 
-/// Broken by `accounts` that gives every connection a record of its own: a worker with a connection for each call writes as
-/// many records as it makes calls.
+/// Broken by `accounts` that gives every connection a record of its own: a worker with a connection
+/// for each call writes as many records as it makes calls.
 #[tokio::test(start_paused = true)]
 async fn a_connection_for_each_call_writes_a_few_records_and_one_with_the_number_of_the_others() {
     let (audit, written, _works) = working(false);
@@ -208,8 +208,8 @@ async fn a_connection_for_each_call_writes_a_few_records_and_one_with_the_number
     );
 }
 
-/// Broken by `enter` that does not look whether the line is settled: others are given on the word of a record that nobody has
-/// written.
+/// Broken by `enter` that does not look whether the line is settled: others are given on the word
+/// of a record that nobody has written.
 #[tokio::test(start_paused = true)]
 async fn nobody_is_counted_before_the_first_record_is_written() {
     let (audit, inbox) = hanging(false);
@@ -225,8 +225,8 @@ async fn nobody_is_counted_before_the_first_record_is_written() {
     assert!(waiting.iter().all(|one| !one.is_finished()));
 }
 
-/// Broken by `enter` without LINES_PER_PRINCIPAL: whoever is permitted much would take memory for as many credentials as
-/// there ever are.
+/// Broken by `enter` without LINES_PER_PRINCIPAL: whoever is permitted much would take memory for
+/// as many credentials as there ever are.
 #[tokio::test(start_paused = true)]
 async fn what_is_remembered_of_a_principal_is_bounded_and_names_the_profile() {
     let (audit, written, _works) = working(false);
@@ -251,8 +251,8 @@ async fn what_is_remembered_of_a_principal_is_bounded_and_names_the_profile() {
     assert_eq!(lock(&audit.accounts).remembered(), 0);
 }
 
-/// Broken by `may_count` that only looks whether the sink fails, with `flush_for_ever` that waits for FLUSH: until then, nobody
-/// knows.
+/// Broken by `may_count` that only looks whether the sink fails, with `flush_for_ever` that waits
+/// for FLUSH: until then, nobody knows.
 #[tokio::test(start_paused = true)]
 async fn with_deny_at_most_a_second_of_grants_is_without_a_record_when_the_sink_begins_to_fail() {
     let (audit, written, works) = working(true);
@@ -285,7 +285,8 @@ async fn with_deny_at_most_a_second_of_grants_is_without_a_record_when_the_sink_
     assert_eq!(total(&written), given, "none is forgotten");
 }
 
-/// Broken by `may_count` without UNRECORDED: the flush hangs with what it has taken, and nothing says so.
+/// Broken by `may_count` without UNRECORDED: the flush hangs with what it has taken, and nothing
+/// says so.
 #[tokio::test(start_paused = true)]
 async fn with_deny_a_sink_that_begins_to_hang_is_noticed_within_a_second() {
     let (audit, mut inbox) = hanging(true);
@@ -330,7 +331,8 @@ async fn with_deny_a_sink_that_begins_to_hang_is_noticed_within_a_second() {
     );
 }
 
-/// Broken by `fail` that says each new beginning: a caller who fills a disk, and lets it empty, would fill the log.
+/// Broken by `fail` that says each new beginning: a caller who fills a disk, and lets it empty,
+/// would fill the log.
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_fails_and_works_by_turns_is_said_once_in_a_minute() {
     let (audit, _inbox) = hanging(false);

@@ -40,7 +40,8 @@ pub struct Condition {
     clock: Clock,
 }
 
-/// What the log has been told. Callers that fill a disk or a queue, and let it empty again, would fill the log.
+/// What the log has been told. Callers that fill a disk or a queue, and let it empty again, would
+/// fill the log.
 #[derive(Debug, Default)]
 struct LoggedTrouble {
     why: Option<String>,
@@ -77,8 +78,9 @@ impl Condition {
         self.has(DENY)
     }
 
-    /// Whether a grant may go on the word that it will be recorded. With `deny` not while that fails, and not while something
-    /// that was counted more than [`UNRECORDED`] ago has not been written: nobody would know yet that it fails.
+    /// Whether a grant may go on the word that it will be recorded. With `deny` not while that
+    /// fails, and not while something that was counted more than [`UNRECORDED`] ago has not been
+    /// written: nobody would know yet that it fails.
     #[inline]
     pub fn may_count(&self, clock: &Clock) -> bool {
         let flags = self.flags.load(Ordering::Relaxed);
@@ -110,7 +112,8 @@ impl Condition {
         flags & DENY != 0 && flags & (FAILS | HANGS) != 0
     }
 
-    /// Whether the thread is to be told to try again: it may hang, and what it is told may then not become more and more.
+    /// Whether the thread is to be told to try again: it may hang, and what it is told may then not
+    /// become more and more.
     pub fn try_again(&self) -> bool {
         self.flags.fetch_or(TRIES, Ordering::Relaxed) & TRIES == 0
     }
@@ -335,7 +338,8 @@ impl Writer {
         let counts = self.condition.counts();
         counts.written.fetch_add(done as u64, Ordering::Relaxed);
         let lost = counts.lost.load(Ordering::Relaxed);
-        // Numbers of what was not written are used by what comes next: none is missing that was not taken away.
+        // Numbers of what was not written are used by what comes next: none is missing that was not
+        // taken away.
         self.seq += done as u64;
         let works = outcome.is_ok();
         self.condition

@@ -1,4 +1,5 @@
-//! The one task that owns every lifecycle: commands, results and time come in; attempts, views and answers go out.
+//! The one task that owns every lifecycle: commands, results and time come in; attempts, views and
+//! answers go out.
 
 mod attempts;
 mod profiles;
@@ -24,12 +25,14 @@ use crate::core::profile::ProfileName;
 use crate::core::repeated::Repeated;
 use crate::core::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
-/// The longest sleep. Timers stop while the machine sleeps and know nothing of clock steps, so the clock is looked at this
-/// often whatever was planned. Longer delays renewals after a resume by as much; readers check for themselves anyway.
+/// The longest sleep. Timers stop while the machine sleeps and know nothing of clock steps, so the
+/// clock is looked at this often whatever was planned. Longer delays renewals after a resume by as
+/// much; readers check for themselves anyway.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
-/// When the wall clock has run ahead of the boot clock by this much, every lifecycle is asked whether it doubts its
-/// credential. Well below what they tolerate, so that slow drift adds up here and is noticed in time there.
+/// When the wall clock has run ahead of the boot clock by this much, every lifecycle is asked
+/// whether it doubts its credential. Well below what they tolerate, so that slow drift adds up here
+/// and is noticed in time there.
 const DRIFT_NOTICED: Duration = Duration::from_secs(5);
 
 type CredentialId = u64;
@@ -176,8 +179,8 @@ impl Actor {
         Ok(managed.slot.clone())
     }
 
-    /// Handles what a caller wants; a renewal that comes sooner because of that, although there is a credential, is paid for by
-    /// the caller.
+    /// Handles what a caller wants; a renewal that comes sooner because of that, although there is
+    /// a credential, is paid for by the caller.
     fn on_account_of(&mut self, by: &Asker, id: CredentialId, event: LifecycleEvent) {
         let now = self.tools.clock.now();
         let next = |credentials: &HashMap<CredentialId, ManagedCredential>| {
@@ -247,7 +250,8 @@ impl Actor {
             return;
         };
         managed.answer_waiters(now);
-        // A credential may have come that is too short-lived for somebody who waits: ask again on their behalf.
+        // A credential may have come that is too short-lived for somebody who waits: ask again on
+        // their behalf.
         if managed.attempt.is_none()
             && let Some(min_ttl) = managed.waiters.iter().map(|waiter| waiter.min_ttl).max()
         {
@@ -337,7 +341,8 @@ impl Actor {
         while let Some((at, managed)) = self.wakes.first().copied()
             && at <= now.boot
         {
-            // Taken out first: a lifecycle that plans the same moment again is asked again, but not in this round.
+            // Taken out first: a lifecycle that plans the same moment again is asked again, but not
+            // in this round.
             self.wakes.pop_first();
             if let Some(managed) = self.credentials.get_mut(&managed) {
                 managed.wake = None;

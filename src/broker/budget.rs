@@ -1,12 +1,14 @@
 //! What one identity provider may be asked: so many at a time, so many per second.
 //!
-//! What a caller waits for goes first. A renewal in the background whose credential is about to expire is not left behind
-//! however many wait: every second turn is one of those. Within each group it is the profiles' turn one after the other, the
-//! one that had its turn the longest ago first, so that nobody who makes one profile ask often, or in many variants, holds
-//! another up. Within a profile it is first come, first served.
+//! What a caller waits for goes first. A renewal in the background whose credential is about to
+//! expire is not left behind however many wait: every second turn is one of those. Within each
+//! group it is the profiles' turn one after the other, the one that had its turn the longest ago
+//! first, so that nobody who makes one profile ask often, or in many variants, holds another up.
+//! Within a profile it is first come, first served.
 //!
-//! Profiles may set different limits for the same provider. The strictest of those that use it now hold: a limit is there
-//! because the provider bears no more, which it does not do for the profiles of others either.
+//! Profiles may set different limits for the same provider. The strictest of those that use it now
+//! hold: a limit is there because the provider bears no more, which it does not do for the profiles
+//! of others either.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -41,7 +43,8 @@ struct Queued<P, T> {
     waited: bool,
     /// From then on its credential is about to expire.
     pressing_from: BootTime,
-    /// When its profile had its last turn. Kept here too: at a start ten thousand queue, and each turn looks at all.
+    /// When its profile had its last turn. Kept here too: at a start ten thousand queue, and each
+    /// turn looks at all.
     turn: Option<u64>,
     place: u64,
 }
@@ -49,7 +52,8 @@ struct Queued<P, T> {
 /// How many profiles set each limit.
 type LimitCounts = BTreeMap<u32, usize>;
 
-/// The strictest limit. Without a profile nothing new is queued, and what is queued still goes out one by one.
+/// The strictest limit. Without a profile nothing new is queued, and what is queued still goes out
+/// one by one.
 fn strictest(limits: &LimitCounts) -> u32 {
     limits.keys().next().copied().unwrap_or(1).max(1)
 }
@@ -107,7 +111,8 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         self.max_in_flight.is_empty() && self.in_flight == 0 && self.queue.is_empty()
     }
 
-    /// Queues one. From `pressing_from` on its credential is about to expire: [`BootTime::NEVER`] if there is none.
+    /// Queues one. From `pressing_from` on its credential is about to expire: [`BootTime::NEVER`]
+    /// if there is none.
     pub fn queue(&mut self, profile: P, item: T, waited: bool, pressing_from: BootTime) {
         self.count += 1;
         self.queue.push(Queued {
@@ -291,7 +296,8 @@ mod tests {
     #[test]
     fn trap_44_profiles_take_turns_however_much_one_of_them_asks() {
         let mut budget = budget(1000, 1000);
-        // The first has ten variants that somebody waits for, and asks again as soon as one is done.
+        // The first has ten variants that somebody waits for, and asks again as soon as one is
+        // done.
         for item in 0..10 {
             budget.queue(1, item, true, NEVER);
         }

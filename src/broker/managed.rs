@@ -14,11 +14,12 @@ use crate::core::lifecycle::{Lifecycle, Trouble, Verdict};
 use crate::core::profile::ProfileName;
 use crate::core::time::{BootTime, Stamp};
 
-/// Callers that may wait for one credential. Each costs its connection's memory too, and they are answered one by one.
+/// Callers that may wait for one credential. Each costs its connection's memory too, and they are
+/// answered one by one.
 const WAITERS_LONGEST: usize = 50_000;
 
-/// A credential is about to expire when so much of its life is left, or so long: its callers will soon be without one, and
-/// have to wait for it then. Renewals are due well before that.
+/// A credential is about to expire when so much of its life is left, or so long: its callers will
+/// soon be without one, and have to wait for it then. Renewals are due well before that.
 const PRESSING_PART: u32 = 10;
 const PRESSING_LEAST: Duration = Duration::from_secs(10);
 
@@ -78,7 +79,8 @@ impl ManagedCredential {
         ));
     }
 
-    /// When its credential is about to expire. Never, if there is none: those who miss it come and wait.
+    /// When its credential is about to expire. Never, if there is none: those who miss it come and
+    /// wait.
     pub fn pressing_from(&self, now: Stamp) -> BootTime {
         let held = self.machine.held();
         let life = held.and_then(|held| Some((held.obtained.boot, held.expires?)));
@@ -130,8 +132,8 @@ pub fn news(before: Option<&Trouble>, after: Option<&Trouble>) -> bool {
     message(before) != message(after)
 }
 
-/// Says once how an attempt ended: the first failure and the recovery aloud, repetitions quietly. `left_out`: what else there
-/// would have been to say of the profile since the last time.
+/// Says once how an attempt ended: the first failure and the recovery aloud, repetitions quietly.
+/// `left_out`: what else there would have been to say of the profile since the last time.
 pub fn tell(
     profile: &ProfileName,
     before: Option<&Trouble>,

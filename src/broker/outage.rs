@@ -1,5 +1,5 @@
-//! Profiles whose callers are refused for want of a credential: an error when it begins, a reminder while it lasts, and how long it
-//! was when it is over.
+//! Profiles whose callers are refused for want of a credential: an error when it begins, a reminder
+//! while it lasts, and how long it was when it is over.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,10 +11,12 @@ use crate::core::lifecycle::{Lifecycle, LifecycleState, Trouble};
 use crate::core::profile::ProfileName;
 use crate::core::time::{BootTime, Stamp};
 
-/// Between two reminders: often enough for whoever looks at the end of the log, and few lines for an outage of a night.
+/// Between two reminders: often enough for whoever looks at the end of the log, and few lines for
+/// an outage of a night.
 pub const REMINDER: Duration = Duration::from_secs(5 * 60);
 
-/// By profile, since a repaired one gets another handle, and that ends the outage of the one before.
+/// By profile, since a repaired one gets another handle, and that ends the outage of the one
+/// before.
 #[derive(Default)]
 pub struct Outages {
     in_force: HashMap<ProfileName, ProfileId>,

@@ -345,7 +345,7 @@ async fn a_budget_of_eight_is_never_exceeded() {
     assert_eq!(shared.most_flying.load(Ordering::SeqCst), 8);
 }
 
-/// Broken by `Actor::done` that sends its event to every life instead of the one whose attempt ended.
+/// Broken by `Actor::done` that sends its event to every life, not to that of the attempt.
 #[tokio::test(start_paused = true)]
 async fn trap_10_one_broken_profile_does_not_hurt_another() {
     let clock = clock();

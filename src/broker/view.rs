@@ -1,4 +1,5 @@
-//! What readers see: published whole, read without a lock, judged by the reader's own look at the clock.
+//! What readers see: published whole, read without a lock, judged by the reader's own look at the
+//! clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,7 +90,8 @@ impl View {
 pub struct Slot {
     current: ArcSwap<View>,
     changed: watch::Sender<Arc<View>>,
-    /// Boot-clock milliseconds of the last answer from memory; the actor looks at it when a renewal is due.
+    /// Boot-clock milliseconds of the last answer from memory; the actor looks at it when a renewal
+    /// is due.
     asked: AtomicU64,
 }
 

@@ -89,7 +89,8 @@ fn remember(
     found
 }
 
-/// The caller that a user would be who logs in now, by name or by number; None: there is no such user.
+/// The caller that a user would be who logs in now, by name or by number; None: there is no such
+/// user.
 ///
 /// # Errors
 /// When the database does not answer.

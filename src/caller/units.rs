@@ -1,7 +1,9 @@
-//! From the process that connected to its systemd unit: pidfd → cgroup → unit, and alive after that was read.
+//! From the process that connected to its systemd unit: pidfd → cgroup → unit, and alive after that
+//! was read.
 //!
-//! A process is held by the kernel's own reference to it, never by its number alone: numbers are used again, and whoever gets
-//! one next would be taken for the one before. Where anything is missing the answer is None, which matches no rule.
+//! A process is held by the kernel's own reference to it, never by its number alone: numbers are
+//! used again, and whoever gets one next would be taken for the one before. Where anything is
+//! missing the answer is None, which matches no rule.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,12 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::core::policy::unit;
 use crate::sys;
 
-/// Cgroups whose unit is remembered. A host has hundreds of units; a unit that makes cgroups without end must not fill the
-/// memory.
+/// Cgroups whose unit is remembered. A host has hundreds of units; a unit that makes cgroups
+/// without end must not fill the memory.
 const REMEMBERED: usize = 4096;
 
-/// Cgroups that are looked at for one that is not known, where /proc does not say where it is. Those of a host with thousands
-/// of containers; a unit that makes more than these makes itself unknown.
+/// Cgroups that are looked at for one that is not known, where /proc does not say where it is.
+/// Those of a host with thousands of containers; a unit that makes more than these makes itself
+/// unknown.
 const LOOKED_AT: usize = 65_536;
 
 /// Finds units.
@@ -32,7 +35,8 @@ pub struct Units {
 /// What the kernel offers.
 #[derive(Debug)]
 enum CgroupSource {
-    /// PIDFD_GET_INFO tells the cgroup's id (Linux 6.13). The folder is where its hierarchy is mounted.
+    /// PIDFD_GET_INFO tells the cgroup's id (Linux 6.13). The folder is where its hierarchy is
+    /// mounted.
     Id(PathBuf),
     /// /proc/PID/cgroup of the process that a pidfd holds (Linux 6.5).
     Proc,
@@ -263,7 +267,8 @@ mod tests {
         }
     }
 
-    /// Every way that a kernel offers leads to the same unit: by id with /proc and without, by /proc alone.
+    /// Every way that a kernel offers leads to the same unit: by id with /proc and without, by
+    /// /proc alone.
     #[test]
     fn every_way_finds_the_same_unit() {
         let Some(cgroup) = Cgroup::new("orders@1.service") else {
@@ -297,7 +302,8 @@ mod tests {
         assert_eq!(no.trouble(), Some("so"));
     }
 
-    /// Broken by `of` without `is_alive`: the number of a process that has ended has become another's, who is in the unit.
+    /// Broken by `of` without `is_alive`: the number of a process that has ended has become
+    /// another's, who is in the unit.
     #[test]
     fn trap_21_what_was_read_by_the_number_of_a_process_that_has_ended_is_not_believed() {
         let Some(cgroup) = Cgroup::new("orders@2.service") else {

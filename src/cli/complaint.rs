@@ -11,7 +11,8 @@ const NAMES_TIMEOUT: Duration = Duration::from_secs(1);
 /// More names than this are no help.
 const NAMES_SHOWN: usize = 10;
 
-/// `tokend: PROFILE: message`, on one line whatever is in it. Where standard error cannot be written to, nobody listens.
+/// `tokend: PROFILE: message`, on one line whatever is in it. Where standard error cannot be
+/// written to, nobody listens.
 pub fn line(err: &mut dyn Write, profile: Option<&str>, message: &str) {
     let profile = profile.map_or(String::new(), |name| format!("{}: ", escaped(name)));
     let _ = writeln!(err, "tokend: {profile}{}", escaped(message));
@@ -101,7 +102,8 @@ fn others(client: Option<&Client>) -> String {
     )
 }
 
-/// For people: the two largest units, as `3h 20m`; below a minute seconds, and below ten seconds with one decimal.
+/// For people: the two largest units, as `3h 20m`; below a minute seconds, and below ten seconds
+/// with one decimal.
 #[must_use]
 pub fn human(duration: Duration) -> String {
     let seconds = duration.as_secs();

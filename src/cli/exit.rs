@@ -12,7 +12,8 @@ pub const USAGE: u8 = 2;
 pub const NOT_FOUND: u8 = 3;
 /// Upstream unavailable, deadline or rate: trying again may help.
 pub const UNAVAILABLE: u8 = 4;
-/// Upstream rejected, profile invalid, `min_ttl` impossible, login needed: somebody has to repair something.
+/// Upstream rejected, profile invalid, `min_ttl` impossible, login needed: somebody has to repair
+/// something.
 pub const REJECTED: u8 = 5;
 /// The daemon is not reachable.
 pub const UNREACHABLE: u8 = 6;
@@ -42,7 +43,8 @@ pub fn code_of(error: &ClientError) -> u8 {
     }
 }
 
-/// Whether asking again cannot change it, as long as nobody changes the question or the configuration.
+/// Whether asking again cannot change it, as long as nobody changes the question or the
+/// configuration.
 #[must_use]
 pub fn is_final(error: &ClientError) -> bool {
     matches!(code_of(error), NOT_FOUND | NOT_ADMIN | USAGE)

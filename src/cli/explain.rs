@@ -1,7 +1,8 @@
-//! `tokend explain PROFILE`: which rule lets a caller have the credential, or why none does; why the credential is or is not
-//! fresh, and what happens next.
+//! `tokend explain PROFILE`: which rule lets a caller have the credential, or why none does; why
+//! the credential is or is not fresh, and what happens next.
 //!
-//! Fails as an unknown profile does when the caller it is about may not have the credential, so that scripts can ask that.
+//! Fails as an unknown profile does when the caller it is about may not have the credential, so
+//! that scripts can ask that.
 
 use std::io::Write;
 

@@ -1,7 +1,8 @@
-//! `tokend completions SHELL` and `tokend man`: what is derived from the command line's own definition, for packages.
+//! `tokend completions SHELL` and `tokend man`: what is derived from the command line's own
+//! definition, for packages.
 //!
-//! Both print and touch nothing. One page holds every command: they are few, and who looks one up wants its exit status
-//! and the files too, which are the same for all.
+//! Both print and touch nothing. One page holds every command: they are few, and who looks one up
+//! wants its exit status and the files too, which are the same for all.
 
 use std::io::Write;
 
@@ -12,7 +13,8 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::{Cli, exit, print};
 
-/// What every command has in common, below all of them: heading, and pairs of a word and its meaning.
+/// What every command has in common, below all of them: heading, and pairs of a word and its
+/// meaning.
 const COMMON: &[(&str, &[(&str, &str)])] = &[
     (
         "EXIT STATUS",
@@ -124,7 +126,8 @@ fn of_command(command: &clap::Command) -> String {
     let mut heading = Roff::new();
     heading.control("SS", [name]);
     let man = Man::new(command.clone());
-    // clap_mangen gives each its own heading, which here would look as if the page were another one's from there.
+    // clap_mangen gives each its own heading, which here would look as if the page were another
+    // one's from there.
     let mut text = body(&heading.render());
     text += &without_heading(&rendered(&|w| man.render_description_section(w)));
     text += ".PP\n";

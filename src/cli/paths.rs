@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Looks up one environment variable; tests hand in their own, since the process has only one environment.
+/// Looks up one environment variable; tests hand in their own, since the process has only one
+/// environment.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// Why there is no default.
@@ -23,12 +24,14 @@ pub fn from_environment(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// `TOKEND_SOCKET`, else `/run/tokend/tokend.sock` for root, else `$XDG_RUNTIME_DIR/tokend/tokend.sock`.
+/// `TOKEND_SOCKET`, else `/run/tokend/tokend.sock` for root, else
+/// `$XDG_RUNTIME_DIR/tokend/tokend.sock`.
 pub fn default_socket() -> Result<PathBuf, PathError> {
     socket_in(&from_environment, is_root())
 }
 
-/// `TOKEND_CONFIG`, else `/etc/tokend/tokend.toml` for root, else `$XDG_CONFIG_HOME/tokend/tokend.toml` (`~/.config`).
+/// `TOKEND_CONFIG`, else `/etc/tokend/tokend.toml` for root, else
+/// `$XDG_CONFIG_HOME/tokend/tokend.toml` (`~/.config`).
 pub fn default_config() -> Result<PathBuf, PathError> {
     config_in(&from_environment, is_root())
 }

@@ -1,6 +1,7 @@
 //! `tokend reload`: has everything read again and says what became of it, profile by profile.
 //!
-//! Fails when anything is not served as the files say, so that `ExecReload=tokend reload` makes `systemctl reload` fail then.
+//! Fails when anything is not served as the files say, so that `ExecReload=tokend reload` makes
+//! `systemctl reload` fail then.
 
 use std::io::Write;
 
@@ -35,7 +36,8 @@ pub fn run(
     }
 }
 
-/// What changed and what did not come into force, a line each, and how many profiles are as they were.
+/// What changed and what did not come into force, a line each, and how many profiles are as they
+/// were.
 fn render(reload: &ReloadResponse) -> String {
     let mut text = String::new();
     for line in &reload.refused {

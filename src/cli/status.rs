@@ -1,7 +1,7 @@
 //! `tokend status [PROFILE]`: what the daemon says about the profiles that the caller may see.
 //!
-//! Succeeds whenever the state could be shown, however bad that state is: `tokend wait --timeout 0` is for scripts that want to
-//! know whether a profile is usable.
+//! Succeeds whenever the state could be shown, however bad that state is: `tokend wait --timeout 0`
+//! is for scripts that want to know whether a profile is usable.
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;
@@ -18,7 +18,8 @@ use crate::proto::{GetStatusResponse, ProfileCertificate, ProfileStatus};
 const REDRAW: Duration = Duration::from_secs(1);
 /// Cursor home, then clear to the end of the screen: flickers less than clearing first.
 const CLEAR: &str = "\x1b[H\x1b[2J";
-/// Beyond this a machine's clock is worth a word: half the time that issuers usually tolerate. Seconds.
+/// Beyond this a machine's clock is worth a word: half the time that issuers usually tolerate.
+/// Seconds.
 pub const SKEW_WORTH_TELLING: u64 = 30;
 
 /// Runs the command; `client` is Err when no socket could be named. Returns the exit status.
@@ -51,8 +52,8 @@ fn failed(args: &StatusArgs, client: &Client, error: &ClientError, err: &mut dyn
     exit::code_of(error)
 }
 
-/// Until interrupted, or until whoever reads has gone away. A daemon that is away for a moment is part of what is watched;
-/// a profile that does not exist is not.
+/// Until interrupted, or until whoever reads has gone away. A daemon that is away for a moment is
+/// part of what is watched; a profile that does not exist is not.
 fn watch(
     args: &StatusArgs,
     client: &Client,

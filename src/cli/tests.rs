@@ -123,7 +123,8 @@ fn the_completions_of_every_shell_know_every_command() {
     }
 }
 
-/// Broken by `body` that cuts at the second heading, and by a `man` that renders the commands as clap_mangen lists them.
+/// Broken by `body` that cuts at the second heading, and by a `man` that renders the commands as
+/// clap_mangen lists them.
 #[test]
 fn the_manual_page_has_every_command_with_its_options() {
     let page = printed(manual_page);

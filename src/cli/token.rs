@@ -1,7 +1,8 @@
-//! `tokend token PROFILE`: the credential alone on standard output, in the form that the reader wants.
+//! `tokend token PROFILE`: the credential alone on standard output, in the form that the reader
+//! wants.
 //!
-//! A profile of method `none` has no credential: the forms that make a header print nothing and succeed, those whose
-//! reader needs a token fail.
+//! A profile of method `none` has no credential: the forms that make a header print nothing and
+//! succeed, those whose reader needs a token fail.
 
 use std::io::Write;
 use std::time::SystemTime;
@@ -13,7 +14,8 @@ use super::paths::Lookup;
 use super::{TokenArgs, TokenFormat, complaint, exit, print};
 use crate::client::{Client, ClientError, CredentialAnswer, TokenQuery};
 
-/// kubectl tells with this which version of its API it wants (JSON, an ExecCredential with only `spec`).
+/// kubectl tells with this which version of its API it wants (JSON, an ExecCredential with only
+/// `spec`).
 const EXEC_INFO: &str = "KUBERNETES_EXEC_INFO";
 /// Google's libraries tell with this which type of token they will present (AIP-4117).
 const GOOGLE_TYPE: &str = "GOOGLE_EXTERNAL_ACCOUNT_TOKEN_TYPE";
@@ -250,7 +252,8 @@ fn bearer(credential: &CredentialAnswer) -> Result<(), PrintError> {
     })
 }
 
-/// Within double quotes curl reads a backslash as the beginning of an escape. Control characters do not come this far.
+/// Within double quotes curl reads a backslash as the beginning of an escape. Control characters do
+/// not come this far.
 fn curl_quoted(text: &str) -> WipedText {
     let mut quoted = Zeroizing::new(String::with_capacity(text.len() * 2));
     for c in text.chars() {
@@ -271,8 +274,8 @@ fn joined(parts: &[&str]) -> WipedText {
     text
 }
 
-/// One line of JSON. `payload` is the length of what is long in it: with escapes it takes at most six times that
-/// (RFC 8259 §7), and everything else fits into a kilobyte.
+/// One line of JSON. `payload` is the length of what is long in it: with escapes it takes at most
+/// six times that (RFC 8259 §7), and everything else fits into a kilobyte.
 fn line_of(value: &impl Serialize, payload: usize) -> WipedText {
     let mut bytes = Zeroizing::new(Vec::with_capacity(payload * 6 + 1024));
     serde_json::to_writer(&mut *bytes, value)

@@ -1,9 +1,10 @@
 //! `tokend wait PROFILE…`: returns when each profile has a usable credential.
 //!
-//! For ExecStartPre and scripts, so it is patient: the daemon may be starting, the identity provider may be down, and
-//! somebody may be repairing a secret. Only what waiting cannot change ends it at once: a profile that the running
-//! daemon does not know, or a question that makes no sense. What it waits for is said on standard error, once and whenever
-//! that changes: somebody may be there to repair it.
+//! For ExecStartPre and scripts, so it is patient: the daemon may be starting, the identity
+//! provider may be down, and somebody may be repairing a secret. Only what waiting cannot change
+//! ends it at once: a profile that the running daemon does not know, or a question that makes no
+//! sense. What it waits for is said on standard error, once and whenever that changes: somebody may
+//! be there to repair it.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -15,11 +16,14 @@ use super::{WaitArgs, complaint, exit};
 use crate::client::{Client, ClientError, TokenQuery};
 use crate::core::time::BootTime;
 
-/// How long one question may stay open with `--timeout 0`: the daemon's own attempts end well before.
+/// How long one question may stay open with `--timeout 0`: the daemon's own attempts end well
+/// before.
 const ONCE: Duration = Duration::from_secs(30);
-/// Between attempts, unless the daemon says otherwise. While there is no daemon, looking again costs next to nothing.
+/// Between attempts, unless the daemon says otherwise. While there is no daemon, looking again
+/// costs next to nothing.
 const PAUSE_WITHOUT_DAEMON: Duration = Duration::from_millis(100);
-/// Between attempts, and the most that is made of what the daemon says: it may have recovered earlier.
+/// Between attempts, and the most that is made of what the daemon says: it may have recovered
+/// earlier.
 const PAUSE_LONGEST: Duration = Duration::from_secs(1);
 /// Nothing that the daemon says makes it a busy loop.
 const PAUSE_SHORTEST: Duration = Duration::from_millis(50);
@@ -55,7 +59,8 @@ pub fn run(args: &WaitArgs, client: Result<Client, ClientError>, err: &mut dyn W
     for (profile, why) in &unusable {
         complaint::error(err, Some(profile), &why.error, Some(&client));
     }
-    // The one that tells most about what has to be done: what never can be, then no daemon, then repairs, then time.
+    // The one that tells most about what has to be done: what never can be, then no daemon, then
+    // repairs, then time.
     let rank = [
         exit::NOT_FOUND,
         exit::NOT_ADMIN,
@@ -70,8 +75,8 @@ pub fn run(args: &WaitArgs, client: Result<Client, ClientError>, err: &mut dyn W
     }
 }
 
-/// All at the same time, since a profile that is fetched on first use begins when it is asked for. Returns what is not
-/// usable in the end, or at once the first that never will be.
+/// All at the same time, since a profile that is fetched on first use begins when it is asked for.
+/// Returns what is not usable in the end, or at once the first that never will be.
 fn await_all(
     profiles: &[String],
     client: &Client,
@@ -125,7 +130,8 @@ fn await_all(
     unusable
 }
 
-/// Asks until there is a credential. `until` None: once. `waiting` is told why it goes on, whenever that changes.
+/// Asks until there is a credential. `until` None: once. `waiting` is told why it goes on, whenever
+/// that changes.
 fn await_one(
     profile: &str,
     client: &Client,
@@ -164,7 +170,8 @@ fn await_one(
     }
 }
 
-/// What is told is the last error, unless that is only our own deadline; `refused` is the daemon's last no before it.
+/// What is told is the last error, unless that is only our own deadline; `refused` is the daemon's
+/// last no before it.
 fn unusable(error: ClientError, refused: Option<ClientError>) -> UnusableProfile {
     let answered =
         refused.is_some() || matches!(error, ClientError::Refused(_) | ClientError::TimedOut(_));

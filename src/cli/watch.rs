@@ -1,4 +1,5 @@
-//! `tokend watch PROFILE`: a line at once, and one per change. A daemon that is restarted is waited for.
+//! `tokend watch PROFILE`: a line at once, and one per change. A daemon that is restarted is waited
+//! for.
 
 use std::io::Write;
 use std::thread;

@@ -1,6 +1,7 @@
 //! What the daemon answers, out of JSON.
 //!
-//! Problems are told by position only: the JSON library's own messages quote values, and a value may be a credential.
+//! Problems are told by position only: the JSON library's own messages quote values, and a value
+//! may be a credential.
 
 use std::time::{Duration, SystemTime};
 
@@ -170,14 +171,15 @@ fn printable(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// Valid JSON as one line that a terminal can show: the control characters that JSON allows in a text are escaped, and those
-/// that it allows between texts become spaces.
+/// Valid JSON as one line that a terminal can show: the control characters that JSON allows in a
+/// text are escaped, and those that it allows between texts become spaces.
 fn one_line(body: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(body)
         .map_err(|_| "it is not UTF-8")?
         .trim_ascii();
-    // Room for everything at once: growing would leave copies of a credential behind. An escape of six bytes stands for
-    // a character of at least one, and only those outside printable ASCII become one.
+    // Room for everything at once: growing would leave copies of a credential behind. An escape of
+    // six bytes stands for a character of at least one, and only those outside printable ASCII
+    // become one.
     let more = text
         .bytes()
         .filter(|byte| !(b' '..=b'~').contains(byte))

@@ -27,8 +27,8 @@ const OTHER_SOCKET: &str = "let TOKEND_SOCKET or --socket name the daemon's sock
 
 /// A connection whose writes are bounded by the time that was left.
 ///
-/// The standard library's `connect` waits for ever when the listener's queue is full; Linux applies SO_SNDTIMEO to
-/// connecting as well (socket(7)), and that has to be set before.
+/// The standard library's `connect` waits for ever when the listener's queue is full; Linux applies
+/// SO_SNDTIMEO to connecting as well (socket(7)), and that has to be set before.
 pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStream, ClientError> {
     let fail = |errno| unreachable(socket, errno);
     let address = SocketAddrUnix::new(socket).map_err(fail)?;
@@ -55,7 +55,8 @@ pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStre
                 believe(socket, &fd)?;
                 return Ok(UnixStream::from(fd));
             }
-            // A Unix socket that was interrupted or timed out while connecting is not connected; asking again is right.
+            // A Unix socket that was interrupted or timed out while connecting is not connected;
+            // asking again is right.
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => hangs = true,
             Err(errno) => return Err(fail(errno)),
@@ -63,9 +64,9 @@ pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStre
     }
 }
 
-/// Only who can be the daemon is asked: whoever else listens would learn what is asked for, and its answer would be taken for a
-/// credential. That is root (systemd, which hands its socket over), or the user whose folder the socket is in, if nobody else can
-/// put a socket there.
+/// Only who can be the daemon is asked: whoever else listens would learn what is asked for, and its
+/// answer would be taken for a credential. That is root (systemd, which hands its socket over), or
+/// the user whose folder the socket is in, if nobody else can put a socket there.
 fn believe(socket: &Path, connection: &OwnedFd) -> Result<(), ClientError> {
     let fail = |errno| unreachable(socket, errno);
     let unbelieved = |cause, cure| ClientError::Unbelieved {
@@ -99,7 +100,8 @@ fn believe(socket: &Path, connection: &OwnedFd) -> Result<(), ClientError> {
     })
 }
 
-/// The error with its cause and its cure. Looks at the file system, since the errno alone does not tell them apart.
+/// The error with its cause and its cure. Looks at the file system, since the errno alone does not
+/// tell them apart.
 fn unreachable(socket: &Path, errno: Errno) -> ClientError {
     let (cause, cure) = match errno {
         Errno::NOENT => (
@@ -134,7 +136,8 @@ fn unreachable(socket: &Path, errno: Errno) -> ClientError {
     }
 }
 
-/// The error of a socket that somebody holds and nobody answers at. `connection`: to it; None: not even that came about.
+/// The error of a socket that somebody holds and nobody answers at. `connection`: to it; None: not
+/// even that came about.
 pub(super) fn mute(socket: &Path, connection: Option<&UnixStream>) -> ClientError {
     let pid = connection
         .and_then(|connection| socket_peercred(connection).ok())
@@ -176,7 +179,8 @@ fn is_socket(path: &Path) -> bool {
 
 /// Which file shuts this process out, and which group would let it in.
 fn denied(socket: &Path) -> (String, String) {
-    // The first that can be looked at: the socket itself, else the folder whose content cannot be seen.
+    // The first that can be looked at: the socket itself, else the folder whose content cannot be
+    // seen.
     let shut = socket
         .ancestors()
         .find_map(|path| Some((path, fs::metadata(path).ok()?)));
@@ -214,7 +218,8 @@ fn denied(socket: &Path) -> (String, String) {
     (cause, cure)
 }
 
-/// Whether this is the primary group of a user who is not root. Whoever is in the daemon's may read what the daemon may.
+/// Whether this is the primary group of a user who is not root. Whoever is in the daemon's may read
+/// what the daemon may.
 fn is_own_group(uid: u32, gid: u32) -> bool {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut users = users.lines().map(|line| line.split(':').skip(2));
@@ -225,7 +230,8 @@ fn is_own_group(uid: u32, gid: u32) -> bool {
         })
 }
 
-/// As in /etc/group, else the number: name services would need foreign code for what is only a hint.
+/// As in /etc/group, else the number: name services would need foreign code for what is only a
+/// hint.
 fn group_name(gid: u32) -> String {
     let number = gid.to_string();
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();

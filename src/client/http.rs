@@ -1,7 +1,9 @@
-//! HTTP/1.1 by hand, as little of it as one request without a body needs, and no more leniency than that (RFC 9112).
+//! HTTP/1.1 by hand, as little of it as one request without a body needs, and no more leniency than
+//! that (RFC 9112).
 //!
-//! Everything is bounded: 64 KiB of head, 4 MiB of body. The length of the body must be said, by Content-Length or by
-//! chunks, since a body that ends where the connection does cannot be told from one that was cut off.
+//! Everything is bounded: 64 KiB of head, 4 MiB of body. The length of the body must be said, by
+//! Content-Length or by chunks, since a body that ends where the connection does cannot be told
+//! from one that was cut off.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +13,8 @@ use zeroize::Zeroizing;
 
 use super::Deadline;
 
-/// Status line, header fields, chunk sizes and trailers together, in bytes. The daemon's take a few hundred.
+/// Status line, header fields, chunk sizes and trailers together, in bytes. The daemon's take a few
+/// hundred.
 const HEAD_LIMIT: usize = 64 * 1024;
 /// In bytes. The status of ten thousand profiles fits.
 const BODY_LIMIT: usize = 4 * 1024 * 1024;
@@ -73,7 +76,8 @@ pub(super) fn exchange(
 
 fn answered(timed: &mut Timed<'_>, request: &str) -> Result<HttpResponse, HttpError> {
     match timed.write_all(request.as_bytes()) {
-        // The other side may have answered before it read everything, so its answer is looked for in any case.
+        // The other side may have answered before it read everything, so its answer is looked for
+        // in any case.
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(broken(&error)),
@@ -274,7 +278,8 @@ impl<'a> ResponseReader<'a> {
         Ok(&self.buffer[self.start..self.end])
     }
 
-    /// A line without its CRLF. Nothing else ends a line, and no line holds another control character that could.
+    /// A line without its CRLF. Nothing else ends a line, and no line holds another control
+    /// character that could.
     fn line(&mut self) -> Result<Vec<u8>, HttpError> {
         let mut line = Vec::new();
         loop {

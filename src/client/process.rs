@@ -16,7 +16,8 @@ pub(super) enum SocketHolder {
     ByNobodyKnown,
 }
 
-/// `listener`: who has called listen(2), in this pid namespace. Where that is systemd, the daemon is whoever is in the unit.
+/// `listener`: who has called listen(2), in this pid namespace. Where that is systemd, the daemon
+/// is whoever is in the unit.
 pub(super) fn held(listener: Option<i32>) -> SocketHolder {
     held_as(Path::new("/"), listener)
 }
@@ -52,8 +53,8 @@ fn held_as(root: &Path, listener: Option<i32>) -> SocketHolder {
     }
 }
 
-/// The processes of tokend.service beside this manager, `groups` being what /proc says of that; empty: there is no such unit now.
-/// None: where units would be cannot be seen.
+/// The processes of tokend.service beside this manager, `groups` being what /proc says of that;
+/// empty: there is no such unit now. None: where units would be cannot be seen.
 fn units(root: &Path, groups: &str) -> Option<String> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let above: PathBuf = root

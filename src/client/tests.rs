@@ -98,7 +98,8 @@ fn the_deadline_covers_the_whole_answer_not_each_read() {
     let clock = Clock::system();
     let calls = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let counted = std::sync::Arc::clone(&calls);
-    // Each look at the clock costs a second, so a peer that always has one byte more cannot go on for ever.
+    // Each look at the clock costs a second, so a peer that always has one byte more cannot go on
+    // for ever.
     let racing = Clock::given(move || {
         let look = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         clock.now().plus(Duration::from_secs(look))

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Characters that move the cursor, change colours, hide text or turn its direction: control characters, line and
-/// paragraph separators, and the marks of the bidirectional algorithm.
+/// Characters that move the cursor, change colours, hide text or turn its direction: control
+/// characters, line and paragraph separators, and the marks of the bidirectional algorithm.
 #[must_use]
 pub fn unprintable(c: char) -> bool {
     c.is_control()

@@ -14,7 +14,8 @@ use crate::proto::credential_service_client::CredentialServiceClient;
 use crate::proto::watch_token_response::Event;
 use crate::proto::{Credential, Unavailable, WatchTokenRequest};
 
-/// Connecting to a socket on this machine takes microseconds; a daemon that does not accept for this long hangs.
+/// Connecting to a socket on this machine takes microseconds; a daemon that does not accept for
+/// this long hangs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a stream brings.
@@ -42,7 +43,8 @@ impl Client {
             at: self.clock.now().boot.plus(CONNECT_TIMEOUT),
             timeout: CONNECT_TIMEOUT,
         };
-        // A stream says nothing for as long as nothing changes, a daemon that does not answer for ever.
+        // A stream says nothing for as long as nothing changes, a daemon that does not answer for
+        // ever.
         self.attempt("GET", "/healthz", &deadline)?;
         let connection = connect::connect(&self.socket, &deadline)?;
         tokio::runtime::Builder::new_current_thread()

@@ -1,8 +1,9 @@
 //! Accounts: what each principal holds and spends of what all share.
 //!
-//! A principal is a user, and within it the systemd unit where that is known. Whatever a unit takes is charged to the unit and
-//! to its user; each has a limit, so that one service of a user cannot take everything that its user may, and no user
-//! everything there is. What is refused changes nothing.
+//! A principal is a user, and within it the systemd unit where that is known. Whatever a unit takes
+//! is charged to the unit and to its user; each has a limit, so that one service of a user cannot
+//! take everything that its user may, and no user everything there is. What is refused changes
+//! nothing.
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,8 @@ const UNIT_SHARE: (u64, u64) = (3, 4);
 /// The last eighth of what there is in all is for principals with a reserved place.
 const RESERVED_SHARE: u64 = 8;
 
-/// Accounts that are remembered, and units of one user, before those are forgotten that hold nothing and owe nothing. A unit
-/// beyond that has its user's account alone.
+/// Accounts that are remembered, and units of one user, before those are forgotten that hold
+/// nothing and owe nothing. A unit beyond that has its user's account alone.
 const REMEMBERED: usize = 1024;
 const UNITS_OF_A_USER: usize = 256;
 
@@ -32,7 +33,8 @@ pub struct Principal {
     pub uid: u32,
     /// The systemd unit, where it is known.
     pub unit: Option<Arc<str>>,
-    /// Root, the daemon's user, and whom an access rule names: they may have the last of what there is in all.
+    /// Root, the daemon's user, and whom an access rule names: they may have the last of what there
+    /// is in all.
     pub reserved: bool,
 }
 
@@ -232,7 +234,8 @@ impl AccountBook {
         }
     }
 
-    /// Whether it may spend now, and otherwise when. What it costs is told by [`AccountBook::spend`], since that is known afterwards.
+    /// Whether it may spend now, and otherwise when. What it costs is told by
+    /// [`AccountBook::spend`], since that is known afterwards.
     ///
     /// # Errors
     /// The time until it may.
@@ -261,7 +264,8 @@ impl AccountBook {
         Err(wait)
     }
 
-    /// Charges what was spent; what goes beyond the limit is owed, and is waited for before the next time.
+    /// Charges what was spent; what goes beyond the limit is owed, and is waited for before the
+    /// next time.
     pub fn spend(&mut self, who: &Principal, what: Spent, amount: u64, now: BootTime) {
         let at = what as usize;
         let limit = self.limits.spent[at];
@@ -271,8 +275,8 @@ impl AccountBook {
         }
     }
 
-    /// Forgets who holds nothing and owes nothing, when there are too many accounts. Whom a limit has stopped is forgotten too:
-    /// the totals remain.
+    /// Forgets who holds nothing and owes nothing, when there are too many accounts. Whom a limit
+    /// has stopped is forgotten too: the totals remain.
     pub fn tidy(&mut self, now: BootTime) {
         if self.users.len() < REMEMBERED {
             return;

@@ -7,14 +7,17 @@ use super::time::WallTime;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Days before the end at which a warning is worth its while: time to order one, to hurry, and to drop everything else.
+/// Days before the end at which a warning is worth its while: time to order one, to hurry, and to
+/// drop everything else.
 const DAYS: [u32; 3] = [30, 7, 1];
 
-/// A certificate that lives for less than three times the first of [`DAYS`] is replaced by a machine, which does so when about
-/// a third of the lifetime is left: past that, the machine has failed.
+/// A certificate that lives for less than three times the first of [`DAYS`] is replaced by a
+/// machine, which does so when about a third of the lifetime is left: past that, the machine has
+/// failed.
 const SHARE: u32 = 3;
 
-/// Facts about the own certificate of a chain, for people and for `status`. Nothing of it is secret.
+/// Facts about the own certificate of a chain, for people and for `status`. Nothing of it is
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// Key of the configuration that names it, for instance `tls.certificate`.
@@ -30,8 +33,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// That it has ended or ends soon; None while there is time. The words change only when a threshold is passed, so that
-    /// whoever logs what is new says each of them once.
+    /// That it has ended or ends soon; None while there is time. The words change only when a
+    /// threshold is passed, so that whoever logs what is new says each of them once.
     #[must_use]
     pub fn warning(&self, now: WallTime) -> Option<Diagnostic> {
         let Certificate { role, subject, .. } = self;
@@ -42,7 +45,8 @@ impl Certificate {
         ))
     }
 
-    /// The same of a certificate that is not ours to replace: only that it has expired, or expires soon.
+    /// The same of a certificate that is not ours to replace: only that it has expired, or expires
+    /// soon.
     #[must_use]
     pub fn ending(&self, now: WallTime) -> Option<String> {
         let end = self.end();

@@ -1,8 +1,9 @@
 //! Text → checked [`Config`], with every problem at once and the place of each.
 //!
-//! Three steps: the files are parsed and read by the schema (`read`, `schema`, `values`), which tells what is wrong with
-//! single keys; then what keys mean together is decided (`server`, `profiles`, `oauth`, `preset`); then problems are
-//! dealt out to whom they hurt, so that what fails fails alone. Reads no file: texts are handed in.
+//! Three steps: the files are parsed and read by the schema (`read`, `schema`, `values`), which
+//! tells what is wrong with single keys; then what keys mean together is decided (`server`,
+//! `profiles`, `oauth`, `preset`); then problems are dealt out to whom they hurt, so that what
+//! fails fails alone. Reads no file: texts are handed in.
 
 mod finding;
 mod gather;
@@ -82,8 +83,9 @@ pub struct AccessOnDisk {
 }
 
 impl AccessOnDisk {
-    /// Empty: the files could not be read so far that they say anything of this profile. One that is in none of them, where
-    /// that is certain, is nobody's but root's if it is kept all the same.
+    /// Empty: the files could not be read so far that they say anything of this profile. One that
+    /// is in none of them, where that is certain, is nobody's but root's if it is kept all the
+    /// same.
     #[must_use]
     pub fn of(&self, name: &ProfileName) -> &[Stated] {
         match self.stated.get(name) {
@@ -215,7 +217,8 @@ pub fn load(sources: &Sources) -> ConfigOutcome {
     }
 }
 
-/// Puts problems that were found outside of the text, in files that the text names, at their places in it.
+/// Puts problems that were found outside of the text, in files that the text names, at their places
+/// in it.
 pub struct Locator {
     report: ConfigReport,
     gathered: gather::Gathered,

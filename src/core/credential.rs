@@ -31,7 +31,8 @@ impl Scheme {
     }
 }
 
-/// What a caller asks for beyond the profile's default: the part of the key that makes one profile's tokens differ.
+/// What a caller asks for beyond the profile's default: the part of the key that makes one
+/// profile's tokens differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Variant {
     /// Sorted, without repetition; empty for the profile's own scopes.
@@ -55,7 +56,8 @@ pub struct Issued {
     pub token: Secret,
     /// How it is presented.
     pub scheme: Scheme,
-    /// The moment *before* the request was sent: the latest moment from which its life can safely be counted.
+    /// The moment *before* the request was sent: the latest moment from which its life can safely
+    /// be counted.
     pub asked_at: Stamp,
     /// Life counted from `asked_at`; None when the issuer does not say. Never zero.
     pub lifetime: Lifetime,
@@ -93,9 +95,11 @@ pub struct Credential {
     pub fingerprint: Fingerprint,
     /// Grows with each replacement.
     pub generation: u64,
-    /// Its life counts from here: the moment before it was asked for, on the wall clock as it was last set back.
+    /// Its life counts from here: the moment before it was asked for, on the wall clock as it was
+    /// last set back.
     pub obtained: Stamp,
-    /// From this moment on it is not served: end of life less the safety margin. None: it does not expire.
+    /// From this moment on it is not served: end of life less the safety margin. None: it does not
+    /// expire.
     pub expires: Option<BootTime>,
     /// When its replacement is due. None: it does not expire.
     pub refresh_at: Option<BootTime>,
@@ -103,9 +107,10 @@ pub struct Credential {
     pub clock_skew: Option<i64>,
 }
 
-/// The wall clock may run ahead of the boot clock by this much before it is believed that the boot clock stood still (a
-/// paused or restored virtual machine). NTP steps below it are common; half a minute of a paused machine is covered by
-/// no margin, so a larger value would let expired credentials out.
+/// The wall clock may run ahead of the boot clock by this much before it is believed that the boot
+/// clock stood still (a paused or restored virtual machine). NTP steps below it are common; half a
+/// minute of a paused machine is covered by no margin, so a larger value would let expired
+/// credentials out.
 pub const WALL_DRIFT_TOLERATED: Duration = Duration::from_secs(30);
 
 impl Credential {
@@ -122,7 +127,8 @@ impl Credential {
             .is_none_or(|left| !left.is_zero() && left >= min_ttl)
     }
 
-    /// Whether the wall clock has run so far ahead that the boot clock may have stood still since it was obtained.
+    /// Whether the wall clock has run so far ahead that the boot clock may have stood still since
+    /// it was obtained.
     #[must_use]
     pub fn doubted(&self, now: Stamp) -> bool {
         self.expires.is_some() && now.wall_ahead_since(self.obtained) > WALL_DRIFT_TOLERATED
@@ -145,13 +151,15 @@ impl Credential {
     }
 }
 
-/// A keyed hash of a credential. Plain hashes of Basic headers can be cracked; this cannot without the daemon's key.
+/// A keyed hash of a credential. Plain hashes of Basic headers can be cracked; this cannot without
+/// the daemon's key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 16]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand: it is part of every answer in JSON, and the formatting machinery takes microseconds for this.
+        // By hand: it is part of every answer in JSON, and the formatting machinery takes
+        // microseconds for this.
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 32];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {

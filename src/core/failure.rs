@@ -7,7 +7,8 @@ use std::time::Duration;
 pub enum FailureKind {
     /// Asking again may help: network, overload, nonsense in the answer.
     Transient,
-    /// Asking again will not help until somebody changes something: wrong secret, unknown client, refused scope.
+    /// Asking again will not help until somebody changes something: wrong secret, unknown client,
+    /// refused scope.
     Permanent,
 }
 

@@ -1,8 +1,10 @@
-//! What one run of the daemon leaves to the next: published credentials, as bytes that stay in memory.
+//! What one run of the daemon leaves to the next: published credentials, as bytes that stay in
+//! memory.
 //!
-//! Version, length and SHA-256 stand in front, so that bytes of another version, or not all of them, are recognised. What is
-//! taken back is for the reader to decide: a credential belongs to whoever asks the same of the same as the same client
-//! ([`Kept::identity`]), whatever it proves that with now.
+//! Version, length and SHA-256 stand in front, so that bytes of another version, or not all of
+//! them, are recognised. What is taken back is for the reader to decide: a credential belongs to
+//! whoever asks the same of the same as the same client ([`Kept::identity`]), whatever it proves
+//! that with now.
 
 use std::time::Duration;
 
@@ -75,7 +77,8 @@ struct KeptCredential<'a> {
     audience_asked: Option<String>,
     identity: [u8; 32],
     material: [u8; 32],
-    /// Credentials consist of what can stand in a header, so that nothing in them has to be escaped.
+    /// Credentials consist of what can stand in a header, so that nothing in them has to be
+    /// escaped.
     #[serde(borrow)]
     token: &'a str,
     basic: bool,

@@ -1,10 +1,12 @@
 //! The life of one credential: what callers may have, and what is being done about the next one.
 //!
-//! These are two facts and they are kept apart: `held` is the best credential so far, `doing` says whether an attempt is
-//! under way. An attempt that fails never touches `held`; a `held` that dies never cancels an attempt.
+//! These are two facts and they are kept apart: `held` is the best credential so far, `doing` says
+//! whether an attempt is under way. An attempt that fails never touches `held`; a `held` that dies
+//! never cancels an attempt.
 //!
-//! The machine is pure. [`Lifecycle::handle`] takes the time and an event and says what to do; [`Lifecycle::verdict`] says
-//! what a caller gets; [`Lifecycle::wake_at`] says when to call again. Retrying happens here and nowhere else.
+//! The machine is pure. [`Lifecycle::handle`] takes the time and an event and says what to do;
+//! [`Lifecycle::verdict`] says what a caller gets; [`Lifecycle::wake_at`] says when to call again.
+//! Retrying happens here and nowhere else.
 
 mod draw;
 mod outcome;
@@ -24,8 +26,9 @@ use super::failure::Failure;
 use super::profile::Refresh;
 use super::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
-/// A lazy profile that nobody has asked for this long is no longer renewed. Shorter than most tokens live, so that a
-/// profile used once costs at most one renewal; long enough that a worker polling every few minutes never meets a cold one.
+/// A lazy profile that nobody has asked for this long is no longer renewed. Shorter than most
+/// tokens live, so that a profile used once costs at most one renewal; long enough that a worker
+/// polling every few minutes never meets a cold one.
 pub const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// Something that happened.
@@ -59,7 +62,8 @@ pub enum LifecycleEvent {
         /// Of the credential that was refused.
         fingerprint: Fingerprint,
     },
-    /// What was refused or failed may do now: the version that it is to replace is refused, or has ended.
+    /// What was refused or failed may do now: the version that it is to replace is refused, or has
+    /// ended.
     Again,
 }
 
@@ -167,7 +171,8 @@ pub struct Trouble {
 pub struct Lifecycle {
     rules: Refresh,
     draws: Draws,
-    /// Changes on Fetched only. Kept when it expires, so that the same one coming again is recognised.
+    /// Changes on Fetched only. Kept when it expires, so that the same one coming again is
+    /// recognised.
     held: Option<Held>,
     /// The attempt under way. Set when one starts; cleared by its result.
     doing: Option<u64>,
@@ -177,16 +182,19 @@ pub struct Lifecycle {
     started: BootTime,
     /// Generation of the newest credential.
     generation: u64,
-    /// No attempt before this. Set when an attempt starts (minimum interval) and when one fails (back-off).
+    /// No attempt before this. Set when an attempt starts (minimum interval) and when one fails
+    /// (back-off).
     earliest: BootTime,
     /// The identity provider has asked not to be asked before this. Set on Failed; never cleared.
     told_until: BootTime,
-    /// It has worked, or it is to replace what works: the identity provider may merely not know it yet, or no more, so that a
-    /// refusal may pass in seconds. Set on Fetched and Again; never cleared.
+    /// It has worked, or it is to replace what works: the identity provider may merely not know it
+    /// yet, or no more, so that a refusal may pass in seconds. Set on Fetched and Again; never
+    /// cleared.
     in_rotation: bool,
     /// Set on Failed, cleared on Fetched.
     trouble: Option<Trouble>,
-    /// Full lifetime of the last credential that was new, for "never lives that long". None: unknown or unlimited.
+    /// Full lifetime of the last credential that was new, for "never lives that long". None:
+    /// unknown or unlimited.
     granted: Option<Duration>,
     /// When somebody last asked; lazy profiles sleep when it is long ago.
     asked: Option<BootTime>,
@@ -218,8 +226,8 @@ struct Rejections {
 }
 
 impl Lifecycle {
-    /// A life that begins without a credential. `seed` is derived from host and profile, so that equal configurations on
-    /// many hosts do not act at the same moment.
+    /// A life that begins without a credential. `seed` is derived from host and profile, so that
+    /// equal configurations on many hosts do not act at the same moment.
     #[must_use]
     pub fn new(rules: Refresh, seed: u64) -> Lifecycle {
         Lifecycle {
@@ -256,8 +264,9 @@ impl Lifecycle {
         self
     }
 
-    /// Takes over a credential that an earlier run of the daemon obtained, if it lives. `outdated`: it was proven with something
-    /// else than there is now, so that it is renewed at once; it is good until then.
+    /// Takes over a credential that an earlier run of the daemon obtained, if it lives. `outdated`:
+    /// it was proven with something else than there is now, so that it is renewed at once; it is
+    /// good until then.
     pub fn inherit(&mut self, now: Stamp, credential: Credential, outdated: bool) {
         if self.held.is_some() || !credential.lives(now, Duration::ZERO) {
             return;
@@ -284,7 +293,8 @@ impl Lifecycle {
         });
     }
 
-    /// Takes the place of another life, whose newest credential had this generation: ours are newer.
+    /// Takes the place of another life, whose newest credential had this generation: ours are
+    /// newer.
     pub fn take_over_from(&mut self, generation: u64) {
         if self.generation > generation {
             return;
@@ -310,7 +320,8 @@ impl Lifecycle {
             LifecycleEvent::Asked { min_ttl } => {
                 self.note_asked(now.boot);
                 let from = self.forced_from(now);
-                // Who would have to wait longer is sent away, and comes again if it is still wanted.
+                // Who would have to wait longer is sent away, and comes again if it is still
+                // wanted.
                 if self.wants_for(now, min_ttl) && from <= now.boot.plus(self.rules.min_interval) {
                     self.hurry(from);
                 }
@@ -375,8 +386,8 @@ impl Lifecycle {
             && !self.repeating(now)
     }
 
-    /// A wall clock that was set back bears witness from now on as it is now. Whoever drives this sends a tick when that
-    /// happens.
+    /// A wall clock that was set back bears witness from now on as it is now. Whoever drives this
+    /// sends a tick when that happens.
     fn wall_set_back(&mut self, now: Stamp) {
         if let Some(held) = &mut self.held
             && now.wall_behind_since(held.credential.obtained) > STEP_BACK_NOTICED

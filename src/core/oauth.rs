@@ -1,8 +1,9 @@
-//! OAuth 2.0 without a socket: the token request as data, the answer's bytes as a credential or a classified failure.
+//! OAuth 2.0 without a socket: the token request as data, the answer's bytes as a credential or a
+//! classified failure.
 //!
-//! Reading order: what is sent ([`request`], [`assertion`]), where to ([`discovery`]), what comes back ([`response`]
-//! with its helpers [`lifetime`], [`jwt`] and [`date`]), and how to speak about it without telling secrets
-//! ([`withhold`]).
+//! Reading order: what is sent ([`request`], [`assertion`]), where to ([`discovery`]), what comes
+//! back ([`response`] with its helpers [`lifetime`], [`jwt`] and [`date`]), and how to speak about
+//! it without telling secrets ([`withhold`]).
 
 pub mod assertion;
 pub mod date;

@@ -1,5 +1,5 @@
-//! May this caller have this profile's credential? Default deny; every key of an entry must hold, any entry suffices, and
-//! what is not known about a caller never matches.
+//! May this caller have this profile's credential? Default deny; every key of an entry must hold,
+//! any entry suffices, and what is not known about a caller never matches.
 
 pub mod stated;
 pub mod subuid;
@@ -12,7 +12,8 @@ use std::fmt;
 
 use super::profile::{AccessRule, UserOrGroup};
 
-/// Who is asking, as the kernel says. An id that stands for one of another user namespace is never among these.
+/// Who is asking, as the kernel says. An id that stands for one of another user namespace is never
+/// among these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Effective user when it connected.
@@ -64,8 +65,8 @@ pub struct Subject<'a> {
     pub unit: Unit<'a>,
 }
 
-/// Root, the daemon's own user, and whom access rules name by user or group. An entry with a unit alone names nobody here: who is
-/// in it is not known before it has been looked for.
+/// Root, the daemon's own user, and whom access rules name by user or group. An entry with a unit
+/// alone names nobody here: who is in it is not known before it has been looked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
     users: HashSet<u32>,
@@ -162,8 +163,9 @@ pub struct Unanswered {
 }
 
 impl Access {
-    /// Turns rules into numbers. What somebody should know is returned too: names that are not found, which match no one,
-    /// and names that cannot be looked up now, which keep the number that they had.
+    /// Turns rules into numbers. What somebody should know is returned too: names that are not
+    /// found, which match no one, and names that cannot be looked up now, which keep the number
+    /// that they had.
     #[must_use]
     pub fn resolve(
         rules: &[AccessRule],
@@ -238,7 +240,8 @@ impl Access {
         }
     }
 
-    /// Decides. Entries that do not ask for the unit go first, so that most callers' is never looked up.
+    /// Decides. Entries that do not ask for the unit go first, so that most callers' is never
+    /// looked up.
     #[must_use]
     pub fn decide(&self, subject: Subject<'_>) -> Decision {
         if self.entries.is_empty() {
@@ -251,7 +254,8 @@ impl Access {
         self.named(subject)
     }
 
-    /// The same for administrators: root and the daemon's own user are, besides whom an entry names.
+    /// The same for administrators: root and the daemon's own user are, besides whom an entry
+    /// names.
     #[must_use]
     pub fn administers(&self, subject: Subject<'_>) -> Decision {
         if self.is_own(subject.caller) {

@@ -1,4 +1,5 @@
-//! The configuration after validation: what a profile is, in checked types. File types never come this far.
+//! The configuration after validation: what a profile is, in checked types. File types never come
+//! this far.
 
 pub mod client_auth;
 pub mod files;
@@ -63,8 +64,8 @@ pub enum SecretRef {
     Literal(Secret),
 }
 
-/// Whether both mean the same secret. Literal ones are compared by content, both being the administrator's own words:
-/// no caller can measure how long that takes.
+/// Whether both mean the same secret. Literal ones are compared by content, both being the
+/// administrator's own words: no caller can measure how long that takes.
 impl PartialEq for SecretRef {
     fn eq(&self, other: &SecretRef) -> bool {
         match (self, other) {
@@ -99,7 +100,8 @@ pub struct Invalid {
     pub message: String,
     /// `method` of the profile as far as it could be read; empty otherwise.
     pub method: String,
-    /// Who may be told that it exists: its access rules as far as they could be read, else the default.
+    /// Who may be told that it exists: its access rules as far as they could be read, else the
+    /// default.
     pub access: Vec<AccessRule>,
 }
 
@@ -241,8 +243,8 @@ impl Profile {
         self.access == other.access && self.request == other.request && self.same_credential(other)
     }
 
-    /// Whether the credential of `other` is this one's too: who may ask for it and what is warned of does not count, and
-    /// what is in its files is not looked at.
+    /// Whether the credential of `other` is this one's too: who may ask for it and what is warned
+    /// of does not count, and what is in its files is not looked at.
     #[must_use]
     pub fn same_credential(&self, other: &Profile) -> bool {
         let bare = |profile: &Profile| Profile {
@@ -332,15 +334,18 @@ impl GrantType {
 pub struct Idp {
     /// Endpoint or issuer.
     pub endpoint: Endpoint,
-    /// `max_in_flight`: token requests at the same time, over all profiles of this issuer; the smallest of theirs holds.
+    /// `max_in_flight`: token requests at the same time, over all profiles of this issuer; the
+    /// smallest of theirs holds.
     pub max_in_flight: u32,
-    /// `max_per_second`: token requests per second, over all profiles of this issuer; the smallest of theirs holds.
+    /// `max_per_second`: token requests per second, over all profiles of this issuer; the smallest
+    /// of theirs holds.
     pub max_per_second: u32,
     /// `http`
     pub http: Http,
     /// Trust towards the identity provider.
     pub trust: TrustSource,
-    /// `tls.certificate` and `tls.key`, or `tls.keystore`: presented whenever the server asks for a certificate.
+    /// `tls.certificate` and `tls.key`, or `tls.keystore`: presented whenever the server asks for a
+    /// certificate.
     pub identity: Option<IdentitySource>,
     /// `allow_insecure_http`: `http://` to an address that is not loopback.
     pub allow_insecure_http: bool,
@@ -388,7 +393,8 @@ pub struct Http {
     pub connect_timeout: Duration,
     /// One request from its start to the last byte of the answer.
     pub timeout: Duration,
-    /// `proxy`; None: what the environment says (HTTPS_PROXY, NO_PROXY; nothing else), never for loopback.
+    /// `proxy`; None: what the environment says (HTTPS_PROXY, NO_PROXY; nothing else), never for
+    /// loopback.
     pub proxy: Option<url::Url>,
 }
 

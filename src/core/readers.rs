@@ -1,5 +1,6 @@
-//! Who can read a file besides root and the daemon's user: what owner, mode and access control list (acl(5)) of the file and
-//! of every folder on the way to it say, and which members the groups have.
+//! Who can read a file besides root and the daemon's user: what owner, mode and access control list
+//! (acl(5)) of the file and of every folder on the way to it say, and which members the groups
+//! have.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,8 @@ impl Lets {
         Lets::of(found, READ, daemon)
     }
 
-    /// Who may pass through this folder. One that is neither root's nor the daemon's keeps nobody out: its owner can open it.
+    /// Who may pass through this folder. One that is neither root's nor the daemon's keeps nobody
+    /// out: its owner can open it.
     #[must_use]
     pub fn pass(found: FileFacts<'_>, daemon: u32) -> Lets {
         if found.uid != 0 && found.uid != daemon {
@@ -90,7 +92,8 @@ struct AclEntry {
     allows: u32,
 }
 
-/// The entries of a list as the kernel has it (linux/posix_acl_xattr.h) that name a user or a group; None: it is not understood.
+/// The entries of a list as the kernel has it (linux/posix_acl_xattr.h) that name a user or a
+/// group; None: it is not understood.
 fn entries(list: &[u8]) -> Option<Vec<AclEntry>> {
     let (version, rest) = list.split_first_chunk::<4>()?;
     let (entries, []) = rest.as_chunks::<8>() else {
@@ -120,7 +123,8 @@ fn entries(list: &[u8]) -> Option<Vec<AclEntry>> {
 pub struct Clients {
     /// The socket's group, if the socket's mode lets it connect.
     pub group: Option<u32>,
-    /// Somebody chose this group for callers. Otherwise it is the daemon's own, which lets in those who are in it.
+    /// Somebody chose this group for callers. Otherwise it is the daemon's own, which lets in those
+    /// who are in it.
     pub chosen: bool,
     /// The socket's mode lets everybody connect.
     pub everybody: bool,
@@ -163,7 +167,8 @@ impl Readers {
     }
 }
 
-/// Puts together what the file and the folders on the way to it say. `members` gives all users of a group; None: nobody knows them.
+/// Puts together what the file and the folders on the way to it say. `members` gives all users of a
+/// group; None: nobody knows them.
 pub fn readers(
     file: &Lets,
     folders: &[Lets],
@@ -330,7 +335,8 @@ mod tests {
         assert!(!all(file(OWN), &[], closed).clients);
     }
 
-    /// Broken by taking the mode's bits of the group for the group's where there is a list: they are its mask.
+    /// Broken by taking the mode's bits of the group for the group's where there is a list: they
+    /// are its mask.
     #[test]
     fn a_list_names_who_can_read_and_its_mask_ends_that() {
         let entry = |tag: u16, allows: u16, id: u32| {

@@ -1,5 +1,5 @@
-//! Log lines that somebody else can cause, as often as they like: said once, then once per interval with the number of
-//! those that were left out.
+//! Log lines that somebody else can cause, as often as they like: said once, then once per interval
+//! with the number of those that were left out.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,8 +10,8 @@ use super::time::BootTime;
 /// A line is said again after this time at the earliest.
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Keys that are remembered at a time, a few kilobytes. All that come beyond them share one place, so that many principals
-/// cannot fill the log either.
+/// Keys that are remembered at a time, a few kilobytes. All that come beyond them share one place,
+/// so that many principals cannot fill the log either.
 const REMEMBERED: usize = 256;
 
 /// Lines of some kinds, by whatever tells them apart: as a rule the kind and who causes it.
@@ -37,8 +37,8 @@ impl<K> Default for Repeated<K> {
 }
 
 impl<K: Eq + Hash> Repeated<K> {
-    /// Whether the line is to be said now: then the number of lines that were left out since it was said last. None: it is
-    /// left out, and counted.
+    /// Whether the line is to be said now: then the number of lines that were left out since it was
+    /// said last. None: it is left out, and counted.
     pub fn say(&mut self, key: K, now: BootTime) -> Option<u64> {
         if !self.said.contains_key(&key) {
             if self.said.len() >= REMEMBERED {
@@ -74,7 +74,8 @@ impl<K: Eq + Hash> Repeated<K> {
         Some(std::mem::take(&mut place.left_out))
     }
 
-    /// Makes room for other keys. What was left out of those that go is told with the next line of those beyond.
+    /// Makes room for other keys. What was left out of those that go is told with the next line of
+    /// those beyond.
     fn forget(&mut self, now: BootTime) {
         let mut left_out = 0;
         self.said.retain(|_, said| {

@@ -4,7 +4,8 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// Text that nobody may see by accident: no Display, no Serialize, no PartialEq; Debug says `[redacted]`; wiped when dropped.
+/// Text that nobody may see by accident: no Display, no Serialize, no PartialEq; Debug says
+/// `[redacted]`; wiped when dropped.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 

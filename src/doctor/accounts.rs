@@ -1,4 +1,5 @@
-//! Users and groups as the system's database and the kernel have them, and what they may do with a file by its owner and mode.
+//! Users and groups as the system's database and the kernel have them, and what they may do with a
+//! file by its owner and mode.
 
 use std::ffi::CString;
 use std::fs;
@@ -103,8 +104,9 @@ impl UserAccount {
         self.uid == 0 || class & bits == bits
     }
 
-    /// The first thing on the way to `path`, itself included, that lets this user not pass, or not do `bits` with it. What
-    /// cannot be looked at, and what has an access control list, gets the benefit of the doubt.
+    /// The first thing on the way to `path`, itself included, that lets this user not pass, or not
+    /// do `bits` with it. What cannot be looked at, and what has an access control list, gets the
+    /// benefit of the doubt.
     pub fn stopped_by(&self, path: &Path, bits: u32) -> Option<(PathBuf, Owned)> {
         let way = files::folders(&Interest {
             files: [path.to_owned()].into(),
@@ -181,7 +183,8 @@ pub fn members(gid: u32) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Broken by a class that falls through to the next one when it forbids: the owner of 0077 may nothing.
+    /// Broken by a class that falls through to the next one when it forbids: the owner of 0077 may
+    /// nothing.
     #[test]
     fn the_first_class_that_fits_decides() {
         let who = |uid, groups: &[u32]| UserAccount {

@@ -1,5 +1,5 @@
-//! Whether those whom access rules name exist, and whether they get as far as the socket: the rules decide who may have a
-//! credential, owner and mode of the socket who may ask at all.
+//! Whether those whom access rules name exist, and whether they get as far as the socket: the rules
+//! decide who may have a credential, owner and mode of the socket who may ask at all.
 
 use std::collections::HashSet;
 use std::os::unix::fs::FileTypeExt;

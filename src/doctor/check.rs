@@ -1,4 +1,5 @@
-//! `tokend check`: everything that can be known without serving, and with `--online` one real request per profile.
+//! `tokend check`: everything that can be known without serving, and with `--online` one real
+//! request per profile.
 
 use std::fmt::Write as _;
 use std::io;
@@ -136,7 +137,8 @@ pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
     })
 }
 
-/// Whose the configuration may be besides root's: root checks for the daemon's user, as far as that is known.
+/// Whose the configuration may be besides root's: root checks for the daemon's user, as far as that
+/// is known.
 fn whose(us: u32, readers: &AccessScan) -> u32 {
     if us == 0 { readers.daemon() } else { us }
 }
@@ -239,7 +241,8 @@ fn ask_providers(checked: &mut [Checked]) {
                     let remarks = remarks.map(|remark| (Severity::Warning, remark));
                     one.said.extend(remarks);
                 }
-                // Nothing cancels an attempt, and one that panicked must not look like one that went well.
+                // Nothing cancels an attempt, and one that panicked must not look like one that
+                // went well.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         }

@@ -87,8 +87,8 @@ fn running(socket: &Path, status: &GetStatusResponse) -> Daemon {
     }
 }
 
-/// Whose a daemon would be that is not there: whose the socket is that it left behind. Else a user's own daemon is that
-/// user's, and root sees it by the folder.
+/// Whose a daemon would be that is not there: whose the socket is that it left behind. Else a
+/// user's own daemon is that user's, and root sees it by the folder.
 fn guess(socket: &Path) -> Option<UserAccount> {
     let left = std::fs::symlink_metadata(socket).map(|found| found.uid());
     let me = UserAccount::me();

@@ -1,5 +1,5 @@
-//! The files that profiles name: whether the daemon's user can use them and nobody else can change them, and how long the
-//! certificates in them last.
+//! The files that profiles name: whether the daemon's user can use them and nobody else can change
+//! them, and how long the certificates in them last.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
@@ -76,8 +76,9 @@ pub fn look(report: &mut DoctorReport, config: &Path, examined: &Examined, daemo
     }
 }
 
-/// Whether it is true of the daemon too, and not only of this process: that has other rights, another environment, and none
-/// of the daemon's systemd credentials. A daemon that answers says of such files itself what is wrong with them.
+/// Whether it is true of the daemon too, and not only of this process: that has other rights,
+/// another environment, and none of the daemon's systemd credentials. A daemon that answers says of
+/// such files itself what is wrong with them.
 fn believable(scope: Scope, mine: bool, answers: bool) -> bool {
     match scope {
         Scope::Machine => true,
@@ -146,7 +147,8 @@ fn on_the_way(
     }
 }
 
-/// How long certificates last: those that the profiles show, and those that they trust instead of the system's.
+/// How long certificates last: those that the profiles show, and those that they trust instead of
+/// the system's.
 pub fn certificates(report: &mut DoctorReport, examined: &Examined, now: WallTime) {
     const AREA: &str = "certificates";
     let mut first: Option<(Certificate, String)> = None;
@@ -188,7 +190,8 @@ pub fn certificates(report: &mut DoctorReport, examined: &Examined, now: WallTim
         let Ok((_, certificates)) = material::trust(trust, &surroundings(), now) else {
             continue;
         };
-        // A bundle is as good as its last certificate: old ones stay in it until somebody tidies up.
+        // A bundle is as good as its last certificate: old ones stay in it until somebody tidies
+        // up.
         if let Some(last) = certificates.into_iter().max_by_key(|it| it.not_after) {
             note(report, last, name);
         }

@@ -11,7 +11,8 @@ use crate::core::profile::{AuditSink, Config};
 /// Where the journal takes entries (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// Descriptors that a connection takes: its socket, and its process until the unit has been asked for.
+/// Descriptors that a connection takes: its socket, and its process until the unit has been asked
+/// for.
 const PER_CONNECTION: u64 = 2;
 
 /// Descriptors for what is no caller: files that are being read, identity providers, event queues.

@@ -1,4 +1,5 @@
-//! Identity providers: how far one gets with each of them, and what its clock says of this machine's.
+//! Identity providers: how far one gets with each of them, and what its clock says of this
+//! machine's.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -25,10 +26,12 @@ use crate::provider::oauth2::probe::{Probe, probe};
 pub const AREA: &str = "identity providers";
 const CLOCK: &str = "clock";
 
-/// Identity providers at the same time. More than that hardly anybody has, and those that hang hold the others up only then.
+/// Identity providers at the same time. More than that hardly anybody has, and those that hang hold
+/// the others up only then.
 const AT_ONCE: usize = 64;
 
-/// Beyond this most issuers refuse assertions, and tokens are dead on arrival or outlive what their issuer thinks. Seconds.
+/// Beyond this most issuers refuse assertions, and tokens are dead on arrival or outlive what their
+/// issuer thinks. Seconds.
 const SKEW_INTOLERABLE: u64 = 300;
 
 /// More profiles than this are counted and not named.
@@ -39,7 +42,8 @@ pub struct IdpRoute {
     idp: Idp,
     /// None: it cannot be read, which is said of the profile.
     trust: Option<Trust>,
-    /// That of the first profile that has one: of each, only `tokend check --online` tells whether it is accepted.
+    /// That of the first profile that has one: of each, only `tokend check --online` tells whether
+    /// it is accepted.
     identity: Option<ClientIdentity>,
     /// Of all its profiles: never told, whatever the identity provider repeats.
     secrets: Vec<Secret>,

@@ -91,7 +91,8 @@ impl DoctorReport {
             .any(|line| line.area == area && matches!(line.told, CheckResult::Found(_)))
     }
 
-    /// `{"findings": […]}` as `tokend check --json` prints it. A finding without a place has line and column 0.
+    /// `{"findings": […]}` as `tokend check --json` prints it. A finding without a place has line
+    /// and column 0.
     pub fn json(&self) -> String {
         let findings: Vec<Finding> = self.findings().cloned().collect();
         findings_json(&findings).to_string()

@@ -1,5 +1,5 @@
-//! Whether access rules by systemd unit can work on this kernel. Where they cannot, they match no one: the kernel's word is
-//! the only one that counts.
+//! Whether access rules by systemd unit can work on this kernel. Where they cannot, they match no
+//! one: the kernel's word is the only one that counts.
 
 use std::fs;
 
@@ -12,7 +12,8 @@ const AREA: &str = "units";
 /// SO_PEERPIDFD: without it a caller's number may be another process's by the time it is looked up.
 const PEER_PIDFD: (u32, u32) = (6, 5);
 
-/// PIDFD_GET_INFO: the kernel tells the control group itself. Before, /proc/PID/cgroup has to be readable.
+/// PIDFD_GET_INFO: the kernel tells the control group itself. Before, /proc/PID/cgroup has to be
+/// readable.
 const PIDFD_INFO: (u32, u32) = (6, 13);
 
 /// Says nothing where no rule names a unit.

@@ -1,4 +1,5 @@
-//! Whether changes of files are heard: what the file systems send, and what the system lets be watched.
+//! Whether changes of files are heard: what the file systems send, and what the system lets be
+//! watched.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -68,7 +68,8 @@ pub(super) fn matching(
     Some(told(role, &parsed, certificate))
 }
 
-/// What a certificate says of itself, whoever's it is and whether it is valid or not. None: it cannot be read.
+/// What a certificate says of itself, whoever's it is and whether it is valid or not. None: it
+/// cannot be read.
 #[must_use]
 pub fn facts(role: &'static str, certificate: &CertificateDer<'_>) -> Option<Certificate> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;

@@ -1,15 +1,18 @@
-//! What a password-protected structure asks for before it can be opened, read off its DER without opening it.
+//! What a password-protected structure asks for before it can be opened, read off its DER without
+//! opening it.
 //!
-//! Whoever writes a store says how much work its password costs. A store that asks for hours would hold up every reload,
-//! so it is refused by what it says of itself. What lies inside of encrypted parts cannot be seen from here; the size of
-//! the file and the library's own limit per derivation (a million rounds) bound that.
+//! Whoever writes a store says how much work its password costs. A store that asks for hours would
+//! hold up every reload, so it is refused by what it says of itself. What lies inside of encrypted
+//! parts cannot be seen from here; the size of the file and the library's own limit per derivation
+//! (a million rounds) bound that.
 
-/// Most rounds of key derivation in one file, all its derivations together. OpenSSL writes 2048 to 600 000 per
-/// derivation and keytool 10 000, with one or two derivations per entry and two more per file; five million take a few
-/// seconds.
+/// Most rounds of key derivation in one file, all its derivations together. OpenSSL writes 2048 to
+/// 600 000 per derivation and keytool 10 000, with one or two derivations per entry and two more
+/// per file; five million take a few seconds.
 const MOST_ROUNDS: u64 = 5_000_000;
 
-/// Most memory that scrypt may take, in blocks of 128 bytes: 64 MiB. OpenSSL's default takes 16 MiB.
+/// Most memory that scrypt may take, in blocks of 128 bytes: 64 MiB. OpenSSL's default takes 16
+/// MiB.
 const MOST_BLOCKS: u64 = 1 << 19;
 
 /// Deeper than any store is nested.
@@ -71,8 +74,9 @@ const OCTET_STRING: u8 = 0x04;
 const CONSTRUCTED: u8 = 0x20;
 const SEQUENCE: u8 = 0x30;
 
-/// Adds up the rounds. Every derivation has the same form, a salt with numbers behind it: PBKDF2-params (RFC 8018
-/// §A.2), PBEParameter (§A.1), MacData (RFC 7292 §4) and scrypt-params (RFC 7914 §7).
+/// Adds up the rounds. Every derivation has the same form, a salt with numbers behind it:
+/// PBKDF2-params (RFC 8018 §A.2), PBEParameter (§A.1), MacData (RFC 7292 §4) and scrypt-params (RFC
+/// 7914 §7).
 fn walk(mut bytes: &[u8], depth: usize, rounds: &mut u64) -> Result<(), CostRefusal> {
     if depth > DEEPEST {
         return Err(CostRefusal::Torn);
@@ -93,7 +97,8 @@ fn walk(mut bytes: &[u8], depth: usize, rounds: &mut u64) -> Result<(), CostRefu
                 *rounds = rounds.saturating_add(derivation(numbers)?);
                 numbers = [None; 3];
                 salted = true;
-                // Most parts of a PKCS#12 file lie in strings of bytes; those that are no DER are salts and secrets.
+                // Most parts of a PKCS#12 file lie in strings of bytes; those that are no DER are
+                // salts and secrets.
                 if value.content.first() == Some(&SEQUENCE) {
                     let mut inside = 0;
                     match walk(value.content, depth + 1, &mut inside) {

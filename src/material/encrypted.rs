@@ -1,4 +1,5 @@
-//! Encrypted PKCS#8 keys in PEM (RFC 5958 §3, RFC 8018 §6.2): PBKDF2 or scrypt with AES, and what older tools wrote.
+//! Encrypted PKCS#8 keys in PEM (RFC 5958 §3, RFC 8018 §6.2): PBKDF2 or scrypt with AES, and what
+//! older tools wrote.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -60,7 +61,8 @@ pub(super) fn decrypt(
         )) => Err(
             "is encrypted in an old or rare way: encrypt it anew (openssl pkcs8 -topk8 -v2 aes-256-cbc)",
         ),
-        // Whatever comes out of a wrong password is no key; nobody can tell that from a damaged file.
+        // Whatever comes out of a wrong password is no key; nobody can tell that from a damaged
+        // file.
         Err(_) => Err(
             "cannot be decrypted with key_password: put the right password in place, or write the key anew if it is \
              damaged",

@@ -103,7 +103,8 @@ fn chain(
     None
 }
 
-/// What a file holds without a byte order mark, if nothing in it that looks like a section would be left out.
+/// What a file holds without a byte order mark, if nothing in it that looks like a section would be
+/// left out.
 fn whole<'a>(
     role: &str,
     path: &Path,

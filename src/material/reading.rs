@@ -1,4 +1,5 @@
-//! Reads bytes from files, systemd credentials and the environment, hashes them, and collects problems and warnings.
+//! Reads bytes from files, systemd credentials and the environment, hashes them, and collects
+//! problems and warnings.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -27,8 +28,8 @@ pub(super) const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
 /// Longest keystore or truststore, in bytes; the one that comes with Java has about 200 KB.
 pub(super) const LONGEST_STORE: u64 = 512 * 1024;
 
-/// What the files of one look had in them: profiles that share a file share one reading of it, and all see the same content,
-/// whatever happens to the file meanwhile.
+/// What the files of one look had in them: profiles that share a file share one reading of it, and
+/// all see the same content, whatever happens to the file meanwhile.
 #[derive(Clone, Default)]
 pub(super) struct FileCache(Arc<Mutex<HashMap<ReadKey, CachedFile>>>);
 
@@ -250,8 +251,9 @@ impl MaterialReader<'_> {
     }
 }
 
-/// What of a secret is seldom meant, with the cure: what editors and shells add to it without showing it. Letters beyond ASCII,
-/// which OAuth does not foresee (RFC 6749 appendix A.2), are seen by whoever writes them, and taken by most identity providers.
+/// What of a secret is seldom meant, with the cure: what editors and shells add to it without
+/// showing it. Letters beyond ASCII, which OAuth does not foresee (RFC 6749 appendix A.2), are seen
+/// by whoever writes them, and taken by most identity providers.
 fn doubtful(text: &str) -> Option<String> {
     const CURE: &str = "which counts as a part of it: write it anew without, unless that is meant (printf %s, not an editor)";
     if text.starts_with('\u{feff}') {
@@ -266,7 +268,8 @@ fn doubtful(text: &str) -> Option<String> {
     (text.trim() != text).then(|| format!("begins or ends with a space, {CURE}"))
 }
 
-/// Whether people do not see it, or take it for an ordinary space: Unicode's spaces, format characters and fillers.
+/// Whether people do not see it, or take it for an ordinary space: Unicode's spaces, format
+/// characters and fillers.
 fn is_invisible(c: char) -> bool {
     (c.is_whitespace() && c != ' ')
         || matches!(c,

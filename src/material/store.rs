@@ -1,7 +1,7 @@
 //! Keystores: PKCS#12 and JKS, told by what is in the file and not by its name.
 //!
-//! Copies of keys that the PKCS#12 library makes while it opens a file are not wiped, since it does not do so; what is
-//! kept of them here is.
+//! Copies of keys that the PKCS#12 library makes while it opens a file are not wiped, since it does
+//! not do so; what is kept of them here is.
 
 mod jks;
 mod pkcs12;
@@ -40,7 +40,8 @@ impl StoreKind {
             [] => StoreKind::Empty,
             [0xfe, 0xed, 0xfe, 0xed, ..] => StoreKind::Jks,
             [0xce, 0xce, 0xce, 0xce, ..] => StoreKind::Jceks,
-            // BER of indefinite length, too: a PFX is a sequence that begins with the number 3 (RFC 7292 §4).
+            // BER of indefinite length, too: a PFX is a sequence that begins with the number 3 (RFC
+            // 7292 §4).
             [0x30, 0x80, 0x02, 0x01, 0x03, ..]
             | [0x30, 0x81, _, 0x02, 0x01, 0x03, ..]
             | [0x30, 0x82, _, _, 0x02, 0x01, 0x03, ..]
@@ -146,8 +147,8 @@ pub(super) fn assertion_key(
     })
 }
 
-/// Roots instead of the system's: `tls.truststore`. What Java would trust, and all certificates of a PKCS#12 file that
-/// has no keys: OpenSSL cannot mark certificates as trusted.
+/// Roots instead of the system's: `tls.truststore`. What Java would trust, and all certificates of
+/// a PKCS#12 file that has no keys: OpenSSL cannot mark certificates as trusted.
 pub(super) fn trust(store: &Keystore, reader: &mut MaterialReader<'_>) -> Option<Bundle> {
     const ROLE: &str = "tls.truststore";
     if store.alias.is_some() || store.key_password.is_some() {

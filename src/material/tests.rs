@@ -445,8 +445,8 @@ fn a_ready_assertion_is_a_secret() {
     }
 }
 
-/// A thousand profiles that share a certificate must not read it a thousand times, and must all see the same one. Broken by
-/// `MaterialReader::file` that does not look at `file_cache`.
+/// A thousand profiles that share a certificate must not read it a thousand times, and must all see
+/// the same one. Broken by `MaterialReader::file` that does not look at `file_cache`.
 #[test]
 fn one_look_reads_a_file_once_and_the_next_look_reads_it_again() {
     let folder = Folder::new();

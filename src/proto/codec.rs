@@ -1,5 +1,6 @@
-//! Messages on the wire as tonic's own codec has them, except that bytes that are no such message are the sender's mistake:
-//! tonic calls that INTERNAL, and whoever reads that looks for the defect on the wrong side.
+//! Messages on the wire as tonic's own codec has them, except that bytes that are no such message
+//! are the sender's mistake: tonic calls that INTERNAL, and whoever reads that looks for the defect
+//! on the wrong side.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -12,9 +13,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{DOMAIN, INVALID_REQUEST};
 
-/// Room for an answer at first, in bytes: two tokens of two kilobytes less a little, since an answer has its token twice. What
-/// is longer makes room for itself. tonic's own 8 KiB for each direction of each call are wiped in vain when they are freed,
-/// which was most of what wiping cost.
+/// Room for an answer at first, in bytes: two tokens of two kilobytes less a little, since an
+/// answer has its token twice. What is longer makes room for itself. tonic's own 8 KiB for each
+/// direction of each call are wiped in vain when they are freed, which was most of what wiping
+/// cost.
 const ANSWER: usize = 4 * 1024;
 
 /// The same for a request: a name and a few scopes.

@@ -1,5 +1,5 @@
-//! `method = "oauth2"`: discovery when needed, then one POST to the token endpoint. Redirects are never followed,
-//! nothing is retried, everything is bounded in time and size.
+//! `method = "oauth2"`: discovery when needed, then one POST to the token endpoint. Redirects are
+//! never followed, nothing is retried, everything is bounded in time and size.
 
 mod discovery;
 mod idp_client;
@@ -50,7 +50,8 @@ pub(super) struct OAuth2Provider {
     oauth: OAuth2,
     refuse_bound: bool,
     proof: Prover,
-    /// Whether a client certificate is presented: then the mTLS alias of the token endpoint applies.
+    /// Whether a client certificate is presented: then the mTLS alias of the token endpoint
+    /// applies.
     with_certificate: bool,
     upstream: Arc<IdpClient>,
     /// None when the token endpoint is configured.

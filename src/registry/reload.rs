@@ -1,5 +1,5 @@
-//! What became of a change to the configuration or to the files of a profile: kept, so that it can be asked and need not be
-//! looked for in a log (trap 35).
+//! What became of a change to the configuration or to the files of a profile: kept, so that it can
+//! be asked and need not be looked for in a log (trap 35).
 
 use std::sync::Arc;
 
@@ -19,9 +19,11 @@ pub enum ReloadOutcome {
     Changed,
     /// It is gone.
     Removed,
-    /// New material or another definition is being tried; what was there is served until it has delivered.
+    /// New material or another definition is being tried; what was there is served until it has
+    /// delivered.
     Staged,
-    /// The identity provider rejects what is new; what was there is served, and the new is tried again now and then.
+    /// The identity provider rejects what is new; what was there is served, and the new is tried
+    /// again now and then.
     Rejected,
     /// What is in its files cannot be used; what was there is served.
     Kept,
@@ -116,8 +118,8 @@ impl ReloadReport {
     }
 }
 
-/// Somebody wants everything read again, and to know what becomes of it: each report replaces the one before, and the first
-/// that is settled is the last.
+/// Somebody wants everything read again, and to know what becomes of it: each report replaces the
+/// one before, and the first that is settled is the last.
 #[derive(Debug)]
 pub struct Order(pub watch::Sender<Option<Arc<ReloadReport>>>);
 

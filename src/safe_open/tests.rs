@@ -41,7 +41,8 @@ fn why<T>(outcome: Result<T, OpenError>) -> String {
     outcome.err().expect("refused").to_string()
 }
 
-/// Broken by an open that leaves links to the kernel: whoever renews one file could have any other served in its place.
+/// Broken by an open that leaves links to the kernel: whoever renews one file could have any other
+/// served in its place.
 #[test]
 fn a_link_of_somebody_else_is_not_followed_wherever_it_stands() {
     let Some(top) = folder() else { return };
@@ -82,8 +83,8 @@ fn a_file_that_somebody_else_renews_and_links_of_roots_are_read() {
     assert!(file(&at("volume/../theirs/./token")).is_ok());
 }
 
-/// Broken by a look at the owner of the link alone: whoever may write the folder can give a link of root's another name, and,
-/// without fs.protected_hardlinks, a second one.
+/// Broken by a look at the owner of the link alone: whoever may write the folder can give a link of
+/// root's another name, and, without fs.protected_hardlinks, a second one.
 #[test]
 fn a_link_of_roots_that_others_could_have_placed_is_not_followed() {
     let Some(top) = folder() else { return };
@@ -133,7 +134,8 @@ fn links_end_and_what_is_no_file_says_so() {
     );
 }
 
-/// Broken by a look at the last folder alone: who can rename a folder on the way puts another in its place.
+/// Broken by a look at the last folder alone: who can rename a folder on the way puts another in
+/// its place.
 #[test]
 fn every_folder_on_the_way_counts() {
     let Some(top) = folder() else { return };

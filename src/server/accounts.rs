@@ -1,4 +1,5 @@
-//! Charges what callers take to their accounts: [`crate::core::account`] behind one lock, which no answer from memory takes.
+//! Charges what callers take to their accounts: [`crate::core::account`] behind one lock, which no
+//! answer from memory takes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,21 +20,24 @@ use crate::core::profile::ServerLimits;
 use crate::core::time::BootTime;
 use crate::registry::RegistryEntry;
 
-/// So many connections have to close before it is worth while to look for memory that they have left.
+/// So many connections have to close before it is worth while to look for memory that they have
+/// left.
 const MANY: u64 = 64;
 
-/// Users with fewer connections than this, and than an eighth of what they may have, need no accounts for their units: nobody is
-/// crowded. What a unit has of those comes on top of its three quarters, and leaves the last eighth to the others.
+/// Users with fewer connections than this, and than an eighth of what they may have, need no
+/// accounts for their units: nobody is crowded. What a unit has of those comes on top of its three
+/// quarters, and leaves the last eighth to the others.
 const UNITS_FROM: u64 = 16;
 
 /// A connection that has asked nothing may be closed for another's sake after this long.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// Everybody together may hold so many times what one user may, of what has no limit of its own for all.
+/// Everybody together may hold so many times what one user may, of what has no limit of its own for
+/// all.
 const USERS_AT_ONCE: u64 = 8;
 
-/// Forced renewals that one user may cause at once, after a time without any: a rotation of an API's keys has every profile of
-/// a user reported.
+/// Forced renewals that one user may cause at once, after a time without any: a rotation of an
+/// API's keys has every profile of a user reported.
 const RENEWAL_BURST: f64 = 60.0;
 
 /// The accounts of one daemon.
@@ -219,8 +223,9 @@ impl Accounts {
         self.state().account(self, who)
     }
 
-    /// Closes a connection that has asked nothing, so that there is room for one of `uid`: its own oldest where its own limit
-    /// was reached, and else that of the user who has most. Whether one is being closed.
+    /// Closes a connection that has asked nothing, so that there is room for one of `uid`: its own
+    /// oldest where its own limit was reached, and else that of the user who has most. Whether one
+    /// is being closed.
     pub fn make_room(&self, no_place: &ConnectionLimitReached, now: BootTime) -> bool {
         let mut state = self.state();
         let AccountsState { book, silent, .. } = &mut *state;
@@ -244,8 +249,8 @@ impl Accounts {
         true
     }
 
-    /// Comes when many connections have closed that were open at the same time: each of many short ones that follow one
-    /// another finds the memory of the one before.
+    /// Comes when many connections have closed that were open at the same time: each of many short
+    /// ones that follow one another finds the memory of the one before.
     pub async fn many_left(&self) {
         self.many_left.notified().await;
     }
@@ -261,7 +266,8 @@ impl Accounts {
         ask(&self.state().book)
     }
 
-    /// Accounts that have reached a limit, and by how much, at most so many: those that were refused most.
+    /// Accounts that have reached a limit, and by how much, at most so many: those that were
+    /// refused most.
     #[must_use]
     pub fn refused(&self, most: usize) -> Vec<Usage> {
         let mut usages = self.book(AccountBook::usages);

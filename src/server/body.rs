@@ -1,5 +1,5 @@
-//! The body of a request, with an end to the patience for it: a caller that sends half of one holds its place no longer
-//! than one that sends nothing, and no more memory than its user has for that.
+//! The body of a request, with an end to the patience for it: a caller that sends half of one holds
+//! its place no longer than one that sends nothing, and no more memory than its user has for that.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use super::accounts::Charge;
 use super::session::Session;
 use crate::core::account::Resource;
 
-/// What a call that waits for the rest of its message holds besides that message, in bytes: its headers, its stream, its task.
+/// What a call that waits for the rest of its message holds besides that message, in bytes: its
+/// headers, its stream, its task.
 const CALL: usize = 4096;
 
 /// A body whose every next part has to come within a time.
@@ -112,7 +113,8 @@ impl Body for TimedBody {
     }
 }
 
-/// An answer whose account is charged until the last of it has been sent, or nobody reads it any more.
+/// An answer whose account is charged until the last of it has been sent, or nobody reads it any
+/// more.
 pub struct Charged<B> {
     body: B,
     _charge: Arc<Charge>,

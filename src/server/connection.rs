@@ -1,4 +1,5 @@
-//! From an accepted stream to requests: who is asking, limits, the authority repair, and how a connection ends.
+//! From an accepted stream to requests: who is asking, limits, the authority repair, and how a
+//! connection ends.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,46 +25,50 @@ use crate::core::profile::ServerLimits;
 use crate::core::repeated::Repeated;
 use crate::socket::authority::RepairAuthority;
 
-/// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own deadline; a watcher's stream
-/// would never end by itself.
+/// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own
+/// deadline; a watcher's stream would never end by itself.
 const DRAIN: Duration = Duration::from_secs(4);
 
 /// Who waits longer is told to ask again, and has this long to hear it; then connections are cut.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Whoever waits for nothing has this long to hear that its connection ends: a process that is stopped would hold up everybody, and
-/// one that the machine has no time for loses no call.
+/// Whoever waits for nothing has this long to hear that its connection ends: a process that is
+/// stopped would hold up everybody, and one that the machine has no time for loses no call.
 const REACTION: Duration = Duration::from_secs(2);
 
-/// Whoever has connected a moment before a SIGTERM has this long to say what it wants, and gets it. Longer than a caller needs
-/// between its connecting and its asking, and shorter than a restart takes anyway.
+/// Whoever has connected a moment before a SIGTERM has this long to say what it wants, and gets it.
+/// Longer than a caller needs between its connecting and its asking, and shorter than a restart
+/// takes anyway.
 const FIRST_WORDS: Duration = Duration::from_millis(300);
 
 /// How often it is looked whether it has.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 
-/// Pause after a failed accept: out of descriptors, for instance, which passes when a connection closes.
+/// Pause after a failed accept: out of descriptors, for instance, which passes when a connection
+/// closes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A silent HTTP/2 peer is asked this often whether it is still there, and gets this long to answer.
+/// A silent HTTP/2 peer is asked this often whether it is still there, and gets this long to
+/// answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
 
-/// Calls that a client may take back within one turn, before they have even begun: those who take calls back for a reason
-/// wait for them first. h2 closes the connection of who does it more often (rapid reset, CVE-2023-44487).
+/// Calls that a client may take back within one turn, before they have even begun: those who take
+/// calls back for a reason wait for them first. h2 closes the connection of who does it more often
+/// (rapid reset, CVE-2023-44487).
 const RESETS: usize = 20;
 
-/// What a client may send for one call, and on one connection, before any of it has been read, in bytes: with hyper's own
-/// megabyte, half-sent messages on every connection of one user would take half a gigabyte. Messages are read as they come, so
-/// that larger ones only take another round.
+/// What a client may send for one call, and on one connection, before any of it has been read, in
+/// bytes: with hyper's own megabyte, half-sent messages on every connection of one user would take
+/// half a gigabyte. Messages are read as they come, so that larger ones only take another round.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 
 /// What waits of an answer whose reader is slow, in bytes; hyper's own is 400 KB.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// So long after many connections have closed, when others that close with them have done so too, the memory that they have
-/// left is given back.
+/// So long after many connections have closed, when others that close with them have done so too,
+/// the memory that they have left is given back.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 
 /// What callers can cause to be said of their connections.
@@ -81,7 +86,8 @@ enum ConnectionEvent {
 /// kernel keeps in a backlog of the usual length.
 const LATE: usize = 128;
 
-/// Accepts until told to stop, then drains. A new listener takes the place of the one before, to which no name leads.
+/// Accepts until told to stop, then drains. A new listener takes the place of the one before, to
+/// which no name leads.
 pub async fn accept(
     mut listener: UnixListener,
     mut listeners: mpsc::Receiver<UnixListener>,
@@ -185,7 +191,8 @@ async fn drain(mut all_closed: mpsc::Receiver<()>, close: &watch::Sender<bool>) 
     }
 }
 
-/// A connection that has asked nothing yet, or has ended: either way it is not one of the silent ones afterwards.
+/// A connection that has asked nothing yet, or has ended: either way it is not one of the silent
+/// ones afterwards.
 struct Silence(PrincipalAccount);
 
 impl Drop for Silence {
@@ -203,7 +210,8 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Of one daemon. `shutdown` asks them to end; `closing` tells those who still wait then to ask again.
+    /// Of one daemon. `shutdown` asks them to end; `closing` tells those who still wait then to ask
+    /// again.
     #[must_use]
     pub fn new(
         service: &Arc<ApiService>,
@@ -218,8 +226,8 @@ impl Connections {
         }
     }
 
-    /// Serves this caller on this stream, of which nothing has been read yet, until the connection ends. What is `held` is
-    /// dropped then.
+    /// Serves this caller on this stream, of which nothing has been read yet, until the connection
+    /// ends. What is `held` is dropped then.
     pub fn serve<S, H>(
         &self,
         stream: S,
@@ -259,8 +267,8 @@ impl Connections {
     }
 }
 
-/// Gives memory back when many connections have closed. glibc keeps what is free between what is not: without this, a storm
-/// of callers is paid for until the daemon ends.
+/// Gives memory back when many connections have closed. glibc keeps what is free between what is
+/// not: without this, a storm of callers is paid for until the daemon ends.
 async fn tidy_up(accounts: Arc<Accounts>) {
     loop {
         accounts.many_left().await;
@@ -279,8 +287,9 @@ struct IdleTimeouts {
     later: Duration,
 }
 
-/// Serves a connection until it ends. It is asked to end when the daemon stops, and when it has been silent too long; a client that
-/// does not react to that, and waits for nothing, is left after [`REACTION`].
+/// Serves a connection until it ends. It is asked to end when the daemon stops, and when it has
+/// been silent too long; a client that does not react to that, and waits for nothing, is left after
+/// [`REACTION`].
 async fn attend<C>(
     mut connection: FairConnection<C>,
     activity: &Activity,
@@ -298,7 +307,8 @@ async fn attend<C>(
     let mut ending = false;
     loop {
         tokio::select! {
-            // What happens most is looked at first; when it has nothing to do, the others get their turn.
+            // What happens most is looked at first; when it has nothing to do, the others get their
+            // turn.
             biased;
             outcome = &mut connection => {
                 if let Err(error) = outcome {
@@ -330,8 +340,8 @@ async fn attend<C>(
     }
 }
 
-/// Comes when the daemon is told to end, and a connection that is new has had the time to ask something: it would be closed
-/// without an answer otherwise.
+/// Comes when the daemon is told to end, and a connection that is new has had the time to ask
+/// something: it would be closed without an answer otherwise.
 async fn told_to_stop_after_first_words(shutdown: &mut watch::Receiver<bool>, activity: &Activity) {
     told_to_stop(shutdown).await;
     let patience = tokio::time::Instant::now() + FIRST_WORDS;
@@ -346,7 +356,8 @@ fn builder(limits: &ServerLimits, turn: Turn) -> auto::Builder<Turn> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // With the two apart, the head of a 400 overtakes the body of the answer before it where that waits for its reader.
+        // With the two apart, the head of a 400 overtakes the body of the answer before it where
+        // that waits for its reader.
         .writev(false)
         .header_read_timeout(limits.handshake_timeout)
         .max_buf_size(usize::try_from(header_size).unwrap_or(usize::MAX).max(8192));

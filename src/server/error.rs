@@ -15,7 +15,8 @@ use crate::core::account::{LimitOwner, Resource, Spent};
 use crate::core::lifecycle::{Refusal, RefusalKind};
 use crate::proto::{DOMAIN, INVALID_REQUEST};
 
-/// Text of a caller's, no longer than any name that could be meant, in bytes: it goes into headers, logs and what is kept.
+/// Text of a caller's, no longer than any name that could be meant, in bytes: it goes into headers,
+/// logs and what is kept.
 pub fn shortened(text: &str) -> String {
     text[..text.floor_char_boundary(128)].to_owned()
 }
@@ -78,7 +79,8 @@ impl Denial {
         )
     }
 
-    /// It was right when it was decided upon, but this machine slept or was busy for longer than it lived.
+    /// It was right when it was decided upon, but this machine slept or was busy for longer than it
+    /// lived.
     pub fn too_late(profile: &str) -> Denial {
         Denial::new(
             Code::Unavailable,
@@ -88,7 +90,8 @@ impl Denial {
         .after(Some(Duration::from_secs(1)))
     }
 
-    /// The profile is there, but each time that it was asked, something else had just taken its place.
+    /// The profile is there, but each time that it was asked, something else had just taken its
+    /// place.
     pub fn replaced(profile: &str) -> Denial {
         Denial::new(
             Code::Unavailable,
@@ -98,7 +101,8 @@ impl Denial {
         .after(Some(Duration::from_secs(1)))
     }
 
-    /// The daemon ends, and what is not there yet does not come any more; its successor may have a credential.
+    /// The daemon ends, and what is not there yet does not come any more; its successor may have a
+    /// credential.
     pub fn stopping() -> Denial {
         Denial::new(
             Code::Unavailable,
@@ -303,7 +307,8 @@ impl IntoResponse for Denial {
 mod tests {
     use super::*;
 
-    /// Broken by the mapping of either to NOT_FOUND: whoever asks would take the profile for removed and give up.
+    /// Broken by the mapping of either to NOT_FOUND: whoever asks would take the profile for
+    /// removed and give up.
     #[test]
     fn what_will_be_back_is_unavailable_and_not_missing() {
         for passing in [NoAnswer::Gone, NoAnswer::Stopped] {

@@ -1,4 +1,5 @@
-//! Why a caller may or may not have a profile's credential, why that is or is not fresh, and what happens next.
+//! Why a caller may or may not have a profile's credential, why that is or is not fresh, and what
+//! happens next.
 
 use super::error::Denial;
 use super::service::ApiService;
@@ -13,7 +14,8 @@ use crate::proto::{
 use crate::registry::RegistryEntry;
 
 impl ApiService {
-    /// Explains. Administrators may ask about everybody and everything, others about themselves and what they may use.
+    /// Explains. Administrators may ask about everybody and everything, others about themselves and
+    /// what they may use.
     pub async fn explain(
         &self,
         session: &Session,
@@ -39,7 +41,8 @@ impl ApiService {
         } else {
             Some(supposed(wanted.as_user).await?)
         };
-        // It costs nothing that anybody would notice, and an explanation without it explains little.
+        // It costs nothing that anybody would notice, and an explanation without it explains
+        // little.
         session.peer.find_unit().await;
         let caller = supposed.as_ref().unwrap_or(&session.peer.caller);
         let unit = match (wanted.as_unit.as_str(), &supposed) {

@@ -31,8 +31,8 @@ use crate::proto::{
 };
 use crate::registry::RegistryEntry;
 
-/// How often an open stream counts as somebody asking, so that a lazy profile stays awake while it is watched; and how
-/// soon a stream notices by itself that it is no longer permitted.
+/// How often an open stream counts as somebody asking, so that a lazy profile stays awake while it
+/// is watched; and how soon a stream notices by itself that it is no longer permitted.
 const WATCH_PULSE: Duration = Duration::from_secs(5);
 
 /// How long a reload waits for what is being tried, where the caller does not say.
@@ -215,10 +215,11 @@ fn deadline<T>(request: &Request<T>) -> Option<Duration> {
     })
 }
 
-/// An open stream: what is there, then each change, until the reader leaves, the profile goes, or the caller may no longer.
+/// An open stream: what is there, then each change, until the reader leaves, the profile goes, or
+/// the caller may no longer.
 ///
-/// It is driven by its reader, so that a slow one gets the newest next, and an idle one costs no task and no channel: a
-/// channel alone reserves room for dozens of messages.
+/// It is driven by its reader, so that a slow one gets the newest next, and an idle one costs no
+/// task and no channel: a channel alone reserves room for dozens of messages.
 pub struct Watching(Option<Pin<Box<dyn Future<Output = WatchStep> + Send>>>);
 
 /// What comes, and who says what comes after it; None: that was all.
@@ -263,8 +264,8 @@ impl Watcher {
             };
             let view = self.views.borrow_and_update().clone();
             if view.closed {
-                // Another definition or other material has taken the profile's place: go on with that, or with what has taken
-                // its place meanwhile.
+                // Another definition or other material has taken the profile's place: go on with
+                // that, or with what has taken its place meanwhile.
                 match self.service.slot(&self.session, wanted).await {
                     Ok(successor) => {
                         self.views = successor.watch();
@@ -302,7 +303,8 @@ impl Watcher {
                 return (Ok(event), Some(self));
             }
             tokio::select! {
-                // The slot is held here, so its sender lives; a profile that goes says so with its last view.
+                // The slot is held here, so its sender lives; a profile that goes says so with its
+                // last view.
                 _ = self.views.changed() => {}
                 () = told_to_stop(&mut self.stopping) => {
                     return (Err(Denial::stopping().into()), None);

@@ -1,4 +1,5 @@
-//! `grpc.health.v1.Health`: the daemon as a whole, and one service name per profile that the caller may use.
+//! `grpc.health.v1.Health`: the daemon as a whole, and one service name per profile that the caller
+//! may use.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,7 +79,8 @@ impl Health for HealthService {
             let _busy = busy;
             let mut told = None;
             loop {
-                // The protocol wants an unknown service to be told as such, and the stream to stay open.
+                // The protocol wants an unknown service to be told as such, and the stream to stay
+                // open.
                 let status = health
                     .status(&service, &session)
                     .await

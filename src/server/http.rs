@@ -27,14 +27,15 @@ use crate::registry::{ProfileHealth, RegistryEntry};
 type SessionExtension = Extension<Arc<Session>>;
 type ServiceState = State<Arc<ApiService>>;
 
-/// Names under which this server may be addressed. Others mean a browser that was led here by a name of somebody else's.
+/// Names under which this server may be addressed. Others mean a browser that was led here by a
+/// name of somebody else's.
 const HOSTS: [&str; 4] = ["tokend", "localhost", "127.0.0.1", "[::1]"];
 
 /// Largest body of a request: a fingerprint and some air.
 const BODY_LIMIT: usize = 4096;
 
-/// Of a longer body so much is read before the answer, in bytes: a client that sends more than this by mistake sees its
-/// connection closed.
+/// Of a longer body so much is read before the answer, in bytes: a client that sends more than this
+/// by mistake sees its connection closed.
 const MOST_READ: usize = 1024 * 1024;
 
 /// The HTTP side of the socket.
@@ -62,8 +63,9 @@ async fn guard(request: Request, next: Next) -> Response {
     guarded(&headers, &uri, async || next.run(request).await).await
 }
 
-/// With its body read, whoever will look at it: a client that is still sending when the connection is closed sees a broken pipe
-/// and not the answer (trap 58). What is longer than any body may be is kept up to where that can be told.
+/// With its body read, whoever will look at it: a client that is still sending when the connection
+/// is closed sees a broken pipe and not the answer (trap 58). What is longer than any body may be
+/// is kept up to where that can be told.
 async fn read_wholly(request: Request) -> Request {
     if request.body().is_end_stream() {
         return request;
@@ -123,8 +125,8 @@ pub fn refuse(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
     (!any).then_some("a Host header is needed: tokend or localhost")
 }
 
-/// Whether the headers are those that only browsers send. `Sec-Fetch-Mode` is none of them: Node's own `fetch` sends it, too,
-/// and no browser sends it without `Sec-Fetch-Site` (trap 52).
+/// Whether the headers are those that only browsers send. `Sec-Fetch-Mode` is none of them: Node's
+/// own `fetch` sends it, too, and no browser sends it without `Sec-Fetch-Site` (trap 52).
 pub fn is_from_a_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN)
         || headers.keys().any(|name| {
@@ -143,7 +145,8 @@ fn is_ours(host: &[u8]) -> bool {
     HOSTS.iter().any(|ours| ours.eq_ignore_ascii_case(name))
 }
 
-/// The profile of `/v1/profiles/NAME/token`, if this is such a path and its name is written as it is.
+/// The profile of `/v1/profiles/NAME/token`, if this is such a path and its name is written as it
+/// is.
 pub fn token_of(path: &str) -> Option<&str> {
     let name = path.strip_prefix("/v1/profiles/")?.strip_suffix("/token")?;
     (!name.is_empty() && !name.contains(['/', '%'])).then_some(name)

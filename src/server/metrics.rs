@@ -1,7 +1,8 @@
 //! `GET /metrics`: the state of the daemon in the Prometheus text format, version 0.0.4.
 //!
-//! Read when asked for, from what is published anyway, so that nothing has to be kept in step: a profile that is gone is
-//! gone here too. Names of profiles are labels; secrets, tokens, fingerprints and messages are not here.
+//! Read when asked for, from what is published anyway, so that nothing has to be kept in step: a
+//! profile that is gone is gone here too. Names of profiles are labels; secrets, tokens,
+//! fingerprints and messages are not here.
 
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,8 @@ use crate::core::account::{Resource, Spent};
 use crate::core::time::Stamp;
 use crate::registry::{ProfileHealth, RegistryEntry};
 
-/// Accounts that are told apart. Who has reached no limit for long is forgotten, so this stays small.
+/// Accounts that are told apart. Who has reached no limit for long is forgotten, so this stays
+/// small.
 const ACCOUNTS: usize = 64;
 
 /// Its media type.

@@ -27,8 +27,8 @@ use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::credential_service_server::CredentialServiceServer;
 
-/// Calls whose answer is a stream that stays open, and services all of whose calls are. Each is charged to its caller's account as
-/// long as it lasts.
+/// Calls whose answer is a stream that stays open, and services all of whose calls are. Each is
+/// charged to its caller's account as long as it lasts.
 const STREAMS: [&str; 4] = [
     "/tokend.v1.CredentialService/WatchToken",
     "/grpc.health.v1.Health/Watch",
@@ -36,7 +36,8 @@ const STREAMS: [&str; 4] = [
     "/grpc.reflection.v1alpha.ServerReflection/",
 ];
 
-/// An answer that is longer than this, in bytes, is charged to its caller's account until it has been read.
+/// An answer that is longer than this, in bytes, is charged to its caller's account until it has
+/// been read.
 pub const LONG_ANSWER: u64 = 64 * 1024;
 
 /// The call that is made most.
@@ -111,8 +112,9 @@ const READ: [header::HeaderName; 6] = [
 /// Headers of a usual request are no larger than this, in bytes.
 const USUAL: usize = 2048;
 
-/// Without the headers that nobody reads, where they are more than usual: a call that waits for the rest of its message keeps
-/// what it holds, and of those a caller may have as many as there is room for.
+/// Without the headers that nobody reads, where they are more than usual: a call that waits for the
+/// rest of its message keeps what it holds, and of those a caller may have as many as there is room
+/// for.
 fn lightened(mut request: Request<Incoming>) -> Request<Incoming> {
     let headers = request.headers();
     let size: usize = headers

@@ -1,8 +1,10 @@
-//! `[server] metrics_listen`: the metrics, and nothing else, over TCP. Whoever can connect may read them, so that a
-//! monitoring system needs no account on the host; it is not there unless it is asked for.
+//! `[server] metrics_listen`: the metrics, and nothing else, over TCP. Whoever can connect may read
+//! them, so that a monitoring system needs no account on the host; it is not there unless it is
+//! asked for.
 //!
-//! Nobody can be told apart here, so nobody can take much: a connection is for one request, the page is made at most once a
-//! second for all of them and on another thread, and a connection that says nothing makes room for one that does.
+//! Nobody can be told apart here, so nobody can take much: a connection is for one request, the
+//! page is made at most once a second for all of them and on another thread, and a connection that
+//! says nothing makes room for one that does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -71,8 +73,8 @@ pub async fn run(
         .route("/metrics", get(page))
         .fallback(|| async { (StatusCode::NOT_FOUND, "only /metrics is here\n") })
         .with_state(shared);
-    // Where only this host can connect, its browsers can be led here by a name that somebody else owns (DNS rebinding);
-    // elsewhere any name may be the right one.
+    // Where only this host can connect, its browsers can be led here by a name that somebody else
+    // owns (DNS rebinding); elsewhere any name may be the right one.
     let local = listener
         .local_addr()
         .is_ok_and(|own| own.ip().is_loopback());

@@ -1,4 +1,5 @@
-//! What both protocols do: look the profile up for this caller, answer from memory, and otherwise ask the broker.
+//! What both protocols do: look the profile up for this caller, answer from memory, and otherwise
+//! ask the broker.
 
 pub mod permit;
 
@@ -24,8 +25,8 @@ use crate::core::time::Stamp;
 use crate::registry::reload::{Order, ReloadReport};
 use crate::registry::{Current, Hidden, ProfileHealth, RegistryEntry};
 
-/// Times that a profile may be replaced under a request before that gives up. A reload takes longer than a look-up, so one
-/// is usual and more are not.
+/// Times that a profile may be replaced under a request before that gives up. A reload takes longer
+/// than a look-up, so one is usual and more are not.
 const SUCCESSORS: usize = 3;
 
 /// Profiles that are looked at on the thread that serves. Each takes microseconds.
@@ -58,7 +59,8 @@ pub struct ApiService {
     pub answered: Answered,
     /// Where everything can be asked to be read again.
     pub reload: mpsc::Sender<Order>,
-    /// Becomes true when the daemon is told to end: streams end then, so that nobody has to wait for them.
+    /// Becomes true when the daemon is told to end: streams end then, so that nobody has to wait
+    /// for them.
     pub stopping: watch::Receiver<bool>,
 }
 
@@ -78,7 +80,8 @@ pub struct CredentialRequest {
 }
 
 impl ApiService {
-    /// The daemon as a caller of its own, for the watchdog: nothing that others take is missing to it.
+    /// The daemon as a caller of its own, for the watchdog: nothing that others take is missing to
+    /// it.
     #[must_use]
     pub fn itself(&self) -> Session {
         let caller = Caller {
@@ -112,8 +115,8 @@ impl ApiService {
         }
     }
 
-    /// Looks at every profile that this caller may use, by name, or at all if `all` says so; charged to its account. A long look
-    /// is not taken on the thread that serves.
+    /// Looks at every profile that this caller may use, by name, or at all if `all` says so;
+    /// charged to its account. A long look is not taken on the thread that serves.
     pub async fn survey<T: Send + 'static>(
         self: &Arc<Self>,
         session: &Session,
@@ -133,7 +136,8 @@ impl ApiService {
         if entries.len() <= SHORT_LOOK {
             return Ok(look(self, &entries));
         }
-        // One at a time, of each principal and in all: the processor is wanted by those who ask for credentials.
+        // One at a time, of each principal and in all: the processor is wanted by those who ask for
+        // credentials.
         let _own = session.account.shared().survey.lock().await;
         let turn = self.surveys.clone().acquire_owned().await;
         let service = self.clone();
@@ -145,7 +149,8 @@ impl ApiService {
         looked.await.map_err(|_| Denial::stopping())
     }
 
-    /// The profiles that this caller may use, by name. That is found out once for each principal and registry.
+    /// The profiles that this caller may use, by name. That is found out once for each principal
+    /// and registry.
     async fn visible(&self, session: &Session) -> Vec<Arc<RegistryEntry>> {
         if self.registry.load().needs(session.peer.unit()) {
             session.peer.find_unit().await;
@@ -337,7 +342,8 @@ impl ApiService {
         Ok(Ok((answer, permit.entry, now)))
     }
 
-    /// Records that a credential is about to be handed out, which is judged again if that has taken time. When it was judged.
+    /// Records that a credential is about to be handed out, which is judged again if that has taken
+    /// time. When it was judged.
     pub async fn record(
         &self,
         session: &Session,

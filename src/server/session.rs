@@ -1,4 +1,5 @@
-//! Whoever is at the other end of a connection: who it is, what it has been given, and whether it still does something.
+//! Whoever is at the other end of a connection: who it is, what it has been given, and whether it
+//! still does something.
 
 use std::sync::Arc;
 

@@ -317,8 +317,8 @@ impl<C> Drop for FairConnection<C> {
     }
 }
 
-/// A stream that is read as far as the turn goes. For what it has not read then [`FairConnection`] wakes
-/// the task.
+/// A stream that is read as far as the turn goes. For what it has not read then [`FairConnection`]
+/// wakes the task.
 pub struct MeteredStream<S> {
     stream: Take<S>,
     turn: Turn,

@@ -80,8 +80,8 @@ const IN_MEMORY: &str = "text and numbers can always be written to memory";
 /// Room for everything but the tokens, in bytes, as long as scopes and target are of usual length.
 const REST: usize = 768;
 
-/// Whether a byte stands for itself in JSON (RFC 8259 §7). Looking costs a tenth of what escaping does, and of a token
-/// there is nothing to escape.
+/// Whether a byte stands for itself in JSON (RFC 8259 §7). Looking costs a tenth of what escaping
+/// does, and of a token there is nothing to escape.
 fn is_plain(byte: u8) -> bool {
     byte >= b' ' && byte != b'"' && byte != b'\\'
 }
@@ -134,7 +134,8 @@ impl fmt::Display for Authorization<'_> {
     }
 }
 
-/// A wall-clock time as protobuf has it; the far future is cut at the year 9999, which is where the format ends.
+/// A wall-clock time as protobuf has it; the far future is cut at the year 9999, which is where the
+/// format ends.
 pub fn timestamp(at: WallTime) -> prost_types::Timestamp {
     let at = at.0.min(END_OF_TIME);
     prost_types::Timestamp {

@@ -1,14 +1,16 @@
 //! How many frames a connection may send that serve no call.
 //!
-//! PING, SETTINGS, PRIORITY, WINDOW_UPDATE, frames of unknown types and DATA without bytes cost the sender nothing and
-//! nothing in HTTP/2 limits them. Honest clients send them too: a PING to measure the line, a WINDOW_UPDATE for what they
-//! have read, a RST_STREAM for a call that nobody waits for any more. But theirs go with calls and with what they are sent,
-//! which earn them; what is earned by neither comes out of a bucket that fills with time.
+//! PING, SETTINGS, PRIORITY, WINDOW_UPDATE, frames of unknown types and DATA without bytes cost the
+//! sender nothing and nothing in HTTP/2 limits them. Honest clients send them too: a PING to
+//! measure the line, a WINDOW_UPDATE for what they have read, a RST_STREAM for a call that nobody
+//! waits for any more. But theirs go with calls and with what they are sent, which earn them; what
+//! is earned by neither comes out of a bucket that fills with time.
 
 use std::time::Duration;
 
-/// What a frame costs, in bytes of answers: whoever is sent so many may send one frame for it. Clients have at most one
-/// WINDOW_UPDATE and one PING for each message, and none is shorter than this with its status.
+/// What a frame costs, in bytes of answers: whoever is sent so many may send one frame for it.
+/// Clients have at most one WINDOW_UPDATE and one PING for each message, and none is shorter than
+/// this with its status.
 const FRAME: u64 = 32;
 
 /// Frames that a call earns beside its answer: its message, which may come in parts, and its end.
@@ -39,7 +41,8 @@ pub struct Allowance {
 pub struct Exceeded;
 
 impl Allowance {
-    /// So many frames per second, and a second's worth at once. `now` is time since whenever, here and later.
+    /// So many frames per second, and a second's worth at once. `now` is time since whenever, here
+    /// and later.
     #[must_use]
     pub fn new(per_second: u32, now: Duration) -> Allowance {
         let most = u64::from(per_second) * FRAME;

@@ -1,27 +1,36 @@
 //! Stock gRPC clients on a Unix socket: their `:authority`, made legal on the way in.
 //!
-//! For `unix:/run/tokend/tokend.sock` Python's grpcio, and probably every client built on the same C library, sends the
-//! `:authority` `run%2Ftokend%2Ftokend.sock`; grpc-java sends the path as it is. Neither is an authority (RFC 3986
-//! section 3.2, RFC 9113 section 8.3.1), so h2 resets the stream with PROTOCOL_ERROR before any handler runs
-//! (hyperium/h2#487) and the caller sees INTERNAL. Users do not set a channel option for one daemon, so the repair is ours.
+//! For `unix:/run/tokend/tokend.sock` Python's grpcio, and probably every client built on the same
+//! C library, sends the `:authority` `run%2Ftokend%2Ftokend.sock`; grpc-java sends the path as it
+//! is. Neither is an authority (RFC 3986 section 3.2, RFC 9113 section 8.3.1), so h2 resets the
+//! stream with PROTOCOL_ERROR before any handler runs (hyperium/h2#487) and the caller sees
+//! INTERNAL. Users do not set a channel option for one daemon, so the repair is ours.
 //!
-//! [`RepairAuthority`] sits on the accepted stream, under h2, and looks at what the client sends. Its
-//! [`Scanner`] walks frames and, in header blocks, HPACK representations; in the literal value of `:authority` it
-//! replaces illegal bytes in place. What holds:
+//! [`RepairAuthority`] sits on the accepted stream, under h2, and looks at what the client sends.
+//! Its [`Scanner`] walks frames and, in header blocks, HPACK representations; in the literal value
+//! of `:authority` it replaces illegal bytes in place. What holds:
 //!
-//! - The number of bytes never changes, so frame lengths and HPACK's tables on both sides stay in step.
-//! - Nothing is held back and nothing is allocated: a byte is decided when it arrives, wherever the reads cut the stream.
-//! - Whatever is not HTTP/2, or is malformed, switches the scanner off for good; h2 or hyper judges those bytes.
-//! - Frames are known here before anybody else sees them, so what they cost is settled here too: [`super::allowance`].
-//! - What the application sees as authority is mangled. A Unix socket has one authority: it must never decide anything.
+//! - The number of bytes never changes, so frame lengths and HPACK's tables on both sides stay in
+//!   step.
+//! - Nothing is held back and nothing is allocated: a byte is decided when it arrives, wherever the
+//!   reads cut the stream.
+//! - Whatever is not HTTP/2, or is malformed, switches the scanner off for good; h2 or hyper judges
+//!   those bytes.
+//! - Frames are known here before anybody else sees them, so what they cost is settled here too:
+//!   [`super::allowance`].
+//! - What the application sees as authority is mangled. A Unix socket has one authority: it must
+//!   never decide anything.
 //!
-//! Two more things are made harmless on the way, both about a connection which is being closed in an orderly way, and a call that
-//! its client has begun before it has read which was the last. A WINDOW_UPDATE for it would end the connection with all calls on
-//! it, see [`scanner`]. And a client whose write fails, since the connection is gone, does not read on: it takes for lost what the
-//! last GOAWAY lets it send again elsewhere. So this end stops writing and listens, until the other has closed too.
+//! Two more things are made harmless on the way, both about a connection which is being closed in
+//! an orderly way, and a call that its client has begun before it has read which was the last. A
+//! WINDOW_UPDATE for it would end the connection with all calls on it, see [`scanner`]. And a
+//! client whose write fails, since the connection is gone, does not read on: it takes for lost what
+//! the last GOAWAY lets it send again elsewhere. So this end stops writing and listens, until the
+//! other has closed too.
 //!
-//! Not repaired, because no known client sends it: a literal whose name is an index into the *dynamic* table, and
-//! those illegal bytes of a Huffman value that `value.rs` says it cannot turn into legal ones.
+//! Not repaired, because no known client sends it: a literal whose name is an index into the
+//! *dynamic* table, and those illegal bytes of a Huffman value that `value.rs` says it cannot turn
+//! into legal ones.
 
 pub mod scanner;
 
@@ -47,10 +56,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// An accepted stream whose client may be a stock gRPC client.
 ///
-/// Reading repairs `:authority` as the module says. Shutting down waits until the client has closed its
-/// end too, two seconds at most, if it speaks HTTP/2 and has answered that it knows of the end. Writing
-/// goes straight to the stream. One value serves one connection, from its first byte: put on a stream
-/// that was already read from, it sees no preface and does nothing. Errors are the stream's own.
+/// Reading repairs `:authority` as the module says. Shutting down waits until the client has closed
+/// its end too, two seconds at most, if it speaks HTTP/2 and has answered that it knows of the end.
+/// Writing goes straight to the stream. One value serves one connection, from its first byte: put
+/// on a stream that was already read from, it sees no preface and does nothing. Errors are the
+/// stream's own.
 #[derive(Debug)]
 pub struct RepairAuthority<S> {
     stream: S,
@@ -63,8 +73,8 @@ pub struct RepairAuthority<S> {
 }
 
 impl<S> RepairAuthority<S> {
-    /// Takes over a stream that nothing has been read from. Reading fails when the client has sent so many frames per second
-    /// beyond what calls and answers account for.
+    /// Takes over a stream that nothing has been read from. Reading fails when the client has sent
+    /// so many frames per second beyond what calls and answers account for.
     #[must_use]
     pub fn new(stream: S, control_frames_per_second: u32) -> Self {
         RepairAuthority {

@@ -1,11 +1,13 @@
-//! Making the socket: its folder is looked at, a stale file is told from a live daemon, and the name appears only when
-//! owner and mode are right and it is being listened on.
+//! Making the socket: its folder is looked at, a stale file is told from a live daemon, and the
+//! name appears only when owner and mode are right and it is being listened on.
 //!
-//! No lock is taken: whoever may open the folder could hold it and keep the daemon from starting. Instead, the socket is
-//! made under a name that cannot be foreseen and then given its own name by `link`, which never replaces anything. A
-//! stale socket is exchanged for ours in one step, and what came out of the exchange is looked at: had another daemon
-//! replaced the stale one in the meantime, it gets its name back. Three daemons that replace one stale socket within
-//! the same microseconds can leave two that believe to have it; a file system that cannot exchange names (`EINVAL`), two.
+//! No lock is taken: whoever may open the folder could hold it and keep the daemon from starting.
+//! Instead, the socket is made under a name that cannot be foreseen and then given its own name by
+//! `link`, which never replaces anything. A stale socket is exchanged for ours in one step, and
+//! what came out of the exchange is looked at: had another daemon replaced the stale one in the
+//! meantime, it gets its name back. Three daemons that replace one stale socket within the same
+//! microseconds can leave two that believe to have it; a file system that cannot exchange names
+//! (`EINVAL`), two.
 
 pub mod folder;
 
@@ -22,8 +24,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, UCred};
 use rustix::process::geteuid;
 
-/// Connections that the kernel keeps for us until they are accepted. The kernel caps it at net.core.somaxconn, which is
-/// 4096 today; fewer would refuse callers when a host's workers all start at once.
+/// Connections that the kernel keeps for us until they are accepted. The kernel caps it at
+/// net.core.somaxconn, which is 4096 today; fewer would refuse callers when a host's workers all
+/// start at once.
 const BACKLOG: i32 = 4096;
 
 /// A socket address' longest path, in bytes.
@@ -190,7 +193,8 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
     })
 }
 
-/// Asks only for what is not so already: the sandbox of the shipped unit refuses every `chown`, one that changes nothing too.
+/// Asks only for what is not so already: the sandbox of the shipped unit refuses every `chown`, one
+/// that changes nothing too.
 fn give(socket: &Path, group: Option<u32>) -> io::Result<()> {
     match group {
         Some(group) if fs::metadata(socket)?.gid() != group => {
@@ -213,7 +217,8 @@ fn bind_new(socket: &OwnedFd, folder: &Path, path: &Path) -> io::Result<PathBuf>
     for _ in 0..ATTEMPTS {
         let name = random_name()?;
         let new = folder.join(&name[name.len().saturating_sub(room)..]);
-        // Where there is room for one letter only, it may be the very name that it is to have in the end.
+        // Where there is room for one letter only, it may be the very name that it is to have in
+        // the end.
         if new == path {
             continue;
         }
@@ -237,7 +242,8 @@ fn random_name() -> io::Result<String> {
     Ok(PREFIX.chars().chain(random).collect())
 }
 
-/// Removes what daemons left that were killed while they made a socket: our user's, old, and nobody listens.
+/// Removes what daemons left that were killed while they made a socket: our user's, old, and nobody
+/// listens.
 fn clear(folder: &Path) {
     // A folder that may be used but not be read keeps what is in it.
     let Ok(entries) = fs::read_dir(folder) else {
@@ -307,7 +313,8 @@ fn put_in_place(
     })
 }
 
-/// Puts `new` in the place of the stale socket; false, and nothing changed, if that is not there any more.
+/// Puts `new` in the place of the stale socket; false, and nothing changed, if that is not there
+/// any more.
 fn replace(new: &Path, path: &Path, stale: FileId) -> io::Result<bool> {
     let exchange = || renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
     match exchange() {
@@ -341,7 +348,8 @@ fn identity(path: &Path) -> io::Result<FileId> {
     Ok((found.dev(), found.ino()))
 }
 
-/// What is at the socket's path: nothing, or a socket that nobody listens on; anything else is an error.
+/// What is at the socket's path: nothing, or a socket that nobody listens on; anything else is an
+/// error.
 fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<FileId>, BindError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,

@@ -1,7 +1,8 @@
 //! The service manager's descriptor store: memory that outlives the process, and no disk.
 //!
-//! What is kept lies in a memfd that nobody can change any more (all seals), and is stored under a new name before the one
-//! before is removed, so that there is always a whole one. `MemorySwapMax=0` of the unit keeps it out of swap.
+//! What is kept lies in a memfd that nobody can change any more (all seals), and is stored under a
+//! new name before the one before is removed, so that there is always a whole one.
+//! `MemorySwapMax=0` of the unit keeps it out of swap.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Seek, Write};
@@ -22,16 +23,19 @@ use zeroize::Zeroizing;
 /// How names in the store begin; a number follows.
 const PREFIX: &str = "tokend-credentials-";
 
-/// The largest that is read back: tens of thousands of profiles with large tokens. More was not written by us.
+/// The largest that is read back: tens of thousands of profiles with large tokens. More was not
+/// written by us.
 const LARGEST: u64 = 256 << 20;
 
-/// The service manager has to have taken a descriptor within this time before the one before is removed.
+/// The service manager has to have taken a descriptor within this time before the one before is
+/// removed.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
 };
 
-/// Whether there is a service manager that keeps descriptors. systemd says so since 254; before, it is tried.
+/// Whether there is a service manager that keeps descriptors. systemd says so since 254; before, it
+/// is tried.
 #[must_use]
 pub fn is_there() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty())
@@ -80,8 +84,8 @@ fn sealed() -> SealFlags {
     SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE
 }
 
-/// Has the service manager keep these bytes under this number, and forget those of the number `before`. Blocks for as long
-/// as that takes.
+/// Has the service manager keep these bytes under this number, and forget those of the number
+/// `before`. Blocks for as long as that takes.
 ///
 /// # Errors
 /// What the system says; then what was kept before is still there.

@@ -1,5 +1,5 @@
-//! The journal's own protocol. `journalctl` shows the message alone, so whatever an event has to say stands in that; its fields
-//! are there besides, to search by.
+//! The journal's own protocol. `journalctl` shows the message alone, so whatever an event has to
+//! say stands in that; its fields are there besides, to search by.
 
 use std::fmt::Debug;
 use std::io;
@@ -14,7 +14,8 @@ use tracing_subscriber::layer::Context;
 /// Where journald takes entries with fields.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Longer values are cut: a datagram finds room for about 200 kB, and one that finds none is lost without a word.
+/// Longer values are cut: a datagram finds room for about 200 kB, and one that finds none is lost
+/// without a word.
 const LONGEST: usize = 8 * 1024;
 
 /// Sends events there.

@@ -1,4 +1,5 @@
-//! Notes which certificates a server shows, for whoever wants to tell about them, those that are refused included.
+//! Notes which certificates a server shows, for whoever wants to tell about them, those that are
+//! refused included.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

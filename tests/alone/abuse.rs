@@ -1,5 +1,6 @@
-//! Callers that misbehave below the level of calls: floods of frames that cost nothing to send, header bombs, connections
-//! that drip or say half a thing. Whatever they do, the others are served as before, and when it is over nothing is left.
+//! Callers that misbehave below the level of calls: floods of frames that cost nothing to send,
+//! header bombs, connections that drip or say half a thing. Whatever they do, the others are served
+//! as before, and when it is over nothing is left.
 //!
 //! `cargo test --test it abuse -- --nocapture` prints what it cost the others, attack by attack.
 
@@ -29,22 +30,25 @@ const SLICE: Duration = Duration::from_millis(250);
 /// An attack that has just begun, or is being cleaned up after.
 const PASSAGE: Duration = Duration::from_millis(50);
 
-/// How much longer the slowest of a hundred answers may take than while the same attack goes on beside the daemon; the goal.
+/// How much longer the slowest of a hundred answers may take than while the same attack goes on
+/// beside the daemon; the goal.
 const RATIO: f64 = 2.0;
 
-/// What is this fast is fast enough, whatever the ratio, in microseconds. Without optimisation the slowest of a hundred answers
-/// takes 1 to 6 ms under attack on a machine that does nothing else, and several times that now and then by chance. Without
-/// their repairs the attacks made it 33 ms at best and more than 20 s at worst.
+/// What is this fast is fast enough, whatever the ratio, in microseconds. Without optimisation the
+/// slowest of a hundred answers takes 1 to 6 ms under attack on a machine that does nothing else,
+/// and several times that now and then by chance. Without their repairs the attacks made it 33 ms
+/// at best and more than 20 s at worst.
 const FLOOR: f64 = 20_000.0;
 
 /// The same while four others make as many calls as they can, which they may.
 const FLOOR_OF_CALLS: f64 = 40_000.0;
 
-/// What an attack may add to the daemon's memory, in kB, by four connections that flood or by four hundred that linger; the
-/// latter cost 50 kB each without optimisation.
+/// What an attack may add to the daemon's memory, in kB, by four connections that flood or by four
+/// hundred that linger; the latter cost 50 kB each without optimisation.
 const GROWTH: u64 = 32 * 1024;
 
-/// What all attacks together may add to the log, in bytes: callers decide how often they misbehave, so not a line each time.
+/// What all attacks together may add to the log, in bytes: callers decide how often they misbehave,
+/// so not a line each time.
 const LOG: usize = 16 * 1024;
 
 /// Clock ticks (10 ms) that the daemon may use in [`IDLE`] when the attack is over.
@@ -118,14 +122,16 @@ fn ticks(daemon: &Daemon) -> u64 {
         .sum()
 }
 
-/// Descriptors that the daemon has open, where we may see that: it is not dumpable, so only root may.
+/// Descriptors that the daemon has open, where we may see that: it is not dumpable, so only root
+/// may.
 fn descriptors(daemon: &Daemon) -> Option<usize> {
     let all = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).ok()?;
     Some(all.count())
 }
 
-/// Broken by [turns] without a pause (calls: 43 ms), by accepting without one (connect and go: 33 ms), and by no allowance for
-/// frames (nobody is cut off). How much is read in a turn shows in the tests of [turns] alone.
+/// Broken by [turns] without a pause (calls: 43 ms), by accepting without one (connect and go: 33
+/// ms), and by no allowance for frames (nobody is cut off). How much is read in a turn shows in the
+/// tests of [turns] alone.
 ///
 /// [turns]: tokend::server
 #[test]
@@ -155,8 +161,8 @@ fn whoever_misbehaves_others_are_served_and_nothing_is_left() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Lets one attack loose, and says what was wrong then. The same attack on another daemon shows what it costs everybody on
-/// this machine that attackers and attacked use its processors.
+/// Lets one attack loose, and says what was wrong then. The same attack on another daemon shows
+/// what it costs everybody on this machine that attackers and attacked use its processors.
 fn withstand(
     daemon: &Daemon,
     another: &Daemon,
@@ -222,8 +228,8 @@ fn withstand(
     wrong
 }
 
-/// The margin of honest callers: everything that any client sends beside its calls, as fast as it can, is never cut off.
-/// Broken by `PER_CALL` of 2.
+/// The margin of honest callers: everything that any client sends beside its calls, as fast as it
+/// can, is never cut off. Broken by `PER_CALL` of 2.
 #[test]
 fn calls_as_fast_as_they_are_answered_are_never_cut_off() {
     let _alone = alone();
@@ -239,8 +245,8 @@ fn calls_as_fast_as_they_are_answered_are_never_cut_off() {
     assert!(calls > 300, "{calls}: too few to see anything");
 }
 
-/// What half-sent messages of one user hold is bounded for all its connections together, and nobody else pays for it.
-/// Broken by not asking for room in `TimedBody`, and by not giving it back.
+/// What half-sent messages of one user hold is bounded for all its connections together, and nobody
+/// else pays for it. Broken by not asking for room in `TimedBody`, and by not giving it back.
 #[test]
 fn half_sent_messages_of_one_user_find_room_only_so_far() {
     let _alone = alone();

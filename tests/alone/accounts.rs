@@ -1,5 +1,6 @@
-//! What one principal can take of the daemon by calls that are allowed: looks at thousands of profiles, streams, metrics,
-//! connections. Whatever it takes, the others are served as before, and the account names who it was.
+//! What one principal can take of the daemon by calls that are allowed: looks at thousands of
+//! profiles, streams, metrics, connections. Whatever it takes, the others are served as before, and
+//! the account names who it was.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,9 +25,10 @@ const ROUNDS: usize = 3;
 const SLICE: Duration = Duration::from_millis(400);
 const PASSAGE: Duration = Duration::from_millis(100);
 
-/// Goal: others' p99 at most doubled. What is this fast is fast enough whatever the ratio, in microseconds: without optimisation a
-/// request takes 150, and a round of the attackers a few thousand; on a machine that does something else besides, several times
-/// that. Without the repairs others waited for seconds, until they gave up.
+/// Goal: others' p99 at most doubled. What is this fast is fast enough whatever the ratio, in
+/// microseconds: without optimisation a request takes 150, and a round of the attackers a few
+/// thousand; on a machine that does something else besides, several times that. Without the repairs
+/// others waited for seconds, until they gave up.
 const RATIO: f64 = 2.0;
 const FLOOR: f64 = 40_000.0;
 
@@ -109,7 +111,8 @@ fn withstand(
         .then(|| format!("{}: {beside:.0} → {attacked:.0} µs", attack.name))
 }
 
-/// Broken by turns that belong to connections, and by a look at all profiles for each request: others waited for seconds.
+/// Broken by turns that belong to connections, and by a look at all profiles for each request:
+/// others waited for seconds.
 #[test]
 fn who_asks_for_lists_of_thousands_of_profiles_delays_nobody_else() {
     let _alone = alone();
@@ -220,7 +223,8 @@ fn streams_of_one_user_are_bounded_whatever_they_watch() {
     });
 }
 
-/// Broken by a page that is made for each request on the thread that serves, and by connections that may be idle.
+/// Broken by a page that is made for each request on the thread that serves, and by connections
+/// that may be idle.
 #[test]
 fn whoever_reads_metrics_over_tcp_delays_nobody_and_shuts_nobody_out() {
     let _alone = alone();
@@ -284,7 +288,8 @@ fn whoever_reads_metrics_over_tcp_delays_nobody_and_shuts_nobody_out() {
     );
 }
 
-/// Broken by a watchdog that waits in the queue of callers: no sign of life for 32 s under either flood.
+/// Broken by a watchdog that waits in the queue of callers: no sign of life for 32 s under either
+/// flood.
 #[test]
 fn no_flood_delays_the_sign_of_life() {
     let _alone = alone();

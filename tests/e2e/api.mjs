@@ -1,10 +1,10 @@
-// The API of the end-to-end run: the paths of Camunda 8's Orchestration Cluster REST API that the workers of examples/ use,
-// with the three ways in which that API is authenticated. Written from its documentation; no code of Camunda is in it.
+// The API of the end-to-end run: the paths of Camunda 8's Orchestration Cluster REST API that the
+// workers of examples/ use, with the three ways in which that API is authenticated. Written from
+// its documentation; no code of Camunda is in it.
 //
-// usage: node api.mjs PORT STATE none
-//        node api.mjs PORT STATE basic USER PASSWORD_FILE
-//        node api.mjs PORT STATE oidc ISSUER AUDIENCE
-//   STATE keeps processes and jobs over a restart. With `oidc`, a signing key that it has seen stays good until it is restarted.
+// usage: node api.mjs PORT STATE none node api.mjs PORT STATE basic USER PASSWORD_FILE node api.mjs
+// PORT STATE oidc ISSUER AUDIENCE STATE keeps processes and jobs over a restart. With `oidc`, a
+// signing key that it has seen stays good until it is restarted.
 
 import { timingSafeEqual } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';

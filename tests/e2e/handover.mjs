@@ -1,4 +1,5 @@
-// Watches profiles and says at the end (SIGTERM) whether each credential was there before the one before it expired.
+// Watches profiles and says at the end (SIGTERM) whether each credential was there before the one
+// before it expired.
 //
 // usage: node handover.mjs PROFILE…
 //   Needs TOKEND and TOKEND_SOCKET. Status 1 if one came late, or if there was none for a moment.

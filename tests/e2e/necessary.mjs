@@ -1,8 +1,9 @@
-// How many token requests lifetimes and faults make necessary: each profile's first one, one whenever the last has lived its whole life,
-// and one for each fault that makes what is there useless.
+// How many token requests lifetimes and faults make necessary: each profile's first one, one
+// whenever the last has lived its whole life, and one for each fault that makes what is there
+// useless.
 //
-// usage: node necessary.mjs FILE START END ASKED LIFETIME PROFILE…
-//   Times in seconds; FILE has lines `TIME PROFILE` and `TIME lifespan SECONDS`. Status 1 if ASKED is more than 20 % off.
+// usage: node necessary.mjs FILE START END ASKED LIFETIME PROFILE… Times in seconds; FILE has lines
+// `TIME PROFILE` and `TIME lifespan SECONDS`. Status 1 if ASKED is more than 20 % off.
 
 import { readFileSync } from 'node:fs';
 

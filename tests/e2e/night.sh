@@ -1,4 +1,5 @@
-# The night of faults: three workers that never rest, and everything that happens to identity providers; read by ./run.
+# The night of faults: three workers that never rest, and everything that happens to identity
+# providers; read by ./run.
 # shellcheck shell=bash disable=SC2154,SC2034
 
 NIGHT=(secret x509 jwt)

@@ -1,8 +1,9 @@
-// A stand-in for the token endpoint of Camunda 8 SaaS and for an API behind it, written from what its documentation says: audience,
-// client id and secret in a form or in JSON; one request a second for everybody with the same address, whether it succeeds or not.
+// A stand-in for the token endpoint of Camunda 8 SaaS and for an API behind it, written from what
+// its documentation says: audience, client id and secret in a form or in JSON; one request a second
+// for everybody with the same address, whether it succeeds or not.
 //
-// usage: node saas.mjs FOLDER
-//   FOLDER holds server.pem, server.key and the clients' secret; FOLDER/saas.json says where it listens. GET /counts tells what it was asked.
+// usage: node saas.mjs FOLDER FOLDER holds server.pem, server.key and the clients' secret;
+// FOLDER/saas.json says where it listens. GET /counts tells what it was asked.
 
 import { randomBytes } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';

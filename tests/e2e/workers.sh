@@ -1,4 +1,5 @@
-# The workers of examples/, built as their users would build them; read by ./run. `worker[LANGUAGE]` is the command.
+# The workers of examples/, built as their users would build them; read by ./run. `worker[LANGUAGE]`
+# is the command.
 # shellcheck shell=bash disable=SC2154,SC2034
 
 declare -A worker=()

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# buf: the proto files are in good order, and `buf curl` can talk to the daemon, with reflection and with the files.
+# buf: the proto files are in good order, and `buf curl` can talk to the daemon, with reflection and
+# with the files.
 set -u
 # shellcheck source=checks.sh
 . "$(dirname "$0")/checks.sh"

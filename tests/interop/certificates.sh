@@ -16,7 +16,8 @@ authority() {
   new_key "$1" ec
   openssl req -x509 -new -key "$1.key" -out "$1.pem" -days 2 -subj "/O=tokend/CN=$1" -addext keyUsage=critical,keyCertSign
 }
-# certificate NAME KIND SUBJECT [ALTERNATIVE NAME [AUTHORITY]]: NAME.pem and NAME.key; the authority is `ca` by default
+# certificate NAME KIND SUBJECT [ALTERNATIVE NAME [AUTHORITY]]: NAME.pem and NAME.key; the authority
+# is `ca` by default
 certificate() {
   local ca=${5:-ca} extensions="basicConstraints=critical,CA:FALSE"
   [[ ! ${4:-} ]] || extensions+=$'\n'"subjectAltName=$4"

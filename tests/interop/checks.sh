@@ -1,4 +1,5 @@
-# What the bash clients share: `check NAME COMMAND…` prints one line; `done_checking` ends the program.
+# What the bash clients share: `check NAME COMMAND…` prints one line; `done_checking` ends the
+# program.
 # shellcheck shell=bash
 client=${0##*/} client=${client%.sh}
 failed=0

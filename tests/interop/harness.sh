@@ -1,6 +1,6 @@
-# What the suites share that start real processes: a temporary folder that goes whatever happens, processes in the background,
-# packages, and the count at the end. The suite sets `suite` (its name) and `logs` (whose end is shown after a failure)
-# before it reads this.
+# What the suites share that start real processes: a temporary folder that goes whatever happens,
+# processes in the background, packages, and the count at the end. The suite sets `suite` (its name)
+# and `logs` (whose end is shown after a failure) before it reads this.
 # shellcheck shell=bash disable=SC2034,SC2154
 
 interop=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,9 +1,10 @@
-// The identity provider of these tests: the certified OpenID provider `oidc-provider`, twice (http, and https with a
-// certificate that no system trusts), and an endpoint that accepts connections and never answers.
+// The identity provider of these tests: the certified OpenID provider `oidc-provider`, twice (http,
+// and https with a certificate that no system trusts), and an endpoint that accepts connections and
+// never answers.
 //
-// usage: node idp.mjs FOLDER
-//   FOLDER holds tls.pem, tls.key (the server's certificate) and client.pub (the public key of the client `signed`).
-//   When it listens, the addresses are in FOLDER/idp.json. SIGTERM ends it.
+// usage: node idp.mjs FOLDER FOLDER holds tls.pem, tls.key (the server's certificate) and
+// client.pub (the public key of the client `signed`). When it listens, the addresses are in
+// FOLDER/idp.json. SIGTERM ends it.
 
 import { createPublicKey } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -17,8 +18,8 @@ import Provider, { errors } from 'oidc-provider';
 const folder = process.argv[2];
 const file = (name) => readFileSync(join(folder, name), 'utf8');
 
-// Every printable sign of ASCII, which is all that RFC 6749 (appendix A.2) allows: inside Basic they must be
-// form-urlencoded (section 2.3.1), and this provider refuses a client that forgets it.
+// Every printable sign of ASCII, which is all that RFC 6749 (appendix A.2) allows: inside Basic
+// they must be form-urlencoded (section 2.3.1), and this provider refuses a client that forgets it.
 const NASTY = file('nasty.secret').trimEnd();
 
 const machine = {
@@ -91,7 +92,8 @@ const http = `http://127.0.0.1:${await listen(web)}`;
 const https = `https://localhost:${await listen(tls)}`;
 const [plain, secure] = [await provider(http), await provider(https)];
 web.on('request', (request, response) => {
-  // Not part of OAuth, for the tests alone: who got how many tokens, and an API that says what it was sent.
+  // Not part of OAuth, for the tests alone: who got how many tokens, and an API that says what it
+  // was sent.
   if (request.url === '/grants') response.end(JSON.stringify(grants));
   else if (request.url === '/echo') response.end(request.headers.authorization ?? '');
   else plain(request, response);

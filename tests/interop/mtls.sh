@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Client certificates and signed assertions against a real provider, and their rotation in the running daemon.
+# Client certificates and signed assertions against a real provider, and their rotation in the
+# running daemon.
 set -u
 here=$(dirname "$0")
 # shellcheck source=checks.sh
@@ -50,7 +51,8 @@ put() {
 }
 # swap N: as Kubernetes does it
 swap() { ln -s "..$1" mounted/..tmp && mv -T mounted/..tmp mounted/..data; }
-# What took it over first, the reload or the daemon's own look at its files, is chance; that both call it so is not.
+# What took it over first, the reload or the daemon's own look at its files, is chance; that both
+# call it so is not.
 reloaded() {
   local said
   said=$(exits 0 "$TOKEND" reload) || { echo "$said"; return 1; }

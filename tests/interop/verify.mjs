@@ -1,8 +1,8 @@
 // Asks the daemon for tokens and verifies each against the keys of its issuer, as an API would.
 //
-// usage: node verify.mjs ISSUER PROFILE…
-//   One line per profile: its client and the thumbprint of the certificate that the token is bound to, or a dash; what is wrong
-//   with a token ends the program with 1. Needs TOKEND_SOCKET, and NODE_EXTRA_CA_CERTS for an issuer with a CA of its own.
+// usage: node verify.mjs ISSUER PROFILE… One line per profile: its client and the thumbprint of the
+// certificate that the token is bound to, or a dash; what is wrong with a token ends the program
+// with 1. Needs TOKEND_SOCKET, and NODE_EXTRA_CA_CERTS for an issuer with a CA of its own.
 
 import { createRemoteJWKSet, jwtVerify } from 'jose';
 import { ask } from './ask.mjs';

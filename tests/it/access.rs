@@ -1,5 +1,5 @@
-//! Who may have what: the kernel's word about the caller, default deny, and nothing that tells a forbidden profile from one
-//! that does not exist. The tests are several users, so they need root.
+//! Who may have what: the kernel's word about the caller, default deny, and nothing that tells a
+//! forbidden profile from one that does not exist. The tests are several users, so they need root.
 
 use std::collections::BTreeSet;
 

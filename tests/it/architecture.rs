@@ -98,7 +98,8 @@ const LONGEST_FILE: usize = 500;
 /// The files that are longer today. One that no longer is is to be taken out.
 const LONGER_FILES: &[&str] = &[];
 
-/// Names that must not occur in `core`: it does no I/O, reads no clock, spawns nothing, logs nothing, draws nothing.
+/// Names that must not occur in `core`: it does no I/O, reads no clock, spawns nothing, logs
+/// nothing, draws nothing.
 const NOT_IN_CORE: &[&str] = &[
     "std::fs",
     "std::env",

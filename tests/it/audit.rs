@@ -1,5 +1,5 @@
-//! The record of who was given what: there before the answer, complete, readable for nobody else, and what happens when it
-//! cannot be written.
+//! The record of who was given what: there before the answer, complete, readable for nobody else,
+//! and what happens when it cannot be written.
 
 mod failure;
 
@@ -151,7 +151,8 @@ fn own(records: &[Value]) -> usize {
     own.count()
 }
 
-/// Broken by `Ledger::count` that never counts (each call would write), and by `flush` without its task (nothing comes).
+/// Broken by `Ledger::count` that never counts (each call would write), and by `flush` without its
+/// task (nothing comes).
 #[test]
 fn repetitions_are_counted_and_written_within_ten_seconds() {
     let daemon = daemon();
@@ -365,7 +366,8 @@ fn a_link_and_what_is_no_file_are_not_written_to() {
     }
 }
 
-/// Trap 26: nothing that the daemon writes can be read by others, and no credential is ever written.
+/// Trap 26: nothing that the daemon writes can be read by others, and no credential is ever
+/// written.
 #[test]
 fn trap_26_the_daemon_writes_nothing_but_the_record() {
     let (_issuer, place, config) = idp::one("");

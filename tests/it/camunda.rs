@@ -1,4 +1,5 @@
-//! The support matrix of Camunda 8 over `tokend check`, cell by cell, and the configurations of docs/camunda.md.
+//! The support matrix of Camunda 8 over `tokend check`, cell by cell, and the configurations of
+//! docs/camunda.md.
 
 use std::collections::BTreeMap;
 

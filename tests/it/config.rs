@@ -1,4 +1,5 @@
-//! Configuration that is wrong, through the executable: everything at once, each with its place, and what fails, fails alone.
+//! Configuration that is wrong, through the executable: everything at once, each with its place,
+//! and what fails, fails alone.
 
 use std::os::unix::fs::chown;
 
@@ -180,7 +181,8 @@ fn check_reads_a_large_configuration_once_however_much_it_has_to_say() {
     let ran = place.run(&["check"]);
     let took = start.elapsed();
     assert!(ran.out.contains("500 warnings"), "{}", ran.out);
-    // Parsing it once takes a tenth of a second even in a debug build; once per warning, most of a minute.
+    // Parsing it once takes a tenth of a second even in a debug build; once per warning, most of a
+    // minute.
     assert!(took.as_secs() < 10, "{took:?}");
 }
 

@@ -1,4 +1,5 @@
-//! `tokend doctor` through the executable: one thing wrong at a time, found and told with its cure, and nothing else.
+//! `tokend doctor` through the executable: one thing wrong at a time, found and told with its cure,
+//! and nothing else.
 
 mod providers;
 
@@ -19,7 +20,8 @@ const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 const PLAIN: &str = "[profiles.p]\nmethod = \"none\"\n";
 
-/// Runs it as this user, whoever the daemon is, and holds its answer to what is promised of every one.
+/// Runs it as this user, whoever the daemon is, and holds its answer to what is promised of every
+/// one.
 fn doctor(place: &Place, arguments: &[&str]) -> Ran {
     let ran = run(&mut place.tokend_as(None, &[&["doctor"][..], arguments].concat()));
     place.secrets.assert_none_in(&ran.out, "tokend doctor");
@@ -49,7 +51,8 @@ fn findings(place: &Place, arguments: &[&str]) -> Vec<String> {
             for key in ["path", "file"] {
                 text(key);
             }
-            // What has a place in a file may say it all in one line; everything else has its cure apart.
+            // What has a place in a file may say it all in one line; everything else has its cure
+            // apart.
             assert!(
                 !text("help").is_empty() || finding["line"] != 0,
                 "no cure: {finding}"
@@ -90,7 +93,8 @@ fn trusting(issuer: &Issuer) -> String {
     idp::idp(issuer) + "tls = { ca = \"ca.pem\" }\n"
 }
 
-/// Broken by any check that cries wolf, such as one that wants a million descriptors. What is well is told, so that somebody can believe it.
+/// Broken by any check that cries wolf, such as one that wants a million descriptors. What is well
+/// is told, so that somebody can believe it.
 #[test]
 fn a_healthy_daemon_gives_no_finding_and_every_check_a_line() {
     let authority = Authority::new("ca", &WallClock::system()).expect("authority");

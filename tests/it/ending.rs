@@ -141,8 +141,8 @@ fn heard(stream: &UnixStream) -> Vec<u8> {
     }
 }
 
-/// A client whose write fails does not read on, and takes for lost what the last GOAWAY lets it send again elsewhere. Broken by a
-/// connection that is closed as soon as all is said.
+/// A client whose write fails does not read on, and takes for lost what the last GOAWAY lets it
+/// send again elsewhere. Broken by a connection that is closed as soon as all is said.
 #[test]
 fn a_call_that_crosses_the_end_can_be_written() {
     let (_issuer, place, config) = idp::one(LAZY);
@@ -164,8 +164,8 @@ fn a_call_that_crosses_the_end_can_be_written() {
     assert_eq!(daemon.ended(), Some(0));
 }
 
-/// Such as a process that is stopped, or looks at its connections only when it has something to ask. Broken by a drain that gives every
-/// connection the time of a call.
+/// Such as a process that is stopped, or looks at its connections only when it has something to
+/// ask. Broken by a drain that gives every connection the time of a call.
 #[test]
 fn a_client_that_does_not_react_and_waits_for_nothing_holds_nobody_up() {
     let (_issuer, place, config) = idp::one(LAZY);
@@ -178,8 +178,9 @@ fn a_client_that_does_not_react_and_waits_for_nothing_holds_nobody_up() {
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
-/// gRPC's C core begins a call behind its answer to the PING of a goodbye, and opens the window of that call: with h2 alone that
-/// ends the connection, and every call on it fails. Broken by a scanner without its `heard_of`.
+/// gRPC's C core begins a call behind its answer to the PING of a goodbye, and opens the window of
+/// that call: with h2 alone that ends the connection, and every call on it fails. Broken by a
+/// scanner without its `heard_of`.
 #[test]
 fn a_call_that_is_begun_too_late_costs_no_other_its_answer() {
     let (issuer, place, config) = idp::one(LAZY);

@@ -1,5 +1,5 @@
-//! An identity provider that answers badly: every way to do so is refused with its reason, or mastered, and nothing of
-//! what it says gets through (traps 1, 31, 32 and 38).
+//! An identity provider that answers badly: every way to do so is refused with its reason, or
+//! mastered, and nothing of what it says gets through (traps 1, 31, 32 and 38).
 
 use std::time::{Duration, Instant};
 

@@ -232,7 +232,8 @@ fn min_ttl_is_honoured_or_refused_and_never_undercut() {
         1,
         "nothing of this was worth a request"
     );
-    // More than what is left of the first, less than a new one has. By then a tenth of its life is over.
+    // More than what is left of the first, less than a new one has. By then a tenth of its life is
+    // over.
     let longer = eventually(PATIENCE, || {
         let left = grpc.token("it").ok()?.expires_in?;
         (left < 15.0).then_some(())?;
@@ -241,7 +242,8 @@ fn min_ttl_is_honoured_or_refused_and_never_undercut() {
     assert!(longer.expires_in >= Some(15.0), "{:?}", longer.expires_in);
     assert_ne!(longer.credential.token, first.credential.token);
     assert_eq!(issuer.count("/token"), 2);
-    // Unmet while nobody issues: unavailable, and what is there is still served to those who want less.
+    // Unmet while nobody issues: unavailable, and what is there is still served to those who want
+    // less.
     issuer.script(Fault::Html200, Times::Always);
     let why = eventually(PATIENCE, || {
         let left = grpc.token("it").expect("served").expires_in?;

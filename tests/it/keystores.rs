@@ -290,7 +290,8 @@ fn a_daemon_lives_on_keystores_and_follows_them() {
     eventually(PATIENCE, || {
         (confirmation(&daemon) == third.thumbprint).then_some(())
     });
-    // Half a store, or a password that does not fit, replaces nothing; the password's file is watched as well.
+    // Half a store, or a password that does not fit, replaces nothing; the password's file is
+    // watched as well.
     let whole = fs::read(daemon.place.path("client.store")).expect("read");
     fs::write(daemon.place.path("client.store"), &whole[..whole.len() / 2]).expect("written");
     eventually(PATIENCE, || {

@@ -1,5 +1,6 @@
-//! Trap 39: file and identity provider do not get a new secret at the same moment. Whichever is first, a credential is there
-//! within seconds after they agree, and nothing is called right before.
+//! Trap 39: file and identity provider do not get a new secret at the same moment. Whichever is
+//! first, a credential is there within seconds after they agree, and nothing is called right
+//! before.
 
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ fn switch(issuer: &Issuer, secret: &str) {
     issuer.set_client_secret("it", secret);
 }
 
-/// Waits for two renewals of what is in force: a refused version beside it has had its second opinion by then.
+/// Waits for two renewals of what is in force: a refused version beside it has had its second
+/// opinion by then.
 fn renewed_twice(daemon: &Daemon) {
     let generation = |daemon: &Daemon| {
         let token = daemon.grpc().token("it").expect("served all the time");
@@ -45,7 +47,8 @@ fn warnings(daemon: &Daemon) -> String {
 
 const ALL_RIGHT: &str = "nothing is wrong with the profile any more";
 
-/// Broken by a staged version that sleeps in its probe when the live one is refused, or that takes over with that sleep.
+/// Broken by a staged version that sleeps in its probe when the live one is refused, or that takes
+/// over with that sleep.
 #[test]
 fn trap_39_a_provider_that_switches_late_costs_seconds() {
     let (issuer, place, config) = short();

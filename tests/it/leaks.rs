@@ -1,5 +1,6 @@
-//! Secrets stay where they belong (trap 32): every one of them is a marker that nothing else looks like, is sent down every
-//! path, the wrong ones above all, and is then looked for wherever anybody could see it, in every form in which it travels.
+//! Secrets stay where they belong (trap 32): every one of them is a marker that nothing else looks
+//! like, is sent down every path, the wrong ones above all, and is then looked for wherever anybody
+//! could see it, in every form in which it travels.
 
 mod cast;
 mod memory;
@@ -19,15 +20,15 @@ use tokend::proto::{GetStatusRequest, ReloadRequest};
 use crate::harness::forms::forms;
 use crate::harness::{Daemon, Place, block, run};
 
-/// A secret that belongs to `name`, and shares no part with another. Some of it is written differently in forms, in JSON, and in
-/// base64 and its variant for URLs.
+/// A secret that belongs to `name`, and shares no part with another. Some of it is written
+/// differently in forms, in JSON, and in base64 and its variant for URLs.
 fn secret(name: &str) -> String {
     let hash = digest::digest(&digest::SHA384, name.as_bytes());
     format!("{}=&~>?%", STANDARD.encode(hash))
 }
 
-/// Everything that anybody can see of a daemon without being handed a credential, and where. A further place is a further
-/// line.
+/// Everything that anybody can see of a daemon without being handed a credential, and where. A
+/// further place is a further line.
 fn seen(daemon: &Daemon) -> Vec<(&'static str, String)> {
     let mut admin = AdminServiceClient::new(daemon.grpc().channel);
     let status = block(admin.get_status(GetStatusRequest::default())).expect("root is an admin");
@@ -78,8 +79,9 @@ fn proc_text(pid: u32, name: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The environment less those variables that were given a secret: `{ env = … }` is warned of by `tokend check` for that very
-/// reason, and a proxy's password has no other place (`http.proxy` refuses one).
+/// The environment less those variables that were given a secret: `{ env = … }` is warned of by
+/// `tokend check` for that very reason, and a proxy's password has no other place (`http.proxy`
+/// refuses one).
 fn environment(pid: u32) -> String {
     let given = paths::environment();
     proc_text(pid, "environ")
@@ -131,8 +133,8 @@ fn a_secret_is_found_in_every_form() {
     }
 }
 
-/// Libraries log headers and bodies at their finer levels, today or in their next version: none of that comes out, whatever is
-/// asked for. Broken by `telemetry::start` without `may_be_logged`.
+/// Libraries log headers and bodies at their finer levels, today or in their next version: none of
+/// that comes out, whatever is asked for. Broken by `telemetry::start` without `may_be_logged`.
 #[test]
 fn libraries_log_warnings_and_nothing_finer() {
     let place = Place::new();

@@ -1,5 +1,6 @@
-//! Promises 1 to 3 of docs/promises.md end to end: three lifetimes without an identity provider, waits that are obeyed,
-//! repairs that are noticed, streams, reports, and a thousand profiles that start at once.
+//! Promises 1 to 3 of docs/promises.md end to end: three lifetimes without an identity provider,
+//! waits that are obeyed, repairs that are noticed, streams, reports, and a thousand profiles that
+//! start at once.
 
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,8 @@ fn promises_1_and_2_down_for_three_lifetimes_served_to_the_true_end_and_back_wit
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    // All of it but the margin, a tenth of so short a life, and what had passed when the provider went down.
+    // All of it but the margin, a tenth of so short a life, and what had passed when the provider
+    // went down.
     let said = Duration::from_secs_f64(first.expires_in.expect("it expires"));
     assert!(
         served_until + Duration::from_millis(600) > said,
@@ -112,8 +114,8 @@ fn a_429_is_obeyed_to_the_second() {
     );
 }
 
-/// Broken by a `told_to_wait` of every failure and not only of a `Retry-After`: the repaired secret would wait for the probe,
-/// minutes away.
+/// Broken by a `told_to_wait` of every failure and not only of a `Retry-After`: the repaired secret
+/// would wait for the probe, minutes away.
 #[test]
 fn trap_14_a_repaired_secret_re_arms_a_refused_profile_at_once() {
     let (issuer, place, config) = short_lived(300);
@@ -258,7 +260,8 @@ fn a_stream_brings_the_current_credential_and_each_replacement_before_it_expires
 /// Less than the time after which a stream looks by itself.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// Broken by a registry that is swapped without `ProfileHandle::wake_watchers`: the stream would end only when it looks by itself.
+/// Broken by a registry that is swapped without `ProfileHandle::wake_watchers`: the stream would
+/// end only when it looks by itself.
 #[test]
 fn a_rule_that_no_longer_permits_ends_streams_and_calls_of_open_connections() {
     let (_issuer, place, config) = short_lived(300);
@@ -286,7 +289,8 @@ fn a_rule_that_no_longer_permits_ends_streams_and_calls_of_open_connections() {
     );
 }
 
-/// Broken by a stream that looks only whether the profile is permitted: scopes and audiences are part of the rule.
+/// Broken by a stream that looks only whether the profile is permitted: scopes and audiences are
+/// part of the rule.
 #[test]
 fn a_scope_that_is_no_longer_allowed_ends_its_streams_and_no_others() {
     let (_issuer, place, config) = short_lived(300);
@@ -357,8 +361,8 @@ fn trap_13_a_thousand_reports_of_one_credential_cost_one_request() {
     );
 }
 
-/// Broken by a second `send` after an error: whether the first request was carried out, nobody knows, and a grant that is used
-/// up by it would be used twice.
+/// Broken by a second `send` after an error: whether the first request was carried out, nobody
+/// knows, and a grant that is used up by it would be used twice.
 #[test]
 fn trap_27_what_may_have_been_carried_out_is_not_sent_again_by_the_transport() {
     let (issuer, place, config) = short_lived(300);
@@ -385,7 +389,8 @@ fn trap_27_what_may_have_been_carried_out_is_not_sent_again_by_the_transport() {
     );
 }
 
-/// Broken by a `deadline` of one `http.timeout`: discovery and token request, each within its own, would never end well.
+/// Broken by a `deadline` of one `http.timeout`: discovery and token request, each within its own,
+/// would never end well.
 #[test]
 fn trap_28_one_deadline_has_room_for_every_timeout_inside() {
     let (issuer, place, config) = short_lived(300);
@@ -417,7 +422,8 @@ fn a_reader_that_falls_behind_gets_the_newest() {
     let quick = "refresh = { at = 0.1, jitter = 0.0, min_interval = \"100ms\" }\n";
     let daemon = place.serve(&(config + quick));
     daemon.grpc().token("it").expect("a token");
-    // So little room on the way that the next message does not fit before the one before has been read.
+    // So little room on the way that the next message does not fit before the one before has been
+    // read.
     let mut stream = watch(&daemon.grpc_with_window(64), "it");
     let first = credential(next(&mut stream).expect("the current one"));
     let newest = || daemon.grpc().token("it").map(|token| token.credential);
@@ -431,7 +437,8 @@ fn a_reader_that_falls_behind_gets_the_newest() {
     while seen.last() < Some(&long_after.generation) {
         seen.push(credential(next(&mut stream).expect("it goes on")).generation);
     }
-    // Two were on their way already: one in the connection, one in the stream; and now and then h2 takes a third (in one run of fifty
-    // with both processors taken away for half a second at a time). What comes next is the newest.
+    // Two were on their way already: one in the connection, one in the stream; and now and then h2
+    // takes a third (in one run of fifty with both processors taken away for half a second at a
+    // time). What comes next is the newest.
     assert!(seen.len() <= 4, "{seen:?} after {}", first.generation);
 }

@@ -1,4 +1,5 @@
-//! `[server.limits]` through the executable: what is configured is applied, and is over when its cause is.
+//! `[server.limits]` through the executable: what is configured is applied, and is over when its
+//! cause is.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -109,7 +110,8 @@ fn connections_of_one_user_are_limited_and_come_back() {
     });
 }
 
-/// Broken by a line that is said again as soon as there was room: whoever keeps all places but one could fill the log.
+/// Broken by a line that is said again as soon as there was room: whoever keeps all places but one
+/// could fill the log.
 #[test]
 fn connections_closed_for_want_of_room_are_one_line_in_the_log() {
     let daemon = with("connections_per_user = 2");
@@ -143,7 +145,8 @@ fn connections_closed_for_want_of_room_are_one_line_in_the_log() {
     assert_eq!(lines.count(), 1, "{log}");
 }
 
-/// Broken by a line for each variant: whoever may ask for scopes could fill the log with what the identity provider refuses.
+/// Broken by a line for each variant: whoever may ask for scopes could fill the log with what the
+/// identity provider refuses.
 #[test]
 fn variants_that_are_refused_are_one_line_of_their_profile_in_the_log() {
     let scopes = "request = { scopes = [\"a\", \"b\", \"c\", \"d\"] }";
@@ -288,7 +291,8 @@ fn a_message_that_cannot_be_read_is_the_callers_mistake() {
     }
 }
 
-/// Broken by `ApiService::slot` that counts: whoever watches paid for every rotation, and was cut off by a quick one.
+/// Broken by `ApiService::slot` that counts: whoever watches paid for every rotation, and was cut
+/// off by a quick one.
 #[test]
 fn a_rotation_is_not_counted_as_requests_of_those_who_watch() {
     use tokend::proto::WatchTokenRequest;
@@ -333,7 +337,8 @@ fn a_rotation_is_not_counted_as_requests_of_those_who_watch() {
     }
 }
 
-/// Broken by renewals that cost their caller nothing: an account that is empty forces no more, and credentials are served on.
+/// Broken by renewals that cost their caller nothing: an account that is empty forces no more, and
+/// credentials are served on.
 #[test]
 fn renewals_that_a_caller_forces_come_out_of_its_account() {
     let (_issuer, place, config) = crate::harness::idp::one("");
@@ -377,7 +382,8 @@ fn renewals_that_a_caller_forces_come_out_of_its_account() {
     assert_eq!(daemon.http_token("it").status, 200);
 }
 
-/// Broken by calls that wait and are counted nowhere; and by a charge that stays when the wait is over.
+/// Broken by calls that wait and are counted nowhere; and by a charge that stays when the wait is
+/// over.
 #[test]
 fn calls_that_wait_are_counted_and_so_is_their_end() {
     let (issuer, place, config) = crate::harness::idp::one("");

@@ -1,4 +1,5 @@
-//! Integration tests: one binary, the embedded issuer, and the real executable where processes matter.
+//! Integration tests: one binary, the embedded issuer, and the real executable where processes
+//! matter.
 
 #![allow(clippy::disallowed_methods, reason = "tests may look at the clock")]
 

@@ -1,4 +1,5 @@
-//! Whose files, folders and listeners count: what somebody else has a hand in is refused, and says why.
+//! Whose files, folders and listeners count: what somebody else has a hand in is refused, and says
+//! why.
 
 use std::fs;
 use std::io::Read;
@@ -69,7 +70,8 @@ fn give(path: &Path, uid: u32, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode");
 }
 
-/// Broken by an open that follows every link: whoever renews one file has any file of the daemon's served in its place.
+/// Broken by an open that follows every link: whoever renews one file has any file of the daemon's
+/// served in its place.
 #[test]
 fn who_renews_a_file_cannot_have_another_ones_secret_served() {
     if !is_root() {
@@ -229,7 +231,8 @@ fn each_folder_above_the_socket_is_looked_at_and_a_sticky_one_is_not_its_own() {
     assert!(said.contains(&above), "{said}");
 }
 
-/// Broken by a command that asks whoever listens: it would take the answer for a credential, and `doctor` for the truth.
+/// Broken by a command that asks whoever listens: it would take the answer for a credential, and
+/// `doctor` for the truth.
 #[test]
 fn a_listener_that_is_neither_roots_nor_the_folders_owners_is_asked_nothing() {
     if !is_root() {
@@ -277,7 +280,8 @@ fn a_listener_that_is_neither_roots_nor_the_folders_owners_is_asked_nothing() {
     assert!(came >= 7, "{came}");
 }
 
-/// Broken by a folder of the listener's that others can write: any of them could listen there under that user's name.
+/// Broken by a folder of the listener's that others can write: any of them could listen there under
+/// that user's name.
 #[test]
 fn the_folders_owner_is_believed_only_if_nobody_else_can_put_a_socket_there() {
     if !is_root() {
@@ -295,7 +299,8 @@ fn the_folders_owner_is_believed_only_if_nobody_else_can_put_a_socket_there() {
     assert!(ran.err.contains("can be written by others"), "{ran:?}");
 }
 
-/// Broken by a doctor that counts a descriptor for each connection: a limit that it calls enough would be reached.
+/// Broken by a doctor that counts a descriptor for each connection: a limit that it calls enough
+/// would be reached.
 #[test]
 fn connections_take_no_more_descriptors_than_doctor_says_are_needed() {
     if !is_root() {

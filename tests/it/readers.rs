@@ -1,4 +1,5 @@
-//! Who else can read a secret: told where somebody can, refused where it is whoever may connect to the socket.
+//! Who else can read a secret: told where somebody can, refused where it is whoever may connect to
+//! the socket.
 
 use std::os::unix::fs::chown;
 
@@ -6,7 +7,8 @@ use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root, run};
 
 const TOKEN: &str = "a-token-that-is-there";
 
-/// The group of the socket; nobody's on this machine, as a group of units with `SupplementaryGroups=` may be.
+/// The group of the socket; nobody's on this machine, as a group of units with
+/// `SupplementaryGroups=` may be.
 const CLIENTS: u32 = 65_010;
 
 /// In every database, with the user `daemon` that has it as its primary group.

@@ -1,4 +1,5 @@
-//! Trap 35: what became of a reload can be asked, profile by profile, and is said again until it has been repaired.
+//! Trap 35: what became of a reload can be asked, profile by profile, and is said again until it
+//! has been repaired.
 
 use std::fs;
 use std::time::Duration;
@@ -28,8 +29,8 @@ fn of<'a>(report: &'a Value, profile: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("nothing of {profile}: {report}"))
 }
 
-/// Every profile that is there, as `name=outcome`. The daemon may have noticed a change by itself before it was told to
-/// look, so new and old are alike here once they are in force.
+/// Every profile that is there, as `name=outcome`. The daemon may have noticed a change by itself
+/// before it was told to look, so new and old are alike here once they are in force.
 fn outcomes(report: &Value) -> Vec<String> {
     report["profiles"]
         .as_array()

@@ -1,5 +1,5 @@
-//! Restart under a service manager: a small one of our own, which holds the socket and keeps descriptors as systemd does. The
-//! real one is in tests/systemd.
+//! Restart under a service manager: a small one of our own, which holds the socket and keeps
+//! descriptors as systemd does. The real one is in tests/systemd.
 
 use std::collections::BTreeMap;
 use std::io::{IoSliceMut, Write};
@@ -391,8 +391,8 @@ fn without_a_service_manager_nothing_is_kept_and_that_is_said() {
     });
 }
 
-/// A thousand profiles whose identity provider is down are served at once. Prints what it took: 290 ms without optimisation, and
-/// with it (`cargo test --release`) less than the goal of 50 ms.
+/// A thousand profiles whose identity provider is down are served at once. Prints what it took: 290
+/// ms without optimisation, and with it (`cargo test --release`) less than the goal of 50 ms.
 #[test]
 fn a_thousand_profiles_are_there_at_once() {
     let clients = (0..1000).map(|n| RegisteredClient::with_secret(&format!("c{n}"), SECRET));

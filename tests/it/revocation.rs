@@ -1,5 +1,6 @@
-//! Revocation always wins: whom `access` on disk no longer names is not served, whatever else is wrong with the files, and
-//! as long as it stands there. The tests are several users, so they need root.
+//! Revocation always wins: whom `access` on disk no longer names is not served, whatever else is
+//! wrong with the files, and as long as it stands there. The tests are several users, so they need
+//! root.
 
 use std::fs;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Promise 4 of docs/promises.md, as far as it goes today: changed files are taken over by themselves, and what cannot be
-//! used replaces nothing.
+//! Promise 4 of docs/promises.md, as far as it goes today: changed files are taken over by
+//! themselves, and what cannot be used replaces nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -18,7 +18,8 @@ fn write_pair(place: &Place, folder: &str, pair: &Pair) {
     place.write(&format!("{folder}/tls.key"), pair.key_pem());
 }
 
-/// An issuer that binds tokens, and a daemon whose certificate lies behind a link as Kubernetes mounts it.
+/// An issuer that binds tokens, and a daemon whose certificate lies behind a link as Kubernetes
+/// mounts it.
 fn bound() -> (Issuer, Authority, Daemon, Pair) {
     let clock = WallClock::system();
     let authority = Authority::new("root", &clock).expect("authority");
@@ -164,7 +165,8 @@ fn a_changed_configuration_is_taken_over_and_a_broken_one_is_not() {
     });
 }
 
-/// An issuer with two clients and tokens of four seconds, and a place with the profile `it` for the first client.
+/// An issuer with two clients and tokens of four seconds, and a place with the profile `it` for the
+/// first client.
 fn two_clients() -> (Issuer, Place, String) {
     let issuer = idp::with(Settings {
         clients: vec![
@@ -193,7 +195,8 @@ fn a_secret_that_the_identity_provider_rejects_replaces_nothing() {
     eventually(PATIENCE, || {
         warnings(&daemon).contains("invalid_client").then_some(())
     });
-    // What is live goes on being renewed with the secret that works, whatever becomes of the new one.
+    // What is live goes on being renewed with the secret that works, whatever becomes of the new
+    // one.
     let later = eventually(PATIENCE, || {
         let token = daemon
             .grpc()

@@ -1,5 +1,5 @@
-//! Promise 4 of docs/promises.md under load: a hundred rotations in a row, in every way in which files are replaced, while
-//! fifty callers and twenty watchers ask all the time.
+//! Promise 4 of docs/promises.md under load: a hundred rotations in a row, in every way in which
+//! files are replaced, while fifty callers and twenty watchers ask all the time.
 
 mod witness;
 
@@ -29,13 +29,15 @@ const CALLERS: usize = 50;
 const WATCHERS: usize = 20;
 const ROTATIONS: usize = 100;
 
-/// Between two questions of one caller, so that the machine has something left for the daemon that is measured.
+/// Between two questions of one caller, so that the machine has something left for the daemon that
+/// is measured.
 const BREATH: Duration = Duration::from_millis(10);
 
 /// From the last file operation to a token minted with the new certificate, with file events.
 const IN_FORCE_WITHIN: Duration = Duration::from_secs(2);
 
-/// One way in which a certificate is replaced. What `is_good` says comes into force; the others change nothing.
+/// One way in which a certificate is replaced. What `is_good` says comes into force; the others
+/// change nothing.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     /// Both files by renaming new ones over them.
@@ -74,7 +76,8 @@ impl Way {
     }
 }
 
-/// An issuer that binds tokens to certificates, and a daemon whose certificate lies where links lead.
+/// An issuer that binds tokens to certificates, and a daemon whose certificate lies where links
+/// lead.
 struct Stage {
     issuer: Issuer,
     authority: Authority,
@@ -138,7 +141,8 @@ impl Stage {
 
     /// Replaces what is there. When this returns, the last file operation has just been done.
     fn rotate(&mut self, way: Way, pair: &Pair) {
-        // Long enough for the half of it to be found and looked at: file events come to rest after 200 ms.
+        // Long enough for the half of it to be found and looked at: file events come to rest after
+        // 200 ms.
         let half_way = || std::thread::sleep(Duration::from_millis(60));
         let password = match way {
             Way::WrongPassword => "another",
@@ -245,9 +249,10 @@ fn resident(daemon: &Daemon) -> u64 {
     number.expect("VmRSS").parse().expect("a number")
 }
 
-/// Broken by `is_better` that says yes at once: what the identity provider rejects replaces what works, and callers wait or
-/// fail; by `Assembly::prepare` that does not look at the digest: nothing ever comes into force; and by `put_in_force` that
-/// keeps the registry of before: the old certificate's token is served after the new one's.
+/// Broken by `is_better` that says yes at once: what the identity provider rejects replaces what
+/// works, and callers wait or fail; by `Assembly::prepare` that does not look at the digest:
+/// nothing ever comes into force; and by `put_in_force` that keeps the registry of before: the old
+/// certificate's token is served after the new one's.
 #[test]
 fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     let mut stage = Stage::alone(Duration::from_secs(6));
@@ -329,8 +334,8 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     assert!(took < Duration::from_secs(45), "{took:?}");
 }
 
-/// Broken by `IdpClients` whose key has no identity: the connection of before would be used again, and with it the certificate
-/// that was shown when it was opened.
+/// Broken by `IdpClients` whose key has no identity: the connection of before would be used again,
+/// and with it the certificate that was shown when it was opened.
 #[test]
 fn trap_37_requests_after_the_swap_come_on_new_connections_with_the_new_certificate() {
     let mut stage = Stage::alone(Duration::from_secs(300));
@@ -371,7 +376,8 @@ fn trap_37_requests_after_the_swap_come_on_new_connections_with_the_new_certific
     assert_eq!(new.1, Some(second.thumbprint.as_str()));
 }
 
-/// Broken by `gather` without `for_one_look` (a thousand readings), and by a trial that does not go through the budget.
+/// Broken by `gather` without `for_one_look` (a thousand readings), and by a trial that does not go
+/// through the budget.
 #[test]
 fn a_thousand_profiles_that_share_a_certificate_rotate_within_the_budget() {
     const PROFILES: usize = 1000;

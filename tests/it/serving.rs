@@ -1,4 +1,5 @@
-//! Real tokens, end to end: every way in, both protocols, and an identity provider that comes and goes.
+//! Real tokens, end to end: every way in, both protocols, and an identity provider that comes and
+//! goes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -166,7 +166,8 @@ fn a_place_that_cannot_be_trusted_is_refused_with_its_cure() {
     assert!(ran.err.contains("no-such-group-here"), "{}", ran.err);
 }
 
-/// Broken by a daemon that never looks at its name again: it would serve a socket that nobody finds.
+/// Broken by a daemon that never looks at its name again: it would serve a socket that nobody
+/// finds.
 #[test]
 fn a_socket_that_somebody_removed_is_made_again() {
     let daemon = Daemon::start(CONFIG);
@@ -188,7 +189,8 @@ fn a_socket_that_somebody_removed_is_made_again() {
     eventually(PATIENCE, || daemon.log().contains(said).then_some(()));
 }
 
-/// Somebody else's is left alone, and said aloud and in the status. Broken by `look` that takes everything for missing.
+/// Somebody else's is left alone, and said aloud and in the status. Broken by `look` that takes
+/// everything for missing.
 #[test]
 fn a_socket_that_somebody_replaced_is_reported_and_made_again_when_the_name_is_free() {
     let mut daemon = Daemon::start(CONFIG);

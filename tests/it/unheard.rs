@@ -9,8 +9,8 @@ use crate::harness::{Daemon, PATIENCE, Place, eventually, has, say_skipped};
 const BASIC: &str =
     "[profiles.a]\nmethod = \"basic\"\nusername = \"u\"\npassword = { file = \"password\" }\n";
 
-/// A daemon with `BASIC` in a user namespace of its own, in which root has run `before` with these paths; None where the
-/// kernel does not allow that.
+/// A daemon with `BASIC` in a user namespace of its own, in which root has run `before` with these
+/// paths; None where the kernel does not allow that.
 fn inside(place: Place, namespaces: &[&str], before: &str, paths: &[&Path]) -> Option<Daemon> {
     if !has("unshare") {
         return None;
@@ -41,7 +41,8 @@ fn inside(place: Place, namespaces: &[&str], before: &str, paths: &[&Path]) -> O
     Some(Daemon::start_by(place, command))
 }
 
-/// A file that is mounted over another one: what is written to it elsewhere causes no event here, and nothing says so.
+/// A file that is mounted over another one: what is written to it elsewhere causes no event here,
+/// and nothing says so.
 fn behind_a_mount() -> Option<Daemon> {
     let place = Place::new();
     place.secret("password", "what-is-mounted-over");
@@ -55,7 +56,8 @@ fn behind_a_mount() -> Option<Daemon> {
     )
 }
 
-/// Writes another password to `file`, does `then`, and waits until it is served; how long that took.
+/// Writes another password to `file`, does `then`, and waits until it is served; how long that
+/// took.
 fn until_served(daemon: &Daemon, file: &str, within: Duration, then: impl FnOnce()) -> Duration {
     let fingerprint = || {
         let token = daemon.grpc().token("a").expect("served all the time");

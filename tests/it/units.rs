@@ -1,5 +1,5 @@
-//! Access by systemd unit, with cgroups made here in place of a service manager's: the kernel's word is the same. What
-//! systemd itself adds is in tests/systemd.
+//! Access by systemd unit, with cgroups made here in place of a service manager's: the kernel's
+//! word is the same. What systemd itself adds is in tests/systemd.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -240,8 +240,9 @@ fn trap_20_callers_that_die_leave_no_descriptor() {
     eventually(PATIENCE, || (open() <= before + 1).then_some(()));
 }
 
-/// Broken by a registry that looks for the unit only where a rule of that very profile depends on it: the first answer about
-/// a profile that is there took the time of the look-up, and the one about a name that nobody has did not.
+/// Broken by a registry that looks for the unit only where a rule of that very profile depends on
+/// it: the first answer about a profile that is there took the time of the look-up, and the one
+/// about a name that nobody has did not.
 #[test]
 fn denied_and_unknown_take_the_same_time() {
     if !is_root() {

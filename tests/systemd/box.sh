@@ -1,4 +1,5 @@
-# The box: a systemd of its own, built once, started for one run, and gone afterwards whatever happens.
+# The box: a systemd of its own, built once, started for one run, and gone afterwards whatever
+# happens.
 # shellcheck shell=bash disable=SC2034,SC2154
 
 BOX=$here/box
@@ -16,7 +17,8 @@ outside=orders@${WORK##*.}.service
 results=$WORK/results
 pending=
 
-# Waits in a way that a signal ends: a trap is not run while bash waits for a command in the foreground.
+# Waits in a way that a signal ends: a trap is not run while bash waits for a command in the
+# foreground.
 interruptible() {
   local status=0
   "$@" &

@@ -59,7 +59,8 @@ client=(python3 /share/client.py)
 denied="404 PROFILE_NOT_FOUND"
 # steps USER STEP…: a process of the user, in no unit
 steps() { inside runuser -u "$1" -- "${client[@]}" "${@:2}"; }
-# unit NAME USER [PROPERTY=…]… STEP…: the same in a unit of that name; a property has no colon, and a step no equals sign
+# unit NAME USER [PROPERTY=…]… STEP…: the same in a unit of that name; a property has no colon, and
+# a step no equals sign
 unit() {
   local name=$1 user=$2 properties=()
   shift 2

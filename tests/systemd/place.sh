@@ -25,7 +25,8 @@ systemctl stop 'orders@*.service' 'outer.service' 'side.service' 'user@*.service
 systemctl stop tokend.service 2>/dev/null || true
 rm -rf /etc/systemd/system/{tokend,orders@}.service /etc/systemd/system/tokend.service.d /etc/tokend /var/log/tokend
 install -m 644 /share/systemd/tokend.service /etc/systemd/system/
-# Without tokend.socket, as most tests are, the daemon gives the socket to the group itself. `package` has everything as it is shipped.
+# Without tokend.socket, as most tests are, the daemon gives the socket to the group itself.
+# `package` has everything as it is shipped.
 install -d /etc/systemd/system/tokend.service.d
 printf '[Service]\nSupplementaryGroups=tokend-clients\nSystemCallFilter=@chown\n' >/etc/systemd/system/tokend.service.d/clients.conf
 usermod -u 3001 mover

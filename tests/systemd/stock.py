@@ -51,7 +51,8 @@ def over():
 
 
 def client(n):
-    # Every other one has a connection of its own; the rest share one, as channels of one process do.
+    # Every other one has a connection of its own; the rest share one, as channels of one process
+    # do.
     options = [("grpc.use_local_subchannel_pool", n % 2)]
     return stubs.CredentialServiceStub(grpc.insecure_channel(f"unix:{path}", options))
 

@@ -63,7 +63,8 @@ fn endless() -> Body {
 /// Part of a body, then an error, at which hyper drops the connection.
 struct HalfBody {
     half: Option<Bytes>,
-    /// Whether it has been pending once. hyper flushes when a body is pending; without this, nothing would be seen at all.
+    /// Whether it has been pending once. hyper flushes when a body is pending; without this,
+    /// nothing would be seen at all.
     rested: bool,
 }
 

@@ -79,8 +79,9 @@ pub(crate) async fn respond(
         locked(&state.faults.journal).conclude(number, outcome);
     }
 
-    // Only what takes its time is still in flight from here on: if a whole answer were, a client's next request could
-    // arrive before hyper lets go of this one, and two would be counted where there was never more than one.
+    // Only what takes its time is still in flight from here on: if a whole answer were, a client's
+    // next request could arrive before hyper lets go of this one, and two would be counted where
+    // there was never more than one.
     let response = pace.applied(answer.into_bytes(now));
     match in_flight.filter(|_| pace != Pace::Whole) {
         None => response,

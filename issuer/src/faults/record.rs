@@ -8,7 +8,8 @@ use crate::form::Form;
 /// Requests that are kept; the oldest go first.
 const RECORDS_MAX: usize = 100_000;
 
-/// Different paths that are counted, so that a client which makes paths up does not fill the memory.
+/// Different paths that are counted, so that a client which makes paths up does not fill the
+/// memory.
 const PATHS_MAX: usize = 1000;
 
 /// Parameters that hold secrets; never recorded.

@@ -47,8 +47,8 @@ impl Script {
         *self = Script::default();
     }
 
-    /// The first fault that is for this request, used up by one. `client` is None for what is not a token request and for
-    /// one that names no client.
+    /// The first fault that is for this request, used up by one. `client` is None for what is not a
+    /// token request and for one that names no client.
     pub fn take(&mut self, path: &str, is_token: bool, client: Option<&str>) -> Option<Fault> {
         let at = self.rules.iter().position(|rule| match &rule.target {
             Target::Token => is_token,

@@ -263,7 +263,8 @@ async fn private_key_jwt_is_checked_claim_by_claim() {
         let answer = assert_with(&world, &header, &claims, &key).await;
         assert_eq!(refused(answer).await, client_error(), "{bad}");
     }
-    // Another key of the same kind, a public key taken for an HMAC secret, no JWT at all, another type.
+    // Another key of the same kind, a public key taken for an HMAC secret, no JWT at all, another
+    // type.
     let claims = || assertion_claims(&world, object!({}));
     let other = EncodingKey::from_ec_pem(world.identity.key_pem().as_bytes()).unwrap();
     let answer = assert_with(&world, &header, &claims(), &other).await;

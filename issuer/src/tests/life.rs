@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-/// Whether the issuer closed a connection on which no handshake has begun, sooner than it would have anyway.
+/// Whether the issuer closed a connection on which no handshake has begun, sooner than it would
+/// have anyway.
 async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut byte = [0];
     let reading = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut byte));

@@ -21,10 +21,11 @@ pub struct Member {
     pub file: Option<Arc<Path>>,
     /// What is in force.
     pub live: Version,
-    /// What is in the files now, until it has delivered its first credential. None: that is what is in force, or it cannot
-    /// be used.
+    /// What is in the files now, until it has delivered its first credential. None: that is what is
+    /// in force, or it cannot be used.
     pub staged: Option<Staged>,
-    /// The trial of what is in force, where it has taken over from what had ended and had not delivered then.
+    /// The trial of what is in force, where it has taken over from what had ended and had not
+    /// delivered then.
     pub unproven: Option<Trial>,
     /// Why what is in the files now cannot be used.
     pub kept: Option<String>,
@@ -90,8 +91,8 @@ impl Member {
         self.access_differs_since = differs.then_some(since);
     }
 
-    /// The certificates that are in use, and those that are on disk; the same where nothing else is there. Of files that
-    /// cannot be used nobody knows.
+    /// The certificates that are in use, and those that are on disk; the same where nothing else is
+    /// there. Of files that cannot be used nobody knows.
     pub fn certificates(&self) -> Vec<(ProfileLocation, Certificate)> {
         let on_disk = match (&self.staged, &self.kept) {
             (Some(staged), _) => staged.version.certificates.as_slice(),
@@ -109,7 +110,8 @@ impl Member {
             .collect()
     }
 
-    /// Whether nothing is being tried for the first time, nor has delivered and is about to be promoted.
+    /// Whether nothing is being tried for the first time, nor has delivered and is about to be
+    /// promoted.
     pub fn is_settled(&self) -> bool {
         let unproven = self.unproven.as_ref().filter(|_| self.is_unproven());
         unproven.is_none_or(Trial::was_tried)

@@ -1,4 +1,5 @@
-//! How what the files say of a profile takes its place: at once where nothing is served yet, otherwise after its trial.
+//! How what the files say of a profile takes its place: at once where nothing is served yet,
+//! otherwise after its trial.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

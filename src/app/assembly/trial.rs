@@ -1,4 +1,5 @@
-//! The canary: new material or another definition is asked for a credential before it replaces what is served.
+//! The canary: new material or another definition is asked for a credential before it replaces what
+//! is served.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -111,8 +112,8 @@ impl TrialStep {
     }
 }
 
-/// Follows both versions for as long as there are two: has the new one tried at once when the one in force is refused, and has
-/// it take over as soon as that one has ended.
+/// Follows both versions for as long as there are two: has the new one tried at once when the one
+/// in force is refused, and has it take over as soon as that one has ended.
 async fn accompany(
     broker: Broker,
     step: TrialStep,

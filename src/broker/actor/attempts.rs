@@ -41,7 +41,8 @@ impl Actor {
         self.forget_budget(&upstream.name);
     }
 
-    /// Of an identity provider that no profile uses any more, when the last attempt has ended: names may come and go.
+    /// Of an identity provider that no profile uses any more, when the last attempt has ended:
+    /// names may come and go.
     fn forget_budget(&mut self, name: &str) {
         if self.budgets.get(name).is_some_and(Budget::is_over) {
             self.budgets.remove(name);

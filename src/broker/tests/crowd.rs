@@ -1,4 +1,5 @@
-//! Many at once: cancellation, order, fairness between profiles of one identity provider, and its budget.
+//! Many at once: cancellation, order, fairness between profiles of one identity provider, and its
+//! budget.
 
 use std::collections::HashSet;
 
@@ -6,7 +7,8 @@ use super::*;
 
 const PROFILES: usize = 1000;
 
-/// Profiles of one identity provider, each with a scripted provider of its own that writes down when it was its turn.
+/// Profiles of one identity provider, each with a scripted provider of its own that writes down
+/// when it was its turn.
 struct Crowd {
     order: Arc<Mutex<Vec<String>>>,
     flying: Arc<Flying>,
@@ -79,15 +81,17 @@ impl Crowd {
     }
 }
 
-/// Fair: nobody is asked for a second time before everybody has been asked once, however short the lives of those are that
-/// had their turn. Broken by a budget whose queue is a stack (`push_front`).
+/// Fair: nobody is asked for a second time before everybody has been asked once, however short the
+/// lives of those are that had their turn. Broken by a budget whose queue is a stack
+/// (`push_front`).
 #[tokio::test(start_paused = true)]
 async fn a_thousand_profiles_at_the_start_within_the_budget_all_served_and_in_fair_order() {
     let clock = clock();
     let broker = broker(&clock);
     let mut crowd = Crowd::new();
     for _ in 0..PROFILES {
-        // At 8 in flight of 100 ms each the first round takes 12.5 s: the first renewals are due long before its end.
+        // At 8 in flight of 100 ms each the first round takes 12.5 s: the first renewals are due
+        // long before its end.
         crowd.join(&broker, &clock, &[Step::Numbered(10)], 8).await;
     }
     while crowd.order().len() < PROFILES + 200 {
@@ -106,7 +110,8 @@ async fn a_thousand_profiles_at_the_start_within_the_budget_all_served_and_in_fa
     }
 }
 
-/// Broken by `carry_out` that queues without looking at waiters, and by `promote` that does nothing.
+/// Broken by `carry_out` that queues without looking at waiters, and by `promote` that does
+/// nothing.
 #[tokio::test(start_paused = true)]
 async fn waiting_callers_go_before_background_renewals() {
     let clock = clock();
@@ -117,7 +122,8 @@ async fn waiting_callers_go_before_background_renewals() {
             .join(&broker, &clock, &[Step::Numbered(3600)], 2)
             .await;
     }
-    // All are queued. Ten callers come for the last ten, which goes before the 190 that nobody waits for.
+    // All are queued. Ten callers come for the last ten, which goes before the 190 that nobody
+    // waits for.
     let mut callers = tokio::task::JoinSet::new();
     for handle in &crowd.handles[190..] {
         let (broker, handle) = (broker.clone(), handle.clone());
@@ -135,7 +141,8 @@ async fn waiting_callers_go_before_background_renewals() {
     assert_eq!(crowd.most_flying(), 2);
 }
 
-/// Among those who wait, too, it is first come, first served. Broken by `Budget::promote` with `push_front`.
+/// Among those who wait, too, it is first come, first served. Broken by `Budget::promote` with
+/// `push_front`.
 #[tokio::test(start_paused = true)]
 async fn callers_are_served_in_the_order_of_their_coming() {
     let clock = clock();
@@ -166,8 +173,9 @@ async fn callers_are_served_in_the_order_of_their_coming() {
     assert_eq!(asked, expected);
 }
 
-/// A worker keeps asking one profile for more life than is left, in forty variants: fourteen token requests a second are
-/// wanted where one is granted. Broken by a budget that is first come, first served, or without renewals that are pressing.
+/// A worker keeps asking one profile for more life than is left, in forty variants: fourteen token
+/// requests a second are wanted where one is granted. Broken by a budget that is first come, first
+/// served, or without renewals that are pressing.
 #[tokio::test(start_paused = true)]
 async fn trap_44_who_forces_renewals_starves_no_other_profile() {
     let clock = clock();
@@ -239,7 +247,8 @@ async fn trap_44_min_ttl_just_below_what_is_granted_costs_ten_renewals_a_life() 
     assert!(served > 0 && told > 0, "{served} {told}");
 }
 
-/// Broken by an attempt that belongs to its caller: a `select!` that drops it when the caller's end of the channel is gone.
+/// Broken by an attempt that belongs to its caller: a `select!` that drops it when the caller's end
+/// of the channel is gone.
 #[tokio::test(start_paused = true)]
 async fn callers_that_go_away_cancel_nothing_and_leave_nothing_behind() {
     let clock = clock();
@@ -270,8 +279,8 @@ async fn callers_that_go_away_cancel_nothing_and_leave_nothing_behind() {
     }
 }
 
-/// Profiles that are gone give back what they had in flight, queued and limited. Broken by `remove` without `leave_budget`:
-/// the limit of a profile that is gone would hold for ever.
+/// Profiles that are gone give back what they had in flight, queued and limited. Broken by `remove`
+/// without `leave_budget`: the limit of a profile that is gone would hold for ever.
 #[tokio::test(start_paused = true)]
 async fn the_strictest_limit_of_those_that_are_there_holds() {
     let clock = clock();
@@ -297,8 +306,8 @@ async fn the_strictest_limit_of_those_that_are_there_holds() {
     assert_eq!(crowd.order().len(), 41);
 }
 
-/// An attempt that hangs when its profile goes gives its place back. Broken by `drop_credential` that does not abort it: until the
-/// deadline, 20 s, nobody else would get there.
+/// An attempt that hangs when its profile goes gives its place back. Broken by `drop_credential`
+/// that does not abort it: until the deadline, 20 s, nobody else would get there.
 #[tokio::test(start_paused = true)]
 async fn a_profile_that_goes_gives_its_place_to_the_next() {
     let clock = clock();

@@ -180,9 +180,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever one principal does, in whichever units: another with a reserved place gets as much as its own limit allows, at
-    /// every moment; and when all is given back, nothing is left. Broken by an account that two users share, by a refusal that
-    /// charges, by a release that forgets the unit, and without the reserve.
+    /// Whatever one principal does, in whichever units: another with a reserved place gets as much
+    /// as its own limit allows, at every moment; and when all is given back, nothing is left.
+    /// Broken by an account that two users share, by a refusal that charges, by a release that
+    /// forgets the unit, and without the reserve.
     #[test]
     fn nobody_pays_for_what_another_takes(steps in proptest::collection::vec(step(), 1..200)) {
         let mut book = AccountBook::new(AccountLimits {
@@ -195,7 +196,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Charge(number, what, much) => {
-                    // Eight users of four units each: together they may want sixteen times what there is.
+                    // Eight users of four units each: together they may want sixteen times what
+                    // there is.
                     let who = unit(u32::try_from(much % 8).expect("small"), &number.to_string());
                     if book.charge(&who, HELD[what], much).is_ok() {
                         charges.push((who, HELD[what], much));

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::{Finding, Severity};
 
-/// Longest part of a source line that is shown, in characters; more would wrap and take the caret out of its place.
+/// Longest part of a source line that is shown, in characters; more would wrap and take the caret
+/// out of its place.
 const SNIPPET_WIDTH: usize = 100;
 
 impl Severity {

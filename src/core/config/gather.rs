@@ -1,4 +1,5 @@
-//! All files → the tables of one configuration, each read by its schema, with the name of whom its problems hurt.
+//! All files → the tables of one configuration, each read by its schema, with the name of whom its
+//! problems hurt.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ use super::{AccessOnDisk, Loaded, NOT_UTF_8, SourceFile, Sources, salvage, value
 use crate::core::policy::stated::Stated;
 use crate::core::profile::ProfileName;
 
-/// Syntax errors that are told of one file: a file that is something else altogether would have thousands.
+/// Syntax errors that are told of one file: a file that is something else altogether would have
+/// thousands.
 const MOST_SYNTAX_ERRORS: usize = 20;
 
 /// Everything that is in the files.
@@ -265,7 +267,8 @@ fn table_of<'t, 'i>(
     None
 }
 
-/// Names of profiles whose headers the parser did not come to: they are told as broken, not as unknown.
+/// Names of profiles whose headers the parser did not come to: they are told as broken, not as
+/// unknown.
 fn names_in_headers(gathered: &mut Gathered, file: File<'_>, text: &str) {
     let mut offset = 0;
     for line in text.split_inclusive('\n') {

@@ -1,4 +1,5 @@
-//! `method = "oauth2"`: the identity provider with what the profile overrides, and the token request.
+//! `method = "oauth2"`: the identity provider with what the profile overrides, and the token
+//! request.
 
 mod client_auth;
 
@@ -84,7 +85,8 @@ pub(super) fn check(
     })
 }
 
-/// The `[idp.NAME]` that the profile names; Err when it names one that is of no use, which has been told.
+/// The `[idp.NAME]` that the profile names; Err when it names one that is of no use, which has been
+/// told.
 fn shared_idp<'g>(
     report: &mut ConfigReport,
     gathered: &'g Gathered,
@@ -191,7 +193,8 @@ fn idp(
     })
 }
 
-/// Where token requests go: what the profile says, else what `[idp]` says, else what the preset knows.
+/// Where token requests go: what the profile says, else what `[idp]` says, else what the preset
+/// knows.
 fn endpoint(
     report: &mut ConfigReport,
     section: &Section,
@@ -281,7 +284,8 @@ fn overlay(
     merged
 }
 
-/// Tells of pairs of which only one can be meant. Those that stand in an `[idp]` are told there, not in each profile.
+/// Tells of pairs of which only one can be meant. Those that stand in an `[idp]` are told there,
+/// not in each profile.
 fn either_or(report: &mut ConfigReport, section: &Section, pairs: &[(&KeySpec, &KeySpec)]) {
     for (one, other) in pairs {
         let (Some(first), Some(second)) = (section.given(one), section.given(other)) else {

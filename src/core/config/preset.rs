@@ -1,7 +1,9 @@
-//! Presets: what is known of an API or an identity provider, as defaults and as refusals of what cannot work there.
+//! Presets: what is known of an API or an identity provider, as defaults and as refusals of what
+//! cannot work there.
 //!
-//! The Camunda presets are the support matrix of its documentation ("Orchestration Cluster REST API: Authentication"):
-//! SaaS takes OIDC access tokens and nothing else; 8 Run, Docker Compose and Helm take all three ways.
+//! The Camunda presets are the support matrix of its documentation ("Orchestration Cluster REST
+//! API: Authentication"): SaaS takes OIDC access tokens and nothing else; 8 Run, Docker Compose and
+//! Helm take all three ways.
 
 use url::Url;
 
@@ -80,7 +82,8 @@ impl Preset {
         (self == Preset::Saas).then_some("zeebe.camunda.io")
     }
 
-    /// What its token endpoint bears, counting every request from the same address ("Manage API clients", rate limiting).
+    /// What its token endpoint bears, counting every request from the same address ("Manage API
+    /// clients", rate limiting).
     pub fn default_max_per_second(self) -> Option<u32> {
         (self == Preset::Saas).then_some(1)
     }

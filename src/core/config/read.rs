@@ -1,5 +1,5 @@
-//! A table of the file, read by its schema: unknown keys, wrong kinds and wrong single values are told here, and what
-//! is right comes out typed. What keys mean together is decided elsewhere.
+//! A table of the file, read by its schema: unknown keys, wrong kinds and wrong single values are
+//! told here, and what is right comes out typed. What keys mean together is decided elsewhere.
 
 mod parts;
 
@@ -134,7 +134,8 @@ fn unknown(
     }
 }
 
-/// Cuts all values in here out of what is shown: an unknown key may be a misspelled `client_secret`.
+/// Cuts all values in here out of what is shown: an unknown key may be a misspelled
+/// `client_secret`.
 pub(super) fn cut_all(report: &mut ConfigReport, file: File<'_>, value: &Spanned<DeValue<'_>>) {
     match value.get_ref() {
         DeValue::Table(table) => {
@@ -266,8 +267,9 @@ fn wrong_kind(report: &mut ConfigReport, spot: &Spot, key: &KeySpec, found: &DeV
         .help(help);
 }
 
-/// Tells of a rule that is not kept. In a file that cannot be parsed a text may be something else altogether, secrets
-/// included, so nothing that could repeat a text is told there; the same goes for the functions below.
+/// Tells of a rule that is not kept. In a file that cannot be parsed a text may be something else
+/// altogether, secrets included, so nothing that could repeat a text is told there; the same goes
+/// for the functions below.
 fn obeys<T>(
     report: &mut ConfigReport,
     spot: &Spot,

@@ -1,4 +1,5 @@
-//! Collects problems while files are read: where each one is, whom it hurts, and what may be shown of its line.
+//! Collects problems while files are read: where each one is, whom it hurts, and what may be shown
+//! of its line.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -98,8 +99,8 @@ pub(super) struct ConfigProblem {
     pub spot: Spot,
     pub message: String,
     pub help: String,
-    /// Not believed in a file with syntax errors: what is said to be missing may merely be lost, and what looks like a
-    /// name may be a piece of a secret.
+    /// Not believed in a file with syntax errors: what is said to be missing may merely be lost,
+    /// and what looks like a name may be a piece of a secret.
     if_whole: bool,
 }
 
@@ -117,14 +118,16 @@ impl ConfigProblem {
     }
 }
 
-/// One file, with what is needed to say where something is and to keep secrets out of what is shown.
+/// One file, with what is needed to say where something is and to keep secrets out of what is
+/// shown.
 struct SourceText {
     path: PathBuf,
     text: String,
     line_starts: Vec<usize>,
     /// Lines that touch one of these are not shown.
     hidden: Vec<Range<usize>>,
-    /// Lines that touch one of these are shown up to there: values of unknown keys, which may be misspelled secrets.
+    /// Lines that touch one of these are shown up to there: values of unknown keys, which may be
+    /// misspelled secrets.
     cut: Vec<Range<usize>>,
     /// Lines with syntax errors, from 0. What was recovered around them is not trusted.
     broken: BTreeSet<usize>,
@@ -273,7 +276,8 @@ impl ConfigReport {
         let mut findings: Vec<Finding> = Vec::new();
         for problem in order {
             let finding = self.finding(problem);
-            // Profiles that share an [idp] share its problems: they are told once. Equal ones stand at the same place.
+            // Profiles that share an [idp] share its problems: they are told once. Equal ones stand
+            // at the same place.
             let told = findings
                 .iter()
                 .rev()
@@ -325,7 +329,8 @@ impl SourceText {
         if self.hidden.iter().any(|range| touches(&range)) {
             return None;
         }
-        // Around a syntax error nothing is known of what a line means, so only what is plainly harmless is shown.
+        // Around a syntax error nothing is known of what a line means, so only what is plainly
+        // harmless is shown.
         if !self.broken.is_empty() && !self.is_harmless(line) {
             return None;
         }
@@ -339,7 +344,8 @@ impl SourceText {
     /// Whether a line is a table's header, or gives a value to a key that never holds a secret.
     fn is_harmless(&self, line: usize) -> bool {
         let text = self.content(line).trim_start();
-        // More than one key, or more than one text: the line break between two lines may be what is missing.
+        // More than one key, or more than one text: the line break between two lines may be what is
+        // missing.
         if text.contains(['@', '{', '#'])
             || text.matches('=').count() > 1
             || text.matches(['"', '\'']).count() > 2

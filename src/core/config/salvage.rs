@@ -1,5 +1,6 @@
-//! What a file that is not TOML still says of each profile's `access`. A mistake anywhere in a file must not keep a caller
-//! served whom it no longer names, so that each profile's part is read by itself; a mistake in `access` itself leaves root.
+//! What a file that is not TOML still says of each profile's `access`. A mistake anywhere in a file
+//! must not keep a caller served whom it no longer names, so that each profile's part is read by
+//! itself; a mistake in `access` itself leaves root.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -4,7 +4,8 @@ use url::Url;
 
 use crate::core::policy::unit::KINDS;
 
-/// Why a value will not do: the rest of a sentence that begins with the key, and what to do about it.
+/// Why a value will not do: the rest of a sentence that begins with the key, and what to do about
+/// it.
 #[derive(Debug)]
 pub(super) struct ValueError {
     pub message: String,
@@ -55,7 +56,8 @@ pub(super) fn username(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// RFC 6749 appendix A.1: printable ASCII. Wider than that is accepted nowhere known, control characters would split a header.
+/// RFC 6749 appendix A.1: printable ASCII. Wider than that is accepted nowhere known, control
+/// characters would split a header.
 pub(super) fn client_id(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if !text.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
@@ -72,7 +74,8 @@ pub(super) fn scope(text: &str) -> Result<(), ValueError> {
     if text.contains(' ') {
         let parts: Vec<&str> = text.split_whitespace().collect();
         let items: Vec<String> = parts.iter().map(|part| format!("{part:?}")).collect();
-        // Text that is no list of scopes is not repeated: a quote in the wrong place can sweep anything in here.
+        // Text that is no list of scopes is not repeated: a quote in the wrong place can sweep
+        // anything in here.
         let help = match parts.iter().all(|part| scope(part).is_ok()) {
             true => format!("one list item for each scope: [{}]", items.join(", ")),
             false => "one list item for each scope".into(),
@@ -183,8 +186,8 @@ pub(super) fn account(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// A URL for its purpose. Whether plain `http` is permitted is not decided here: that depends on other keys.
-/// The text itself never comes into a message, as it may have a password in it.
+/// A URL for its purpose. Whether plain `http` is permitted is not decided here: that depends on
+/// other keys. The text itself never comes into a message, as it may have a password in it.
 pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, ValueError> {
     let url = match Url::parse(text) {
         Ok(url) => url,

@@ -28,8 +28,9 @@ impl Lifecycle {
             };
             return self.failed(now, Failure::transient(message));
         }
-        // The same statement again may come from a cache, and then a boot clock that has stood still since the first one is
-        // still wrong. An issuer that counts down has looked at its clock.
+        // The same statement again may come from a cache, and then a boot clock that has stood
+        // still since the first one is still wrong. An issuer that counts down has looked at its
+        // clock.
         let (obtained, stated) = match same {
             Some(held) if !held.counted_down_to(stated) => (held.credential.obtained, held.stated),
             _ => (issued.asked_at, stated),

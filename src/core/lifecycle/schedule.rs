@@ -1,4 +1,5 @@
-//! When the next attempt is due: after a success, after a repetition, after a failure, after a report.
+//! When the next attempt is due: after a success, after a repetition, after a failure, after a
+//! report.
 
 use std::time::Duration;
 
@@ -9,30 +10,33 @@ use crate::core::time::{BootTime, Stamp};
 const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 
-/// Pause before the second opinion after a refusal: an identity provider that is starting up answers 401 for a moment, and
-/// that must not cost minutes.
+/// Pause before the second opinion after a refusal: an identity provider that is starting up
+/// answers 401 for a moment, and that must not cost minutes.
 const SECOND_OPINION: Duration = Duration::from_secs(2);
 
-/// Refusals in a row that are answered by pauses of seconds where the identity provider and this side may merely not agree
-/// yet: about six minutes with the pauses below, since there are providers that read keys once in five. More would lock
-/// clients out at those that count failures.
+/// Refusals in a row that are answered by pauses of seconds where the identity provider and this
+/// side may merely not agree yet: about six minutes with the pauses below, since there are
+/// providers that read keys once in five. More would lock clients out at those that count failures.
 const ROTATION_REFUSALS: u32 = 12;
 
-/// The longest of these pauses, before it is spread by half: so long at most lies between agreement and the next attempt.
+/// The longest of these pauses, before it is spread by half: so long at most lies between agreement
+/// and the next attempt.
 const ROTATION_LONGEST: Duration = Duration::from_secs(40);
 
-/// Pause between attempts after the last of those, or after a second refusal, and the longest that it grows to. Shorter would lock clients out at
-/// providers that count failures; changed material re-arms at once anyway.
+/// Pause between attempts after the last of those, or after a second refusal, and the longest that
+/// it grows to. Shorter would lock clients out at providers that count failures; changed material
+/// re-arms at once anyway.
 const PROBE_FIRST: Duration = Duration::from_secs(5 * 60);
 const PROBE_LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// Credentials that live longer are renewed as if they lived this long, so that one whose lifetime the issuer overstates,
-/// or that was revoked, is not kept for weeks.
+/// Credentials that live longer are renewed as if they lived this long, so that one whose lifetime
+/// the issuer overstates, or that was revoked, is not kept for weeks.
 const RENEW_AT_LEAST_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A credential that is good for others is replaced for one caller's `min_ttl` only after this part of its life, and never
-/// before so long. Otherwise a `min_ttl` just below what the issuer grants would make every call a token request, at the cost
-/// of all profiles of that issuer. With it, ten of them per life are the most.
+/// A credential that is good for others is replaced for one caller's `min_ttl` only after this part
+/// of its life, and never before so long. Otherwise a `min_ttl` just below what the issuer grants
+/// would make every call a token request, at the cost of all profiles of that issuer. With it, ten
+/// of them per life are the most.
 const FORCED_AFTER_PART: u32 = 10;
 const FORCED_AFTER_LEAST: Duration = Duration::from_secs(1);
 
@@ -40,7 +44,8 @@ const FORCED_AFTER_LEAST: Duration = Duration::from_secs(1);
 const REJECTION_ROW: Duration = Duration::from_secs(10 * 60);
 
 impl Lifecycle {
-    /// After a new credential: at the configured share of its life, spread by the jitter, drawn once per credential.
+    /// After a new credential: at the configured share of its life, spread by the jitter, drawn
+    /// once per credential.
     pub(super) fn due_after(&mut self, obtained: BootTime, expires: BootTime) -> BootTime {
         let life = expires.since(obtained).min(RENEW_AT_LEAST_EVERY);
         let spread = self.rules.jitter * (2.0 * self.draws.next() - 1.0);
@@ -48,14 +53,15 @@ impl Lifecycle {
         obtained.plus(life.mul_f64(share))
     }
 
-    /// After the same credential again: half of what is left, so that the number of attempts grows with the logarithm of
-    /// the remaining life and not with it.
+    /// After the same credential again: half of what is left, so that the number of attempts grows
+    /// with the logarithm of the remaining life and not with it.
     pub(super) fn due_after_repeat(&self, now: BootTime, expires: BootTime) -> BootTime {
         now.plus((expires.since(now) / 2).max(self.rules.min_interval))
             .min(expires)
     }
 
-    /// From when on a caller whose `min_ttl` is not met can have the next one asked for. Where nobody is served, at once.
+    /// From when on a caller whose `min_ttl` is not met can have the next one asked for. Where
+    /// nobody is served, at once.
     pub(super) fn forced_from(&self, now: Stamp) -> BootTime {
         let Some(credential) = self.servable(now, Duration::ZERO) else {
             return now.boot;
@@ -94,7 +100,8 @@ impl Lifecycle {
 }
 
 impl Rejections {
-    /// When the renewal that a report asks for may start: at once for the first, then ever later while they come in a row.
+    /// When the renewal that a report asks for may start: at once for the first, then ever later
+    /// while they come in a row.
     pub(super) fn next(&mut self, now: BootTime, min_interval: Duration) -> BootTime {
         let at = match self.last {
             Some(last) if now.since(last) < REJECTION_ROW => {

@@ -257,7 +257,8 @@ fn trap_14_a_refusal_gets_a_second_opinion_then_a_slow_probe_and_a_sign_re_arms(
     assert!(reaction.fetch.is_some());
 }
 
-/// Broken by `fetched` that plans a repetition with `due_after`, or that takes its `end` instead of the earlier one.
+/// Broken by `fetched` that plans a repetition with `due_after`, or that takes its `end` instead of
+/// the earlier one.
 #[test]
 fn trap_16_the_same_token_again_causes_no_storm_and_never_lives_longer() {
     let mut life = Life::with_one(Refresh::default());

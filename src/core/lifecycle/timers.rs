@@ -29,8 +29,9 @@ impl Lifecycle {
         self.awake(now).then(|| wanted.max(self.earliest))
     }
 
-    /// When to see whether somebody reads what a sleeping profile has published: readers make no event. When renewal is
-    /// due, and from then on after half of what is left, so that a reader is noticed while there is time to renew.
+    /// When to see whether somebody reads what a sleeping profile has published: readers make no
+    /// event. When renewal is due, and from then on after half of what is left, so that a reader is
+    /// noticed while there is time to renew.
     fn look(&self, now: Stamp) -> Option<BootTime> {
         let held = self.held.as_ref()?;
         let (due, end) = (held.due?, held.credential.expires?);

@@ -84,7 +84,8 @@ impl Lifecycle {
             return None;
         }
         if credential.doubted(now) {
-            // The boot clock may have stood still. A renewal decides; where none can be had, the wall clock does.
+            // The boot clock may have stood still. A renewal decides; where none can be had, the
+            // wall clock does.
             let renewable = self.doing.is_some() || self.earliest <= now.boot;
             if (renewable && !held.doubt_tried) || !credential.lives_by_wall(now, min_ttl) {
                 return None;
@@ -93,14 +94,16 @@ impl Lifecycle {
         Some(credential)
     }
 
-    /// The issuer hands out the same living credential again and again: asking more often yields nothing else.
+    /// The issuer hands out the same living credential again and again: asking more often yields
+    /// nothing else.
     pub(super) fn repeating(&self, now: Stamp) -> bool {
         self.held
             .as_ref()
             .is_some_and(|held| held.repeats > 0 && held.credential.lives(now, Duration::ZERO))
     }
 
-    /// The newest credential had lost too much of its life on the way already. Whoever waits on may do so for ever.
+    /// The newest credential had lost too much of its life on the way already. Whoever waits on may
+    /// do so for ever.
     fn too_slow_for(&self, min_ttl: Duration) -> bool {
         self.held
             .as_ref()

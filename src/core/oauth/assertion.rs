@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::core::time::WallTime;
 
-/// How far our clock may run ahead of the issuer's before it says "not valid yet": `iat` and `nbf` are dated back by
-/// this, and by no more than a tenth of the lifetime. Larger values eat into what the issuer accepts as age.
+/// How far our clock may run ahead of the issuer's before it says "not valid yet": `iat` and `nbf`
+/// are dated back by this, and by no more than a tenth of the lifetime. Larger values eat into what
+/// the issuer accepts as age.
 const DATED_BACK: Duration = Duration::from_secs(5);
 
 /// The claims of RFC 7523 §3. Times are whole seconds since 1970.
@@ -30,7 +31,8 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Claims for one request. `jti` is random; `exp - iat` is exactly `lifetime`, because some issuers limit it.
+    /// Claims for one request. `jti` is random; `exp - iat` is exactly `lifetime`, because some
+    /// issuers limit it.
     #[must_use]
     pub fn new(
         client_id: &str,
@@ -84,7 +86,8 @@ impl KeyKind {
         }
     }
 
-    /// What it can sign with (RFC 7518 §3.1, RFC 8037 §3.1); the first one is taken when nothing is configured.
+    /// What it can sign with (RFC 7518 §3.1, RFC 8037 §3.1); the first one is taken when nothing is
+    /// configured.
     fn algorithms(self) -> &'static [&'static str] {
         match self {
             KeyKind::Hmac => &["HS256", "HS384", "HS512"],
@@ -97,8 +100,9 @@ impl KeyKind {
     }
 }
 
-/// The algorithm for a key: the configured one if the key can do it, else what fits the key. Asked again for every new
-/// key, so that a rotation from RSA to EC works as long as no algorithm is configured.
+/// The algorithm for a key: the configured one if the key can do it, else what fits the key. Asked
+/// again for every new key, so that a rotation from RSA to EC works as long as no algorithm is
+/// configured.
 ///
 /// # Errors
 /// Says in one line what does not fit and what to do.

@@ -31,8 +31,8 @@ impl Document {
         }
     }
 
-    /// The origin of the token endpoint where it is not the issuer's: that is allowed, and in most cases meant, but whoever
-    /// checks a configuration should see it. None: it is the issuer's.
+    /// The origin of the token endpoint where it is not the issuer's: that is allowed, and in most
+    /// cases meant, but whoever checks a configuration should see it. None: it is the issuer's.
     #[must_use]
     pub fn elsewhere(
         &self,
@@ -46,8 +46,8 @@ impl Document {
         (origin(&there) != origin(issuer)).then(|| shown.trim_end_matches('/').into())
     }
 
-    /// What to add to a failure when the issuer does not list the configured `client_auth`. Issuers' lists are often
-    /// incomplete, so this alone is no failure.
+    /// What to add to a failure when the issuer does not list the configured `client_auth`.
+    /// Issuers' lists are often incomplete, so this alone is no failure.
     #[must_use]
     pub fn hint(&self, client_auth: &str) -> Option<String> {
         let methods = self.client_auth_methods.as_ref()?;
@@ -75,8 +75,8 @@ const KNOWN_METHODS: [&str; 7] = [
     "none",
 ];
 
-/// Where the document may lie, in the order in which to look: OpenID Connect appends to the issuer's path, RFC 8414
-/// puts its name before it.
+/// Where the document may lie, in the order in which to look: OpenID Connect appends to the
+/// issuer's path, RFC 8414 puts its name before it.
 #[must_use]
 pub fn places(issuer: &Url) -> [Url; 2] {
     let path = issuer.path().trim_end_matches('/').to_owned();
@@ -96,8 +96,8 @@ pub fn places(issuer: &Url) -> [Url; 2] {
 /// Why a document is none to go by. The texts are one line with cause and cure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DocumentError {
-    /// It is no discovery document: no JSON object, or one without issuer or token endpoint, as servers answer while
-    /// they start. The next place is worth a look.
+    /// It is no discovery document: no JSON object, or one without issuer or token endpoint, as
+    /// servers answer while they start. The next place is worth a look.
     Missing,
     /// It belongs to another issuer: somebody has to change something.
     Foreign(String),
@@ -136,8 +136,8 @@ pub fn parse(
         }
         Err(_) => return Err(DocumentError::Missing),
     }
-    // A document of an https issuer leads nowhere else, not even to loopback: the secret would go in the clear to whatever
-    // listens there.
+    // A document of an https issuer leads nowhere else, not even to loopback: the secret would go
+    // in the clear to whatever listens there.
     let usable = |url: &Url| {
         let scheme = match (issuer.scheme(), url.scheme()) {
             (_, "https") => true,

@@ -1,5 +1,6 @@
-//! A look into a token that happens to be a JWT (RFC 7519). Nothing is verified: that is the API's business. What is
-//! learned here can only shorten a life or refuse a token, never lengthen or accept one.
+//! A look into a token that happens to be a JWT (RFC 7519). Nothing is verified: that is the API's
+//! business. What is learned here can only shorten a life or refuse a token, never lengthen or
+//! accept one.
 
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -62,7 +63,8 @@ pub fn read(token: &str) -> Option<JwtClaims> {
     })
 }
 
-/// A NumericDate (RFC 7519 §2), which may have a fraction. Before 1970 is 1970: long past either way.
+/// A NumericDate (RFC 7519 §2), which may have a fraction. Before 1970 is 1970: long past either
+/// way.
 fn seconds(value: &Value) -> Option<u64> {
     if let Some(whole) = value.as_u64() {
         return Some(whole);

@@ -1,4 +1,5 @@
-//! How long a token lives, from everything that the issuer told (RFC 6749 §5.1 `expires_in`, RFC 7519 §4.1.4 `exp`).
+//! How long a token lives, from everything that the issuer told (RFC 6749 §5.1 `expires_in`, RFC
+//! 7519 §4.1.4 `exp`).
 
 use std::time::Duration;
 
@@ -8,15 +9,15 @@ use super::jwt::JwtClaims;
 use crate::core::credential::Lifetime;
 use crate::core::time::WallTime;
 
-/// No token is believed to live longer than a year. Longer claims are cut, not refused: the renewal comes early then,
-/// which hurts nobody.
+/// No token is believed to live longer than a year. Longer claims are cut, not refused: the renewal
+/// comes early then, which hurts nobody.
 pub const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// `Date` has whole seconds: the answer may be almost a second younger than it says.
 const DATE_RESOLUTION: u64 = 1;
 
-/// A `Date` further than this from our own clock is believed only where `iat` or `expires_in` bounds what it says: caches
-/// hand out old ones, and some servers send 1970.
+/// A `Date` further than this from our own clock is believed only where `iat` or `expires_in`
+/// bounds what it says: caches hand out old ones, and some servers send 1970.
 const PLAUSIBLE: u64 = 3600;
 
 /// Why there is no usable lifetime.
@@ -37,13 +38,15 @@ pub enum LifetimeError {
     },
 }
 
-/// Life of a token, counted from the moment `asked_at`; with several claims, the earliest end. Never zero.
+/// Life of a token, counted from the moment `asked_at`; with several claims, the earliest end.
+/// Never zero.
 ///
-/// `exp` is a moment on the issuer's clock. `Date` tells that clock, so `exp - Date` holds whatever our own clock says.
-/// Without a `Date` two bounds remain, `exp - iat` and `exp` on our wall clock, and the smaller counts: the first alone
-/// would revive an old token that the issuer hands out again (trap 16), the second alone trusts a clock that can be
-/// wrong (trap 18). With `exp` and `Date` alone, and a `Date` more than an hour from our clock, nobody can say which of
-/// the two is wrong: the smaller counts.
+/// `exp` is a moment on the issuer's clock. `Date` tells that clock, so `exp - Date` holds whatever
+/// our own clock says. Without a `Date` two bounds remain, `exp - iat` and `exp` on our wall clock,
+/// and the smaller counts: the first alone would revive an old token that the issuer hands out
+/// again (trap 16), the second alone trusts a clock that can be wrong (trap 18). With `exp` and
+/// `Date` alone, and a `Date` more than an hour from our clock, nobody can say which of the two is
+/// wrong: the smaller counts.
 ///
 /// # Errors
 /// When the token cannot be used any more, or nobody can say whether it can.
@@ -102,7 +105,8 @@ fn remaining(
     })
 }
 
-/// An integer, a number with a fraction (rounded down) or text of digits, as some issuers send it (trap 38).
+/// An integer, a number with a fraction (rounded down) or text of digits, as some issuers send it
+/// (trap 38).
 fn parse(value: &Value) -> Result<Option<Duration>, LifetimeError> {
     let seconds = match value {
         Value::Null => return Ok(None),

@@ -53,8 +53,8 @@ pub struct TokenRequest {
 impl TokenRequest {
     /// The token request for `variant`: its scopes and audience go before the profile's own.
     ///
-    /// `extra` never replaces or repeats a parameter that is there already (RFC 6749 §3.2: parameters must not be
-    /// included more than once).
+    /// `extra` never replaces or repeats a parameter that is there already (RFC 6749 §3.2:
+    /// parameters must not be included more than once).
     #[must_use]
     pub fn new(oauth: &OAuth2, variant: &Variant, proof: Proof<'_>) -> TokenRequest {
         let mut parameters = vec![text("grant_type", oauth.grant.as_str())];
@@ -71,7 +71,8 @@ impl TokenRequest {
                 ));
             }
             (_, Proof::Assertion(assertion)) => {
-                // RFC 7521 §4.2 makes client_id optional here; Entra ID wants it, nobody refuses it.
+                // RFC 7521 §4.2 makes client_id optional here; Entra ID wants it, nobody refuses
+                // it.
                 parameters.push(text("client_id", &oauth.client_id));
                 parameters.push(text("client_assertion_type", JWT_BEARER));
                 parameters.push((
@@ -102,8 +103,8 @@ impl TokenRequest {
         }
     }
 
-    /// The body, `application/x-www-form-urlencoded`. Wiped when dropped; written in one piece of memory, so that no
-    /// half-grown copy stays behind.
+    /// The body, `application/x-www-form-urlencoded`. Wiped when dropped; written in one piece of
+    /// memory, so that no half-grown copy stays behind.
     #[must_use]
     pub fn form(&self) -> Zeroizing<String> {
         // Each byte becomes at most three.
@@ -143,8 +144,8 @@ pub fn encoded(secret: &Secret) -> Secret {
     Secret::new(out)
 }
 
-/// RFC 6749 §2.3.1: id and secret are form-urlencoded *before* they are joined and base64-encoded. Strict servers
-/// refuse a raw `s3cr3t:+/ %`, and a colon in the id would move the border.
+/// RFC 6749 §2.3.1: id and secret are form-urlencoded *before* they are joined and base64-encoded.
+/// Strict servers refuse a raw `s3cr3t:+/ %`, and a colon in the id would move the border.
 fn basic(id: &str, secret: &Secret) -> Secret {
     let mut pair = Zeroizing::new(String::with_capacity(
         3 * (id.len() + secret.expose().len()) + 1,

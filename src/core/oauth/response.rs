@@ -1,8 +1,9 @@
-//! The token endpoint's answer: bytes in, a checked credential or a classified failure out (RFC 6749 §5).
+//! The token endpoint's answer: bytes in, a checked credential or a classified failure out (RFC
+//! 6749 §5).
 //!
-//! Nothing of a body ever gets into a message (trap 32), with two exceptions that are held against the known secrets
-//! first: the `error` code and a Microsoft code (`AADSTS…`). What goes further than into messages, the granted scopes, is
-//! held against them too, and against the token.
+//! Nothing of a body ever gets into a message (trap 32), with two exceptions that are held against
+//! the known secrets first: the `error` code and a Microsoft code (`AADSTS…`). What goes further
+//! than into messages, the granted scopes, is held against them too, and against the token.
 
 mod errors;
 mod granted;
@@ -48,7 +49,8 @@ pub struct Response<'a> {
 pub struct Asked<'a> {
     /// The token endpoint.
     pub endpoint: &'a Url,
-    /// The token endpoint for people: [`super::withhold::place`] of a configured one, `foreign_place` of a discovered.
+    /// The token endpoint for people: [`super::withhold::place`] of a configured one,
+    /// `foreign_place` of a discovered.
     pub at: &'a str,
     /// `client_auth`, for the cure.
     pub client_auth: &'a str,
@@ -69,16 +71,16 @@ pub struct Asked<'a> {
 pub struct Granted {
     /// The credential.
     pub issued: Issued,
-    /// How many scopes the answer names that are not passed on, because they repeat a secret or the token, are no scope
-    /// tokens, or are too many or too long.
+    /// How many scopes the answer names that are not passed on, because they repeat a secret or the
+    /// token, are no scope tokens, or are too many or too long.
     pub withheld: usize,
 }
 
 /// Judges an answer.
 ///
 /// # Errors
-/// Permanent when somebody has to change something, transient for everything that may pass: overload, redirects,
-/// nonsense.
+/// Permanent when somebody has to change something, transient for everything that may pass:
+/// overload, redirects, nonsense.
 pub fn judge(response: &Response<'_>, asked: &Asked<'_>) -> Result<Granted, Failure> {
     let date = response.date.and_then(date::parse);
     if response.status == 200 {
@@ -90,7 +92,8 @@ pub fn judge(response: &Response<'_>, asked: &Asked<'_>) -> Result<Granted, Fail
     Err(errors::classify(response, asked).with_retry_after(retry_after))
 }
 
-/// Whether a token can stand in a header: not empty, visible ASCII only. A line break would split the header.
+/// Whether a token can stand in a header: not empty, visible ASCII only. A line break would split
+/// the header.
 #[must_use]
 pub fn fits_header(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
@@ -213,8 +216,9 @@ fn servable(token: &Secret, asked: &Asked<'_>) -> Result<(), Failure> {
 const UNASKED: &str = "and asked for was Accept-Encoding: identity: switch compression of this address off at the identity \
                        provider, or at what stands before it";
 
-/// The members of a JSON object, whatever stands before it or in its texts that is not quite UTF-8: servers write a byte order
-/// mark, or a message for people in ISO 8859-1, and mean the rest all the same (trap 55).
+/// The members of a JSON object, whatever stands before it or in its texts that is not quite UTF-8:
+/// servers write a byte order mark, or a message for people in ISO 8859-1, and mean the rest all
+/// the same (trap 55).
 pub(super) fn members(body: &[u8]) -> Option<Map<String, Value>> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     match serde_json::from_str(&String::from_utf8_lossy(body)) {
@@ -223,7 +227,8 @@ pub(super) fn members(body: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// The coding that a body is in although none was asked for: as its head says, or as it looks. Only names out of a list are told.
+/// The coding that a body is in although none was asked for: as its head says, or as it looks. Only
+/// names out of a list are told.
 #[must_use]
 pub fn coding(content_encoding: Option<&str>, body: &[u8]) -> Option<&'static str> {
     let said = content_encoding.unwrap_or_default().trim();
@@ -314,8 +319,8 @@ fn no_life(why: LifetimeError, at: &str) -> Failure {
     })
 }
 
-/// How far the issuer's clock is ahead, in seconds. Its answer was made between `asked_at` and `now`, within the second that
-/// `Date` names; only what lies outside is skew.
+/// How far the issuer's clock is ahead, in seconds. Its answer was made between `asked_at` and
+/// `now`, within the second that `Date` names; only what lies outside is skew.
 #[must_use]
 pub fn skew(date: u64, asked_at: Stamp, now: Stamp) -> i64 {
     let earliest = asked_at.wall.0.as_secs();

@@ -1,5 +1,6 @@
-//! What the files say of a profile's access, which holds wherever it permits less than what is in force: somebody who takes
-//! a caller out of `access` means it, whatever else is wrong in the same edit.
+//! What the files say of a profile's access, which holds wherever it permits less than what is in
+//! force: somebody who takes a caller out of `access` means it, whatever else is wrong in the same
+//! edit.
 
 use crate::core::profile::AccessRule;
 
@@ -12,13 +13,15 @@ pub enum Stated {
     RootOnly,
 }
 
-/// The newest that is known of what the files say of one profile's access. Empty: nothing has been read so far.
+/// The newest that is known of what the files say of one profile's access. Empty: nothing has been
+/// read so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OnDisk(Vec<Stated>);
 
 impl OnDisk {
-    /// Takes note of a look at the files. Empty: they could not be read so far that they say anything of this profile, so
-    /// what they said before goes on holding. More than one: the profile is there more than once, and each of them holds.
+    /// Takes note of a look at the files. Empty: they could not be read so far that they say
+    /// anything of this profile, so what they said before goes on holding. More than one: the
+    /// profile is there more than once, and each of them holds.
     pub fn note(&mut self, stated: &[Stated]) {
         if !stated.is_empty() {
             self.0 = stated.to_vec();

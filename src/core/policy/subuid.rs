@@ -1,5 +1,5 @@
-//! Subordinate uids (subuid(5)): numbers that a user may give to processes of its own user namespaces. To the host each looks
-//! like a user of its own; they are all their owner's doing.
+//! Subordinate uids (subuid(5)): numbers that a user may give to processes of its own user
+//! namespaces. To the host each looks like a user of its own; they are all their owner's doing.
 
 /// Ranges of numbers and their owners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,8 +9,8 @@ pub struct SubordinateUids {
 }
 
 impl SubordinateUids {
-    /// From the text of `/etc/subuid`: `OWNER:FIRST:COUNT` in each line, the owner by name or by number. A line that is not
-    /// understood, or whose owner nobody knows, counts for nobody.
+    /// From the text of `/etc/subuid`: `OWNER:FIRST:COUNT` in each line, the owner by name or by
+    /// number. A line that is not understood, or whose owner nobody knows, counts for nobody.
     #[must_use]
     pub fn parse(text: &str, mut uid_of: impl FnMut(&str) -> Option<u32>) -> SubordinateUids {
         let mut ranges: Vec<(u32, u32, u32)> = text

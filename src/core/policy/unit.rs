@@ -5,8 +5,9 @@ pub const KINDS: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"
 
 /// The unit of a process in the cgroup of this path, as the `0::` line of /proc/PID/cgroup has it.
 ///
-/// It is the first component that is not a slice: what stands below a unit is made by the unit itself, or by its user's own
-/// service manager, and can be called anything. None: no unit; a container runtime's own hierarchy, for instance.
+/// It is the first component that is not a slice: what stands below a unit is made by the unit
+/// itself, or by its user's own service manager, and can be called anything. None: no unit; a
+/// container runtime's own hierarchy, for instance.
 #[must_use]
 pub fn of_cgroup(path: &str) -> Option<&str> {
     path.split('/')
@@ -71,7 +72,8 @@ mod tests {
                 "/user.slice/user-1000.slice/session-3.scope",
                 Some("session-3.scope"),
             ),
-            // A user's own manager, and a unit that divides its cgroup, name what is below as they like.
+            // A user's own manager, and a unit that divides its cgroup, name what is below as they
+            // like.
             (
                 "/user.slice/user-1000.slice/user@1000.service/app.slice/orders.service",
                 Some("user@1000.service"),
@@ -132,7 +134,8 @@ mod tests {
         }
     }
 
-    /// Broken by a matcher that goes back to every star: this would take longer than the machine lasts.
+    /// Broken by a matcher that goes back to every star: this would take longer than the machine
+    /// lasts.
     #[test]
     fn a_pattern_of_stars_takes_no_time() {
         let pattern = "*a".repeat(64) + "b";

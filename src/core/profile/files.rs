@@ -1,5 +1,5 @@
-//! The files that profiles refer to, for whoever watches them. systemd credentials are left out: their folder is not
-//! part of the configuration.
+//! The files that profiles refer to, for whoever watches them. systemd credentials are left out:
+//! their folder is not part of the configuration.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -66,8 +66,8 @@ fn whom_as_whom_and_for_what_and_nothing_else_is_the_identity() {
 }
 
 /// What the version before kept under another identity is not the same and is dropped: the profile
-/// asks anew. Whoever changes how the identity is written has the same effect once more, and says so
-/// in the changelog.
+/// asks anew. Whoever changes how the identity is written has the same effect once more, and says
+/// so in the changelog.
 #[test]
 fn the_identity_stays_the_same_from_version_to_version() {
     let identity = oauth2(BASE).identity().expect("it asks somebody");

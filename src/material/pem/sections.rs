@@ -1,5 +1,6 @@
-//! What looks like a section of a PEM file and would be left out: parsers step over every line that does not begin a section in
-//! exactly their way, and a chain would lack a certificate without a word (trap 53).
+//! What looks like a section of a PEM file and would be left out: parsers step over every line that
+//! does not begin a section in exactly their way, and a chain would lack a certificate without a
+//! word (trap 53).
 
 /// What UTF-8 text may begin with: no obstacle there, but one anywhere else.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -12,7 +13,8 @@ const KEYS: [&str; 4] = [
     "ENCRYPTED PRIVATE KEY",
 ];
 
-/// What stands beside certificates and keys in files that hold both, and what OpenSSL and HAProxy put before and after them.
+/// What stands beside certificates and keys in files that hold both, and what OpenSSL and HAProxy
+/// put before and after them.
 const BESIDE: [&str; 3] = ["CERTIFICATE", "EC PARAMETERS", "DH PARAMETERS"];
 
 /// Longest label that is shown, in bytes; the longest that is registered has 26.
@@ -23,8 +25,8 @@ pub(super) fn unmarked(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(MARK).unwrap_or(bytes)
 }
 
-/// What is wrong with the first line that looks like the begin or end of a section and is not taken as one: what to put after
-/// the name of the file. None: every section is taken.
+/// What is wrong with the first line that looks like the begin or end of a section and is not taken
+/// as one: what to put after the name of the file. None: every section is taken.
 pub(super) fn left_out(pem: &[u8]) -> Option<String> {
     if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = pem {
         return Some(
@@ -109,8 +111,8 @@ fn exact<'a>(line: &'a str, start: &str) -> Option<(&'a str, &'a str)> {
     line.strip_prefix(start)?.split_once("-----")
 }
 
-/// What stands from BEGIN or END on, in a line that seems to have such a marker: dashes of any kind and number before it, or a
-/// misspelt one between dashes.
+/// What stands from BEGIN or END on, in a line that seems to have such a marker: dashes of any kind
+/// and number before it, or a misspelt one between dashes.
 fn after_marker(line: &str) -> Option<&str> {
     let is_dash = |c: char| c == '-' || ('\u{2010}'..='\u{2015}').contains(&c) || c == '\u{2212}';
     let mut dashes = 0;

@@ -1,7 +1,9 @@
-//! JKS, Java's own keystore format: read from the layout that `sun.security.provider.JavaKeyStore` writes.
+//! JKS, Java's own keystore format: read from the layout that `sun.security.provider.JavaKeyStore`
+//! writes.
 //!
-//! The store's password proves nothing but that nobody without it has changed the file; each key is sealed with a
-//! password of its own. Both rest on one round of SHA-1, which is weak: the file's mode is what protects it.
+//! The store's password proves nothing but that nobody without it has changed the file; each key is
+//! sealed with a password of its own. Both rest on one round of SHA-1, which is weak: the file's
+//! mode is what protects it.
 
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -60,7 +62,8 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
     }
 }
 
-/// A key, if the password is its own: a salt, the key under a stream of hashes, and a hash of the key.
+/// A key, if the password is its own: a salt, the key under a stream of hashes, and a hash of the
+/// key.
 pub(super) fn unseal(sealed: &[u8], password: &Secret) -> Option<PrivateKey> {
     // EncryptedPrivateKeyInfo (RFC 5958 §3)
     let (info, _) = next(sealed).ok()?;

@@ -40,7 +40,8 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
         .iter()
         .map(|key| entry(key, &archive.certs))
         .collect();
-    // Java marks what is trusted, OpenSSL marks nothing; where there are keys, their chains are not meant to be trusted.
+    // Java marks what is trusted, OpenSSL marks nothing; where there are keys, their chains are not
+    // meant to be trusted.
     let all = archive.keys.is_empty() && !archive.certs.iter().any(|bag| bag.trusted);
     let trusted = archive
         .certs

@@ -1,5 +1,5 @@
-//! Damaged files: whatever a few bytes are changed to, nothing panics and nothing takes long. The same is looked for at
-//! length by the targets in fuzz/.
+//! Damaged files: whatever a few bytes are changed to, nothing panics and nothing takes long. The
+//! same is looked for at length by the targets in fuzz/.
 
 use std::time::Instant;
 
@@ -10,7 +10,8 @@ use super::*;
 /// Of each file. A second or two in all.
 const CHANGES: u32 = 1500;
 
-/// No single read may take longer. A store may ask for five million rounds, which take some seconds here.
+/// No single read may take longer. A store may ask for five million rounds, which take some seconds
+/// here.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Repeatable, and even enough (xorshift).

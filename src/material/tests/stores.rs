@@ -1,4 +1,5 @@
-//! Keystores and encrypted keys that are made here; those that other programs make: tests/it/keystores.rs.
+//! Keystores and encrypted keys that are made here; those that other programs make:
+//! tests/it/keystores.rs.
 
 pub(super) mod keys;
 

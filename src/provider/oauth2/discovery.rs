@@ -1,4 +1,5 @@
-//! The discovery document of one issuer, looked up within attempts and never only at the start (trap 34).
+//! The discovery document of one issuer, looked up within attempts and never only at the start
+//! (trap 34).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,12 +19,12 @@ use crate::core::oauth::withhold::place;
 use crate::core::secret::Secret;
 use crate::core::time::BootTime;
 
-/// A document younger than this is used without a look. Issuers move their endpoints rarely, and a lost endpoint makes
-/// the document doubtful at once.
+/// A document younger than this is used without a look. Issuers move their endpoints rarely, and a
+/// lost endpoint makes the document doubtful at once.
 const FRESH: Duration = Duration::from_secs(3600);
 
-/// After a look that failed, an old document is used for this long before the next look, so that an issuer whose
-/// discovery is broken does not cost every attempt a timeout.
+/// After a look that failed, an old document is used for this long before the next look, so that an
+/// issuer whose discovery is broken does not cost every attempt a timeout.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// What is known about an issuer's endpoints.
@@ -55,8 +56,9 @@ impl Discovery {
         }
     }
 
-    /// The document, fetched if there is none that is fresh. Of many who need it at the same time one looks and the
-    /// others take its result, a failure too: they do not queue up to be refused one after the other (trap 11).
+    /// The document, fetched if there is none that is fresh. Of many who need it at the same time
+    /// one looks and the others take its result, a failure too: they do not queue up to be refused
+    /// one after the other (trap 11).
     pub(super) async fn document(
         &self,
         upstream: &IdpClient,
@@ -132,8 +134,8 @@ impl Discovery {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// OpenID Connect's place first, then RFC 8414's if there is no document. `skew` becomes how far the issuer's clock is
-    /// ahead, where an answer tells.
+    /// OpenID Connect's place first, then RFC 8414's if there is no document. `skew` becomes how
+    /// far the issuer's clock is ahead, where an answer tells.
     pub(super) async fn look(
         &self,
         upstream: &IdpClient,

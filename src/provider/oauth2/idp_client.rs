@@ -16,8 +16,9 @@ use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
 use crate::core::profile::{Http, is_loopback};
 
-/// An idle connection is closed after this. Renewals are minutes apart, so that a longer time would keep TLS buffers
-/// (tens of kilobytes each) for nothing; a burst of profiles of one issuer still shares a connection.
+/// An idle connection is closed after this. Renewals are minutes apart, so that a longer time would
+/// keep TLS buffers (tens of kilobytes each) for nothing; a burst of profiles of one issuer still
+/// shares a connection.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Idle connections kept per host.
@@ -26,8 +27,8 @@ const MOST_IDLE: usize = 4;
 /// As it stands in the issuer's log.
 const USER_AGENT: &str = concat!("tokend/", env!("CARGO_PKG_VERSION"));
 
-/// Added to `http.timeout` on the asking side: time for the client to notice by itself and to say more exactly what
-/// it waited for.
+/// Added to `http.timeout` on the asking side: time for the client to notice by itself and to say
+/// more exactly what it waited for.
 const NOTICE: Duration = Duration::from_millis(500);
 
 /// One way to identity providers.
@@ -137,7 +138,8 @@ impl IdpClient {
         }
     }
 
-    /// The proxy on the way to a URL: `http.proxy`, or the environment's, which never sees what stays on this machine.
+    /// The proxy on the way to a URL: `http.proxy`, or the environment's, which never sees what
+    /// stays on this machine.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Url> {
         let configured = self.http.proxy.clone();
         configured.or_else(|| self.environment.proxy_for(url))
@@ -159,7 +161,8 @@ impl IdpClient {
             .retry(retry::never())
             .referer(false)
             .user_agent(USER_AGENT)
-            // Nothing is decompressed here, and without a word any coding would do (RFC 9110 §12.5.3).
+            // Nothing is decompressed here, and without a word any coding would do (RFC 9110
+            // §12.5.3).
             .default_headers(HeaderMap::from_iter([(
                 ACCEPT_ENCODING,
                 HeaderValue::from_static("identity"),

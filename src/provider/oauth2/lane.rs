@@ -1,8 +1,9 @@
 //! A thread of its own for the HTTP exchanges with one identity provider.
 //!
-//! A server decides how much work parsing its answer is: interim answers (1xx) without end keep the parser busy for
-//! seconds between two looks at anything else. On a thread of its own that delays nobody but this identity provider's
-//! profiles; the deadline runs on the asking side, where nothing of it can be blocked.
+//! A server decides how much work parsing its answer is: interim answers (1xx) without end keep the
+//! parser busy for seconds between two looks at anything else. On a thread of its own that delays
+//! nobody but this identity provider's profiles; the deadline runs on the asking side, where
+//! nothing of it can be blocked.
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -1,5 +1,6 @@
-//! Goes the way to an identity provider as a token request would, step by step, and never sends one: whoever wants to know
-//! why there are no tokens sees which step fails, and how long the others took.
+//! Goes the way to an identity provider as a token request would, step by step, and never sends
+//! one: whoever wants to know why there are no tokens sees which step fails, and how long the
+//! others took.
 
 use std::future::Future;
 use std::io;
@@ -29,7 +30,8 @@ use crate::material::{ClientIdentity, Trust, certificate};
 use crate::provider::Shared;
 use crate::tls::witness::Witness;
 
-/// What is known so far; filled while the way is gone, so that it tells where somebody lost patience.
+/// What is known so far; filled while the way is gone, so that it tells where somebody lost
+/// patience.
 #[derive(Clone, Debug, Default)]
 pub struct Probe {
     /// The proxy on the way, of the configuration or of this process's environment.
@@ -57,8 +59,8 @@ pub struct Step {
     pub took: Duration,
 }
 
-/// Goes the way to `idp`. Within the profile's own times; dropping it abandons it. `secrets` are withheld from messages,
-/// since the identity provider may know them from the daemon's requests.
+/// Goes the way to `idp`. Within the profile's own times; dropping it abandons it. `secrets` are
+/// withheld from messages, since the identity provider may know them from the daemon's requests.
 pub async fn probe(
     idp: &Idp,
     (trust, identity): (&Trust, Option<&ClientIdentity>),
@@ -120,7 +122,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Name, connection and, where no proxy is in between, TLS. Through a proxy, TLS is part of the next exchange.
+    /// Name, connection and, where no proxy is in between, TLS. Through a proxy, TLS is part of the
+    /// next exchange.
     async fn connect(&mut self, url: &Url, at: String) -> Result<(), Failure> {
         let limit = self.upstream.way().connect_timeout;
         let hop = self.hop(url);
@@ -189,8 +192,8 @@ impl Walk<'_> {
         Ok(document.endpoint(upstream.way().with_certificate).clone())
     }
 
-    /// Some answer of a host of which only the token endpoint is known: HEAD of its root says nothing of us, is no token
-    /// request, and every answer has a date.
+    /// Some answer of a host of which only the token endpoint is known: HEAD of its root says
+    /// nothing of us, is no token request, and every answer has a date.
     async fn greet(&mut self, endpoint: &Url) -> Result<(), Failure> {
         let root = endpoint
             .join("/")
@@ -210,7 +213,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// One step within `limit`: what came of it, and how long it took if it went well. None: it was not over in time.
+    /// One step within `limit`: what came of it, and how long it took if it went well. None: it was
+    /// not over in time.
     async fn timed<T, E>(
         &mut self,
         name: &'static str,
@@ -265,8 +269,8 @@ struct Hop {
     proxy: Option<String>,
 }
 
-/// The first address that takes the connection. Each gets its share of the time: one that never answers must not hide one
-/// that would.
+/// The first address that takes the connection. Each gets its share of the time: one that never
+/// answers must not hide one that would.
 async fn first(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = io::Error::from(io::ErrorKind::HostUnreachable);

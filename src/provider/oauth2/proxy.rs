@@ -1,7 +1,8 @@
 //! The proxy that the environment names, for identity providers without `http.proxy`.
 //!
-//! Obeyed are `HTTPS_PROXY` and `NO_PROXY`, in small letters too. `ALL_PROXY` and `HTTP_PROXY` are not: they are set for
-//! other programs' traffic, and the latter would show a secret that goes over plain HTTP to one more machine.
+//! Obeyed are `HTTPS_PROXY` and `NO_PROXY`, in small letters too. `ALL_PROXY` and `HTTP_PROXY` are
+//! not: they are set for other programs' traffic, and the latter would show a secret that goes over
+//! plain HTTP to one more machine.
 
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{NoProxy, Proxy};
@@ -30,7 +31,8 @@ impl Environment {
         }
     }
 
-    /// The proxy on the way to a URL: its scheme, host and port. Never for what stays on this machine.
+    /// The proxy on the way to a URL: its scheme, host and port. Never for what stays on this
+    /// machine.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Url> {
         if is_loopback(url) {
             return None;
@@ -65,7 +67,8 @@ impl Environment {
     }
 }
 
-/// What there is to say of the way to an identity provider: that it leads through a proxy that only the environment names.
+/// What there is to say of the way to an identity provider: that it leads through a proxy that only
+/// the environment names.
 #[must_use]
 pub fn remark(idp: &Idp) -> Option<Diagnostic> {
     let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;

@@ -1,7 +1,7 @@
 //! One HTTP exchange, bounded in size, and its failures in words.
 //!
-//! The words are ours. Texts of other libraries are shown only where they are fixed: server names out of certificates
-//! and the like could repeat what the server knows of us (trap 32).
+//! The words are ours. Texts of other libraries are shown only where they are fixed: server names
+//! out of certificates and the like could repeat what the server knows of us (trap 32).
 
 use std::error::Error;
 use std::io;
@@ -22,11 +22,13 @@ const UNRESOLVED: &str =
 pub(super) struct HttpReply {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    /// None when it was longer than [`LONGEST_BODY`], or broke off while the status already told enough.
+    /// None when it was longer than [`LONGEST_BODY`], or broke off while the status already told
+    /// enough.
     pub(super) body: Option<Zeroizing<Vec<u8>>>,
 }
 
-/// Sends a request and reads the answer, at most [`LONGEST_BODY`] bytes of it; past that the connection is closed.
+/// Sends a request and reads the answer, at most [`LONGEST_BODY`] bytes of it; past that the
+/// connection is closed.
 pub(super) async fn send(request: RequestBuilder) -> Result<HttpReply, reqwest::Error> {
     let mut response = request.send().await?;
     let status = response.status().as_u16();
@@ -57,7 +59,8 @@ pub(super) struct Route {
     pub(super) with_certificate: bool,
 }
 
-/// Why there was no answer. Transient, unless the server refused our certificate: that needs another certificate.
+/// Why there was no answer. Transient, unless the server refused our certificate: that needs
+/// another certificate.
 pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Route) -> Failure {
     if let Some(tls) = find::<rustls::Error>(error) {
         return explain_tls(tls, at, way);
@@ -211,8 +214,8 @@ fn explain_tls(error: &rustls::Error, at: &str, way: &Route) -> Failure {
     }
 }
 
-/// Alerts that judge the client's certificate (RFC 8446 §6.2). `certificate_required` says it outright; the others do
-/// when one was presented.
+/// Alerts that judge the client's certificate (RFC 8446 §6.2). `certificate_required` says it
+/// outright; the others do when one was presented.
 fn refuses_us(alert: AlertDescription, with_certificate: bool) -> bool {
     use AlertDescription as A;
     match alert {
@@ -229,8 +232,8 @@ fn refuses_us(alert: AlertDescription, with_certificate: bool) -> bool {
     }
 }
 
-/// The first error of a kind in the chain of causes. What `io::Error` carries is looked at too: its `source` steps
-/// over it.
+/// The first error of a kind in the chain of causes. What `io::Error` carries is looked at too: its
+/// `source` steps over it.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {

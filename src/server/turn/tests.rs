@@ -187,8 +187,8 @@ async fn who_rings_during_the_last_look_is_heard() {
     assert_eq!(rung_by(false).await, 5);
 }
 
-/// Broken by a `SharedWaker` that wakes the task during a poll: the connection is polled twice for one
-/// call.
+/// Broken by a `SharedWaker` that wakes the task during a poll: the connection is polled twice for
+/// one call.
 #[tokio::test]
 async fn a_call_that_is_answered_at_once_wakes_nobody() {
     let turn = Turn::default();

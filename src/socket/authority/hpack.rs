@@ -1,7 +1,8 @@
-//! HPACK as far as the repair needs it: where the value of `:authority` is in a header block (RFC 7541 section 6).
+//! HPACK as far as the repair needs it: where the value of `:authority` is in a header block (RFC
+//! 7541 section 6).
 //!
-//! No tables are kept. An indexed field carries no bytes of its own; a literal whose name is an index above the static
-//! table is somebody else's field, or one that the repair does not cover.
+//! No tables are kept. An indexed field carries no bytes of its own; a literal whose name is an
+//! index above the static table is somebody else's field, or one that the repair does not cover.
 
 use super::value::AuthorityValue;
 
@@ -14,7 +15,8 @@ const HUFFMAN_NAME: &[u8] = &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f];
 /// The bit before a string's length that says Huffman.
 const HUFFMAN: u8 = 0x80;
 
-/// The most continuation bytes of an integer: values up to 2^28, and no overflow of 32 bits. h2 draws the same line.
+/// The most continuation bytes of an integer: values up to 2^28, and no overflow of 32 bits. h2
+/// draws the same line.
 const MAX_CONTINUATION: u8 = 4;
 
 /// A walk over the header blocks of one connection.
@@ -80,7 +82,8 @@ impl Block {
         while let Some(&first) = bytes.first() {
             let used = match self.at {
                 HpackState::Field => {
-                    // The four patterns of a first byte, longest prefix of the integer first (RFC 7541 section 6).
+                    // The four patterns of a first byte, longest prefix of the integer first (RFC
+                    // 7541 section 6).
                     let (of, prefix) = match first {
                         0x80.. => (IntegerMeaning::Field, 7),
                         0x40..0x80 => (IntegerMeaning::Name, 6),
@@ -220,7 +223,8 @@ fn take(left: &mut u32, bytes: &[u8]) -> usize {
             *left -= here;
             bytes.len()
         }
-        // The whole rest is here, so it fits; and so it does when there are more bytes than 32 bits can count.
+        // The whole rest is here, so it fits; and so it does when there are more bytes than 32 bits
+        // can count.
         _ => std::mem::take(left) as usize,
     }
 }

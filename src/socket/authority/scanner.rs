@@ -1,4 +1,5 @@
-//! HTTP/2 as far as the repair needs it: the preface, frames, and which of their bytes are a header block.
+//! HTTP/2 as far as the repair needs it: the preface, frames, and which of their bytes are a header
+//! block.
 
 use super::hpack::Block;
 use crate::socket::allowance::Tally;
@@ -19,10 +20,12 @@ const END_HEADERS: u8 = 0x04;
 const PADDED: u8 = 0x08;
 const PRIORITY: u8 = 0x20;
 
-/// The fields that PRIORITY puts before the header block: dependency (4) and weight (1) (RFC 9113 section 6.2).
+/// The fields that PRIORITY puts before the header block: dependency (4) and weight (1) (RFC 9113
+/// section 6.2).
 const PRIORITY_FIELDS: usize = 5;
 
-/// What h2 asks in the PING between its two GOAWAYs: the answer says that the client has read the first.
+/// What h2 asks in the PING between its two GOAWAYs: the answer says that the client has read the
+/// first.
 const FAREWELL: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
 
 /// Repairs `:authority` in what one client sends, as it arrives.
@@ -39,7 +42,8 @@ pub struct Scanner {
     open: Option<u32>,
     /// The newest stream.
     newest: u32,
-    /// The newest when h2 was told that it may close the connection; of later ones it takes no notice.
+    /// The newest when h2 was told that it may close the connection; of later ones it takes no
+    /// notice.
     last: Option<u32>,
     /// What has come since somebody looked.
     tally: Tally,
@@ -52,11 +56,13 @@ enum ScanState {
     Preface(usize),
     /// In a frame's head, after so many of its bytes.
     Head(usize),
-    /// At the length of the padding of a HEADERS frame whose payload this is, the length itself included.
+    /// At the length of the padding of a HEADERS frame whose payload this is, the length itself
+    /// included.
     PadLength(Payload),
     /// In a frame's payload.
     Payload(Payload),
-    /// In the payload of an answered PING, after so many of its bytes, all of which were those of [`FAREWELL`].
+    /// In the payload of an answered PING, after so many of its bytes, all of which were those of
+    /// [`FAREWELL`].
     Farewell(usize),
     /// Not HTTP/2, or malformed. Never left again.
     Off,
@@ -90,10 +96,11 @@ impl Default for Scanner {
 }
 
 impl Scanner {
-    /// Goes over the next bytes of the connection and replaces what is illegal in a value of `:authority`.
+    /// Goes over the next bytes of the connection and replaces what is illegal in a value of
+    /// `:authority`.
     ///
-    /// It does not matter how the connection is cut into calls. Bytes that are not HTTP/2, or malformed, are left alone,
-    /// and so is everything that follows them.
+    /// It does not matter how the connection is cut into calls. Bytes that are not HTTP/2, or
+    /// malformed, are left alone, and so is everything that follows them.
     pub fn repair(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             match self.step(bytes) {
@@ -108,7 +115,8 @@ impl Scanner {
 
     /// The frames whose heads were complete since this was asked last.
     ///
-    /// Nothing is counted after what is no HTTP/2, since nothing is read then by anybody who speaks it.
+    /// Nothing is counted after what is no HTTP/2, since nothing is read then by anybody who speaks
+    /// it.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
@@ -119,7 +127,8 @@ impl Scanner {
         self.last.is_some()
     }
 
-    /// Makes one step, over at least one byte or into another state, and says over how many bytes. None: malformed.
+    /// Makes one step, over at least one byte or into another state, and says over how many bytes.
+    /// None: malformed.
     fn step(&mut self, bytes: &mut [u8]) -> Option<usize> {
         match self.at {
             ScanState::Preface(seen) => {
@@ -195,12 +204,14 @@ impl Scanner {
         }
     }
 
-    /// Where the frame at hand is a WINDOW_UPDATE of a stream that h2 ignores since it is saying goodbye: the last byte of a
-    /// stream that it knows, to which another few bytes of window do nothing.
+    /// Where the frame at hand is a WINDOW_UPDATE of a stream that h2 ignores since it is saying
+    /// goodbye: the last byte of a stream that it knows, to which another few bytes of window do
+    /// nothing.
     ///
-    /// A client may begin a stream before it has seen which was the last. h2 ignores its HEADERS, DATA and RST_STREAM, but its
-    /// WINDOW_UPDATE is an error that ends the connection, and all calls on it (h2 0.4.20, `recv_window_update`). One of 128
-    /// such streams has no neighbour that is known, and is left to that.
+    /// A client may begin a stream before it has seen which was the last. h2 ignores its HEADERS,
+    /// DATA and RST_STREAM, but its WINDOW_UPDATE is an error that ends the connection, and all
+    /// calls on it (h2 0.4.20, `recv_window_update`). One of 128 such streams has no neighbour that
+    /// is known, and is left to that.
     fn heard_of(&self) -> Option<u8> {
         let (last, [_, _, _, kind, _, ..]) = (self.last?, self.head);
         let unheard_of = kind == WINDOW_UPDATE && self.stream() > last;

@@ -1,7 +1,7 @@
 //! What an authority may look like, and what an illegal one becomes, byte for byte and bit for bit.
 //!
-//! The judge is the http crate's `Authority`, which follows RFC 3986 section 3.2. There are two codings of a value in
-//! HPACK (RFC 7541 section 5.2), and so there are two repairs.
+//! The judge is the http crate's `Authority`, which follows RFC 3986 section 3.2. There are two
+//! codings of a value in HPACK (RFC 7541 section 5.2), and so there are two repairs.
 
 /// The repair of one value of `:authority`.
 #[derive(Debug, Clone, Copy)]
@@ -34,11 +34,13 @@ impl AuthorityValue {
 
 /// The repair of a plain value: whatever comes in, what goes out is an authority.
 ///
-/// What is one already, stays as it is, except for what only the user information of a URI may have (several colons,
-/// percent-encoding): that is not known before its `@`, and HTTP/2 forbids it (RFC 9113 section 8.3.1).
+/// What is one already, stays as it is, except for what only the user information of a URI may have
+/// (several colons, percent-encoding): that is not known before its `@`, and HTTP/2 forbids it (RFC
+/// 9113 section 8.3.1).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plain {
-    /// Whether something was replaced. From then on this is no `host:port`, and its delimiters mean nothing.
+    /// Whether something was replaced. From then on this is no `host:port`, and its delimiters mean
+    /// nothing.
     spoiled: bool,
     bracket: Bracket,
     /// How many colons there were that count: see [`Plain::repair`].
@@ -56,7 +58,8 @@ enum Bracket {
 
 /// The most colons outside brackets: the one before the port.
 const MAX_COLONS: u8 = 1;
-/// The most colons in an IPv6 address and in front of it, which is where the http crate stops counting.
+/// The most colons in an IPv6 address and in front of it, which is where the http crate stops
+/// counting.
 const MAX_COLONS_INSIDE: u8 = 8;
 
 /// What an illegal byte becomes: legal anywhere in an authority.
@@ -109,8 +112,9 @@ impl Plain {
 
 /// The repair of a Huffman value, as far as it can be done.
 ///
-/// A code may lie across two reads, and the bits of the first are gone when the second comes. So an illegal symbol is
-/// repaired at one bit of its code, which is turned when it arrives and leads to a legal symbol of the same length:
+/// A code may lie across two reads, and the bits of the first are gone when the second comes. So an
+/// illegal symbol is repaired at one bit of its code, which is turned when it arrives and leads to
+/// a legal symbol of the same length:
 ///
 /// | symbol | code | becomes |
 /// |---|---|---|
@@ -122,7 +126,8 @@ impl Plain {
 /// | `@`, `[`, after one of these | `111111111101 x` | `$` |
 /// | `]`, after one of these | `1111111111100` | `~` |
 ///
-/// The other illegal symbols (`? # | > < \ ^ { } ` and what is not printable) have no such neighbour and stay.
+/// The other illegal symbols (`? # | > < \ ^ { } ` and what is not printable) have no such
+/// neighbour and stay.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Huffman {
     /// Whether something was replaced.
@@ -132,7 +137,8 @@ pub struct Huffman {
     bits: u8,
 }
 
-/// No legal symbol has a longer code: one that comes this far is left alone, with the rest of the value.
+/// No legal symbol has a longer code: one that comes this far is left alone, with the rest of the
+/// value.
 const MAX_BITS: u8 = 13;
 
 impl Huffman {
@@ -172,8 +178,8 @@ impl Huffman {
         out
     }
 
-    /// Whether the bits at hand are a symbol. The code is canonical: the codes of one length are those below a limit,
-    /// unless a shorter one would have ended before (RFC 7541 appendix B).
+    /// Whether the bits at hand are a symbol. The code is canonical: the codes of one length are
+    /// those below a limit, unless a shorter one would have ended before (RFC 7541 appendix B).
     fn complete(&self) -> bool {
         let limit = match self.bits {
             5 => 0x0a,

@@ -1,4 +1,5 @@
-//! The folder of the socket: nobody but root and the daemon's own user may be able to put another socket there.
+//! The folder of the socket: nobody but root and the daemon's own user may be able to put another
+//! socket there.
 
 use std::fs;
 use std::io;
@@ -10,7 +11,8 @@ use rustix::process::geteuid;
 use super::BindError;
 use crate::safe_open::{OpenError, guarded_folder};
 
-/// Makes the folder if only it is missing, and refuses one in which others could replace the socket.
+/// Makes the folder if only it is missing, and refuses one in which others could replace the
+/// socket.
 pub(super) fn make_and_check(folder: &Path) -> Result<(), BindError> {
     match fs::DirBuilder::new().mode(0o755).create(folder) {
         Ok(()) => {}
@@ -26,8 +28,8 @@ pub(super) fn make_and_check(folder: &Path) -> Result<(), BindError> {
     check(folder, geteuid().as_raw())
 }
 
-/// Refuses a folder in which others than root and the daemon's user `us` could replace the socket, or that they could replace
-/// with what it is in.
+/// Refuses a folder in which others than root and the daemon's user `us` could replace the socket,
+/// or that they could replace with what it is in.
 ///
 /// # Errors
 /// [`BindError::Folder`], and [`BindError::System`] when it cannot be looked at.

@@ -28,14 +28,15 @@ pub enum Ending {
     /// It does nothing that is not allowed, at least for as long as a test looks.
     Kept,
     Either,
-    /// It is no attack. That many calls at once slow others is no fault, but that they stop them is.
+    /// It is no attack. That many calls at once slow others is no fault, but that they stop them
+    /// is.
     Calls,
 }
 
 #[derive(Clone, Copy)]
 pub enum Way {
-    /// So many connections, each of which sends what opens it and then the rest again and again, as fast as it is taken;
-    /// when it is closed another takes its place.
+    /// So many connections, each of which sends what opens it and then the rest again and again, as
+    /// fast as it is taken; when it is closed another takes its place.
     Flood {
         connections: usize,
         opening: fn() -> Vec<u8>,
@@ -94,8 +95,8 @@ impl Attack {
             };
             let (way, who) = (self.way, who.cloned());
             std::thread::spawn(move || {
-                // The daemon is attacked, not the scheduler of the kernel: whoever keeps both cores of a small machine
-                // busy slows the victim without any daemon in between.
+                // The daemon is attacked, not the scheduler of the kernel: whoever keeps both cores
+                // of a small machine busy slows the victim without any daemon in between.
                 rustix::process::nice(19).expect("anybody may be nicer");
                 if let Some(who) = who {
                     who.take_over_thread().expect("root may");

@@ -7,7 +7,8 @@ use super::frames::{
     opening, stream,
 };
 
-/// Attackers at a time: one for each core of a small machine is what one bad program is, and this is worse.
+/// Attackers at a time: one for each core of a small machine is what one bad program is, and this
+/// is worse.
 const FEW: usize = 4;
 const MANY: usize = 400;
 
@@ -165,7 +166,8 @@ fn header_bombs() -> Vec<Attack> {
             "header bomb: one huge field again and again",
             huge_entry,
             |n| {
-                // Index 62 is the newest of the dynamic table; three times 4000 bytes are less than `header_size`.
+                // Index 62 is the newest of the dynamic table; three times 4000 bytes are less than
+                // `header_size`.
                 (50 * n + 1..50 * (n + 1) + 1)
                     .flat_map(|n| block(HEADERS, n, &[0xbe; 3]))
                     .collect()

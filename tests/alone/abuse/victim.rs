@@ -15,7 +15,8 @@ use crate::harness::ask::{Who, connect};
 /// From one question to the next.
 const PACE: Duration = Duration::from_millis(1);
 
-/// A connection that speaks gRPC by hand: no runtime and no other task stands between the clock and the daemon.
+/// A connection that speaks gRPC by hand: no runtime and no other task stands between the clock and
+/// the daemon.
 pub struct Victim {
     stream: UnixStream,
     calls: u32,

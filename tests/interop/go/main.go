@@ -51,7 +51,8 @@ func dial(target string) *grpc.ClientConn {
 	return connection
 }
 
-// get fetches JSON from the provider, whose https certificate only the file ca.pem makes trustworthy.
+// get fetches JSON from the provider, whose https certificate only the file ca.pem makes
+// trustworthy.
 func get(url string, into any) error {
 	pem, err := os.ReadFile(os.Getenv("WORK") + "/ca.pem")
 	if err != nil {

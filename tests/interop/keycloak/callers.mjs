@@ -1,9 +1,8 @@
-// Callers that never rest: every profile is asked ten times a second until SIGTERM. What they are given must never be
-// expired, and must be bound to what the answer says.
+// Callers that never rest: every profile is asked ten times a second until SIGTERM. What they are
+// given must never be expired, and must be bound to what the answer says.
 //
-// usage: node callers.mjs FOLDER PROFILE…
-//   FOLDER/callers.failed has a line per failed call from the moment it fails; FOLDER/callers.json the count, at the end.
-//   Needs TOKEND_SOCKET.
+// usage: node callers.mjs FOLDER PROFILE… FOLDER/callers.failed has a line per failed call from the
+// moment it fails; FOLDER/callers.json the count, at the end. Needs TOKEND_SOCKET.
 
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

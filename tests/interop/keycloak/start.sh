@@ -1,5 +1,5 @@
-# A real Keycloak with TLS and client certificates: its download, start, end and Admin API; read by ./run and tests/e2e/run.
-# Needs harness.sh and certificates.sh.
+# A real Keycloak with TLS and client certificates: its download, start, end and Admin API; read by
+# ./run and tests/e2e/run. Needs harness.sh and certificates.sh.
 # shellcheck shell=bash disable=SC2154
 
 KEYCLOAK=26.4.0
@@ -13,8 +13,8 @@ keycloak_download() {
   timeout 900 mvn -q -B dependency:copy "-Dartifact=org.keycloak:keycloak-quarkus-dist:$KEYCLOAK:zip" "-DoutputDirectory=$cache/keycloak"
   made "$cache/keycloak"
 }
-# keycloak_material REALM: in the current folder, whose authority is `ca`: Keycloak with its certificate, and where its realm is
-# imported from
+# keycloak_material REALM: in the current folder, whose authority is `ca`: Keycloak with its
+# certificate, and where its realm is imported from
 keycloak_material() {
   REALM=$1
   certificate server ec /CN=localhost DNS:localhost

@@ -1,10 +1,11 @@
-// The identity provider of the `mtls` tests: `oidc-provider` behind two https addresses. The issuer asks nobody for a
-// certificate; the address in its `mtls_endpoint_aliases` (RFC 8705, section 5) does.
+// The identity provider of the `mtls` tests: `oidc-provider` behind two https addresses. The issuer
+// asks nobody for a certificate; the address in its `mtls_endpoint_aliases` (RFC 8705, section 5)
+// does.
 //
-// usage: node idp.mjs FOLDER
-//   FOLDER holds server.pem, server.key, ca.pem (who may issue client certificates), self-1.pem and self-2.pem (registered for
-//   the client `self-signed`), hmac.secret, and NAME.pub for every client in NAME.alg that signs.
-//   When it listens, the addresses are in FOLDER/mtls-idp.json. SIGTERM ends it.
+// usage: node idp.mjs FOLDER FOLDER holds server.pem, server.key, ca.pem (who may issue client
+// certificates), self-1.pem and self-2.pem (registered for the client `self-signed`), hmac.secret,
+// and NAME.pub for every client in NAME.alg that signs. When it listens, the addresses are in
+// FOLDER/mtls-idp.json. SIGTERM ends it.
 
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';

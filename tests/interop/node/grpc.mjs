@@ -1,4 +1,5 @@
-// @grpc/grpc-js with definitions read from proto/ at run time, and `jose` to verify what tokend handed out.
+// @grpc/grpc-js with definitions read from proto/ at run time, and `jose` to verify what tokend
+// handed out.
 
 import assert from 'node:assert/strict';
 import { request } from 'node:https';

@@ -66,7 +66,8 @@ fn documents_that_are_named_are_in_the_repository() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// docs/traps.md and docs/promises.md: files and names of tests are those of today, and no numbered test lacks its line.
+/// docs/traps.md and docs/promises.md: files and names of tests are those of today, and no numbered
+/// test lacks its line.
 #[test]
 fn tests_that_documents_name_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

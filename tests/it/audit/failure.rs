@@ -78,7 +78,8 @@ fn doctor_says(daemon: &Daemon, cause: &str) {
     );
 }
 
-/// Broken by `available` that does not ask the audit, and by a daemon that finds out only from the next caller that it can write again.
+/// Broken by `available` that does not ask the audit, and by a daemon that finds out only from the
+/// next caller that it can write again.
 #[test]
 fn trap_50_with_deny_a_sink_that_fails_makes_every_profile_unavailable_and_says_so() {
     let daemon = place().serve(&with_audit("on_failure = \"deny\""));
@@ -145,7 +146,8 @@ fn trap_50_with_deny_a_sink_that_fails_makes_every_profile_unavailable_and_says_
     assert_eq!(events.iter().filter(|event| **event == "resume").count(), 1);
 }
 
-/// Broken by `may_count` without UNRECORDED with `flush_for_ever` that waits for five seconds whatever happens.
+/// Broken by `may_count` without UNRECORDED with `flush_for_ever` that waits for five seconds
+/// whatever happens.
 #[test]
 fn with_deny_at_most_a_second_of_a_flood_is_without_a_record_when_the_disk_fails() {
     let place = place();

@@ -122,7 +122,8 @@ fn a_clock_that_differs_from_the_issuers_is_told_by_how_much() {
     }
 }
 
-/// Where only the token endpoint is known, its host is greeted, and no token is asked for. Broken by a POST to the endpoint.
+/// Where only the token endpoint is known, its host is greeted, and no token is asked for. Broken
+/// by a POST to the endpoint.
 #[test]
 fn a_token_endpoint_without_discovery_is_reached_without_a_token_request() {
     let (issuer, place, _) = idp::one(LAZY);

@@ -9,7 +9,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 /// Of a form shorter than this nobody could say what it is a form of.
 const SHORTEST: usize = 8;
 
-/// The text itself and everything that it is commonly turned into, alone or as a part of something longer.
+/// The text itself and everything that it is commonly turned into, alone or as a part of something
+/// longer.
 pub fn forms(text: &str) -> BTreeSet<String> {
     let form: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
     let json = serde_json::Value::from(text).to_string();
@@ -25,8 +26,8 @@ pub fn forms(text: &str) -> BTreeSet<String> {
         hex.to_uppercase(),
         hex,
     ]);
-    // Whatever stands before it, `user:` for instance, moves it by no, one or two bytes; what it shares its first or last
-    // characters with is left out.
+    // Whatever stands before it, `user:` for instance, moves it by no, one or two bytes; what it
+    // shares its first or last characters with is left out.
     for before in 0..3 {
         let bytes = [&[0; 2][..before], text.as_bytes()].concat();
         let whole = bytes.len() * 8 / 6;

@@ -1,4 +1,5 @@
-//! The embedded issuer as an identity provider of the tests, and the configuration that goes with it.
+//! The embedded issuer as an identity provider of the tests, and the configuration that goes with
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The real daemon in a folder of its own, with the embedded issuer as its identity provider.
 //!
-//! Whatever a test does, when its daemon ends the log is searched for every secret that the test knows of (traps 31 and
-//! 32): the daemons run at trace level.
+//! Whatever a test does, when its daemon ends the log is searched for every secret that the test
+//! knows of (traps 31 and 32): the daemons run at trace level.
 
 pub mod ask;
 pub mod forms;
@@ -42,7 +42,8 @@ pub fn runtime() -> &'static Handle {
     })
 }
 
-/// Waits for it; what it spawns goes to the tests' runtime. A minute is never reached unless it never comes.
+/// Waits for it; what it spawns goes to the tests' runtime. A minute is never reached unless it
+/// never comes.
 pub fn block<T>(coming: impl Future<Output = T>) -> T {
     let bounded = async { tokio::time::timeout(Duration::from_secs(60), coming).await };
     runtime().block_on(bounded).expect("it did not come")
@@ -119,7 +120,8 @@ impl Secrets {
         }
     }
 
-    /// Notes each line of a key in PEM, less its labels, and the last one where it is so short that it could stand anywhere.
+    /// Notes each line of a key in PEM, less its labels, and the last one where it is so short that
+    /// it could stand anywhere.
     pub fn add_lines(&self, pem: &str) {
         for line in pem
             .lines()
@@ -190,7 +192,8 @@ impl Place {
         self.write(name, text);
     }
 
-    /// Gives the folder to another user, who is to run the daemon; files that are written from now on are that user's.
+    /// Gives the folder to another user, who is to run the daemon; files that are written from now
+    /// on are that user's.
     pub fn give_to(&mut self, user: u32) {
         self.user = Some(user);
         std::os::unix::fs::chown(self.path(""), Some(user), Some(user)).expect("chown");
@@ -210,7 +213,8 @@ impl Place {
         program
     }
 
-    /// `tokend` with this folder's socket and configuration and nothing else of this process's settings.
+    /// `tokend` with this folder's socket and configuration and nothing else of this process's
+    /// settings.
     pub fn tokend(&self, arguments: &[&str]) -> Command {
         self.tokend_as(self.user, arguments)
     }
@@ -250,7 +254,8 @@ impl Place {
     }
 }
 
-/// The audit file of daemons whose configuration says nothing else: most machines of tests have no journal.
+/// The audit file of daemons whose configuration says nothing else: most machines of tests have no
+/// journal.
 pub const AUDIT: &str = "audit.jsonl";
 
 /// A configuration with [`AUDIT`], if it says nothing of audit.
@@ -347,8 +352,9 @@ impl Daemon {
         eventually(PATIENCE, || self.child.try_wait().expect("waited")).code()
     }
 
-    /// How it has ended by a signal that it does not survive. One may not be enough: the standard library's handler of SIGSEGV
-    /// takes the first that comes from elsewhere for a fault that will come again, and goes away.
+    /// How it has ended by a signal that it does not survive. One may not be enough: the standard
+    /// library's handler of SIGSEGV takes the first that comes from elsewhere for a fault that will
+    /// come again, and goes away.
     pub fn killed_by(&mut self, signal: rustix::process::Signal) -> ExitStatus {
         eventually(PATIENCE, || {
             self.signal(signal);

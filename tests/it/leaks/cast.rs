@@ -1,4 +1,5 @@
-//! Who plays: profiles of every kind with secrets of every kind, sound ones and those that cannot be used.
+//! Who plays: profiles of every kind with secrets of every kind, sound ones and those that cannot
+//! be used.
 
 use std::process::Command;
 
@@ -44,7 +45,8 @@ impl Cast {
         self.idp.clone() + &profiles.collect::<String>()
     }
 
-    /// Gives every profile that can be given one another secret or key, in a place where all of them are served.
+    /// Gives every profile that can be given one another secret or key, in a place where all of
+    /// them are served.
     pub fn rotate(&mut self, place: &Place) {
         for name in ["by-header", "by-form", "by-hmac", "password", "fixed"] {
             let next = secret(&format!("next-{name}"));
@@ -80,7 +82,8 @@ impl Cast {
         place.write("tokend.toml", &self.config());
     }
 
-    /// A certificate with its key, both in files, for a client that signs assertions or handshakes with it.
+    /// A certificate with its key, both in files, for a client that signs assertions or handshakes
+    /// with it.
     fn pair(&mut self, name: &'static str, key: GeneratedKeyKind) -> Pair {
         let options = ClientOptions {
             key,

@@ -1,11 +1,12 @@
-//! Memory holds nothing of what is gone: of a profile that was removed, and of a secret that was replaced.
+//! Memory holds nothing of what is gone: of a profile that was removed, and of a secret that was
+//! replaced.
 //!
-//! The whole readable memory of the daemon is searched, heaps, stacks and libraries alike. What may stay behind is a piece of
-//! a secret as well as all of it, so each is looked for in pieces of [`PIECE`] bytes: whoever holds twice as many less one in
-//! a row holds at least one of them.
+//! The whole readable memory of the daemon is searched, heaps, stacks and libraries alike. What may
+//! stay behind is a piece of a secret as well as all of it, so each is looked for in pieces of
+//! [`PIECE`] bytes: whoever holds twice as many less one in a row holds at least one of them.
 //!
-//! One place is not the daemon's to wipe: what `{ env = … }` names stays in its environment for as long as it lives, on which
-//! `tokend check` warns.
+//! One place is not the daemon's to wipe: what `{ env = … }` names stays in its environment for as
+//! long as it lives, on which `tokend check` warns.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -69,7 +70,8 @@ impl Wanted {
         );
     }
 
-    /// A token: of a JWT the signature, since the rest is much the same in all of them and worth nothing without it.
+    /// A token: of a JWT the signature, since the rest is much the same in all of them and worth
+    /// nothing without it.
     fn token(&mut self, name: &str, token: &str) {
         match token.rsplit_once('.') {
             Some((_, signature)) if token.starts_with("ey") => self.text(name, signature),
@@ -77,7 +79,8 @@ impl Wanted {
         }
     }
 
-    /// A PKCS#8 key in PEM: as text, in DER, and as the numbers that cryptography computes with, least significant byte first.
+    /// A PKCS#8 key in PEM: as text, in DER, and as the numbers that cryptography computes with,
+    /// least significant byte first.
     fn key(&mut self, name: &str, pem: &str) {
         let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with('-')).collect();
         let body = lines.concat();
@@ -131,7 +134,8 @@ impl Wanted {
         found
     }
 
-    /// Fails when one of these is not found: a search that finds nothing of what must be there proves nothing.
+    /// Fails when one of these is not found: a search that finds nothing of what must be there
+    /// proves nothing.
     fn assert_all_in(&self, daemon: &Daemon, names: &[String]) {
         let found = self.found_in(daemon.pid());
         for name in names {
@@ -142,7 +146,8 @@ impl Wanted {
         }
     }
 
-    /// Waits until nothing of it is there any more: connections end a moment after those who used them.
+    /// Waits until nothing of it is there any more: connections end a moment after those who used
+    /// them.
     fn assert_none_in(&self, daemon: &Daemon) {
         let start = Instant::now();
         let mut found = self.found_in(daemon.pid());
@@ -158,7 +163,8 @@ impl Wanted {
     }
 }
 
-/// Where the private numbers are in a PKCS#8 key: the scalar of a curve, the primes and what follows from them of RSA.
+/// Where the private numbers are in a PKCS#8 key: the scalar of a curve, the primes and what
+/// follows from them of RSA.
 fn private_part(der: &[u8]) -> (usize, usize) {
     if der.len() > 1000 {
         // Two primes, two exponents and a coefficient of 128 bytes each, at the end.
@@ -208,15 +214,17 @@ fn in_use(cast: &mut Cast) -> (Daemon, Wanted) {
     (daemon, wanted)
 }
 
-/// Has everything read, and waits for what comes of it. Connections that were used before have carried what was replaced;
-/// those that nobody uses are closed after half a minute, and here at once.
+/// Has everything read, and waits for what comes of it. Connections that were used before have
+/// carried what was replaced; those that nobody uses are closed after half a minute, and here at
+/// once.
 fn reload(daemon: &Daemon, cast: &Cast) {
     let ran = daemon.place.run(&["reload"]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
     idp::down(&cast.issuer);
 }
 
-/// Broken by a binary without `sys::Wiping`: tokens, secrets and keys were left in what libraries had freed.
+/// Broken by a binary without `sys::Wiping`: tokens, secrets and keys were left in what libraries
+/// had freed.
 #[test]
 fn memory_holds_nothing_of_a_profile_that_was_removed() {
     if !is_root() || !has("openssl") {

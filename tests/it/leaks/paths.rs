@@ -19,7 +19,8 @@ use crate::harness::{Daemon, Log, PATIENCE, Place, block, eventually, has};
 /// Nobody listens there.
 const NOWHERE: &str = "127.0.0.1:9";
 
-/// What the daemon and the commands are started with: places for secrets that are in the environment by their nature.
+/// What the daemon and the commands are started with: places for secrets that are in the
+/// environment by their nature.
 pub fn environment() -> Vec<(&'static str, String)> {
     vec![
         ("LEAKS_SECRET", secret("env")),
@@ -34,7 +35,8 @@ pub fn secret_in_url() -> String {
     "proxy-Jx7qWd93mZvKLr2TbHs8".to_owned()
 }
 
-/// The sound ones, and with them everything that goes wrong at the identity provider; and who gets a credential.
+/// The sound ones, and with them everything that goes wrong at the identity provider; and who gets
+/// a credential.
 fn everybody() -> (Cast, Vec<&'static str>) {
     let mut cast = cast::sound();
     for name in wrong::SAID {
@@ -105,8 +107,8 @@ fn start(place: Place, format: &str) -> Daemon {
     Daemon::start_by(place, command)
 }
 
-/// Asks for everything in every way, sensible or not; whether a credential was given. What a credential is handed out in holds that credential and nothing
-/// else; what is refused holds none.
+/// Asks for everything in every way, sensible or not; whether a credential was given. What a
+/// credential is handed out in holds that credential and nothing else; what is refused holds none.
 fn ask(daemon: &Daemon, name: &str) -> bool {
     let secrets = &daemon.place.secrets;
     let grpc = daemon.grpc();

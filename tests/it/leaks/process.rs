@@ -26,7 +26,8 @@ fn place() -> Place {
 
 const CONFIG: &str = "[profiles.a]\nmethod = \"static\"\ntoken = { file = \"token\" }\n";
 
-/// Runs a program in a folder, with no limit to core files, as a shell would on a developer's machine.
+/// Runs a program in a folder, with no limit to core files, as a shell would on a developer's
+/// machine.
 fn with_cores(folder: &Path, line: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command
@@ -72,7 +73,8 @@ fn a_crash_leaves_no_core() {
     }
 }
 
-/// The client commands hold a credential too, and Ctrl-\ is a way to end `tokend watch`. Broken by `main` without `harden`.
+/// The client commands hold a credential too, and Ctrl-\ is a way to end `tokend watch`. Broken by
+/// `main` without `harden`.
 #[test]
 fn a_client_leaves_no_core_either() {
     let daemon = place().serve(CONFIG);
@@ -114,7 +116,8 @@ fn another_process_of_the_same_user_reads_nothing_of_the_daemon() {
                 .into_iter()
                 .filter(|name| {
                     fs::File::open(format!("/proc/{pid}/{name}")).is_ok_and(|mut file| {
-                        // Some of these say no at the first byte only. Of `mem` there is nothing at the very beginning.
+                        // Some of these say no at the first byte only. Of `mem` there is nothing at
+                        // the very beginning.
                         *name == "mem" || std::io::Read::read(&mut file, &mut [0]).is_ok()
                     })
                 })
@@ -143,8 +146,9 @@ fn another_process_of_the_same_user_reads_nothing_of_the_daemon() {
     );
 }
 
-/// Nothing is started by this version; whoever adds it cannot forget this. What the daemon was started with is not its own
-/// doing: where there is more than standard input, output and error, that is left out here.
+/// Nothing is started by this version; whoever adds it cannot forget this. What the daemon was
+/// started with is not its own doing: where there is more than standard input, output and error,
+/// that is left out here.
 #[test]
 fn a_child_would_inherit_no_descriptor() {
     if !is_root() {

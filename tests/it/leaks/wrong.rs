@@ -40,7 +40,8 @@ fn field(name: &str, text: String) -> Fault {
     Fault::field(name, Some(&serde_json::json!(text).to_string()))
 }
 
-/// Answers of the token endpoint with secrets wherever there is room for one. Nothing in them is the daemon's to repeat.
+/// Answers of the token endpoint with secrets wherever there is room for one. Nothing in them is
+/// the daemon's to repeat.
 pub fn bodies() -> Vec<(&'static str, Fault)> {
     vec![
         (
@@ -163,8 +164,8 @@ fn write_unusable(place: &Place) {
     fs::write(place.path("torn.p12"), &store[..store.len() / 2]).expect("written");
 }
 
-/// What cannot be used: files that are torn, swapped or under another password, and definitions with a secret in the wrong
-/// place.
+/// What cannot be used: files that are torn, swapped or under another password, and definitions
+/// with a secret in the wrong place.
 pub fn unusable(place: &Place) -> Vec<(&'static str, String)> {
     write_unusable(place);
     let tls = |keys: &str| {

@@ -61,7 +61,8 @@ impl Witness {
         self.over.store(true, Ordering::SeqCst);
     }
 
-    /// Judges a credential. `at_least`: what somebody had been given before it was asked for. Gives back which it is.
+    /// Judges a credential. `at_least`: what somebody had been given before it was asked for. Gives
+    /// back which it is.
     fn judge(&self, who: &str, credential: &proto::Credential, at_least: usize) -> usize {
         self.answers.fetch_add(1, Ordering::SeqCst);
         let Some(number) = locked(&self.order).get(&credential.confirmation).copied() else {

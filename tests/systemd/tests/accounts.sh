@@ -1,4 +1,5 @@
-# One user's account, and its units' within it: what one of them takes is missing to nobody but itself.
+# One user's account, and its units' within it: what one of them takes is missing to nobody but
+# itself.
 # shellcheck shell=bash disable=SC2154
 
 # With so few connections for a user, a unit may have 48 of them.

@@ -1,7 +1,8 @@
 # Who asked, who got what: in the real journal, and in a file.
 # shellcheck shell=bash disable=SC2154
 
-# entry FIELD=VALUE…: an entry with exactly these fields is in the journal, once all that is matched is true
+# entry FIELD=VALUE…: an entry with exactly these fields is in the journal, once all that is matched
+# is true
 entry() { inside journalctl -q -o json "$@" | tail -n 1 | grep .; }
 in_journal() { comes 12 entry SYSLOG_IDENTIFIER=tokend "$@"; }
 field() { inside env PYTHONPATH=/share python3 -c 'import sys; from plain import loads; print(loads(sys.argv[1]).get(sys.argv[2]))' "$1" "$2"; }

@@ -7,7 +7,8 @@ opened() {
     says "$denied" steps stranger connect get:user
 }
 
-# The shipped sandbox lets nobody change a file's group; this is what the unit says to do for a group that is not the daemon's own.
+# The shipped sandbox lets nobody change a file's group; this is what the unit says to do for a
+# group that is not the daemon's own.
 of_crew() {
   inside sed -i 's/^socket_group = .*/socket_group = "crew"/' /etc/tokend/tokend.toml &&
     exits 1 inside systemctl restart tokend.service &&

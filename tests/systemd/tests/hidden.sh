@@ -1,4 +1,5 @@
-# ProtectProc=invisible hides callers' /proc/PID from the daemon; the kernel's answer about the descriptor remains (Linux 6.13).
+# ProtectProc=invisible hides callers' /proc/PID from the daemon; the kernel's answer about the
+# descriptor remains (Linux 6.13).
 # shellcheck shell=bash disable=SC2154
 
 hides() {

@@ -1,5 +1,5 @@
-# The Debian package: installed, used, upgraded under callers, removed, purged. What the other tests have put into the box in its
-# stead is taken out before, and put back at the end.
+# The Debian package: installed, used, upgraded under callers, removed, purged. What the other tests
+# have put into the box in its stead is taken out before, and put back at the end.
 # shellcheck shell=bash disable=SC2154
 
 members=(worker ops other mover)
@@ -25,7 +25,8 @@ changed_conffile() {
     dpkg-deb --root-owner-group -Znone -b "$tree" "$SHARE/tokend-1.2.deb" >/dev/null
 }
 
-# An earlier one, for which everybody who may connect is in the daemon's group. The executable is today's.
+# An earlier one, for which everybody who may connect is in the daemon's group. The executable is
+# today's.
 one_group() {
   local tree=$WORK/packages/0.9
   dpkg-deb -R "$SHARE/tokend-1.0.deb" "$tree" &&
@@ -54,7 +55,8 @@ put_back() {
   local name
   for name in "${members[@]}"; do inside usermod -a -G tokend-clients "$name"; done
 }
-# Every name on the machine but for logs and what dpkg, systemd and passwd keep for themselves; and what names tokend anywhere.
+# Every name on the machine but for logs and what dpkg, systemd and passwd keep for themselves; and
+# what names tokend anywhere.
 everything() {
   inside bash -c 'find /etc /usr /var /opt /srv -xdev \( -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/log -o -name __pycache__ \
     -o -path "/etc/*-" -o -path /var/tmp -o -path /var/cache/ldconfig \) -prune -o -print | sort
@@ -144,7 +146,8 @@ purged() { within_box 60 dpkg -P tokend && inside sh -c '! dpkg -s tokend' 2>/de
 # The layout of the earlier package, with all that an administrator may have made of it.
 before() {
   dpkg_i 0.9 && runs && says "660 tokend, 750 tokend, " inside stat --printf '%a %G, ' /run/tokend/tokend.sock /etc/tokend/secrets &&
-    # Today's executable obtains nothing with a secret that its callers can read, but goes on with what it has.
+    # Today's executable obtains nothing with a secret that its callers can read, but goes on with
+    # what it has.
     set_up tokend && inside sh -c 'cd /etc/tokend/secrets && chown root:tokend idp && chmod 640 idp && usermod -a -G tokend ops
       echo odd >odd && chgrp tokend odd && chmod 660 odd
       echo elsewhere >/root/elsewhere && chgrp tokend /root/elsewhere && chmod 640 /root/elsewhere && ln -s /root/elsewhere link

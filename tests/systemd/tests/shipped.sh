@@ -5,7 +5,8 @@ unit_file=/etc/systemd/system/tokend.service
 
 is_active() { says active inside systemctl is-active tokend.service && says 0 inside systemctl show -P NRestarts tokend.service; }
 socket_is() { says "$1" inside stat -c '%A %U %G' /run/tokend/tokend.sock; }
-# What is too new for an older systemd it ignores, and says so; each of these is written about in docs/operations.md.
+# What is too new for an older systemd it ignores, and says so; each of these is written about in
+# docs/operations.md.
 too_new="^$"
 older() { (($(inside systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p') < 254)); }
 verified() { says "" words_of_verify; }

@@ -1,12 +1,13 @@
-# A hundred rounds of everything that ends or replaces the daemon, under stock gRPC clients, with the identity provider down.
-# Works on an installed package; what installs it is in package.sh.
+# A hundred rounds of everything that ends or replaces the daemon, under stock gRPC clients, with
+# the identity provider down. Works on an installed package; what installs it is in package.sh.
 # shellcheck shell=bash disable=SC2154
 
 storm_rounds=${STORM_ROUNDS:-100}
 # In ten: what an administrator does, and what nobody wants.
 storm_kinds=(restart upgrade reload kill restart reload upgrade kill reload hang)
 
-# The clients run outside the box, which has no room for them: a folder that is open stands for its path.
+# The clients run outside the box, which has no room for them: a folder that is open stands for its
+# path.
 stock_clients() {
   python3 -m venv "$WORK/venv" &&
     grep -E '^(grpcio|grpcio-tools|protobuf|setuptools|typing_extensions)==' "$ROOT/tests/interop/requirements.txt" >"$WORK/requirements" &&
@@ -40,8 +41,8 @@ storm_kill() {
   inside kill -9 "$pid" && comes 10 another "$pid" && each_answered
 }
 storm_hang() { hangs && each_answered; }
-# Each caller has begun and been answered a call since now: a round that breaks connections ends so, and nobody meets one of them
-# in the next.
+# Each caller has begun and been answered a call since now: a round that breaks connections ends so,
+# and nobody meets one of them in the next.
 each_answered() { comes 20 since "${EPOCHREALTIME/./}"; }
 since() { (($(<"$SHARE/mark/storm.since") > $1)); }
 storm() {

@@ -7,7 +7,8 @@ use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
 use crate::core::profile::is_loopback;
 use crate::core::profile::{Endpoint, Idp, SecretRef};
 
-/// Checks how the client proves who it is. `idp_known`: what the identity provider lacks is really not there.
+/// Checks how the client proves who it is. `idp_known`: what the identity provider lacks is really
+/// not there.
 pub(super) fn check(
     report: &mut ConfigReport,
     section: &Section,
@@ -146,7 +147,8 @@ fn certificate(report: &mut ConfigReport, section: &Section, auth: &str, idp: Op
     }
 }
 
-/// Whether a `tls` table at least tries to name a client certificate: what is wrong with it has been told.
+/// Whether a `tls` table at least tries to name a client certificate: what is wrong with it has
+/// been told.
 fn names_one(tls: &Section) -> bool {
     tls.has(&tls::CERTIFICATE) || tls.has(&tls::KEY) || tls.has(&tls::KEYSTORE)
 }

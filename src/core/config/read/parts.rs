@@ -166,8 +166,8 @@ pub(super) fn principal(
     integer(report, spot, key.name, found, 0..=LAST_ID).map(UserOrGroup::Id)
 }
 
-/// Access rules. A rule with anything wrong in it is left out whole: without its wrong key it would let in more. None where
-/// nothing is left, which is not the same as no rules.
+/// Access rules. A rule with anything wrong in it is left out whole: without its wrong key it would
+/// let in more. None where nothing is left, which is not the same as no rules.
 pub(super) fn rules(
     report: &mut ConfigReport,
     file: File<'_>,

@@ -1,4 +1,5 @@
-//! Revocation always wins: whatever else is wrong with the files, whom `access` no longer names is not served.
+//! Revocation always wins: whatever else is wrong with the files, whom `access` no longer names is
+//! not served.
 
 use proptest::prelude::*;
 
@@ -257,7 +258,8 @@ impl Directory for Nobody {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Served is who is permitted by what was in force last and by the newest that the files say of access.
+    /// Served is who is permitted by what was in force last and by the newest that the files say of
+    /// access.
     #[test]
     fn nobody_is_served_whom_the_files_no_longer_name(edits in edits()) {
         let mut daemon = Daemon::default();

@@ -68,7 +68,8 @@ fn in_no_finding_and_no_debug() {
     for private in [true, false] {
         for &key in KEYS {
             for &value in VALUES {
-                // What stands where a URL belongs is no secret, but what stands in one before an @ may be.
+                // What stands where a URL belongs is no secret, but what stands in one before an @
+                // may be.
                 if key == "token_url" && !value.contains('@') {
                     continue;
                 }

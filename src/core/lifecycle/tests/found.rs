@@ -1,4 +1,5 @@
-//! Defects that the simulator found, or that were found while it was built, and were repaired: each in a few lines.
+//! Defects that the simulator found, or that were found while it was built, and were repaired: each
+//! in a few lines.
 
 use super::*;
 
@@ -19,8 +20,9 @@ fn fetch_first(life: &mut Life, lifetime: u64) {
     life.succeed(attempt, at(0.0), at(0.0), "one", lifetime);
 }
 
-/// Readers of what is published make no event. A sleeping profile was woken at the end of its credential only, so that
-/// whoever came back to it before met an identity provider in the middle of a request.
+/// Readers of what is published make no event. A sleeping profile was woken at the end of its
+/// credential only, so that whoever came back to it before met an identity provider in the middle
+/// of a request.
 #[test]
 fn a_sleeping_profile_is_looked_at_in_time_to_renew() {
     let mut life = Life::new(lazy());
@@ -38,7 +40,8 @@ fn a_sleeping_profile_is_looked_at_in_time_to_renew() {
     assert!(life.tick(look).is_some(), "somebody was there");
 }
 
-/// Found in the coverage table, which was full of ticks for sleepers. The looks stop with the credential: nothing is published that somebody could read.
+/// Found in the coverage table, which was full of ticks for sleepers. The looks stop with the
+/// credential: nothing is published that somebody could read.
 #[test]
 fn a_sleeping_profile_without_a_credential_is_left_alone() {
     let mut life = Life::new(lazy());
@@ -86,8 +89,8 @@ fn trap_16_the_last_repetition_leaves_no_gap() {
     assert_eq!(life.machine.due(at(89.0)), Some(at(93.5).boot));
 }
 
-/// A wall clock that was set back by an hour hid a pause of the machine of up to an hour: an expired token was served.
-/// Broken by `LifecycleEvent::Tick` without `wall_set_back`.
+/// A wall clock that was set back by an hour hid a pause of the machine of up to an hour: an
+/// expired token was served. Broken by `LifecycleEvent::Tick` without `wall_set_back`.
 #[test]
 fn trap_18_a_step_back_hides_no_later_pause() {
     let mut life = Life::with_one(Refresh::default());
@@ -108,7 +111,8 @@ fn trap_18_a_step_back_hides_no_later_pause() {
     );
 }
 
-/// The same, when the clock was set back while the token was on its way. Broken by `LifecycleEvent::Fetched` without `wall_set_back`.
+/// The same, when the clock was set back while the token was on its way. Broken by
+/// `LifecycleEvent::Fetched` without `wall_set_back`.
 #[test]
 fn trap_18_a_step_back_during_an_attempt_hides_no_later_pause() {
     let mut life = Life::new(Refresh::default());
@@ -123,8 +127,8 @@ fn trap_18_a_step_back_during_an_attempt_hides_no_later_pause() {
     assert_eq!(life.served(paused(now, 90 * SECOND), Duration::ZERO), None);
 }
 
-/// A step back ends a doubt that a step forward has caused: a clock that was set wrong and then right costs nothing for long.
-/// Broken by `servable` that gives nothing where `doubt_tried`.
+/// A step back ends a doubt that a step forward has caused: a clock that was set wrong and then
+/// right costs nothing for long. Broken by `servable` that gives nothing where `doubt_tried`.
 #[test]
 fn trap_18_a_step_forward_that_is_taken_back_is_forgotten() {
     let mut life = Life::with_one(Refresh::default());
@@ -138,9 +142,9 @@ fn trap_18_a_step_forward_that_is_taken_back_is_forgotten() {
     );
 }
 
-/// A repetition counted as a new statement: the boot clock that had stood still was believed again, and a token that an
-/// issuer handed out of its cache was served for as long as the machine had been paused.
-/// Broken by `fetched` that takes `asked_at` of a repetition.
+/// A repetition counted as a new statement: the boot clock that had stood still was believed again,
+/// and a token that an issuer handed out of its cache was served for as long as the machine had
+/// been paused. Broken by `fetched` that takes `asked_at` of a repetition.
 #[test]
 fn trap_17_a_cached_answer_does_not_set_a_stopped_clock_right() {
     let mut life = Life::with_one(Refresh::default());
@@ -179,7 +183,8 @@ fn trap_17_min_ttl_is_met_on_the_wall_clock_too() {
     assert!(life.served(now, 26 * SECOND).is_none());
 }
 
-/// With answers that had lost too much of their life on the way, a caller waited through one attempt after the other.
+/// With answers that had lost too much of their life on the way, a caller waited through one
+/// attempt after the other.
 #[test]
 fn a_caller_is_refused_when_the_answer_comes_too_late_for_its_min_ttl() {
     let mut life = Life::new(Refresh::default());
@@ -196,8 +201,8 @@ fn a_caller_is_refused_when_the_answer_comes_too_late_for_its_min_ttl() {
     );
 }
 
-/// Found by reading. A lazy profile whose last attempt had failed stayed in back-off for ever: unhealthy, and in the way of other variants.
-/// Broken by `state` without its arm for `idle`.
+/// Found by reading. A lazy profile whose last attempt had failed stayed in back-off for ever:
+/// unhealthy, and in the way of other variants. Broken by `state` without its arm for `idle`.
 #[test]
 fn trap_19_a_lazy_profile_falls_asleep_after_failures_too() {
     let mut life = Life::new(lazy());

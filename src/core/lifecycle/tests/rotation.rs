@@ -1,5 +1,5 @@
-//! Rotations against providers that switch late, early, on one node after the other, and back: two lives of one profile, as
-//! the assembly leads them, and what has to hold of both together.
+//! Rotations against providers that switch late, early, on one node after the other, and back: two
+//! lives of one profile, as the assembly leads them, and what has to hold of both together.
 
 use super::simulator::Dice;
 use super::*;
@@ -9,7 +9,8 @@ use crate::core::lifecycle::rotation::Rotation;
 const ONE_STEP: f64 = 60.0;
 const MINUTE: f64 = 60.0;
 
-/// What the provider takes from a moment on: the share of its nodes that know the new secret, and those that know the old.
+/// What the provider takes from a moment on: the share of its nodes that know the new secret, and
+/// those that know the old.
 #[derive(Clone, Debug)]
 struct Switch {
     at: f64,
@@ -125,7 +126,8 @@ impl World<'_> {
         self.put(next, now, event);
     }
 
-    /// As the assembly: what the file says is tried beside what works, and takes its place when it delivers or nothing is left.
+    /// As the assembly: what the file says is tried beside what works, and takes its place when it
+    /// delivers or nothing is left.
     fn assemble(&mut self, now: f64) {
         let wanted = self.scenario.file_at(now);
         if wanted == self.live.new {
@@ -243,8 +245,9 @@ fn scenario(dice: &mut Dice) -> Scenario {
     }
 }
 
-/// Broken by a version that takes over with the sleep of its refusals, by refusals that are followed by minutes at once, and by
-/// a staged version that is not tried when the live one is refused.
+/// Broken by a version that takes over with the sleep of its refusals, by refusals that are
+/// followed by minutes at once, and by a staged version that is not tried when the live one is
+/// refused.
 #[test]
 fn trap_39_file_and_provider_agree_and_a_credential_is_there_within_one_step() {
     for seed in 0..400 {
@@ -276,7 +279,8 @@ fn trap_39_file_and_provider_agree_and_a_credential_is_there_within_one_step() {
     }
 }
 
-/// Tokens of 40 s, the new secret in the file at once and at the provider after 15 s: nobody notices.
+/// Tokens of 40 s, the new secret in the file at once and at the provider after 15 s: nobody
+/// notices.
 #[test]
 fn trap_39_a_provider_that_is_a_little_late_costs_nothing() {
     let scenario = Scenario {

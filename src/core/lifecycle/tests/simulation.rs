@@ -1,6 +1,8 @@
-//! Runs the simulator: on all processors, with seeds that are the same every time, and prints what it met.
+//! Runs the simulator: on all processors, with seeds that are the same every time, and prints what
+//! it met.
 //!
-//! `TOKEND_SIM_EVENTS` sets the number of events (default 1 million; CI: 80 million), `TOKEND_SIM_SEED` the first world.
+//! `TOKEND_SIM_EVENTS` sets the number of events (default 1 million; CI: 80 million),
+//! `TOKEND_SIM_SEED` the first world.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -151,7 +153,8 @@ fn explain(world: u64, profile: u64, promise: &str) -> String {
 
 #[test]
 fn a_life_can_be_lived_again_from_its_script() {
-    // A script that breaks a promise by itself: it serves a caller from before time began for its token.
+    // A script that breaks a promise by itself: it serves a caller from before time began for its
+    // token.
     let mut coverage = Coverage::default();
     let lived = live(1, 1, EVENTS_PER_PROFILE, &mut coverage, true);
     assert!(lived.is_ok());
@@ -166,8 +169,8 @@ fn a_life_can_be_lived_again_from_its_script() {
     assert_eq!(script.replay(), Ok(()));
 }
 
-/// Found in 80 million events: the books allowed a token that was first said to live for ever no more repetitions when it then
-/// had an end, which is halved towards as any other.
+/// Found in 80 million events: the books allowed a token that was first said to live for ever no
+/// more repetitions when it then had an end, which is halved towards as any other.
 #[test]
 fn a_token_that_lives_for_ever_and_then_does_not_is_halved_towards_its_end() {
     let text = "seed=12848058593599703677 0.9 0.5 5000000000 1000000000 60000000000 5583166424683 true\n\

@@ -1,14 +1,15 @@
 //! An adversary for the lifecycle: years of virtual time in seconds, judged after every step.
 //!
-//! A *world* is a host and its identity providers: its clocks, its suspends, its pauses, its wall-clock steps, and what
-//! each issuer is up to ([`world`]). A *driver* leads one profile through it: an event queue of timers,
-//! answers, callers and reports ([`driver`]). The *oracle* plays the broker's part around one `Lifecycle`,
-//! keeps its own books in true time, and says which promise a step has broken ([`oracle`]). What was met is
-//! counted ([`coverage`]).
+//! A *world* is a host and its identity providers: its clocks, its suspends, its pauses, its
+//! wall-clock steps, and what each issuer is up to ([`world`]). A *driver* leads one profile
+//! through it: an event queue of timers, answers, callers and reports ([`driver`]). The *oracle*
+//! plays the broker's part around one `Lifecycle`, keeps its own books in true time, and says which
+//! promise a step has broken ([`oracle`]). What was met is counted ([`coverage`]).
 //!
-//! Everything comes from a seed, so a life that breaks a promise can be lived again; it is then cut down to the few inputs
-//! that matter and printed as a script ([`script`]). Profiles of a world share its clocks and issuers and nothing else, as
-//! in the daemon, so that they can be lived one after another.
+//! Everything comes from a seed, so a life that breaks a promise can be lived again; it is then cut
+//! down to the few inputs that matter and printed as a script ([`script`]). Profiles of a world
+//! share its clocks and issuers and nothing else, as in the daemon, so that they can be lived one
+//! after another.
 //!
 //! Pure, like the rest of the core: `simulation.rs` beside it runs it on threads and prints.
 
@@ -23,7 +24,8 @@ use std::time::Duration;
 use crate::core::credential::Fingerprint;
 use crate::core::time::{BootTime, Stamp, WallTime};
 
-/// Nanoseconds. The simulator counts in plain numbers, so that its arithmetic shares nothing with what it judges.
+/// Nanoseconds. The simulator counts in plain numbers, so that its arithmetic shares nothing with
+/// what it judges.
 pub type Nanos = u64;
 
 pub const MILLISECOND: Nanos = 1_000_000;
@@ -60,7 +62,8 @@ pub enum Said {
     For(Nanos),
 }
 
-/// In place of the number of an attempt: the one in flight, so that a script stays meaningful when parts are left out.
+/// In place of the number of an attempt: the one in flight, so that a script stays meaningful when
+/// parts are left out.
 pub const IN_FLIGHT: u64 = 0;
 
 /// Something that happens to a profile.

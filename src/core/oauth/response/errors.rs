@@ -7,8 +7,8 @@ use crate::core::failure::{Failure, FailureKind};
 use crate::core::oauth::withhold::echoes;
 use crate::core::secret::Secret;
 
-/// Error codes with their kind and cure: RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 8707 §2. Codes in this table
-/// are our own words and may always be shown.
+/// Error codes with their kind and cure: RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 8707 §2.
+/// Codes in this table are our own words and may always be shown.
 const CODES: [(&str, FailureKind, &str); 11] = [
     ("invalid_client", FailureKind::Permanent, ""),
     (
@@ -92,7 +92,8 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
             "{said} with a body in the coding {}, {UNASKED}",
             coded.unwrap_or_default()
         )),
-        // Token endpoints give a reason, in JSON (RFC 6749 §5.2). What stands before them does not: firewalls, gateways, challenges.
+        // Token endpoints give a reason, in JSON (RFC 6749 §5.2). What stands before them does not:
+        // firewalls, gateways, challenges.
         400 | 403 if !is_json => Failure::transient(format!(
             "{said} without a reason ({}), as a gateway, firewall or proxy does and no token endpoint: see that it lets \
              token requests of this host through, and check token_url or issuer; it is asked again by itself",
@@ -148,8 +149,9 @@ fn stated_error(said: &str, status: u16, code: Option<&str>, asked: &Asked<'_>) 
     }
 }
 
-/// The `error` code, if it may be shown: one that we know, or 1 to 40 characters of `[a-z_]` that repeat no secret.
-/// Registered codes are all of that form; secrets, keys and their encodings (hex, base64) nearly never are.
+/// The `error` code, if it may be shown: one that we know, or 1 to 40 characters of `[a-z_]` that
+/// repeat no secret. Registered codes are all of that form; secrets, keys and their encodings (hex,
+/// base64) nearly never are.
 pub(super) fn code_of(answer: &Map<String, Value>, secrets: &[&Secret]) -> Option<String> {
     let code = answer.get("error")?.as_str()?;
     let known = CODES.iter().any(|(known, ..)| *known == code);
@@ -163,7 +165,8 @@ pub(super) fn code_of(answer: &Map<String, Value>, secrets: &[&Secret]) -> Optio
     (known || harmless).then(|| code.into())
 }
 
-/// Entra ID puts its real code into error_description: the first `AADSTS` with 4 to 8 digits, and nothing else of it.
+/// Entra ID puts its real code into error_description: the first `AADSTS` with 4 to 8 digits, and
+/// nothing else of it.
 fn microsoft_code(answer: &Map<String, Value>, secrets: &[&Secret]) -> Option<String> {
     let text = answer.get("error_description")?.as_str()?;
     let (_, rest) = text.split_once("AADSTS")?;

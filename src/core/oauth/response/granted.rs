@@ -1,10 +1,11 @@
-//! The scopes that an answer grants (RFC 6749 §3.3). They go into the audit record and to every caller, so they are held
-//! against what is secret and bounded.
+//! The scopes that an answer grants (RFC 6749 §3.3). They go into the audit record and to every
+//! caller, so they are held against what is secret and bounded.
 
 use crate::core::oauth::withhold::repeats;
 use crate::core::secret::Secret;
 
-/// Scopes that are passed on. Real clients have a few dozen; each grant's audit record repeats them all.
+/// Scopes that are passed on. Real clients have a few dozen; each grant's audit record repeats them
+/// all.
 const MOST: usize = 256;
 
 /// Longest scope, in bytes. They are URLs at the longest.
@@ -13,7 +14,8 @@ const LONGEST: usize = 256;
 /// All of them together, in bytes.
 const LONGEST_TOGETHER: usize = 8 * 1024;
 
-/// The scopes of an answer that can be passed on, and how many cannot. What was asked for is our own word and no echo.
+/// The scopes of an answer that can be passed on, and how many cannot. What was asked for is our
+/// own word and no echo.
 pub(super) fn scopes(text: &str, asked: &[String], secrets: &[&Secret]) -> (Vec<String>, usize) {
     let ours = |scope: &str| asked.iter().any(|known| known == scope);
     let stated = text.split(' ').filter(|scope| !scope.is_empty());

@@ -117,7 +117,8 @@ async fn trap_38_an_endless_body_is_cut_off() {
             message.contains("more than 64 KiB (application/json)"),
             "{message}"
         );
-        // What went out is what the sockets of both sides buffer, not what the server wanted to send.
+        // What went out is what the sockets of both sides buffer, not what the server wanted to
+        // send.
         assert!(server.sent.load(Ordering::Relaxed) < 10 * 1024 * 1024);
     }
     let server =
@@ -261,7 +262,8 @@ async fn trap_48_an_access_token_that_is_sent_back_is_refused() {
     );
 }
 
-/// Of the environment's proxies only `HTTPS_PROXY` is obeyed, less `NO_PROXY`, and never for loopback.
+/// Of the environment's proxies only `HTTPS_PROXY` is obeyed, less `NO_PROXY`, and never for
+/// loopback.
 #[tokio::test]
 async fn trap_48_the_environments_proxies_are_obeyed_as_documented() {
     const WITH: &str = "TOKEND_TEST_PROXIED";

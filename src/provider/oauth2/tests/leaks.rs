@@ -1,5 +1,5 @@
-//! Trap 32: a server that repeats everything that it is told, wherever an answer has room for it, gets nothing of it
-//! into a failure.
+//! Trap 32: a server that repeats everything that it is told, wherever an answer has room for it,
+//! gets nothing of it into a failure.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -65,7 +65,8 @@ fn marked(text: &str) -> SecretRef {
 fn hushed(outcome: Result<Issued, Failure>, secrets: &[String]) -> bool {
     let shown = format!("{outcome:?}").to_lowercase();
     for secret in secrets {
-        // The first characters of an assertion are its header, which is no secret but withheld as well.
+        // The first characters of an assertion are its header, which is no secret but withheld as
+        // well.
         for piece in secret
             .as_bytes()
             .chunks(12)
@@ -144,7 +145,8 @@ async fn trap_32_an_echo_in_a_later_discovery_document() {
         );
         assert!(hushed(fetch(settings).await, &[PLAIN.into()]));
     }
-    // A token endpoint on the echoing server itself, whose path is the secret, and which then answers.
+    // A token endpoint on the echoing server itself, whose path is the secret, and which then
+    // answers.
     for status in [401, 500, 302, 200] {
         let server = Server::plain(move |seen| {
             let base = format!("http://{}", seen.header("host").unwrap());

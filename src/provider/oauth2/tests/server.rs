@@ -1,4 +1,5 @@
-//! A small HTTP server that answers as it is told, over plain TCP or TLS, and remembers what it was asked.
+//! A small HTTP server that answers as it is told, over plain TCP or TLS, and remembers what it was
+//! asked.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -98,7 +99,8 @@ impl Server {
                         None => exchange(stream, &seen, &sent, &*answer).await,
                         Some(acceptor) => match acceptor.accept(stream).into_fallible().await {
                             Ok(stream) => exchange(stream, &seen, &sent, &*answer).await,
-                            // Closing with bytes unread would reset the connection and may take the alert with it.
+                            // Closing with bytes unread would reset the connection and may take the
+                            // alert with it.
                             Err((_, mut stream)) => {
                                 let _ = stream.shutdown().await;
                                 let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -212,7 +214,8 @@ pub fn good_token() -> Act {
     )
 }
 
-/// A port that refuses connections for as long as this lives: bound, so that no other test gets it, but not listening.
+/// A port that refuses connections for as long as this lives: bound, so that no other test gets it,
+/// but not listening.
 pub struct Refusing(tokio::net::TcpSocket);
 
 impl Refusing {

@@ -1,4 +1,5 @@
-//! The adapter itself, and what it is for: a stock client's request through h2, with it and without.
+//! The adapter itself, and what it is for: a stock client's request through h2, with it and
+//! without.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -112,7 +113,8 @@ fn knows_the_end() -> Vec<u8> {
     [PREFACE, &frame(6, 1, 0, &farewell)].concat()
 }
 
-/// Broken by a connection that is closed as soon as all is said: the client's write fails, and it does not read on.
+/// Broken by a connection that is closed as soon as all is said: the client's write fails, and it
+/// does not read on.
 #[tokio::test]
 async fn a_call_that_crosses_the_end_can_be_written() {
     let (mut client, shutting_down) = shut_down_after(&knows_the_end()).await;
@@ -183,7 +185,8 @@ async fn only_what_a_read_filled_is_gone_over() {
     );
 }
 
-/// What a server answers on stream 1: the type and payload of the first HEADERS or RST_STREAM frame.
+/// What a server answers on stream 1: the type and payload of the first HEADERS or RST_STREAM
+/// frame.
 async fn answer<S>(
     server: impl FnOnce(tokio::io::DuplexStream) -> S,
     stream: &[u8],

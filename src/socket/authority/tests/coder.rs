@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The symbols of RFC 7541 appendix B up to 19 bits, by the length of their codes and in the order of these.
+/// The symbols of RFC 7541 appendix B up to 19 bits, by the length of their codes and in the order
+/// of these.
 const SYMBOLS: &[(u32, &[u8])] = &[
     (5, b"012aceiost"),
     (6, b" %-./3456789=A_bdfghlmnpru"),
@@ -19,7 +20,8 @@ const SYMBOLS: &[(u32, &[u8])] = &[
     (19, b"\\\xc3\xd0"),
 ];
 
-/// Every symbol with its code and the length of that: a canonical code counts up, and doubles when it gets longer.
+/// Every symbol with its code and the length of that: a canonical code counts up, and doubles when
+/// it gets longer.
 fn codes() -> impl Iterator<Item = (u8, u32, u32)> {
     let (mut code, mut before) = (0_u32, 5);
     SYMBOLS.iter().flat_map(move |&(bits, symbols)| {
@@ -88,7 +90,8 @@ pub fn put_string(out: &mut Vec<u8>, text: &[u8], coded: bool) {
     }
 }
 
-/// A literal: `form` 0x40 with indexing, 0x00 without, 0x10 never; `name` an index, or a text and whether Huffman.
+/// A literal: `form` 0x40 with indexing, 0x00 without, 0x10 never; `name` an index, or a text and
+/// whether Huffman.
 pub fn put_literal(
     out: &mut Vec<u8>,
     form: u8,

@@ -208,7 +208,8 @@ proptest! {
         }
     }
 
-    /// Broken by a tally in `At::Payload`, which a frame without payload at the end of a read does not come to.
+    /// Broken by a tally in `At::Payload`, which a frame without payload at the end of a read does
+    /// not come to.
     #[test]
     fn every_frame_is_counted_once_wherever_it_is_cut(
         parts in prop::collection::vec(part(), 0..8), cuts in prop::collection::vec(any::<Index>(), 0..12)

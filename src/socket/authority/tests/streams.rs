@@ -89,7 +89,8 @@ fn a_name_that_only_looks_like_it_is_left_alone() {
             // Another field's index, and the first of the dynamic table.
             put_literal(&mut block, 0x40, Ok(2), (BAD, false));
             put_literal(&mut block, 0x40, Ok(62), (BAD, true));
-            // Indexes whose lower bits are those of `:authority`, were a prefix one bit shorter or longer.
+            // Indexes whose lower bits are those of `:authority`, were a prefix one bit shorter or
+            // longer.
             put_literal(&mut block, 0x40, Ok(33), (BAD, false));
             put_literal(&mut block, 0x10, Ok(9), (BAD, false));
             put_literal(&mut block, 0x00, Ok(16), (BAD, false));
@@ -122,7 +123,8 @@ fn an_empty_value_and_what_follows_it_are_walked() {
 fn a_later_request_on_the_connection_is_repaired_too() {
     let mut first = Vec::new();
     put_literal(&mut first, 0x00, Ok(1), (BAD, false));
-    // A frame of a kind nobody knows, with a header block for a payload, between an empty block and a CONTINUATION.
+    // A frame of a kind nobody knows, with a header block for a payload, between an empty block and
+    // a CONTINUATION.
     let stream = [
         request(&first),
         frame(0xfa, 0xff, 0, &first),
@@ -221,7 +223,8 @@ fn the_longest_integer_that_h2_reads_is_read() {
     assert!(repaired(&request(&block), &[]).ends_with(b"run-2Ftokend.sock"));
 }
 
-/// Broken by `heard_of` that is always None, and by a [`FAREWELL`] that any answered PING is taken for.
+/// Broken by `heard_of` that is always None, and by a [`FAREWELL`] that any answered PING is taken
+/// for.
 #[test]
 fn who_begins_a_stream_after_the_last_may_open_its_window() {
     const FAREWELL: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];

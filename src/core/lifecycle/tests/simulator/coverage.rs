@@ -152,7 +152,8 @@ fn row(state: LifecycleState, doing: bool, kind: Kind) -> usize {
     (state as usize * 2 + usize::from(doing)) * 15 + kind as usize
 }
 
-/// What can be met at all. All else is an error when it is met, and this is an error when it is met too rarely.
+/// What can be met at all. All else is an error when it is met, and this is an error when it is met
+/// too rarely.
 fn reachable(state: LifecycleState, doing: bool, kind: Kind, condition: usize) -> bool {
     let mode = Mode::ALL.get(condition).copied();
     let weather = condition

@@ -294,7 +294,8 @@ impl Driver {
         }
     }
 
-    /// What callers and reporters do, and signs. Rare states see a bit of everything, or they would stay unexplored.
+    /// What callers and reporters do, and signs. Rare states see a bit of everything, or they would
+    /// stay unexplored.
     fn caller(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
         let now = self.clocks.now();
         // Refused and then down: seldom, since what is refused is soon tried again.
@@ -357,8 +358,8 @@ impl Driver {
         self.attempt.is_none() && self.oracle.state(now) == LifecycleState::Fetching
     }
 
-    /// The issuer has repeated its token, so that nobody has to wait for an end of the doubt. Only a
-    /// report of that token has the next attempt made soon.
+    /// The issuer has repeated its token, so that nobody has to wait for an end of the doubt. Only
+    /// a report of that token has the next attempt made soon.
     pub(super) fn fresh_in_doubt(&self, now: Moment) -> bool {
         self.oracle.doubted(now) && self.oracle.state(now) == LifecycleState::Fresh
     }

@@ -1,7 +1,8 @@
-//! Plays the broker around one lifecycle, keeps books of its own, and says which promise a step has broken.
+//! Plays the broker around one lifecycle, keeps books of its own, and says which promise a step has
+//! broken.
 //!
-//! The books are kept in true time and in plain numbers. Where the rules leave no choice the oracle knows the exact
-//! answer; where they draw a random number it knows the limits.
+//! The books are kept in true time and in plain numbers. Where the rules leave no choice the oracle
+//! knows the exact answer; where they draw a random number it knows the limits.
 
 mod books;
 mod judge;
@@ -34,7 +35,8 @@ pub struct Oracle {
     books: Books,
     /// What the broker published: readers look at this.
     view: Option<Arc<Credential>>,
-    /// When a reader was last answered from the view; the broker tells the lifecycle before the next event.
+    /// When a reader was last answered from the view; the broker tells the lifecycle before the
+    /// next event.
     view_asked: Option<Nanos>,
     waiters: Vec<Waiter>,
     fetch: Option<u64>,
@@ -294,8 +296,9 @@ impl Oracle {
         }
     }
 
-    /// The end of an attempt is an answer to all who wait, good or bad. Only where the clocks make what came doubtful, or
-    /// where it came too late for a `min_ttl`, may the next attempt do better.
+    /// The end of an attempt is an answer to all who wait, good or bad. Only where the clocks make
+    /// what came doubtful, or where it came too late for a `min_ttl`, may the next attempt do
+    /// better.
     fn nobody_waits_on(&self, now: Moment, kind: Kind) -> Result<(), String> {
         let may = |waiter: &Waiter| {
             kind == Kind::New

@@ -56,7 +56,8 @@ pub enum Change {
     Suspend(Nanos),
     /// Everything stands still, the boot clock too.
     Pause(Nanos),
-    /// Everything stands still, both clocks too: nobody can see it until the wall clock is set right.
+    /// Everything stands still, both clocks too: nobody can see it until the wall clock is set
+    /// right.
     Freeze(Nanos),
     /// The wall clock is set.
     Step(i64),
@@ -137,7 +138,8 @@ impl Changes {
         let scale = host.spread(10 * SECOND, 24 * HOUR);
         Changes {
             scale,
-            // A quarter of the worlds have honest clocks: there the oracle grants no tolerance at all.
+            // A quarter of the worlds have honest clocks: there the oracle grants no tolerance at
+            // all.
             calm: host.permille(250),
             caches: host.permille(300),
             storms: host.one_of(&[1, 1, 30, 300, 1000]),
@@ -174,7 +176,8 @@ impl Changes {
         let dice = &mut self.issuer;
         let longest = (3 * self.scale).max(30 * MINUTE);
         self.mode = match self.mode {
-            // After refusals anything may come; mostly nothing does, and then few profiles would meet it while rejected.
+            // After refusals anything may come; mostly nothing does, and then few profiles would
+            // meet it while rejected.
             Mode::Refusing if self.caches && dice.permille(600) => Mode::Repeating,
             Mode::Refusing => dice.one_of(&Mode::ALL),
             _ if self.caches && dice.permille(400) => Mode::Repeating,
@@ -216,7 +219,8 @@ impl Changes {
             0..30 => Change::Suspend(dice.spread(MILLISECOND, long)),
             30..55 => Change::Pause(dice.spread(MILLISECOND, long)),
             55..60 => {
-                // A hypervisor that stops both clocks; the time service sets the wall clock right later.
+                // A hypervisor that stops both clocks; the time service sets the wall clock right
+                // later.
                 let by = dice.spread(SECOND, long);
                 self.owed = Some(by);
                 Change::Freeze(by)

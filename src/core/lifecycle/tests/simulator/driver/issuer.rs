@@ -53,8 +53,8 @@ impl Driver {
             },
             Mode::Refusing if dice.permille(100) => (quick, fail(false, None)),
             Mode::Refusing => (quick, fail(true, None)),
-            // Seldom met, so all of it is met about equally often: what comes from elsewhere too, above
-            // or in another mode, has half the share of what comes only from here.
+            // Seldom met, so all of it is met about equally often: what comes from elsewhere too,
+            // above or in another mode, has half the share of what comes only from here.
             Mode::Repeating if in_doubt => match dice.below(12) {
                 0 => (quick, fail(true, None)),
                 1 => (2 * SECOND + quick, self.mint(attempt, SECOND)),

@@ -11,8 +11,9 @@ use crate::core::credential::Credential;
 use crate::core::lifecycle::IDLE_AFTER;
 use crate::core::profile::Refresh;
 
-/// Attempts in a row of failures that may fall into [`WINDOW`]. The mean pause is 30 s, so 20 are expected; for full
-/// jitter to yield 70 it would have to be wrong by more than ten standard deviations.
+/// Attempts in a row of failures that may fall into [`WINDOW`]. The mean pause is 30 s, so 20 are
+/// expected; for full jitter to yield 70 it would have to be wrong by more than ten standard
+/// deviations.
 const WINDOW_ATTEMPTS: usize = 70;
 const WINDOW: Nanos = 10 * MINUTE;
 
@@ -126,7 +127,8 @@ impl Books {
     pub fn asked(&mut self, now: Moment, min_ttl: Nanos) {
         self.seen(now);
         let possible = self.granted.is_none_or(|granted| min_ttl <= granted);
-        // An issuer that repeats itself is not asked more often because somebody wants what it does not give.
+        // An issuer that repeats itself is not asked more often because somebody wants what it does
+        // not give.
         let unmet = !self.lives(now, min_ttl) || self.doubted(now);
         if possible && unmet && !self.repeated_and_alive(now) {
             let good = self.lives(now, 0) && !self.doubted(now);
@@ -144,7 +146,8 @@ impl Books {
         })
     }
 
-    /// A tick came. Whatever the wall clock was set back by until then hides no pause that comes later.
+    /// A tick came. Whatever the wall clock was set back by until then hides no pause that comes
+    /// later.
     pub fn wall_set_back(&mut self, now: Moment) {
         if let Some((asked, _)) = self.held.as_mut().and_then(|held| held.statement.as_mut()) {
             let even = asked.wall + (now.boot - asked.boot);
@@ -169,7 +172,8 @@ impl Books {
         true
     }
 
-    /// What was refused may do now; only the minimum interval and what the issuer has asked for hold it back.
+    /// What was refused may do now; only the minimum interval and what the issuer has asked for
+    /// hold it back.
     pub fn again(&mut self, now: Moment, rules: &Refresh) {
         let earliest = self.interval_over(rules).max(self.told_until).max(now.boot);
         let Some(row) = &mut self.row else { return };
@@ -287,7 +291,8 @@ impl Books {
             held.end = end;
             held.repeats += 1;
             held.allowance -= 1;
-            // An issuer that counts down has looked; one that says the same as before may have it from a cache.
+            // An issuer that counts down has looked; one that says the same as before may have it
+            // from a cache.
             if let Some(life) = life
                 && held.statement.is_none_or(|(_, before)| life < before)
             {

@@ -15,7 +15,8 @@ impl Oracle {
         };
         self.books_agree(now, kind)?;
         self.books.note_doubt(now)?;
-        // A void result may come before the tick that is due: it does nothing, so nothing is started either.
+        // A void result may come before the tick that is due: it does nothing, so nothing is
+        // started either.
         if kind != Kind::Void {
             self.answers_are_right(now, 0)?;
             if wanted > 0 {
@@ -239,7 +240,8 @@ impl Oracle {
         }
     }
 
-    /// Readers of a sleeping profile are seen only when somebody looks: that has to happen before its end.
+    /// Readers of a sleeping profile are seen only when somebody looks: that has to happen before
+    /// its end.
     fn sleeper_is_watched(&self, now: Moment, wake: Option<Nanos>) -> Result<(), String> {
         let books = &self.books;
         let interval = nanos(self.rules.min_interval).max(SECOND / 100);

@@ -1,4 +1,5 @@
-//! The credential that is held, as the oracle knows it: when it was asked for in truth, and what was said of its life.
+//! The credential that is held, as the oracle knows it: when it was asked for in truth, and what
+//! was said of its life.
 
 use crate::core::credential::WALL_DRIFT_TOLERATED;
 use crate::core::lifecycle::tests::simulator::{Moment, Nanos, nanos};
@@ -9,7 +10,8 @@ pub struct Held {
     pub generation: u64,
     /// Not served from here on, on the boot clock. Only ever comes nearer for one token.
     pub end: Option<Nanos>,
-    /// The statement that its true life is measured by: when it was asked for, and what was said. None: unlimited.
+    /// The statement that its true life is measured by: when it was asked for, and what was said.
+    /// None: unlimited.
     pub statement: Option<(Moment, Nanos)>,
     /// refresh_at of the credential.
     pub planned: Option<Nanos>,
@@ -57,9 +59,10 @@ fn elapsed(from: Moment, to: Moment) -> (i128, i128) {
     )
 }
 
-/// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as long as the boot clock
-/// counts. A pause that the wall clock shows counts fully once it is beyond what is tolerated; one that the wall clock
-/// hides, because it was set back before anybody looked, cannot be seen.
+/// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as
+/// long as the boot clock counts. A pause that the wall clock shows counts fully once it is beyond
+/// what is tolerated; one that the wall clock hides, because it was set back before anybody looked,
+/// cannot be seen.
 pub fn tolerated(asked: Moment, now: Moment) -> Nanos {
     let (boot, wall) = elapsed(asked, now);
     let truth = i128::from(now.truth - asked.truth);
