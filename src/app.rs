@@ -12,11 +12,15 @@ mod dev;
 mod doctor;
 mod error;
 mod heartbeat;
+mod interest;
+mod last_good;
 mod listener;
 mod load;
 mod privacy;
 mod signals;
 mod socket_guard;
+mod start;
+mod unconfigured;
 mod upstream;
 mod warm_restart;
 

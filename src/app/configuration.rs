@@ -19,6 +19,8 @@ pub struct Read {
     pub findings: Vec<Finding>,
     /// Names the files that say so.
     pub seen: Vec<u8>,
+    /// Their texts.
+    pub sources: Sources,
 }
 
 /// Reads the text of the files.
@@ -28,14 +30,15 @@ pub fn sources(path: &Path, readers: &AccessScan) -> Result<Sources, StartError>
 }
 
 /// What the files say.
-pub fn understood(sources: &Sources) -> Result<Read, StartError> {
-    let mut outcome = config::load(sources);
+pub fn understood(sources: Sources) -> Result<Read, StartError> {
+    let mut outcome = config::load(&sources);
     match outcome.config.take() {
         Some(config) => Ok(Read {
             config,
             access: outcome.access,
             findings: outcome.findings,
-            seen: load::digest(sources),
+            seen: load::digest(&sources),
+            sources,
         }),
         None => Err(StartError::Config(Box::new(outcome))),
     }
@@ -48,12 +51,12 @@ pub fn read(
     inherited: Option<&UnixListener>,
 ) -> Result<(Read, AccessScan), StartError> {
     let readers = privacy::look(inherited, None)?;
-    let read = understood(&sources(path, &readers)?)?;
+    let read = understood(sources(path, &readers)?)?;
     let meant = privacy::look(inherited, Some(&read.config.server))?;
     if meant.is_like(&readers) {
         return Ok((read, readers));
     }
-    Ok((understood(&sources(path, &meant)?)?, meant))
+    Ok((understood(sources(path, &meant)?)?, meant))
 }
 
 /// Logs what no profile says for itself: files that cannot be used, and keys outside of profiles.
@@ -88,23 +91,28 @@ pub fn look(
         Err(error) => Some((Vec::new(), Err(error))),
         Ok(sources) => {
             let now = load::digest(&sources);
-            (now != before).then(|| (now, understood(&sources)))
+            (now != before).then(|| (now, understood(sources)))
         }
     }
 }
 
-/// Says, once, why the configuration in force stays.
-pub fn refuse(error: &StartError, said: &mut Vec<String>) -> Vec<String> {
-    let lines: Vec<String> = match error {
+/// Why files cannot be used, a line for each thing.
+pub fn lines(error: &StartError) -> Vec<String> {
+    match error {
         StartError::Config(outcome) => outcome.findings.iter().map(worded).collect(),
         error => vec![error.to_string()],
-    };
+    }
+}
+
+/// Says, once, why the files cannot be used, and what that leads to.
+pub fn refuse(error: &StartError, said: &mut Vec<String>, so: &str) -> Vec<String> {
+    let lines = lines(error);
     if lines != *said {
         for line in &lines {
             error!("{line}");
         }
-        warn!("the configuration cannot be used; the one in force is kept");
-        *said = lines.clone();
+        warn!("the configuration cannot be used; {so}");
+        said.clone_from(&lines);
     }
     lines
 }
