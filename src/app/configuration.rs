@@ -80,20 +80,34 @@ pub fn worded(finding: &Finding) -> String {
 }
 
 /// What names the files now and what they say, unless they are those of `before`: what was
-/// understood of them holds then.
+/// understood of them holds then. With a socket of its own the daemon could not start where nobody
+/// knows the socket's group: what is taken over is what a restart can begin with.
 pub fn look(
     path: &Path,
     before: &[u8],
     readers: &AccessScan,
+    own_socket: bool,
 ) -> Option<(Vec<u8>, Result<Read, StartError>)> {
     match sources(path, readers) {
         // It may be readable again, as it was, at the next look.
         Err(error) => Some((Vec::new(), Err(error))),
         Ok(sources) => {
             let now = load::digest(&sources);
-            (now != before).then(|| (now, understood(sources)))
+            (now != before).then(|| match understood(sources) {
+                Ok(read) if own_socket => match known_group(&read) {
+                    Ok(()) => (now, Ok(read)),
+                    // It may be known at the next look.
+                    Err(error) => (Vec::new(), Err(error)),
+                },
+                outcome => (now, outcome),
+            })
         }
     }
+}
+
+fn known_group(read: &Read) -> Result<(), StartError> {
+    let group = read.config.server.socket_group.as_ref();
+    group.map(privacy::group).transpose().map(|_| ())
 }
 
 /// Why files cannot be used, a line for each thing.

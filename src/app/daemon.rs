@@ -101,6 +101,7 @@ pub fn daemon(
     let Some(start) = start(plan, inherited.listener.as_ref(), kept, &mut streams)? else {
         return Ok(());
     };
+    let own_socket = inherited.listener.is_none();
     drop(inherited.listener);
     let Start {
         read,
@@ -133,6 +134,7 @@ pub fn daemon(
         read,
         refused,
         config_path: plan.config.clone(),
+        own_socket,
         readers,
         registry: registry.clone(),
         clock: clock.clone(),

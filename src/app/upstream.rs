@@ -57,6 +57,8 @@ pub struct Setup {
     /// Why that is the one before, and not what the files say; has been said.
     pub refused: Vec<String>,
     pub config_path: PathBuf,
+    /// The socket is not the service manager's.
+    pub own_socket: bool,
     /// Looks who else can read files of secrets.
     pub readers: AccessScan,
     pub registry: Current,
@@ -169,6 +171,7 @@ enum Cause {
 /// Reads the files again and puts in force what they say.
 struct Reloader {
     config_path: PathBuf,
+    own_socket: bool,
     readers: AccessScan,
     callers: Callers,
     audit: Arc<Audit>,
@@ -226,6 +229,7 @@ impl Reloader {
                 &assembly.surroundings,
             ),
             config_path: setup.config_path,
+            own_socket: setup.own_socket,
             readers: setup.readers,
             callers: setup.callers,
             audit: setup.audit,
@@ -297,9 +301,10 @@ impl Reloader {
         files.follow(&self.interest);
         let (path, before) = (self.config_path.clone(), self.seen.clone());
         let (callers, readers) = (self.callers.clone(), self.readers.anew());
+        let own_socket = self.own_socket;
         let look = move || {
             callers.read_subordinate_uids();
-            look(&path, &before, &readers)
+            look(&path, &before, &readers, own_socket)
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(None) => {}

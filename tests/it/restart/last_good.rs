@@ -319,3 +319,18 @@ fn a_daemon_without_a_configuration_obeys() {
         .mode();
     assert_ne!(mode, 0, "the socket is the service manager's, and stays");
 }
+
+/// Broken by a reload that does not look for the group: the next start could not make its socket.
+#[test]
+fn what_a_start_could_not_use_is_not_taken_over() {
+    let good = audited("[profiles.it]\nmethod = \"none\"\n");
+    let place = Place::new();
+    let daemon = place.serve(&good);
+    let group = "[server]\nsocket_group = \"no-group-of-this-host\"\n";
+    daemon.place.write("tokend.toml", &format!("{group}{good}"));
+    let reload = daemon.place.run(&["reload"]);
+    assert_eq!(reload.code, Some(1), "{reload:?}");
+    assert!(reload.out.contains("does not know the group"), "{reload:?}");
+    repair(&daemon.place, &good);
+    assert_eq!(daemon.place.run(&["reload"]).code, Some(0));
+}
