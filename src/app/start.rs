@@ -1,6 +1,7 @@
 //! What the daemon starts with: the configuration in its files; where that cannot be used, the one
-//! that could be used last, as far as the service manager has kept it; and where there is none, a
-//! daemon that says so until the files can be used.
+//! that could be used last, as far as the service manager has kept it; and where there is none, and
+//! callers wait at a socket of the service manager, a daemon that says so until the files can be
+//! used.
 
 use std::os::unix::net::UnixListener;
 
@@ -14,7 +15,6 @@ use super::signals::SignalStreams;
 use super::{last_good, privacy, unconfigured};
 use crate::cli::exit;
 use crate::readers::AccessScan;
-use crate::supervisor;
 
 /// What the daemon starts with.
 pub struct Start {
@@ -35,7 +35,6 @@ pub fn start(
     kept: Option<&str>,
     streams: &mut SignalStreams,
 ) -> Result<Option<Start>, StartError> {
-    let supervised = inherited.is_some() || supervisor::is_there();
     loop {
         let error = match from_files(plan, inherited) {
             Err(error) if error.exit_code() == exit::CONFIG => error,
@@ -44,21 +43,12 @@ pub fn start(
         if let Some(start) = kept.and_then(|kept| from_last_good(plan, inherited, kept, &error)) {
             return Ok(Some(start));
         }
-        match &error {
-            // Whoever started it in the foreground is told by its end.
-            _ if !supervised => return Err(error),
-            StartError::Config(_) | StartError::ConfigFile(_) | StartError::Group(_) => {
-                if !unconfigured::wait(plan, &error, inherited, streams)? {
-                    return Ok(None);
-                }
-            }
-            _ => {
-                let SignalStreams { runtime, signals } = streams;
-                let _ = runtime.block_on(async {
-                    tokio::time::timeout(supervisor::FAILED_START, signals.next()).await
-                });
-                return Err(error);
-            }
+        // Who starts it without a socket is told by its end, and nobody waits for it.
+        let Some(listener) = inherited else {
+            return Err(error);
+        };
+        if !unconfigured::wait(plan, &error, listener, streams)? {
+            return Ok(None);
         }
     }
 }

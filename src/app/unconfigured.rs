@@ -1,7 +1,7 @@
 //! A daemon that has nothing to serve: its configuration cannot be used, and there was none before.
-//! It answers everybody with the reason, so that nobody waits and the service manager does not
-//! start it again and again, and ends when the files can be used: then the daemon starts with
-//! those.
+//! It answers everybody with the reason at the service manager's socket, so that nobody waits there
+//! and has it started again and again, and ends when the files can be used: then the daemon starts
+//! with those.
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -16,10 +16,10 @@ use super::assembly::surroundings;
 use super::configuration::{read, refuse};
 use super::daemon::Plan;
 use super::error::StartError;
+use super::heartbeat;
 use super::interest::interest_in;
 use super::privacy::daemon_uid;
 use super::signals::{SignalAction, SignalStreams, Signals};
-use super::{heartbeat, listener};
 use crate::audit::Audit;
 use crate::broker::{Broker, Tools};
 use crate::caller::{Callers, SystemDirectory};
@@ -50,13 +50,13 @@ const SO: &str = "there is none before it, so every caller is told so until the 
 pub fn wait(
     plan: &Plan,
     error: &StartError,
-    inherited: Option<&UnixListener>,
+    inherited: &UnixListener,
     streams: &mut SignalStreams,
 ) -> Result<bool, StartError> {
     let config = nothing(&plan.config);
-    let (new_listener, listeners) = mpsc::channel(1);
-    let adopted = inherited.map(UnixListener::try_clone).transpose()?;
-    let listener = listener::open(plan.socket.clone(), &config.server, adopted, new_listener)?;
+    let listener = inherited.try_clone()?;
+    // No other one takes its place.
+    let (_new_listener, listeners) = mpsc::channel(1);
     let clock = Clock::system();
     let audit = Audit::start(clock.clone(), &config.audit)?;
     let (reload, reloads) = mpsc::channel(RELOADS);
@@ -97,7 +97,7 @@ pub fn wait(
     });
     let SignalStreams { runtime, signals } = streams;
     let usable = runtime.block_on(async {
-        let listener = tokio::net::UnixListener::from_std(listener.listener)?;
+        let listener = tokio::net::UnixListener::from_std(listener)?;
         if let Some(limit) = supervisor::watchdog() {
             tokio::spawn(heartbeat::run(ask_ourselves, limit));
         }
@@ -112,7 +112,6 @@ pub fn wait(
         let ((), usable) = tokio::join!(serving, waiting);
         Ok::<bool, StartError>(usable)
     })?;
-    drop(listener.guard);
     if usable {
         info!("the configuration can be used now");
     }
@@ -137,7 +136,7 @@ fn nothing(path: &Path) -> Config {
 /// What is done beside answering.
 struct Unconfigured<'a> {
     plan: &'a Plan,
-    inherited: Option<&'a UnixListener>,
+    inherited: &'a UnixListener,
     interest: Interest,
     registry: Current,
     said: Vec<String>,
@@ -187,9 +186,8 @@ impl Unconfigured<'_> {
     /// Whether the files can be used now.
     async fn look(&mut self) -> bool {
         let path = self.plan.config.clone();
-        let inherited = self.inherited.map(UnixListener::try_clone).transpose();
-        let read =
-            tokio::task::spawn_blocking(move || read(&path, inherited?.as_ref()).map(|_| ()));
+        let inherited = self.inherited.try_clone();
+        let read = tokio::task::spawn_blocking(move || read(&path, Some(&inherited?)).map(|_| ()));
         match read.await {
             Ok(Ok(())) => {
                 self.refused = Vec::new();
