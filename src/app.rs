@@ -10,11 +10,15 @@ mod daemon;
 mod dev;
 mod error;
 mod heartbeat;
+pub(crate) mod interest;
+mod last_good;
 mod listener;
 pub(crate) mod load;
 pub(crate) mod privacy;
 mod signals;
 mod socket_guard;
+mod start;
+mod unconfigured;
 pub(crate) mod upstream;
 mod warm_restart;
 

@@ -295,10 +295,12 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// Reads the command line; help, version and mistakes end the process here, mistakes with 2.
-#[must_use]
-pub fn parse() -> Cli {
-    Cli::parse()
+/// Reads the command line.
+///
+/// # Errors
+/// Help, version and mistakes, which end the process; mistakes with 2.
+pub fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse()
 }
 
 /// Runs the commands that only talk to a running daemon, or to nobody; None for the others.

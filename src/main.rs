@@ -11,7 +11,17 @@ fn main() -> ExitCode {
     // Of every command: each holds a secret or a credential, if only for a moment.
     telemetry::keep_values_out_of_panics();
     supervisor::harden();
-    let cli = cli::parse();
+    let cli = cli::parse().unwrap_or_else(|error| {
+        // Says what there is to say, if only that this is the help.
+        let _ = error.print();
+        let served = std::env::args()
+            .nth(1)
+            .is_some_and(|command| command == "serve");
+        if served && error.use_stderr() && supervisor::is_there() {
+            std::thread::sleep(supervisor::FAILED_START);
+        }
+        std::process::exit(error.exit_code())
+    });
     match cli::run_client(&cli.command).or_else(|| doctor::run(&cli.command)) {
         Some(code) => code,
         None => app::run(cli.command),

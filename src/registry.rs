@@ -32,6 +32,9 @@ pub struct Registry {
     /// Why the configuration as it is on disk is not in force, nor any part of it; empty: it is,
     /// profile by profile.
     pub refused: Vec<String>,
+    /// Why nothing can be served: nothing was ever in force, and what is on disk cannot be used.
+    /// For whoever asks, so that no profile is named in it.
+    pub closed: Option<String>,
     /// What an operator should know of the daemon itself.
     pub warnings: Vec<String>,
     /// Tells this registry from every other.
@@ -162,6 +165,7 @@ impl Registry {
             named,
             admins,
             refused: Vec::new(),
+            closed: None,
             warnings: Vec::new(),
             asks_for_units: entries.iter().any(|entry| {
                 entry.access.asks_for_units() || entry.also.iter().any(Access::asks_for_units)
@@ -183,9 +187,19 @@ impl Registry {
             named: self.named.clone(),
             admins: self.admins.clone(),
             refused,
+            closed: None,
             warnings: self.warnings.clone(),
             asks_for_units: self.asks_for_units,
             entries: self.entries.clone(),
+        }
+    }
+
+    /// The same where nothing was ever in force: `why` is for whoever asks.
+    #[must_use]
+    pub fn closed(&self, refused: Vec<String>, why: String) -> Registry {
+        Registry {
+            closed: Some(why),
+            ..self.refusing(refused)
         }
     }
 

@@ -80,6 +80,17 @@ fn listens(descriptor: &OwnedFd) -> bool {
         && sockopt::socket_acceptconn(descriptor) == Ok(true)
 }
 
+/// Who waits at a socket of the service manager has the daemon started anew whenever it has ended:
+/// one that cannot start takes this long, so that a broken one is not started several times a
+/// second.
+pub const FAILED_START: Duration = Duration::from_secs(10);
+
+/// Whether a service manager waits for messages of this process.
+#[must_use]
+pub fn is_there() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty())
+}
+
 /// The socket answers.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);

@@ -10,12 +10,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use super::configuration::{read, say};
 use super::error::StartError;
-use super::listener;
 use super::privacy::daemon_uid;
 use super::signals::{SignalAction, SignalStreams, Signals};
 use super::socket_guard::{self, SocketGuard};
+use super::start::{Start, start};
 use super::upstream;
 use super::warm_restart::PreviousRun;
 use crate::audit::Audit;
@@ -91,17 +90,26 @@ pub fn finish(outcome: Result<(), StartError>) -> u8 {
 /// when the socket answers.
 pub fn daemon(
     plan: &Plan,
-    streams: SignalStreams,
+    mut streams: SignalStreams,
     ready: impl FnOnce(&Path),
 ) -> Result<(), StartError> {
     supervisor::harden();
     let inherited = supervisor::inherit()?;
-    let (read, readers) = read(&plan.config, inherited.listener.as_ref())?;
-    say(&read.findings);
-    let (new_listener, listeners) = mpsc::channel(1);
+    let left = PreviousRun::by_an_earlier_run(inherited.stored)?;
+    let kept = left.configuration.as_ref().map(|text| text.as_str());
+    let Some(start) = start(plan, inherited.listener.as_ref(), kept, &mut streams)? else {
+        return Ok(());
+    };
+    let own_socket = inherited.listener.is_none();
+    drop(inherited.listener);
+    let Start {
+        read,
+        readers,
+        listener: mut socket,
+        listeners,
+        refused,
+    } = start;
     let server = &read.config.server;
-    let given = inherited.listener;
-    let mut socket = listener::open(plan.socket.clone(), server, given, new_listener)?;
 
     let clock = Clock::system();
     let callers = Callers::new();
@@ -118,7 +126,9 @@ pub fn daemon(
     let metrics_listen = server.metrics_listen;
     let upstream = upstream::start(upstream::Setup {
         read,
+        refused,
         config_path: plan.config.clone(),
+        own_socket,
         readers,
         registry: registry.clone(),
         clock: clock.clone(),
@@ -126,7 +136,7 @@ pub fn daemon(
         unreachable: reachable,
         callers: callers.clone(),
         audit: audit.clone(),
-        left: PreviousRun::by_an_earlier_run(inherited.stored)?,
+        left,
         heartbeat: supervisor::watchdog().map(|limit| (ask_ourselves, limit)),
         stop: resting,
     })?;

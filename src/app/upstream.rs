@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use super::assembly::{self, Assembly};
 use super::configuration::{Read, look, refuse, say, worded};
 use super::error::StartError;
 use super::heartbeat;
+use super::interest::interest_in;
+use super::last_good::LastGoodStore;
 use super::privacy::daemon_uid;
 use super::warm_restart::{HandoverName, PreviousRun, WarmRestart};
 use crate::audit::Audit;
@@ -23,10 +25,8 @@ use crate::caller::Callers;
 use crate::clock::Clock;
 use crate::core::config::AccessOnDisk;
 use crate::core::credential::Fingerprinter;
-use crate::core::profile::files::paths;
 use crate::core::profile::{Config, ProfileName, Server};
 use crate::files::{self, Files, Interest};
-use crate::material::Surroundings;
 use crate::provider;
 use crate::readers::AccessScan;
 use crate::registry::Current;
@@ -54,7 +54,11 @@ const TRIALS: usize = 64;
 pub struct Setup {
     /// The first configuration; what it found has been said.
     pub read: Read,
+    /// Why that is the one before, and not what the files say; has been said.
+    pub refused: Vec<String>,
     pub config_path: PathBuf,
+    /// The socket is not the service manager's.
+    pub own_socket: bool,
     /// Looks who else can read files of secrets.
     pub readers: AccessScan,
     pub registry: Current,
@@ -101,11 +105,13 @@ pub fn start(setup: Setup) -> Result<UpstreamThread, StartError> {
 
 async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
     let published = Arc::new(Notify::new());
+    let (last_good, configuration) = LastGoodStore::new(published.clone());
     let warm_restart = WarmRestart {
         registry: setup.registry.clone(),
         clock: setup.clock.clone(),
         published: published.clone(),
         left: HandoverName::from(&setup.left),
+        configuration,
     };
     let (broker, actor) = Broker::new(Tools {
         clock: setup.clock.clone(),
@@ -120,7 +126,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
     }
     let mut stop = setup.stop.clone();
     let mut files = Files::new();
-    let mut reloader = Reloader::start(setup, broker.clone(), &mut files).await;
+    let mut reloader = Reloader::start(setup, broker.clone(), last_good, &mut files).await;
     let mut warm_restart = tokio::spawn(warm_restart.run(stop.clone()));
     if tell_ready.send(broker).is_err() {
         return;
@@ -142,7 +148,11 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         pause = match cause {
             Cause::Time => (pause * 2).min(POLL),
             Cause::Event => READ_AGAIN,
-            Cause::ServerGone => return,
+            Cause::ServerGone => {
+                // It goes before it says that it ends, which the warm_restart waits for.
+                let _ = (&mut warm_restart).await;
+                return;
+            }
         };
         reloader.look(&mut files).await;
     }
@@ -161,6 +171,7 @@ enum Cause {
 /// Reads the files again and puts in force what they say.
 struct Reloader {
     config_path: PathBuf,
+    own_socket: bool,
     readers: AccessScan,
     callers: Callers,
     audit: Arc<Audit>,
@@ -182,6 +193,8 @@ struct Reloader {
     said: Vec<String>,
     /// Names the files as they were when they were understood last.
     seen: Vec<u8>,
+    /// Has what could be used last kept for the next run.
+    last_good: LastGoodStore,
     /// Why what the files say is not in force.
     refused: Vec<String>,
     waiting: Vec<Waiting>,
@@ -189,7 +202,13 @@ struct Reloader {
 
 impl Reloader {
     /// Takes the first configuration over.
-    async fn start(setup: Setup, broker: Broker, files: &mut Files) -> Reloader {
+    async fn start(
+        setup: Setup,
+        broker: Broker,
+        mut last_good: LastGoodStore,
+        files: &mut Files,
+    ) -> Reloader {
+        last_good.accepted(setup.read.sources, &setup.read.access);
         let (told, trials) = mpsc::channel(TRIALS);
         let mut assembly = Assembly::new(
             broker,
@@ -210,6 +229,7 @@ impl Reloader {
                 &assembly.surroundings,
             ),
             config_path: setup.config_path,
+            own_socket: setup.own_socket,
             readers: setup.readers,
             callers: setup.callers,
             audit: setup.audit,
@@ -221,13 +241,18 @@ impl Reloader {
             config: setup.read.config,
             access: setup.read.access,
             complete: false,
-            said: setup.read.findings.iter().map(worded).collect(),
+            said: match setup.refused.is_empty() {
+                true => setup.read.findings.iter().map(worded).collect(),
+                false => setup.refused.clone(),
+            },
             seen: setup.read.seen,
-            refused: Vec::new(),
+            last_good,
+            refused: setup.refused,
             waiting: Vec::new(),
         };
         files.follow(&reloader.interest);
         reloader.take_over(files).await;
+        reloader.assembly.refuse(reloader.refused.clone());
         reloader.assembly.left.forget();
         reloader
     }
@@ -276,9 +301,10 @@ impl Reloader {
         files.follow(&self.interest);
         let (path, before) = (self.config_path.clone(), self.seen.clone());
         let (callers, readers) = (self.callers.clone(), self.readers.anew());
+        let own_socket = self.own_socket;
         let look = move || {
             callers.read_subordinate_uids();
-            look(&path, &before, &readers)
+            look(&path, &before, &readers, own_socket)
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(None) => {}
@@ -290,8 +316,9 @@ impl Reloader {
                 self.seen = now;
                 if let StartError::Config(outcome) = &error {
                     self.access = outcome.access.clone();
+                    self.last_good.refused(&self.access);
                 }
-                self.refused = refuse(&error, &mut self.said);
+                self.refused = refuse(&error, &mut self.said, "the one in force is kept");
             }
             // Not what the panic said: there may be something of the files in it.
             Err(_) => {
@@ -317,6 +344,7 @@ impl Reloader {
         if read.config.audit != self.config.audit {
             self.audit.configure(&read.config.audit).await;
         }
+        self.last_good.accepted(read.sources, &read.access);
         (self.config, self.access) = (read.config, read.access);
         let now = interest_in(&self.config_path, &self.config, &self.assembly.surroundings);
         if now != self.interest {
@@ -394,29 +422,6 @@ impl Waiting {
     }
 }
 
-/// Where names of users and groups become numbers. A number that is free goes to the next user that
-/// is made, who must not be taken for the one before; a database elsewhere (LDAP) is asked again
-/// every [`POLL`].
-const USERS: [&str; 4] = [
-    "/etc/passwd",
-    "/etc/group",
-    "/etc/subuid",
-    "/etc/nsswitch.conf",
-];
-
-/// The files and folders that matter.
-pub fn interest_in(path: &Path, config: &Config, surroundings: &Surroundings) -> Interest {
-    let mut files = paths(config);
-    files.insert(path.to_owned());
-    files.extend(USERS.map(PathBuf::from));
-    let mut folders = BTreeSet::new();
-    if let Some(folder) = path.parent() {
-        folders.insert(folder.join("profiles.d"));
-    }
-    folders.extend(surroundings.credentials_directory.clone());
-    Interest { files, folders }
-}
-
 /// What was changed and is looked at only once.
 fn not_before_a_restart(started_with: &Server, now: &Server) -> Vec<String> {
     [
@@ -449,31 +454,4 @@ fn host_seed() -> u64 {
         .to_bytes()
         .hash(&mut hasher);
     hasher.finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Broken by leaving it to [`POLL`]: for a minute whoever got a deleted user's number was
-    /// served as that user.
-    #[test]
-    fn the_database_of_users_is_watched() {
-        let sources = crate::core::config::Sources {
-            main: crate::core::config::SourceFile {
-                path: "/x/tokend.toml".into(),
-                text: String::new(),
-                private: true,
-                readers: String::new(),
-            },
-            fragments: Vec::new(),
-        };
-        let outcome = crate::core::config::load(&sources);
-        let config = outcome.config.expect("usable");
-        let surroundings = assembly::surroundings();
-        let interest = interest_in(Path::new("/x/tokend.toml"), &config, &surroundings);
-        for file in ["/etc/passwd", "/etc/group", "/etc/subuid"] {
-            assert!(interest.files.contains(Path::new(file)), "{file}");
-        }
-    }
 }

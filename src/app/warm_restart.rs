@@ -1,4 +1,5 @@
-//! Warm restart: what is published is kept by the service manager, and taken back by the next run.
+//! Warm restart: what is published, and the configuration that could be used last, is kept by the
+//! service manager and taken back by the next run.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
+use super::last_good::{self, Sealed};
 use crate::clock::Clock;
 use crate::core::credential::Variant;
 use crate::core::handover::{Handover, Kept};
@@ -31,6 +33,8 @@ pub struct PreviousRun {
     kept: HashMap<ProfileName, Vec<Kept>>,
     number: u64,
     stored: Option<u64>,
+    /// The configuration that it could use last.
+    pub configuration: Option<Zeroizing<String>>,
 }
 
 impl PreviousRun {
@@ -60,6 +64,7 @@ impl PreviousRun {
                 kept: HashMap::new(),
                 number: 0,
                 stored: None,
+                configuration: None,
             });
         };
         let mut kept: HashMap<ProfileName, Vec<Kept>> = HashMap::new();
@@ -75,6 +80,7 @@ impl PreviousRun {
             kept,
             number: handover.number,
             stored: Some(handover.number),
+            configuration: handover.configuration,
         })
     }
 
@@ -96,6 +102,8 @@ pub struct WarmRestart {
     /// Told when something is published.
     pub published: Arc<Notify>,
     pub left: HandoverName,
+    /// The configuration that could be used last.
+    pub configuration: watch::Receiver<Sealed>,
 }
 
 /// How the next handover is named, and the one before.
@@ -146,11 +154,13 @@ impl WarmRestart {
     }
 
     async fn keep(&mut self) {
+        let configuration = self.configuration.borrow().clone();
         let handover = Handover {
             key: self.left.key.clone(),
             boot: this_boot(),
             number: self.left.number + 1,
             kept: self.published(),
+            configuration: configuration.and_then(|sealed| last_good::text(&sealed)),
         };
         let before = self.left.stored;
         let number = handover.number;

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::diagnostic::Diagnostic;
@@ -38,7 +39,7 @@ use report::{ConfigReport, Owner};
 pub const NOT_UTF_8: &str = "\0";
 
 /// One file's content.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SourceFile {
     /// Where it is; relative paths in it are relative to its folder.
     pub path: PathBuf,
@@ -51,7 +52,7 @@ pub struct SourceFile {
 }
 
 /// A file of `profiles.d`, as far as it could be read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Loaded {
     /// Read.
     Text(SourceFile),
@@ -65,7 +66,7 @@ pub enum Loaded {
 }
 
 /// All files of one configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sources {
     /// `tokend.toml`
     pub main: SourceFile,
@@ -74,7 +75,7 @@ pub struct Sources {
 }
 
 /// What the files say of each profile's access, whatever else is wrong with them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessOnDisk {
     /// One for each place that names the profile.
     stated: BTreeMap<ProfileName, Vec<Stated>>,
@@ -93,6 +94,33 @@ impl AccessOnDisk {
             None if self.whole => &[Stated::RootOnly],
             None => &[],
         }
+    }
+
+    /// The newest that is known of every profile: this, and what was known before of those of which
+    /// the files could not be read so far that they say anything.
+    #[must_use]
+    pub fn over(&self, before: &AccessOnDisk) -> AccessOnDisk {
+        if self.whole {
+            return self.clone();
+        }
+        let mut stated = before.stated.clone();
+        stated.extend(self.stated.clone());
+        AccessOnDisk {
+            stated,
+            whole: before.whole,
+        }
+    }
+
+    /// For a handover: every profile that is named, and whether every other is nobody's but root's.
+    #[must_use]
+    pub fn parts(&self) -> (&BTreeMap<ProfileName, Vec<Stated>>, bool) {
+        (&self.stated, self.whole)
+    }
+
+    /// Out of a handover.
+    #[must_use]
+    pub fn from_parts(stated: BTreeMap<ProfileName, Vec<Stated>>, whole: bool) -> AccessOnDisk {
+        AccessOnDisk { stated, whole }
     }
 
     fn add(&mut self, name: ProfileName, stated: Stated) {

@@ -1,11 +1,14 @@
-//! What one run of the daemon leaves to the next: published credentials, as bytes that stay in
-//! memory.
+//! What one run of the daemon leaves to the next: published credentials and the configuration that
+//! could be used last, as bytes that stay in memory.
 //!
 //! Version, length and SHA-256 stand in front, so that bytes of another version, or not all of
 //! them, are recognised. What is taken back is for the reader to decide: a credential belongs to
 //! whoever asks the same of the same as the same client ([`Kept::identity`]), whatever it proves
 //! that with now.
 
+pub mod last_good;
+
+use std::borrow::Cow;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -33,6 +36,9 @@ pub struct Handover {
     pub number: u64,
     /// The credentials.
     pub kept: Vec<Kept>,
+    /// The configuration that could be used last, as [`last_good::LastGood`] writes it. None: one
+    /// that left none, or an earlier version.
+    pub configuration: Option<Zeroizing<String>>,
 }
 
 /// One credential.
@@ -68,6 +74,9 @@ struct Written<'a> {
     number: u64,
     #[serde(borrow)]
     kept: Vec<KeptCredential<'a>>,
+    /// Earlier versions neither write it nor look at it.
+    #[serde(default)]
+    configuration: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +111,10 @@ impl Handover {
             boot: &self.boot,
             number: self.number,
             kept: self.kept.iter().map(line).collect(),
+            configuration: self
+                .configuration
+                .as_deref()
+                .map(|text| text.as_str().into()),
         };
         let tokens: usize = self
             .kept
@@ -109,14 +122,13 @@ impl Handover {
             .map(|kept| kept.credential.token.expose().len())
             .sum();
         // Large enough at once: a buffer that grows leaves copies behind.
-        let room = HEAD + 1024 + tokens + self.kept.len() * 2048;
+        // Every character of a text may have to be escaped.
+        let texts = self.configuration.as_ref().map_or(0, |text| text.len());
+        let room = HEAD + 1024 + tokens + self.kept.len() * 2048 + texts * 2;
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         bytes.extend_from_slice(&[0; HEAD]);
         serde_json::to_writer(&mut *bytes, &written).expect("text and numbers can be written");
-        let (head, body) = bytes.split_at_mut(HEAD);
-        head[..8].copy_from_slice(MAGIC);
-        head[8..16].copy_from_slice(&(body.len() as u64).to_be_bytes());
-        head[16..].copy_from_slice(digest::digest(&digest::SHA256, body).as_ref());
+        finish(&mut bytes);
         bytes
     }
 
@@ -143,8 +155,19 @@ impl Handover {
             boot: written.boot.to_owned(),
             number: written.number,
             kept: kept.ok_or(UnusableHandover::Damaged)?,
+            configuration: written
+                .configuration
+                .map(|text| Zeroizing::new(text.into_owned())),
         })
     }
+}
+
+/// Writes the head, for which there is room in front.
+fn finish(bytes: &mut [u8]) {
+    let (head, body) = bytes.split_at_mut(HEAD);
+    head[..8].copy_from_slice(MAGIC);
+    head[8..16].copy_from_slice(&(body.len() as u64).to_be_bytes());
+    head[16..].copy_from_slice(digest::digest(&digest::SHA256, body).as_ref());
 }
 
 fn line(kept: &Kept) -> KeptCredential<'_> {
@@ -212,6 +235,7 @@ mod tests {
             key: Zeroizing::new([7; 32]),
             boot: "a-boot".into(),
             number: 3,
+            configuration: Some(Zeroizing::new("{\"text\":\"a = \\\"b\\\"\\n\"}".into())),
             kept: vec![Kept {
                 profile: ProfileName::parse("orders").expect("a name"),
                 variant: Variant {
@@ -246,9 +270,27 @@ mod tests {
         let after = Handover::decode(&bytes).expect("sound");
         assert_eq!((*after.key, after.number), ([7; 32], 3));
         assert_eq!(after.boot, before.boot);
+        assert_eq!(after.configuration, before.configuration);
         assert_eq!(format!("{:?}", after.kept), format!("{:?}", before.kept));
         let token = |handover: &Handover| handover.kept[0].credential.token.expose().to_owned();
         assert_eq!(token(&after), token(&before));
+    }
+
+    /// Broken by a field that has to be there: an upgrade would forget the credentials.
+    #[test]
+    fn what_an_earlier_version_left_has_no_configuration_and_is_read() {
+        let mut earlier = handover();
+        earlier.configuration = None;
+        let bytes = earlier.encode();
+        let text = String::from_utf8(bytes[HEAD..].to_vec()).expect("text");
+        let body = text.replace(",\"configuration\":null", "");
+        assert_ne!(body, text);
+        let mut bytes = vec![0; HEAD];
+        bytes.extend_from_slice(body.as_bytes());
+        finish(&mut bytes);
+        let read = Handover::decode(&bytes).expect("sound");
+        assert!(read.configuration.is_none());
+        assert_eq!(read.kept.len(), 1);
     }
 
     /// Broken by `decode` without the sum.

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use self::client_auth::ClientAuth;
 use super::secret::Secret;
 
@@ -176,7 +178,7 @@ pub enum AuditSink {
 }
 
 /// A user or group as written: by name or by number.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum UserOrGroup {
     /// Looked up in the system's database, again on every reload.
     Name(String),
@@ -185,7 +187,7 @@ pub enum UserOrGroup {
 }
 
 /// One entry of `access` or `admins`: every key that is present must hold; at least one is present.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessRule {
     /// `user`
     pub user: Option<UserOrGroup>,

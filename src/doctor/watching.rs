@@ -10,7 +10,8 @@ use super::check::plural;
 use super::daemon::Daemon;
 use super::report::DoctorReport;
 use crate::app::assembly::surroundings;
-use crate::app::upstream::{POLL, interest_in};
+use crate::app::interest::interest_in;
+use crate::app::upstream::POLL;
 use crate::core::profile::Config;
 use crate::files::{self, Files};
 

@@ -54,6 +54,18 @@ impl Denial {
         )
     }
 
+    /// The configuration cannot be used, and there was none before it.
+    pub fn closed(why: &str) -> Denial {
+        Denial::new(
+            Code::Unavailable,
+            "CONFIGURATION_UNUSABLE",
+            format!(
+                "tokend has no configuration that can be used ({why}); it takes up the repaired file by itself, and `tokend check` tells an administrator more"
+            ),
+        )
+        .after(Some(Duration::from_secs(5)))
+    }
+
     /// The profile's configuration or files cannot be used.
     pub fn invalid(profile: &str, why: &str) -> Denial {
         Denial::new(

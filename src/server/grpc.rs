@@ -144,7 +144,7 @@ impl AdminService for Admin {
             return answer(&session, status);
         }
         let entry = self.0.registry.load().get(&wanted).cloned();
-        let entry = entry.ok_or_else(|| Denial::not_found(&wanted))?;
+        let entry = entry.ok_or_else(|| self.0.absent(&wanted))?;
         Ok(Response::new(status::of(&self.0, &[entry])))
     }
 

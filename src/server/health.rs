@@ -33,7 +33,13 @@ pub struct HealthService(pub Arc<ApiService>);
 impl HealthService {
     async fn status(&self, service: &str, session: &Session) -> Option<ServingStatus> {
         if OURS.contains(&service) {
-            return Some(ServingStatus::Serving);
+            return Some(match self.0.closed() {
+                None => ServingStatus::Serving,
+                Some(_) => ServingStatus::NotServing,
+            });
+        }
+        if self.0.closed().is_some() {
+            return Some(ServingStatus::NotServing);
         }
         let (entry, _) = self.0.permitted(session, service).await?;
         Some(if self.0.available(&entry, self.0.clock.now()) {

@@ -282,7 +282,7 @@ async fn state(
                 .await
                 .map(|(entry, _)| entry)
         };
-        let entry = found.ok_or_else(|| Denial::not_found(&wanted))?;
+        let entry = found.ok_or_else(|| service.absent(&wanted))?;
         return Ok(Json(status::json(&service, &[entry], admin)).into_response());
     }
     let look = move |service: &ApiService, entries: &[Arc<RegistryEntry>]| {

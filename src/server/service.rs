@@ -125,6 +125,10 @@ impl ApiService {
     ) -> Result<T, Denial> {
         let started = self.clock.now().boot;
         session.account.may_spend(Spent::Profiles, started)?;
+        // Administrators are told how things stand, and the reason with it.
+        if !all && let Some(why) = self.closed() {
+            return Err(why);
+        }
         let entries = if all {
             self.registry.load().all().into_iter().cloned().collect()
         } else {
@@ -188,6 +192,16 @@ impl ApiService {
         entries
     }
 
+    /// Why nothing can be served, if so.
+    pub fn closed(&self) -> Option<Denial> {
+        self.registry.load().closed.as_deref().map(Denial::closed)
+    }
+
+    /// That there is no such profile, for whoever may know that.
+    pub fn absent(&self, profile: &str) -> Denial {
+        self.closed().unwrap_or_else(|| Denial::not_found(profile))
+    }
+
     /// Whether callers get a credential of the profile, and its record can be written.
     pub fn available(&self, entry: &RegistryEntry, now: Stamp) -> bool {
         !self.audit.refuses() && entry.available(now)
@@ -232,9 +246,11 @@ impl ApiService {
         }
         let found = self.permitted(session, profile).await;
         found.ok_or_else(|| {
-            self.audit
-                .denied(&session.peer, action, profile, Decision::Denied);
-            Denial::not_found(profile)
+            self.closed().unwrap_or_else(|| {
+                self.audit
+                    .denied(&session.peer, action, profile, Decision::Denied);
+                Denial::not_found(profile)
+            })
         })
     }
 
@@ -387,6 +403,8 @@ impl ApiService {
             }
         };
         tokio::select! {
+            // What has been told is passed on, even if the daemon ends with it.
+            biased;
             _ = tokio::time::timeout(wait, settled) => {}
             _ = stopping.wait_for(|stop| *stop) => return Err(Denial::stopping()),
         }

@@ -38,8 +38,7 @@ const PATIENCE: Timespec = Timespec {
 /// is tried.
 #[must_use]
 pub fn is_there() -> bool {
-    std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty())
-        && std::env::var("FDSTORE").map_or(true, |room| room != "0")
+    super::is_there() && std::env::var("FDSTORE").map_or(true, |room| room != "0")
 }
 
 /// What was left under a name, or why it cannot be read.
@@ -62,7 +61,11 @@ fn number(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-fn content(descriptor: OwnedFd) -> io::Result<Zeroizing<Vec<u8>>> {
+/// What is in sealed memory.
+///
+/// # Errors
+/// When it is not sealed, too large, or the system says so.
+pub fn content(descriptor: OwnedFd) -> io::Result<Zeroizing<Vec<u8>>> {
     if !fcntl_get_seals(&descriptor)?.contains(sealed()) {
         return Err(io::Error::other("it is not sealed"));
     }
@@ -90,15 +93,25 @@ fn sealed() -> SealFlags {
 /// # Errors
 /// What the system says; then what was kept before is still there.
 pub fn keep(bytes: &[u8], number: u64, before: Option<u64>) -> io::Result<()> {
-    let mut file = File::from(memory()?);
-    file.write_all(bytes)?;
-    fcntl_add_seals(&file, sealed())?;
-    hand_over(&format!("FDSTORE=1\nFDNAME={}", name(number)), file.as_fd())?;
+    let memory = seal(bytes)?;
+    let text = format!("FDSTORE=1\nFDNAME={}", name(number));
+    hand_over(&text, memory.as_fd())?;
     barrier()?;
     if let Some(before) = before {
         forget(before)?;
     }
     Ok(())
+}
+
+/// Puts these bytes into memory of their own that nobody can change.
+///
+/// # Errors
+/// What the system says.
+pub fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memory()?);
+    file.write_all(bytes)?;
+    fcntl_add_seals(&file, sealed())?;
+    Ok(OwnedFd::from(file))
 }
 
 fn name(number: u64) -> String {

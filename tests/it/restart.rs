@@ -1,6 +1,8 @@
 //! Restart under a service manager: a small one of our own, which holds the socket and keeps
 //! descriptors as systemd does. The real one is in tests/systemd.
 
+mod last_good;
+
 use std::collections::BTreeMap;
 use std::io::{IoSliceMut, Write};
 use std::mem::MaybeUninit;

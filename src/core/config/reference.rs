@@ -103,8 +103,9 @@ problems at once, each with its place.
 - Durations are text with a unit: `\"30s\"`, `\"500ms\"`, `\"1h 30m\"`.
 - Relative paths are relative to the file they stand in.
 - `[server]` and `[audit]` stand in `tokend.toml` alone. What is wrong there, and a `tokend.toml` that is not TOML, makes
-  the whole configuration unusable (exit status 78 at start; nothing changes on reload). What is wrong in a profile or an
-  `[idp.NAME]` makes that profile, or the profiles that use it, unusable, and no other. A file of `profiles.d` that cannot
-  be read or is not TOML makes its own profiles unusable.
+  the whole configuration unusable: nothing changes on reload, a restart by systemd serves what was in force before, and any
+  other start has nothing to serve (exit status 78 without `tokend.socket`). What is wrong in a profile or an `[idp.NAME]`
+  makes that profile, or the profiles that use it, unusable, and no other. A file of `profiles.d` that cannot be read or
+  is not TOML makes its own profiles unusable.
 - The same profile in two files is an error, and neither of the two is used.
 ";

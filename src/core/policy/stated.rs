@@ -2,10 +2,12 @@
 //! force: somebody who takes a caller out of `access` means it, whatever else is wrong in the same
 //! edit.
 
+use serde::{Deserialize, Serialize};
+
 use crate::core::profile::AccessRule;
 
 /// What a file says of a profile's `access`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stated {
     /// These rules; none: the default, root and the daemon's own user.
     Rules(Vec<AccessRule>),
