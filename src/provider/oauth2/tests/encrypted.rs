@@ -15,13 +15,13 @@ use super::*;
 use crate::core::profile::IdentitySource;
 
 /// A CA with its certificate in a file, and a folder for more.
-struct Authority {
+pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub(super) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let name = format!("CA {:?}", std::time::Instant::now());
         params
@@ -34,7 +34,7 @@ impl Authority {
         Authority { issuer, folder }
     }
 
-    fn trust(&self) -> TrustSource {
+    pub(super) fn trust(&self) -> TrustSource {
         TrustSource::Pem(self.path("ca.pem"))
     }
 
@@ -62,7 +62,7 @@ impl Authority {
     }
 
     /// A server for a name, which wants client certificates of `clients`.
-    fn acceptor(&self, name: &str, clients: Option<&Authority>) -> TlsAcceptor {
+    pub(super) fn acceptor(&self, name: &str, clients: Option<&Authority>) -> TlsAcceptor {
         let (certificate, key) = self.issue(name);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
