@@ -60,6 +60,8 @@ pub(super) struct MaterialReader<'a> {
     surroundings: &'a Surroundings,
     /// Decides which certificates are valid.
     pub(super) now: WallTime,
+    /// Whether what is read now may be nothing.
+    may_be_empty: bool,
     hash: Context,
     problems: Vec<String>,
     warnings: Vec<String>,
@@ -70,6 +72,7 @@ impl MaterialReader<'_> {
         MaterialReader {
             surroundings,
             now,
+            may_be_empty: false,
             hash: Context::new(&SHA256),
             problems: Vec::new(),
             warnings: Vec::new(),
@@ -92,6 +95,14 @@ impl MaterialReader<'_> {
     /// What is allowed but unwise.
     pub(super) fn warning(&mut self, message: String) {
         self.warnings.push(message);
+    }
+
+    /// The password of a keystore, which may be the empty one.
+    pub(super) fn store_password(&mut self, role: &str, source: &SecretRef) -> Option<Secret> {
+        self.may_be_empty = true;
+        let password = self.secret(role, source);
+        self.may_be_empty = false;
+        password
     }
 
     /// A secret from wherever it is; `role` is its name in the configuration.
@@ -201,7 +212,7 @@ impl MaterialReader<'_> {
     fn checked(&mut self, role: &str, place: &str, text: String) -> Option<Secret> {
         let secret = Secret::new(text);
         let text = secret.expose();
-        if text.is_empty() {
+        if text.is_empty() && !self.may_be_empty {
             self.problem(format!(
                 "{role}: {place} is empty: write the secret into it, or wait until whoever does has done so"
             ));
