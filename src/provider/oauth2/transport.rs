@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::core::failure::Failure;
 use crate::core::oauth::response::LONGEST_BODY;
+use crate::tls::flaw::Flaw;
 
 const UNRESOLVED: &str =
     "its host name cannot be resolved: check the name, DNS, and whether a proxy is needed";
@@ -195,6 +196,9 @@ fn explain_tls(error: &rustls::Error, at: &str, way: &Route) -> Failure {
             }
             CertificateError::Revoked => {
                 certificate("it has been revoked; ask the identity provider's operator")
+            }
+            CertificateError::Other(error) if error.0.is::<Flaw>() => {
+                certificate(&error.0.to_string())
             }
             // The verifier's own error is known by its name alone: its type is another crate's.
             CertificateError::Other(error)
