@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use super::certificate::{CertificateNames, matching};
 use super::cost::CostRefusal;
 use super::reading::{LONGEST_STORE, MaterialReader};
-use super::{AssertionKey, Bundle, ClientIdentity, PrivateKey, UNUSABLE_KEY};
+use super::{AssertionKey, Bundle, ClientIdentity, PrivateKey, encoding};
 use crate::core::profile::Keystore;
 use crate::core::secret::Secret;
 
@@ -256,7 +256,7 @@ fn own(
     match any_supported_type(&der) {
         Ok(signer) => Some((entry, der, signer)),
         Err(_) => {
-            reader.problem(format!("{role}: {place} {UNUSABLE_KEY}"));
+            reader.problem(format!("{role}: {place} {}", encoding::unusable(&der)));
             None
         }
     }

@@ -1,4 +1,5 @@
 mod damage;
+mod encodings;
 mod pkcs12;
 mod sections;
 mod stores;
