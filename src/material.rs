@@ -7,6 +7,7 @@
 
 pub mod certificate;
 mod cost;
+mod encoding;
 mod encrypted;
 mod pem;
 mod reading;

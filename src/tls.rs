@@ -2,6 +2,7 @@
 //! certificate means a new configuration and a new HTTP client, never a certificate swapped below
 //! open connections (traps 36, 37).
 
+pub mod flaw;
 pub mod witness;
 
 use std::os::unix::fs::MetadataExt;
@@ -16,6 +17,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls_platform_verifier::Verifier;
 
+use self::flaw::Exact;
 use self::witness::Witness;
 use crate::material::{ClientIdentity, Trust};
 
@@ -63,12 +65,9 @@ impl Tls {
     ) -> Result<ClientConfig, Error> {
         let builder = ClientConfig::builder_with_provider(self.crypto.clone())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-        let builder = match trust {
-            Trust::System => builder
-                .dangerous()
-                .with_custom_certificate_verifier(self.system.clone()),
-            Trust::Roots(roots, _) => builder.with_root_certificates(roots.clone()),
-        };
+        let builder = builder
+            .dangerous()
+            .with_custom_certificate_verifier(self.judge(trust)?);
         let mut config = match identity {
             None => {
                 let mut config = builder.with_no_client_auth();
@@ -89,6 +88,19 @@ impl Tls {
 }
 
 impl Tls {
+    /// Who decides about servers' certificates, and says why not.
+    fn judge(&self, trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+        let judge: Arc<dyn ServerCertVerifier> = match trust {
+            Trust::System => self.system.clone(),
+            Trust::Roots(roots, _) => {
+                WebPkiServerVerifier::builder_with_provider(roots.clone(), self.crypto.clone())
+                    .build()
+                    .map_err(|error| Error::General(error.to_string()))?
+            }
+        };
+        Ok(Arc::new(Exact(judge)))
+    }
+
     /// The same configuration, and what notes the certificates that servers show: for whoever wants
     /// to tell about them.
     ///
@@ -100,14 +112,7 @@ impl Tls {
         identity: Option<&ClientIdentity>,
     ) -> Result<(ClientConfig, Arc<Witness>), Error> {
         let mut config = self.client_config(trust, identity)?;
-        let judge: Arc<dyn ServerCertVerifier> = match trust {
-            Trust::System => self.system.clone(),
-            Trust::Roots(roots, _) => {
-                WebPkiServerVerifier::builder_with_provider(roots.clone(), self.crypto.clone())
-                    .build()
-                    .map_err(|error| Error::General(error.to_string()))?
-            }
-        };
+        let judge = self.judge(trust)?;
         let witness = Arc::new(Witness::of(judge));
         config.dangerous().set_certificate_verifier(witness.clone());
         Ok((config, witness))

@@ -165,11 +165,12 @@ impl<'a> Gate<'a> {
             self.socket.display(),
             self.owned.told()
         );
-        // Whoever is in the daemon's own group may read what that may.
-        let (first, group) = if self.own {
+        // Whoever is in the daemon's own group may read what that may, and in root's more than
+        // that.
+        let (first, group) = if self.own || self.owned.gid == 0 {
             let group = "tokend-clients".to_owned();
             let first = format!(
-                "give the socket a group for its callers, which the daemon's own is not (`groupadd --system {group}`; \
+                "give the socket a group for its callers, which neither root's nor the daemon's own is (`groupadd --system {group}`; \
                  `SocketGroup={group}` in tokend.socket, else `socket_group` in [server]); "
             );
             (first, group)
@@ -297,6 +298,13 @@ mod tests {
         assert!(
             cure.contains("SocketGroup=tokend-clients")
                 && cure.contains("usermod -aG tokend-clients USER"),
+            "{cure}"
+        );
+        let mut roots = gate(0o660);
+        roots.owned.gid = 0;
+        let (_, cure) = roots.stops(&worker(&[1])).expect("stopped");
+        assert!(
+            cure.contains("socket_group") && !cure.contains("root USER"),
             "{cure}"
         );
         let (_, cure) = gate(0o600).stops(&worker(&[4_000_001])).expect("stopped");

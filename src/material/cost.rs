@@ -16,7 +16,7 @@ const MOST_ROUNDS: u64 = 5_000_000;
 const MOST_BLOCKS: u64 = 1 << 19;
 
 /// Deeper than any store is nested.
-const DEEPEST: usize = 24;
+pub(super) const DEEPEST: usize = 24;
 
 /// Why it is not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

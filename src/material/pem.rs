@@ -15,8 +15,11 @@ use super::certificate::{CertificateNames, matching};
 use super::encrypted::{self, Protection};
 use super::reading::{LONGEST_BUNDLE, LONGEST_SECRET, MaterialReader};
 use super::store::StoreKind;
-use super::{AssertionKey, Bundle, ClientIdentity, PrivateKey, UNUSABLE_KEY};
+use super::{AssertionKey, Bundle, ClientIdentity, PrivateKey, encoding};
 use crate::core::profile::SecretRef;
+
+const NO_BASE64: &str =
+    "has something in a section that is no base64, pasted in perhaps or cut off: write it anew";
 
 /// Client certificate with chain, and its key.
 pub(super) fn identity(
@@ -96,7 +99,10 @@ fn chain(
         Ok(_) if StoreKind::of(bytes).is_store() => {
             "is a keystore and no PEM: name it as keystore or truststore = { path = …, password = … } instead"
         }
-        Ok(_) => "has no PEM certificate (-----BEGIN CERTIFICATE-----) in it: write one into it",
+        Ok(_) => encoding::instead_of_pem(bytes).unwrap_or(
+            "has no PEM certificate (-----BEGIN CERTIFICATE-----) in it: write one into it",
+        ),
+        Err(rustls_pki_types::pem::Error::Base64Decode(_)) => NO_BASE64,
         Err(_) => "is not whole PEM, perhaps written only in part: write it anew",
     };
     reader.problem(role, format!("{} {why}", path.display()));
@@ -157,16 +163,17 @@ fn private_key(
             rustls_pki_types::pem::Error::NoItemsFound if StoreKind::of(bytes).is_store() => {
                 "is a keystore and no PEM: name it as keystore = { path = …, password = … }, without certificate and key"
             }
-            rustls_pki_types::pem::Error::NoItemsFound => {
-                "has no PEM private key (PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY) in it: write one into it"
-            }
+            rustls_pki_types::pem::Error::NoItemsFound => encoding::instead_of_pem(bytes).unwrap_or(
+                "has no PEM private key (PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY) in it: write one into it",
+            ),
+            rustls_pki_types::pem::Error::Base64Decode(_) => NO_BASE64,
             _ => "is not whole PEM, perhaps written only in part: write it anew",
         }),
     };
     let why = match read.map(Zeroizing::new) {
         Ok(der) => match any_supported_type(&der) {
             Ok(signer) => return Some((der, signer)),
-            Err(_) => UNUSABLE_KEY,
+            Err(_) => encoding::unusable(&der),
         },
         Err(why) => why,
     };

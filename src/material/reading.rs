@@ -61,6 +61,8 @@ pub(super) struct MaterialReader<'a> {
     surroundings: &'a Surroundings,
     /// Decides which certificates are valid.
     pub(super) now: WallTime,
+    /// Whether what is read now may be nothing.
+    may_be_empty: bool,
     hash: Context,
     problems: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
@@ -71,6 +73,7 @@ impl MaterialReader<'_> {
         MaterialReader {
             surroundings,
             now,
+            may_be_empty: false,
             hash: Context::new(&SHA256),
             problems: Vec::new(),
             warnings: Vec::new(),
@@ -103,6 +106,14 @@ impl MaterialReader<'_> {
     /// What is allowed but unwise.
     pub(super) fn warning(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.warnings.push(Diagnostic::new(key, message));
+    }
+
+    /// The password of a keystore, which may be the empty one.
+    pub(super) fn store_password(&mut self, role: &str, source: &SecretRef) -> Option<Secret> {
+        self.may_be_empty = true;
+        let password = self.secret(role, source);
+        self.may_be_empty = false;
+        password
     }
 
     /// A secret from wherever it is; `role` is its name in the configuration.
@@ -214,7 +225,7 @@ impl MaterialReader<'_> {
     fn checked(&mut self, role: &str, place: &str, text: String) -> Option<Secret> {
         let secret = Secret::new(text);
         let text = secret.expose();
-        if text.is_empty() {
+        if text.is_empty() && !self.may_be_empty {
             self.problem(role, format!(
                 "{place} is empty: write the secret into it, or wait until whoever does has done so"
             ));

@@ -3,8 +3,10 @@
 //! Copies of keys that the PKCS#12 library makes while it opens a file are not wiped, since it does
 //! not do so; what is kept of them here is.
 
+mod ber;
 mod jks;
 mod pkcs12;
+mod seal;
 
 use std::sync::Arc;
 
@@ -13,9 +15,9 @@ use rustls::sign::SigningKey;
 use rustls_pki_types::CertificateDer;
 
 use super::certificate::{CertificateNames, matching};
-use super::cost::{self, CostRefusal};
+use super::cost::CostRefusal;
 use super::reading::{LONGEST_STORE, MaterialReader};
-use super::{AssertionKey, Bundle, ClientIdentity, PrivateKey, UNUSABLE_KEY};
+use super::{AssertionKey, Bundle, ClientIdentity, PrivateKey, encoding};
 use crate::core::profile::Keystore;
 use crate::core::secret::Secret;
 
@@ -89,6 +91,8 @@ enum StoreError {
     Password,
     /// The store's password fits, an entry's is another one.
     EntryPassword,
+    /// Encrypted under the null password, in a way that only knows the other empty one here.
+    NullPassword,
     /// Encrypted in a way that is not supported.
     Unsupported,
 }
@@ -252,7 +256,7 @@ fn own(
     match any_supported_type(&der) {
         Ok(signer) => Some((entry, der, signer)),
         Err(_) => {
-            reader.problem(role, format!("{place} {UNUSABLE_KEY}"));
+            reader.problem(role, format!("{place} {}", encoding::unusable(&der)));
             None
         }
     }
@@ -337,17 +341,17 @@ fn open(
     let password = store
         .password
         .as_ref()
-        .map(|source| reader.secret(&format!("{role}.password"), source));
+        .map(|source| reader.store_password(&format!("{role}.password"), source));
     let bytes = reader.file(role, &store.path, LONGEST_STORE, true)?;
     let password = match password {
         None => None,
         Some(read) => Some(read?),
     };
     let opened = match StoreKind::of(&bytes) {
-        StoreKind::Pkcs12 => cost::check(&bytes)
-            .map_err(StoreError::from)
-            .and_then(|()| pkcs12::read(&bytes, password.as_ref()))
-            .map_err(|closed| why_pkcs12(closed, role, password.is_some())),
+        StoreKind::Pkcs12 => pkcs12::read(&bytes, password.as_ref()).map_err(|closed| {
+            let has_password = password.as_ref().is_some_and(|it| !it.is_empty());
+            why_pkcs12(closed, role, has_password)
+        }),
         StoreKind::Jks => jks::read(&bytes, password.as_ref())
             .map_err(|closed| why_jks(closed).to_owned()),
         StoreKind::Jceks => Err(
@@ -378,13 +382,8 @@ fn pem_instead(role: &str) -> &'static str {
 
 fn why_pkcs12(closed: StoreError, role: &str, has_password: bool) -> String {
     match closed {
-        StoreError::Torn => {
+        StoreError::Torn | StoreError::Indefinite => {
             "is not a whole PKCS#12 file, perhaps written only in part: write it anew".into()
-        }
-        StoreError::Indefinite => {
-            "is BER with parts of indefinite length, as BouncyCastle writes it, which is not read: write it anew \
-             (openssl pkcs12 -in … -nodes | openssl pkcs12 -export)"
-                .into()
         }
         StoreError::TooMuch => {
             "asks for more rounds of key derivation than anybody can want (over a million at once or five million in \
@@ -403,6 +402,12 @@ fn why_pkcs12(closed: StoreError, role: &str, has_password: bool) -> String {
              password for both"
                 .into()
         }
+        StoreError::NullPassword => {
+            "is encrypted without a password in the old way (3DES or RC2, as .NET and Azure Key Vault export it), which \
+             is not read: write it anew with a password (umask 077; openssl pkcs12 -legacy -in OLD -passin pass: -nodes \
+             -out PEM; openssl pkcs12 -export -in PEM -passout file:PASSWORD -out NEW)"
+                .into()
+        }
         StoreError::Unsupported => {
             "is protected in a way that is not supported: write it anew with AES-256 and a MAC of SHA-256 (openssl \
              pkcs12 -export -certpbe AES-256-CBC -keypbe AES-256-CBC -macalg sha256, or keytool -importkeystore)"
@@ -417,7 +422,7 @@ fn why_jks(closed: StoreError) -> &'static str {
             "cannot be opened with its password: put the right password in place, or write the file anew if it is \
              damaged"
         }
-        StoreError::Unsupported => {
+        StoreError::Unsupported | StoreError::NullPassword => {
             "is a JKS keystore with something in it that is no X.509 certificate or key: convert it (keytool \
              -importkeystore -deststoretype pkcs12)"
         }

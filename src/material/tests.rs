@@ -1,4 +1,6 @@
 mod damage;
+mod encodings;
+mod pkcs12;
 mod sections;
 mod stores;
 

@@ -9,6 +9,7 @@ pub mod probe;
 pub mod proxy;
 mod sign;
 mod transport;
+mod tunnel;
 
 #[cfg(test)]
 mod tests;

@@ -66,7 +66,7 @@ async fn guard(request: Request, next: Next) -> Response {
 /// With its body read, whoever will look at it: a client that is still sending when the connection
 /// is closed sees a broken pipe and not the answer (trap 58). What is longer than any body may be
 /// is kept up to where that can be told.
-async fn read_wholly(request: Request) -> Request {
+pub async fn read_wholly(request: Request) -> Request {
     if request.body().is_end_stream() {
         return request;
     }

@@ -27,7 +27,7 @@ use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::grpc::told_to_stop;
-use super::http::refuse;
+use super::http::{read_wholly, refuse};
 use super::metrics;
 use super::service::ApiService;
 use crate::core::repeated::Repeated;
@@ -53,7 +53,7 @@ struct ScrapeServer {
 
 /// A connection that is open.
 struct OpenScrape {
-    /// Whether its request has come.
+    /// Whether its request has come, with its body.
     has_asked: Arc<AtomicBool>,
     task: AbortHandle,
 }
@@ -72,6 +72,10 @@ pub async fn run(
     let router = Router::new()
         .route("/metrics", get(page))
         .fallback(|| async { (StatusCode::NOT_FOUND, "only /metrics is here\n") })
+        .method_not_allowed_fallback(|| async {
+            let why = "/metrics takes GET and HEAD only\n";
+            (StatusCode::METHOD_NOT_ALLOWED, why)
+        })
         .with_state(shared);
     // Where only this host can connect, its browsers can be led here by a name that somebody else
     // owns (DNS rebinding); elsewhere any name may be the right one.
@@ -130,8 +134,13 @@ fn close_one(open: &mut VecDeque<OpenScrape>) -> bool {
 /// One request, and its answer.
 async fn serve(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>) {
     let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
-        has_asked.store(true, Ordering::Relaxed);
-        next.run(request)
+        let has_asked = has_asked.clone();
+        async move {
+            // Whoever keeps its body back has not asked, and makes room like those who say nothing.
+            let request = read_wholly(request).await;
+            has_asked.store(true, Ordering::Relaxed);
+            next.run(request).await
+        }
     }));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

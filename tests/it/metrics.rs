@@ -145,6 +145,53 @@ fn metrics_listen_serves_metrics_and_nothing_else() {
     drop(daemon);
 }
 
+/// Trap 58, over TCP: a client that is still sending when the connection is closed sees a reset and
+/// no answer.
+#[test]
+fn metrics_listen_answers_however_long_the_body_is() {
+    let port = port();
+    let daemon = Daemon::start(&format!(
+        "[server]\nmetrics_listen = \"127.0.0.1:{port}\"\n[profiles.a]\nmethod = \"none\"\n"
+    ));
+    let body = "x".repeat(600 * 1024);
+    for (method, path, more, status) in [
+        ("POST", "/nowhere", "", 404),
+        ("POST", "/metrics", "Sec-Fetch-Mode: cors\r\n", 405),
+        ("GET", "/metrics", "Sec-Fetch-Mode: cors\r\n", 200),
+        ("POST", "/metrics", "Origin: http://x\r\n", 403),
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("head");
+        stream
+            .write_all(body.as_bytes())
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{method} {path}: {answer}"
+        );
+        assert!(!answer.ends_with("\r\n\r\n"), "{method} {path} says why");
+    }
+    // Whoever never sends the rest of its body has not asked anything, and makes room.
+    let half = "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n";
+    let _silent: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+            stream.write_all(half.as_bytes()).expect("sent");
+            stream
+        })
+        .collect();
+    let answer = over_tcp(port, "/metrics", "localhost");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    drop(daemon);
+}
+
 #[test]
 fn a_port_that_is_taken_costs_nobody_a_credential() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("bound");

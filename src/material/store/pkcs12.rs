@@ -9,8 +9,14 @@ use zeroize::Zeroizing;
 
 use super::super::PrivateKey;
 use super::super::certificate::belongs;
+use super::super::cost::{self, next};
+use super::ber::{FIRST, SEQUENCE, definite, value};
+use super::seal::{self, PasswordForm};
 use super::{Contents, StoreEntry, StoreError, StoredKey};
 use crate::core::secret::Secret;
+
+/// 1.2.840.113549.1.7.1
+const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
 
 /// Longer than any chain; and cross-signed authorities may name one another in a circle.
 const LONGEST_CHAIN: usize = 16;
@@ -18,21 +24,27 @@ const LONGEST_CHAIN: usize = 16;
 /// Everything in it. None stands for the empty password.
 pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, StoreError> {
     let password = password.map_or("", Secret::expose);
-    let archive = Pkcs12Archive::from_pkcs12(bytes, password).map_err(|error| match error {
-        Error::MacError(_) => StoreError::Password,
-        // The MAC, if there is one, has been passed by then.
-        Error::Pkcs5Error(_) | Error::UnpadError | Error::InvalidPrivateKey => {
-            match has_mac(bytes) {
-                true => StoreError::EntryPassword,
-                false => StoreError::Password,
-            }
-        }
+    let store = Unsealed::new(bytes)?;
+    let form = match &store.mac {
+        Some(mac) => Some(seal::judge(mac, &store.content, password)?),
+        None => None,
+    };
+    // It has no MAC any more, so that what does not open is not the store's password.
+    let opened = Pkcs12Archive::from_pkcs12(&store.bytes, password);
+    let archive = opened.map_err(|error| match error {
+        Error::Pkcs5Error(_) | Error::UnpadError | Error::InvalidPrivateKey => match form {
+            Some(PasswordForm::Null) => StoreError::NullPassword,
+            Some(PasswordForm::Text) => StoreError::EntryPassword,
+            None => StoreError::Password,
+        },
         Error::InvalidParameters => StoreError::TooMuch,
         Error::UnsupportedEncryptionScheme
         | Error::UnsupportedMacAlgorithm
         | Error::UnsupportedContentType
         | Error::UnsupportedCertificateType
         | Error::InvalidVersion => StoreError::Unsupported,
+        // What comes out of the wrong password may look whole and be none of it.
+        _ if form == Some(PasswordForm::Null) => StoreError::NullPassword,
         _ => StoreError::Torn,
     })?;
     let entries = archive
@@ -52,16 +64,71 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
     Ok(Contents { entries, trusted })
 }
 
-/// Whether there is a third part in the file (RFC 7292 §4).
-fn has_mac(bytes: &[u8]) -> bool {
-    use super::super::cost::next;
-    let parts = || {
-        let (file, _) = next(bytes).ok()?;
-        let (_version, rest) = next(file.content).ok()?;
-        let (_content, rest) = next(rest).ok()?;
-        Some(!rest.is_empty())
-    };
-    parts().unwrap_or(false)
+/// A file (RFC 7292 §4) apart from its MAC, which is judged here, and as DER whatever it was.
+struct Unsealed {
+    bytes: Vec<u8>,
+    /// What the MAC is about, as it is written.
+    content: Vec<u8>,
+    mac: Option<Vec<u8>>,
+}
+
+impl Unsealed {
+    fn new(bytes: &[u8]) -> Result<Unsealed, StoreError> {
+        let whole = definite(bytes)?;
+        cost::check(&whole)?;
+        let (file, _) = next(&whole)?;
+        let (version, rest) = next(file.content)?;
+        let (info, mac) = next(rest)?;
+        let (kind, content) = next(info.content)?;
+        if kind.content != DATA {
+            return Err(StoreError::Unsupported);
+        }
+        let content = inside(content)?.to_vec();
+        let version = value(version.tag, &[version.content]);
+        let safes = safes(&content)?;
+        let info = data(&safes);
+        // Once more, with what only shows now.
+        cost::check(&value(SEQUENCE, &[&version, &info, mac]))?;
+        Ok(Unsealed {
+            bytes: value(SEQUENCE, &[&version, &info]),
+            content,
+            mac: (!mac.is_empty()).then(|| mac.to_vec()),
+        })
+    }
+}
+
+/// AuthenticatedSafe as DER, what is not encrypted in it as well.
+fn safes(content: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let whole = definite(content)?;
+    let (list, _) = next(&whole)?;
+    let (mut left, mut safes) = (list.content, Vec::new());
+    while !left.is_empty() {
+        let (info, rest) = next(left)?;
+        left = rest;
+        let (kind, content) = next(info.content)?;
+        safes.push(match kind.content == DATA {
+            true => data(&definite(inside(content)?)?),
+            false => value(info.tag, &[info.content]),
+        });
+    }
+    let safes: Vec<&[u8]> = safes.iter().map(Vec::as_slice).collect();
+    Ok(value(SEQUENCE, &safes))
+}
+
+/// ContentInfo of plain data (RFC 5652 §4).
+fn data(content: &[u8]) -> Vec<u8> {
+    let string = value(0x04, &[content]);
+    value(
+        SEQUENCE,
+        &[&value(0x06, &[DATA]), &value(FIRST, &[&string])],
+    )
+}
+
+/// The string in `[0]`.
+fn inside(bytes: &[u8]) -> Result<&[u8], StoreError> {
+    let (tagged, _) = next(bytes)?;
+    let (string, _) = next(tagged.content)?;
+    Ok(string.content)
 }
 
 fn entry(key: &PrivateKeyBag, certificates: &[CertificateBag]) -> StoreEntry {

@@ -10,11 +10,12 @@ use rustls::ClientConfig;
 use url::Url;
 
 use super::lane::{Lane, LaneError};
-use super::proxy::Environment;
-use super::transport::{self, HttpReply};
+use super::proxy::{Environment, Route};
+use super::transport::{self, HttpReply, NoReply, USER_AGENT};
+use super::tunnel::Tunnel;
 use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
-use crate::core::profile::{Http, is_loopback};
+use crate::core::profile::Http;
 
 /// An idle connection is closed after this. Renewals are minutes apart, so that a longer time would
 /// keep TLS buffers (tens of kilobytes each) for nothing; a burst of profiles of one issuer still
@@ -23,9 +24,6 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// Idle connections kept per host.
 const MOST_IDLE: usize = 4;
-
-/// As it stands in the issuer's log.
-const USER_AGENT: &str = concat!("tokend/", env!("CARGO_PKG_VERSION"));
 
 /// Added to `http.timeout` on the asking side: time for the client to notice by itself and to say
 /// more exactly what it waited for.
@@ -36,20 +34,11 @@ pub(super) struct IdpClient {
     http: Http,
     environment: Environment,
     with_certificate: bool,
-    tls: ClientConfig,
-    /// With the proxy that is configured, or that of the environment.
-    usual: OnceLock<Client>,
-    /// Without any, for loopback.
-    direct: OnceLock<Client>,
+    tls: Arc<ClientConfig>,
+    /// Of what does not go through a tunnel.
+    client: OnceLock<Client>,
     /// Where its connections live.
     lane: Arc<Lane>,
-}
-
-/// There was no answer.
-pub(super) struct NoReply {
-    pub(super) failure: Failure,
-    /// There was not even a connection.
-    pub(super) unconnected: bool,
 }
 
 impl IdpClient {
@@ -64,25 +53,22 @@ impl IdpClient {
             http: http.clone(),
             environment: Environment::of_process(),
             with_certificate,
-            tls,
-            usual: OnceLock::new(),
-            direct: OnceLock::new(),
+            tls: Arc::new(tls),
+            client: OnceLock::new(),
             lane,
         }
     }
 
-    /// The client for a URL, made at its first use.
+    /// The client to ask a URL with, made at its first use.
     pub(super) fn client(&self, url: &Url) -> Result<&Client, Failure> {
-        let cell = if self.goes_direct(url) {
-            &self.direct
-        } else {
-            &self.usual
-        };
-        if let Some(client) = cell.get() {
+        if self.http.proxy.is_none() {
+            self.environment.check(url)?;
+        }
+        if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client = self.make(url)?;
-        Ok(cell.get_or_init(|| client))
+        let client = self.make()?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// `http.timeout`
@@ -101,40 +87,77 @@ impl IdpClient {
         request: RequestBuilder,
         at: &str,
     ) -> Result<HttpReply, NoReply> {
-        match self.lane.run(self.limit(), transport::send(request)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                let mut way = self.way();
-                way.proxy = error
-                    .url()
-                    .and_then(|url| self.proxy_for(url))
-                    .as_ref()
-                    .map(origin);
-                Err(NoReply {
-                    failure: transport::explain(&error, at, &way),
-                    unconnected: error.is_connect(),
-                })
+        let limit = self.limit();
+        let unsent = |error: reqwest::Error, way: &transport::Route| NoReply {
+            failure: transport::explain(&error, at, way),
+            unconnected: error.is_connect(),
+        };
+        let (client, request) = request.build_split();
+        let request = request.map_err(|error| unsent(error, &self.way()))?;
+        let way = self.way_to(request.url());
+        let outcome = match self.tunnel(request.url(), at) {
+            Some(tunnel) => self.lane.run(limit, tunnel.send(request)).await,
+            None => {
+                let request = RequestBuilder::from_parts(client, request);
+                let outcome = self.lane.run(limit, transport::send(request)).await;
+                outcome.map(|sent| sent.map_err(|error| unsent(error, &way)))
             }
-            Err(lost) => Err(NoReply {
+        };
+        outcome.unwrap_or_else(|lost| {
+            Err(NoReply {
                 failure: match lost {
-                    LaneError::Late => transport::too_late(at, &self.way()),
+                    LaneError::Late => transport::too_late(at, &way),
                     LaneError::Broken => Failure::transient(format!(
                         "{at} cannot be asked: there is no thread for it, most likely because the limit of threads \
                          or memory is reached; raise it, it is tried again by itself"
                     )),
                 },
                 unconnected: false,
-            }),
-        }
+            })
+        })
     }
 
-    /// In the words of failures.
+    /// The way to a URL through a proxy, if there is one and what is sent is not for its eyes.
+    fn tunnel(&self, url: &Url, at: &str) -> Option<Tunnel> {
+        let proxy = self.proxy_for(url).filter(|_| url.scheme() == "https")?;
+        Some(Tunnel {
+            proxy,
+            setting: match self.http.proxy {
+                Some(_) => "http.proxy",
+                None => "HTTPS_PROXY",
+            },
+            tls: self.tls.clone(),
+            way: self.way_to(url),
+            at: at.to_owned(),
+        })
+    }
+
+    /// In the words of failures, whatever is asked.
     pub(super) fn way(&self) -> transport::Route {
         transport::Route {
             connect_timeout: self.http.connect_timeout,
             timeout: self.http.timeout,
-            proxy: self.http.proxy.as_ref().map(origin),
+            through: String::new(),
             with_certificate: self.with_certificate,
+        }
+    }
+
+    /// The same of the way to a URL.
+    pub(super) fn way_to(&self, url: &Url) -> transport::Route {
+        let through = match (&self.http.proxy, self.environment.route(url)) {
+            (Some(proxy), _) => format!(" (through the proxy {})", origin(proxy)),
+            (None, Route::Through(proxy)) => format!(
+                " (through the proxy {}, which HTTPS_PROXY in the environment names)",
+                origin(&proxy)
+            ),
+            (None, Route::Excepted) => {
+                " (without the proxy of HTTPS_PROXY, since NO_PROXY excepts it)".into()
+            }
+            (None, Route::Direct | Route::Unusable) => String::new(),
+        };
+        transport::Route {
+            through,
+            ..self.way()
         }
     }
 
@@ -145,15 +168,11 @@ impl IdpClient {
         configured.or_else(|| self.environment.proxy_for(url))
     }
 
-    fn goes_direct(&self, url: &Url) -> bool {
-        self.http.proxy.is_none() && is_loopback(url)
-    }
-
-    fn make(&self, url: &Url) -> Result<Client, Failure> {
+    fn make(&self) -> Result<Client, Failure> {
         let mut builder = Client::builder()
-            // Of the environment's only those that are documented; they are added below.
+            // What the environment names is a tunnel's.
             .no_proxy()
-            .tls_backend_preconfigured(self.tls.clone())
+            .tls_backend_preconfigured(self.tls.as_ref().clone())
             .http1_only()
             // A redirect would carry the secret to whoever the server names.
             .redirect(Policy::none())
@@ -175,10 +194,6 @@ impl IdpClient {
             let proxy = Proxy::all(proxy.as_str()).map_err(|_| {
                 Failure::permanent("http.proxy cannot be used: write it as http://host:port")
             })?;
-            builder = builder.proxy(proxy);
-        } else if !self.goes_direct(url)
-            && let Some(proxy) = self.environment.proxy()?
-        {
             builder = builder.proxy(proxy);
         }
         builder.build().map_err(|_| {

@@ -9,16 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::DATE;
-use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use url::{Host, Url};
+use url::Url;
 
 use super::discovery::Discovery;
 use super::idp_client::IdpClient;
 use super::lane::Lane;
 use super::text;
 use super::transport::{self, Route};
+use super::tunnel::{first, server_name};
 use crate::clock::Clock;
 use crate::core::certificate::Certificate;
 use crate::core::failure::Failure;
@@ -127,8 +127,7 @@ impl Walk<'_> {
     async fn connect(&mut self, url: &Url, at: String) -> Result<(), Failure> {
         let limit = self.upstream.way().connect_timeout;
         let hop = self.hop(url);
-        let mut way = self.upstream.way();
-        way.proxy.clone_from(&hop.proxy);
+        let way = self.upstream.way_to(url);
         self.found.proxy.clone_from(&hop.proxy);
         let resolve = tokio::net::lookup_host((hop.host.as_str(), hop.port));
         let addresses: Vec<SocketAddr> = match hop.host.parse() {
@@ -159,13 +158,7 @@ impl Walk<'_> {
         way: &Route,
         limit: Duration,
     ) -> Result<(), Failure> {
-        let name = match url.host() {
-            Some(Host::Domain(name)) => ServerName::try_from(name.to_owned()).ok(),
-            Some(Host::Ipv4(ip)) => Some(ServerName::from(std::net::IpAddr::V4(ip))),
-            Some(Host::Ipv6(ip)) => Some(ServerName::from(std::net::IpAddr::V6(ip))),
-            None => None,
-        };
-        let Some(name) = name else {
+        let Some(name) = server_name(url) else {
             return Err(transport::unresolved(at, way));
         };
         let connecting = self.connector.connect(name, stream);
@@ -187,8 +180,12 @@ impl Walk<'_> {
         let outcome = self.timed("discovery", upstream.timeout(), look).await;
         self.found.clock_skew = skew;
         self.note_certificates();
-        let document =
-            outcome.unwrap_or_else(|| Err(transport::too_late(&place(issuer), &upstream.way())))?;
+        let document = outcome.unwrap_or_else(|| {
+            Err(transport::too_late(
+                &place(issuer),
+                &upstream.way_to(issuer),
+            ))
+        })?;
         Ok(document.endpoint(upstream.way().with_certificate).clone())
     }
 
@@ -199,6 +196,7 @@ impl Walk<'_> {
             .join("/")
             .map_err(|_| Failure::permanent("token_url is no URL with a host: correct it"))?;
         let at = place(&root);
+        let way = self.upstream.way_to(&root);
         let head = self.upstream.client(&root)?.head(root);
         let asked_at = self.clock.now();
         let (upstream, limit) = (self.upstream, self.upstream.timeout());
@@ -206,7 +204,7 @@ impl Walk<'_> {
         self.note_certificates();
         let answer = match outcome {
             Some(answer) => answer.map_err(|none| none.failure)?,
-            None => return Err(transport::too_late(&at, &upstream.way())),
+            None => return Err(transport::too_late(&at, &way)),
         };
         let date = text(&answer.headers, DATE).and_then(date::parse);
         self.found.clock_skew = date.map(|date| response::skew(date, asked_at, self.clock.now()));
@@ -267,19 +265,4 @@ struct Hop {
     host: String,
     port: u16,
     proxy: Option<String>,
-}
-
-/// The first address that takes the connection. Each gets its share of the time: one that never
-/// answers must not hide one that would.
-async fn first(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
-    let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    let mut last = io::Error::from(io::ErrorKind::HostUnreachable);
-    for address in addresses {
-        match tokio::time::timeout(share, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::from(io::ErrorKind::TimedOut),
-        }
-    }
-    Err(last)
 }

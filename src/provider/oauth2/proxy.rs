@@ -4,10 +4,11 @@
 //! not: they are set for other programs' traffic, and the latter would show a secret that goes over
 //! plain HTTP to one more machine.
 
-use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::{NoProxy, Proxy};
+mod exceptions;
+
 use url::Url;
 
+use self::exceptions::Exceptions;
 use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
@@ -18,53 +19,77 @@ use crate::core::secret::Secret;
 pub(super) struct Environment {
     /// May have a password in it.
     https: Secret,
-    except: String,
+    except: Exceptions,
+}
+
+/// The way to one URL, as far as the environment says.
+pub(super) enum Route {
+    /// Nothing is said of it.
+    Direct,
+    /// `NO_PROXY` excepts it from `HTTPS_PROXY`.
+    Excepted,
+    /// It is asked through this one.
+    Through(Url),
+    /// `HTTPS_PROXY` cannot be used.
+    Unusable,
 }
 
 impl Environment {
     /// Of this process.
     pub(super) fn of_process() -> Environment {
         let first = |names: [&str; 2]| names.into_iter().find_map(|name| std::env::var(name).ok());
+        let except = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
         Environment {
             https: Secret::new(first(["HTTPS_PROXY", "https_proxy"]).unwrap_or_default()),
-            except: first(["NO_PROXY", "no_proxy"]).unwrap_or_default(),
+            except: Exceptions::parse(&except),
         }
     }
 
-    /// The proxy on the way to a URL: its scheme, host and port. Never for what stays on this
-    /// machine.
+    /// The way to a URL. Never anything of what stays on this machine.
+    pub(super) fn route(&self, url: &Url) -> Route {
+        if self.https.is_empty() || url.scheme() != "https" || is_loopback(url) {
+            return Route::Direct;
+        }
+        if self.except.contain(url) {
+            return Route::Excepted;
+        }
+        match parse(self.https.expose()) {
+            Some(proxy) => Route::Through(proxy),
+            None => Route::Unusable,
+        }
+    }
+
+    /// The proxy on the way to a URL.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Url> {
-        if is_loopback(url) {
-            return None;
+        match self.route(url) {
+            Route::Through(proxy) => Some(proxy),
+            Route::Direct | Route::Excepted | Route::Unusable => None,
         }
-        let matcher = Matcher::builder()
-            .https(self.https.expose().to_owned())
-            .no(self.except.clone())
-            .build();
-        let proxy = matcher.intercept(&url.as_str().parse().ok()?)?;
-        Url::parse(&proxy.uri().to_string()).ok()
     }
 
-    /// For the HTTP client; None: there is none.
+    /// Whether there is a way to this URL.
     ///
     /// # Errors
-    /// Permanent, for one that cannot be used: going without it may not be what is meant.
-    pub(super) fn proxy(&self) -> Result<Option<Proxy>, Failure> {
-        if self.https.is_empty() {
-            return Ok(None);
+    /// Permanent, for a proxy that cannot be used: going without it may not be what is meant.
+    pub(super) fn check(&self, url: &Url) -> Result<(), Failure> {
+        match self.route(url) {
+            Route::Direct | Route::Excepted | Route::Through(_) => Ok(()),
+            Route::Unusable => Err(Failure::permanent(
+                "HTTPS_PROXY in the environment cannot be used: write it as http://host:port, take it away, or set \
+                 http.proxy instead",
+            )),
         }
-        let proxy = Proxy::https(self.https.expose())
-            .ok()
-            // Other kinds are not built in.
-            .filter(|_| !self.https.expose().starts_with("socks"))
-            .ok_or_else(|| {
-                Failure::permanent(
-                    "HTTPS_PROXY in the environment cannot be used: write it as http://host:port, take it away, or \
-                     set http.proxy instead",
-                )
-            })?;
-        Ok(Some(proxy.no_proxy(NoProxy::from_string(&self.except))))
     }
+}
+
+/// As curl reads it: without a scheme it is HTTP. Other kinds are not built in.
+fn parse(text: &str) -> Option<Url> {
+    let url = match text.contains("://") {
+        true => Url::parse(text),
+        false => Url::parse(&format!("http://{text}")),
+    };
+    url.ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// What there is to say of the way to an identity provider: that it leads through a proxy that only
@@ -75,10 +100,15 @@ pub fn remark(idp: &Idp) -> Option<Diagnostic> {
     if idp.http.proxy.is_some() {
         return None;
     }
-    let proxy = Environment::of_process().proxy_for(url)?;
+    let environment = Environment::of_process();
+    let proxy = environment.proxy_for(url)?;
+    let strange = match environment.except.strange.as_slice() {
+        [] => String::new(),
+        strange => format!("; of NO_PROXY this is not understood: {strange:?}"),
+    };
     let message = format!(
         "{} is asked through the proxy {}, which HTTPS_PROXY in the environment names: set http.proxy to it, or \
-         NO_PROXY if that is not meant",
+         NO_PROXY if that is not meant{strange}",
         origin(url),
         origin(&proxy)
     );

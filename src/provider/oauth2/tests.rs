@@ -3,6 +3,7 @@ mod encrypted;
 mod exchange;
 mod issuer;
 mod leaks;
+mod proxies;
 mod server;
 
 use std::collections::BTreeMap;

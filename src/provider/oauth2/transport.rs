@@ -14,9 +14,13 @@ use zeroize::Zeroizing;
 
 use crate::core::failure::Failure;
 use crate::core::oauth::response::LONGEST_BODY;
+use crate::tls::flaw::Flaw;
 
 const UNRESOLVED: &str =
     "its host name cannot be resolved: check the name, DNS, and whether a proxy is needed";
+
+/// As it stands in the issuer's log.
+pub(super) const USER_AGENT: &str = concat!("tokend/", env!("CARGO_PKG_VERSION"));
 
 /// What came back.
 pub(super) struct HttpReply {
@@ -25,6 +29,13 @@ pub(super) struct HttpReply {
     /// None when it was longer than [`LONGEST_BODY`], or broke off while the status already told
     /// enough.
     pub(super) body: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// There was no answer.
+pub(super) struct NoReply {
+    pub(super) failure: Failure,
+    /// There was not even a connection.
+    pub(super) unconnected: bool,
 }
 
 /// Sends a request and reads the answer, at most [`LONGEST_BODY`] bytes of it; past that the
@@ -54,8 +65,8 @@ pub(super) async fn send(request: RequestBuilder) -> Result<HttpReply, reqwest::
 pub(super) struct Route {
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
-    /// Origin of the configured proxy.
-    pub(super) proxy: Option<String>,
+    /// What there is to say of a proxy on it, or of one that is left out; may be nothing.
+    pub(super) through: String,
     pub(super) with_certificate: bool,
 }
 
@@ -74,14 +85,30 @@ pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Route) -> Failure 
     } else if let Some(io) = find::<io::Error>(error) {
         explain_io(io)
     } else if let Some(hyper) = find::<hyper::Error>(error) {
-        // hyper's own texts are fixed ones.
-        format!("the answer is no proper HTTP ({hyper}): check scheme, port and proxy")
+        improper(hyper)
     } else if error.is_connect() {
         "no connection: check host, port, firewall and proxy".into()
     } else {
         "the exchange broke off: it is tried again by itself".into()
     };
     unreached(at, way, &why)
+}
+
+/// Why there was no answer on a connection that was made.
+pub(super) fn explain_exchange(error: &hyper::Error, at: &str, way: &Route) -> Failure {
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return explain_tls(tls, at, way);
+    }
+    let why = match find::<io::Error>(error) {
+        Some(io) => explain_io(io),
+        None => improper(error),
+    };
+    unreached(at, way, &why)
+}
+
+/// hyper's own texts are fixed ones.
+fn improper(error: &hyper::Error) -> String {
+    format!("the answer is no proper HTTP ({error}): check scheme, port and proxy")
 }
 
 /// Why there is no connection, of one that was not made by the HTTP client.
@@ -115,15 +142,14 @@ pub(super) fn too_late(at: &str, way: &Route) -> Failure {
     unreached(at, way, &why)
 }
 
-fn unreached(at: &str, way: &Route, why: &str) -> Failure {
-    let through = match &way.proxy {
-        Some(proxy) => format!(" (through the proxy {proxy})"),
-        None => String::new(),
-    };
+/// There is no connection, or none any more.
+pub(super) fn unreached(at: &str, way: &Route, why: &str) -> Failure {
+    let through = &way.through;
     Failure::transient(format!("{at} cannot be reached{through}: {why}"))
 }
 
-fn explain_io(error: &io::Error) -> String {
+/// What went wrong on a connection.
+pub(super) fn explain_io(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             "the connection was refused: check host and port, and that it is running".into()
@@ -170,6 +196,9 @@ fn explain_tls(error: &rustls::Error, at: &str, way: &Route) -> Failure {
             }
             CertificateError::Revoked => {
                 certificate("it has been revoked; ask the identity provider's operator")
+            }
+            CertificateError::Other(error) if error.0.is::<Flaw>() => {
+                certificate(&error.0.to_string())
             }
             // The verifier's own error is known by its name alone: its type is another crate's.
             CertificateError::Other(error)

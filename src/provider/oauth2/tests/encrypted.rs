@@ -15,13 +15,13 @@ use super::*;
 use crate::core::profile::IdentitySource;
 
 /// A CA with its certificate in a file, and a folder for more.
-struct Authority {
+pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub(super) fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let name = format!("CA {:?}", std::time::Instant::now());
         params
@@ -34,7 +34,7 @@ impl Authority {
         Authority { issuer, folder }
     }
 
-    fn trust(&self) -> TrustSource {
+    pub(super) fn trust(&self) -> TrustSource {
         TrustSource::Pem(self.path("ca.pem"))
     }
 
@@ -46,6 +46,15 @@ impl Authority {
     fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.into()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    /// A certificate that has a common name only.
+    fn issue_without_names(&self) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let common = rcgen::DnType::CommonName;
+        params.distinguished_name.push(common, "localhost");
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
@@ -62,8 +71,15 @@ impl Authority {
     }
 
     /// A server for a name, which wants client certificates of `clients`.
-    fn acceptor(&self, name: &str, clients: Option<&Authority>) -> TlsAcceptor {
-        let (certificate, key) = self.issue(name);
+    pub(super) fn acceptor(&self, name: &str, clients: Option<&Authority>) -> TlsAcceptor {
+        self.acceptor_with(self.issue(name), clients)
+    }
+
+    fn acceptor_with(
+        &self,
+        (certificate, key): (rcgen::Certificate, KeyPair),
+        clients: Option<&Authority>,
+    ) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -145,6 +161,21 @@ async fn certificates_that_cannot_be_trusted_are_told_apart() {
     let server = Server::tls(TlsAcceptor::from(Arc::new(config)), |_| good_token()).await;
     let message = transient(fetch(at(&server, ClientAuth::None, authority.trust())).await);
     assert!(message.contains("it has expired"), "{message}");
+}
+
+#[tokio::test]
+async fn a_certificate_without_names_is_not_one_for_another_host() {
+    let authority = Authority::new();
+    let acceptor = authority.acceptor_with(authority.issue_without_names(), None);
+    let server = Server::tls(acceptor, |_| good_token()).await;
+    let settings = at(
+        &server,
+        ClientAuth::SecretBasic(secret()),
+        authority.trust(),
+    );
+    let message = transient(fetch(settings).await);
+    assert!(message.contains("it has no subjectAltName"), "{message}");
+    assert!(!message.contains("another host name"), "{message}");
 }
 
 #[tokio::test]

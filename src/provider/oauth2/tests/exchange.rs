@@ -274,6 +274,7 @@ async fn trap_48_the_environments_proxies_are_obeyed_as_documented() {
             ("https://idp.invalid/token", true),
             ("http://idp.invalid/token", false),
             ("https://excepted.invalid/token", false),
+            ("https://a.below.invalid/token", false),
         ] {
             let mut settings = basic(url);
             settings.idp.allow_insecure_http = true;
@@ -281,10 +282,20 @@ async fn trap_48_the_environments_proxies_are_obeyed_as_documented() {
             let message = transient(fetch(settings).await);
             let through = format!("through the proxy {proxy}");
             assert_eq!(message.contains(&through), proxied, "{message}");
+            let named =
+                "which HTTPS_PROXY in the environment names): the proxy itself cannot reach";
+            assert_eq!(message.contains(named), proxied, "{message}");
+            let excepted = url.contains("excepted") || url.contains("below");
+            assert_eq!(
+                message.contains("NO_PROXY excepts it"),
+                excepted,
+                "{message}"
+            );
             assert_eq!(remark.is_some(), proxied, "{remark:?}");
             if let Some(remark) = remark.map(|it| it.to_string()) {
                 assert!(remark.contains(&through), "{remark}");
                 assert!(!remark.contains("password"), "{remark}");
+                assert!(remark.contains("not understood: [\"10.*\"]"), "{remark}");
             }
         }
         return;
@@ -302,7 +313,7 @@ async fn trap_48_the_environments_proxies_are_obeyed_as_documented() {
                 ])
                 .env(WITH, shown)
                 .env_remove("no_proxy")
-                .env("NO_PROXY", "excepted.invalid")
+                .env("NO_PROXY", "10.*, excepted.invalid:443, *.below.invalid")
                 .env("HTTPS_PROXY", &with_password)
                 .env("https_proxy", &with_password)
                 .envs(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, &ignored)))

@@ -1,0 +1,200 @@
+//! What is wrong with a server's certificate that the verifier refuses in words that would lead
+//! elsewhere: a certificate without subjectAltName is not one for another host, and a short key is
+//! no unknown issuer.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::X509Version;
+
+/// The verifier takes no shorter keys of RSA, in bits.
+const SHORTEST_RSA: usize = 2048;
+
+/// Cause and cure, which are fixed texts but for a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// RFC 9525 §6.3: names are looked for there alone.
+    #[error(
+        "it has no subjectAltName, and the common name does not count; let it be issued anew with the host name in it \
+         (openssl x509 -req -extfile, subjectAltName=DNS:…)"
+    )]
+    NoAlternativeName,
+    /// No extensions, so neither names nor purposes.
+    #[error(
+        "it, or one in its chain, is of X.509 version 1, which has no subjectAltName; let it be issued anew as version 3 \
+         (openssl x509 -req with -extfile)"
+    )]
+    OldVersion,
+    /// RSA, in bits.
+    #[error(
+        "the key in it, or in its chain, is too weak (RSA of {0} bits); let it be issued anew with RSA from 2048 bits or \
+         P-256"
+    )]
+    WeakKey(usize),
+    /// SHA-1 and older, or so rare that nobody checks it.
+    #[error(
+        "it, or one in its chain, is signed with {0}, which is not taken; let it be issued anew with SHA-256 or better"
+    )]
+    WeakSignature(&'static str),
+}
+
+/// Leaves every decision to another verifier, and says more exactly why it is no.
+#[derive(Debug)]
+pub(super) struct Exact(pub(super) Arc<dyn ServerCertVerifier>);
+
+impl ServerCertVerifier for Exact {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified =
+            self.0
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        verified.map_err(|error| {
+            let shown: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
+            exact(error, &shown)
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = self.0.verify_tls12_signature(message, cert, dss);
+        verified.map_err(|error| exact(error, &[cert]))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = self.0.verify_tls13_signature(message, cert, dss);
+        verified.map_err(|error| exact(error, &[cert]))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// The error, or the flaw that is behind it.
+fn exact(error: Error, shown: &[&CertificateDer<'_>]) -> Error {
+    let Error::InvalidCertificate(why) = &error else {
+        return error;
+    };
+    let certificates: Vec<X509Certificate<'_>> = shown
+        .iter()
+        .filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1))
+        .collect();
+    let found = match why {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            certificates.first().and_then(no_names)
+        }
+        CertificateError::Other(_) => certificates
+            .iter()
+            .any(|it| it.version() != X509Version::V3)
+            .then_some(Flaw::OldVersion),
+        CertificateError::BadSignature | CertificateError::UnknownIssuer => certificates
+            .iter()
+            .find_map(weak_key)
+            .or_else(|| certificates.iter().find_map(weak_signature)),
+        _ if format!("{why:?}").starts_with("UnsupportedSignatureAlgorithm") => certificates
+            .iter()
+            .find_map(weak_signature)
+            .or_else(|| certificates.iter().find_map(weak_key)),
+        _ => None,
+    };
+    match found {
+        Some(flaw) => CertificateError::Other(OtherError(Arc::new(flaw))).into(),
+        None => error,
+    }
+}
+
+fn no_names(certificate: &X509Certificate<'_>) -> Option<Flaw> {
+    match certificate.subject_alternative_name() {
+        Ok(None) => Some(Flaw::NoAlternativeName),
+        Ok(Some(_)) | Err(_) => None,
+    }
+}
+
+fn weak_key(certificate: &X509Certificate<'_>) -> Option<Flaw> {
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) if key.key_size() < SHORTEST_RSA => {
+            Some(Flaw::WeakKey(key.key_size()))
+        }
+        _ => None,
+    }
+}
+
+fn weak_signature(certificate: &X509Certificate<'_>) -> Option<Flaw> {
+    let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
+    Some(Flaw::WeakSignature(match algorithm.as_str() {
+        "1.2.840.113549.1.1.2" => "MD2",
+        "1.2.840.113549.1.1.4" => "MD5",
+        "1.2.840.113549.1.1.5" | "1.2.840.10045.4.1" | "1.2.840.10040.4.3" | "1.3.14.3.2.29" => {
+            "SHA-1"
+        }
+        "1.2.840.113549.1.1.14" | "1.2.840.10045.4.3.1" => "SHA-224",
+        _ => return None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls_pki_types::pem::PemObject;
+
+    use super::*;
+
+    /// What is said of the first certificate of a file, whose last one is trusted.
+    fn told(pem: &str) -> String {
+        let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(chain.last().unwrap().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier = Exact(verifier.build().unwrap());
+        let name = ServerName::try_from("localhost").unwrap();
+        // In December 2026.
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(1_796_400_000));
+        let middle = &chain[1..chain.len() - 1];
+        let error = verifier
+            .verify_server_cert(&chain[0], middle, &name, &[], now)
+            .unwrap_err();
+        let Error::InvalidCertificate(CertificateError::Other(other)) = &error else {
+            panic!("{error:?}");
+        };
+        other.0.downcast_ref::<Flaw>().expect("a flaw").to_string()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_named() {
+        for (pem, expected) in [
+            (include_str!("files/no-names.pem"), "no subjectAltName"),
+            (include_str!("files/version-1.pem"), "X.509 version 1"),
+            (include_str!("files/sha-1.pem"), "signed with SHA-1"),
+            (include_str!("files/weak-key.pem"), "RSA of 1024 bits"),
+        ] {
+            let told = told(pem);
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+}
