@@ -278,6 +278,7 @@ struct Parts {
 fn read_oauth2(oauth: &OAuth2, reader: &mut MaterialReader<'_>, material: &mut Parts) {
     match &oauth.client_auth {
         ClientAuth::SecretBasic(secret)
+        | ClientAuth::SecretBasicPlain(secret)
         | ClientAuth::SecretPost(secret)
         | ClientAuth::SecretJwt(secret, _) => {
             material.secret = reader.secret("client_secret", secret);

@@ -31,13 +31,15 @@ use self::sign::Signer;
 use self::transport::HttpReply;
 use super::{Attempt, Provider, Random, Shared, required};
 use crate::clock::Clock;
+use crate::core::certificate::Certificate;
 use crate::core::credential::{Issued, Variant};
 use crate::core::failure::{Failure, FailureKind};
 use crate::core::oauth::discovery::Document;
-use crate::core::oauth::request::{Proof, TokenRequest, encoded, scopes};
+use crate::core::oauth::request::{Proof, TokenRequest, encoded, is_plain, scopes};
+use crate::core::oauth::response::cure::{Shown, Suspects};
 use crate::core::oauth::response::{Asked, Granted, Response, judge};
 use crate::core::oauth::withhold::{foreign_place, place};
-use crate::core::profile::client_auth::ClientAuth;
+use crate::core::profile::client_auth::{Audience, ClientAuth};
 use crate::core::profile::{Endpoint, OAuth2, Profile, ProfileName};
 use crate::core::secret::Secret;
 use crate::material::{AssertionMaterial, Material};
@@ -52,9 +54,9 @@ pub(super) struct OAuth2Provider {
     oauth: OAuth2,
     refuse_bound: bool,
     proof: Prover,
-    /// Whether a client certificate is presented: then the mTLS alias of the token endpoint
-    /// applies.
-    with_certificate: bool,
+    /// The client certificate and the length of its chain: with one, the mTLS alias of the token
+    /// endpoint applies.
+    certificate: Option<(Certificate, usize)>,
     upstream: Arc<IdpClient>,
     /// None when the token endpoint is configured.
     discovery: Option<Arc<Discovery>>,
@@ -101,7 +103,9 @@ impl OAuth2Provider {
             oauth: oauth.clone(),
             refuse_bound: profile.refuse_bound_tokens,
             proof,
-            with_certificate: material.identity.is_some(),
+            certificate: material
+                .identity
+                .map(|identity| (identity.facts, identity.chain.len())),
             upstream,
             discovery,
             withheld: AtomicUsize::new(0),
@@ -138,7 +142,7 @@ impl OAuth2Provider {
             None => None,
         };
         let endpoint = match (&document, &self.oauth.idp.endpoint) {
-            (Some(document), _) => document.endpoint(self.with_certificate),
+            (Some(document), _) => document.endpoint(self.certificate.is_some()),
             (None, Endpoint::Token(url) | Endpoint::Issuer(url)) => url,
         };
         let outcome = self.post(endpoint, document.as_deref(), variant).await;
@@ -225,7 +229,7 @@ impl OAuth2Provider {
             &Asked {
                 endpoint,
                 at: &at,
-                client_auth: self.oauth.client_auth.as_str(),
+                suspects: self.suspects(),
                 scopes: scopes(&self.oauth, variant),
                 refuse_bound: self.refuse_bound,
                 secrets: &seen,
@@ -259,15 +263,39 @@ impl OAuth2Provider {
             Prover::Ready(assertion) => return Ok(Some(assertion.clone())),
             Prover::Signed(signer) | Prover::SignedWithSecret(signer, _) => signer,
         };
-        let issuer = document.map(|document| document.issuer.as_str());
+        let named = document.map(|it| (it.issuer.as_str(), it.token_endpoint_named.as_str()));
+        let audience = match (&signer.audience, named) {
+            (Some(Audience::Named(audience)), _) => audience,
+            (Some(Audience::TokenEndpoint), Some((_, endpoint))) => endpoint,
+            (Some(Audience::Issuer) | None, Some((issuer, _))) => issuer,
+            (_, None) => endpoint.as_str(),
+        };
         signer
             .sign(
                 &self.oauth.client_id,
-                issuer.unwrap_or(endpoint.as_str()),
+                audience,
                 self.clock.now().wall,
                 self.random,
             )
             .map(Some)
+    }
+
+    /// What may be wrong with the client, should it be refused.
+    fn suspects(&self) -> Suspects<'_> {
+        let plain = match &self.proof {
+            Prover::Secret(secret) => is_plain(&self.oauth.client_id) && is_plain(secret.expose()),
+            _ => true,
+        };
+        Suspects {
+            auth: &self.oauth.client_auth,
+            issuer_known: self.discovery.is_some(),
+            plain,
+            certificate: self.certificate.as_ref().map(|(facts, chain)| Shown {
+                role: facts.role,
+                subject: &facts.subject,
+                chain: *chain,
+            }),
+        }
     }
 
     /// What the server may know from earlier requests.
@@ -309,7 +337,7 @@ impl Provider for OAuth2Provider {
         let secrets: Vec<&Secret> = secrets.iter().collect();
         let elsewhere = match (&known, &self.oauth.idp.endpoint) {
             (Some(document), Endpoint::Issuer(issuer)) => {
-                document.elsewhere(issuer, self.with_certificate, &secrets)
+                document.elsewhere(issuer, self.certificate.is_some(), &secrets)
             }
             _ => None,
         };
@@ -352,7 +380,9 @@ impl From<Failure> for ExchangeFailure {
 fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
     let secret = || required(material.secret.clone(), "client_secret");
     match &oauth.client_auth {
-        ClientAuth::SecretBasic(_) | ClientAuth::SecretPost(_) => Ok(Prover::Secret(secret()?)),
+        ClientAuth::SecretBasic(_)
+        | ClientAuth::SecretBasicPlain(_)
+        | ClientAuth::SecretPost(_) => Ok(Prover::Secret(secret()?)),
         ClientAuth::SecretJwt(_, assertion) => {
             let secret = secret()?;
             let signer = Signer::with_secret(assertion, &secret)?;

@@ -94,6 +94,21 @@ pub(super) fn scope(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
+/// The words that `assertion.audience` knows, besides URLs.
+pub(super) const AUDIENCES: [&str; 2] = ["issuer", "token_endpoint"];
+
+/// One of the words, or anything that is not meant as one of them.
+pub(super) fn assertion_audience(text: &str) -> Result<(), ValueError> {
+    plain(text)?;
+    match nearest(text, AUDIENCES) {
+        Some(word) if word != text => ValueError::new(
+            "is neither \"issuer\" nor \"token_endpoint\" nor a URL",
+            format!("did you mean \"{word}\"?"),
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// RFC 8707 §2: an absolute URI without fragment.
 pub(super) fn resource(text: &str) -> Result<(), ValueError> {
     plain(text)?;

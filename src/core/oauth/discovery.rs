@@ -15,6 +15,8 @@ pub struct Document {
     pub issuer: String,
     /// `token_endpoint`
     pub token_endpoint: Url,
+    /// The same as the issuer writes it: the other audience of assertions.
+    pub token_endpoint_named: String,
     /// `mtls_endpoint_aliases.token_endpoint`: where a client certificate is asked for.
     pub mtls_token_endpoint: Option<Url>,
     /// Those of `token_endpoint_auth_methods_supported` that we know; None when it does not say.
@@ -179,6 +181,7 @@ pub fn parse(
     Ok(Document {
         issuer: named.into(),
         token_endpoint,
+        token_endpoint_named: endpoint_named.into(),
         mtls_token_endpoint,
         client_auth_methods,
     })

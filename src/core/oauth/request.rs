@@ -61,7 +61,10 @@ impl TokenRequest {
         let mut authorization = None;
         match (&oauth.client_auth, proof) {
             (ClientAuth::SecretBasic(_), Proof::Secret(secret)) => {
-                authorization = Some(basic(&oauth.client_id, secret));
+                authorization = Some(basic(&oauth.client_id, secret, encode));
+            }
+            (ClientAuth::SecretBasicPlain(_), Proof::Secret(secret)) => {
+                authorization = Some(basic(&oauth.client_id, secret, as_it_is));
             }
             (_, Proof::Secret(secret)) => {
                 parameters.push(text("client_id", &oauth.client_id));
@@ -144,15 +147,24 @@ pub fn encoded(secret: &Secret) -> Secret {
     Secret::new(out)
 }
 
+/// Whether a client id or secret is the same form-urlencoded.
+#[must_use]
+pub fn is_plain(text: &str) -> bool {
+    let mut out = Zeroizing::new(String::with_capacity(3 * text.len()));
+    encode(text, &mut out);
+    out.as_str() == text
+}
+
 /// RFC 6749 §2.3.1: id and secret are form-urlencoded *before* they are joined and base64-encoded.
-/// Strict servers refuse a raw `s3cr3t:+/ %`, and a colon in the id would move the border.
-fn basic(id: &str, secret: &Secret) -> Secret {
+/// Strict servers refuse a raw `s3cr3t:+/ %`, and a colon in the id would move the border. `write`
+/// does that, or leaves it.
+fn basic(id: &str, secret: &Secret, write: fn(&str, &mut String)) -> Secret {
     let mut pair = Zeroizing::new(String::with_capacity(
         3 * (id.len() + secret.expose().len()) + 1,
     ));
-    encode(id, &mut pair);
+    write(id, &mut pair);
     pair.push(':');
-    encode(secret.expose(), &mut pair);
+    write(secret.expose(), &mut pair);
     let mut header = String::with_capacity(6 + pair.len().div_ceil(3) * 4);
     header.push_str("Basic ");
     STANDARD.encode_string(pair.as_bytes(), &mut header);
@@ -163,6 +175,10 @@ fn encode(text: &str, out: &mut String) {
     for piece in url::form_urlencoded::byte_serialize(text.as_bytes()) {
         out.push_str(piece);
     }
+}
+
+fn as_it_is(text: &str, out: &mut String) {
+    out.push_str(text);
 }
 
 fn grant(grant: &GrantType) -> &'static str {
@@ -240,10 +256,10 @@ mod tests {
                 "k%C3%A4se:%D0%BF%D0%B0%D1%80%D0%BE%D0%BB%D1%8C-%E2%9C%93%7E",
             ),
         ] {
-            let header = basic(id, &Secret::new(secret.into()));
+            let header = basic(id, &Secret::new(secret.into()), encode);
             assert_eq!(header.expose(), format!("Basic {}", STANDARD.encode(pair)));
         }
-        let header = basic("orders", &Secret::new("s3cr3t:+/ %".into()));
+        let header = basic("orders", &Secret::new("s3cr3t:+/ %".into()), encode);
         assert_eq!(
             header.expose(),
             "Basic b3JkZXJzOnMzY3IzdCUzQSUyQiUyRislMjU="
@@ -259,6 +275,14 @@ mod tests {
                 format!("grant_type=client_credentials&{REST}"),
                 Some(format!("Basic {}", STANDARD.encode("orders+app:s+%26%3D")))
             )
+        );
+        assert_eq!(
+            form(
+                ClientAuth::SecretBasicPlain(nowhere()),
+                Proof::Secret(&secret)
+            )
+            .1,
+            Some(format!("Basic {}", STANDARD.encode("orders app:s &=")))
         );
         assert_eq!(
             form(ClientAuth::SecretPost(nowhere()), Proof::Secret(&secret)),

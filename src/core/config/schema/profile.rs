@@ -118,6 +118,16 @@ pub static CLIENT_AUTH: KeySchema<Option<&'static str>> = choice(
          `\"client_secret_post\"`",
 )
 .of(OAUTH2);
+pub static BASIC_ENCODING: KeySchema<&'static str> = choice_or(
+    "basic_encoding",
+    &["form", "plain"],
+    "form",
+    "How id and secret go into the header of `client_secret_basic`: form-urlencoded first, as \
+     RFC 6749 §2.3.1 has it (`form`), or as they are (`plain`), for identity providers that do not \
+     decode them. It matters only where one of them has other characters than letters, digits, \
+     `-`, `.`, `_` and `*`.",
+)
+.of(OAUTH2);
 pub static ASSERTION: KeySchema<Option<Section>> = table(
     "assertion",
     &assertion::TABLE,
@@ -190,6 +200,7 @@ pub static TABLE: Table = Table {
         &CLIENT_ID.spec,
         &CLIENT_SECRET.spec,
         &CLIENT_AUTH.spec,
+        &BASIC_ENCODING.spec,
         &ASSERTION.spec,
         &SCOPES.spec,
         &AUDIENCE.spec,
