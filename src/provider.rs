@@ -31,6 +31,12 @@ pub trait Provider: Send + Sync + 'static {
     /// Makes one attempt. Dropping it abandons it.
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a>;
 
+    /// Takes over what may be renewed without being another material: an assertion that somebody
+    /// else makes. Whether it is another one than before.
+    fn renewed(&self, _material: &Material) -> bool {
+        false
+    }
+
     /// What the attempts so far gave reason to say, beside their outcome. Each begins with the key
     /// that it is about.
     fn remarks(&self) -> Vec<String> {

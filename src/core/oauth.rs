@@ -8,6 +8,7 @@
 pub mod assertion;
 pub mod date;
 pub mod discovery;
+pub mod federated;
 pub mod jwt;
 pub mod lifetime;
 pub mod request;

@@ -322,7 +322,7 @@ pub struct OAuth2 {
     pub idp: Idp,
     /// `grant`
     pub grant: GrantType,
-    /// `client_id`
+    /// `client_id`; empty: none is sent, since the assertion in `assertion.file` names the client.
     pub client_id: String,
     /// `client_auth`
     pub client_auth: ClientAuth,

@@ -12,8 +12,8 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,7 +73,8 @@ enum Prover {
     Signed(Signer),
     /// client_secret_jwt: the secret is kept to be withheld from messages.
     SignedWithSecret(Signer, Secret),
-    Ready(Secret),
+    /// Renewed by somebody else.
+    Ready(Mutex<Secret>),
 }
 
 impl OAuth2Provider {
@@ -260,7 +261,7 @@ impl OAuth2Provider {
     ) -> Result<Option<Secret>, Failure> {
         let signer = match &self.proof {
             Prover::Nothing | Prover::Secret(_) => return Ok(None),
-            Prover::Ready(assertion) => return Ok(Some(assertion.clone())),
+            Prover::Ready(assertion) => return Ok(Some(current(assertion).clone())),
             Prover::Signed(signer) | Prover::SignedWithSecret(signer, _) => signer,
         };
         let named = document.map(|it| (it.issuer.as_str(), it.token_endpoint_named.as_str()));
@@ -301,9 +302,8 @@ impl OAuth2Provider {
     /// What the server may know from earlier requests.
     fn kept_secrets(&self) -> Vec<Secret> {
         match &self.proof {
-            Prover::Secret(secret)
-            | Prover::SignedWithSecret(_, secret)
-            | Prover::Ready(secret) => vec![secret.clone()],
+            Prover::Secret(secret) | Prover::SignedWithSecret(_, secret) => vec![secret.clone()],
+            Prover::Ready(assertion) => vec![current(assertion).clone()],
             Prover::Nothing | Prover::Signed(_) => Vec::new(),
         }
     }
@@ -329,6 +329,20 @@ impl OAuth2Provider {
 impl Provider for OAuth2Provider {
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a> {
         Box::pin(self.attempt(variant))
+    }
+
+    fn renewed(&self, material: &Material) -> bool {
+        let (Prover::Ready(known), Some(AssertionMaterial::Ready(ready))) =
+            (&self.proof, &material.assertion)
+        else {
+            return false;
+        };
+        let mut known = current(known);
+        let another = known.expose() != ready.assertion.expose();
+        if another {
+            *known = ready.assertion.clone();
+        }
+        another
     }
 
     fn remarks(&self) -> Vec<String> {
@@ -392,7 +406,9 @@ fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
             Some(AssertionMaterial::Key(key)) => {
                 Ok(Prover::Signed(Signer::with_key(assertion, key)?))
             }
-            Some(AssertionMaterial::Ready(ready)) => Ok(Prover::Ready(ready.clone())),
+            Some(AssertionMaterial::Ready(ready)) => {
+                Ok(Prover::Ready(Mutex::new(ready.assertion.clone())))
+            }
             None => Err(Failure::permanent(
                 "client_auth = \"private_key_jwt\" needs assertion.key or assertion.file",
             )),
@@ -406,6 +422,12 @@ fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
         },
         ClientAuth::None => Ok(Prover::Nothing),
     }
+}
+
+/// The assertion as it was renewed last.
+fn current(assertion: &Mutex<Secret>) -> MutexGuard<'_, Secret> {
+    // It is only ever replaced whole.
+    assertion.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A header's value, if it is text.

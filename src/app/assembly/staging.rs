@@ -12,6 +12,7 @@ use super::trial::{Trial, has_ended};
 use super::{Assembly, deadline, invalid_because};
 use crate::broker::{IssuerBudget, ProfileHandle, Spec};
 use crate::core::certificate::Certificate;
+use crate::core::failure::FailureKind;
 use crate::core::profile::{Invalid, Method, Profile, ProfileName};
 use crate::material::{Digest, Material};
 use crate::provider;
@@ -24,6 +25,8 @@ pub struct Prepared {
     digest: Digest,
     warnings: Vec<String>,
     certificates: Vec<Certificate>,
+    /// For what is known already, the assertion that may have been renewed is in it.
+    material: Material,
 }
 
 /// Whether a definition with its material has a handle already.
@@ -61,8 +64,9 @@ impl Assembly {
             warnings: material.warnings.clone(),
             certificates: material.certificates(),
             profile,
+            material,
         };
-        let profile = &prepared.profile;
+        let (profile, material) = (&prepared.profile, &prepared.material);
         let is = |version: &Version| {
             version.digest == prepared.digest && version.profile.same_credential(profile)
         };
@@ -70,7 +74,7 @@ impl Assembly {
         let known = match member {
             Some(member) if is(&member.live) => Known::Live,
             _ if staged.is_some_and(|staged| is(&staged.version)) => Known::Staged,
-            _ => Known::Not(Box::new(self.spec(profile, material)?)),
+            _ => Known::Not(Box::new(self.spec(profile, material.clone())?)),
         };
         Ok((prepared, known))
     }
@@ -90,6 +94,7 @@ impl Assembly {
         let changed = self.in_force_now(ReloadOutcome::Changed);
         match known {
             Known::Live => {
+                let material = prepared.material.clone();
                 let staged = member.staged.take();
                 self.leaving
                     .extend(staged.map(|staged| staged.version.handle));
@@ -97,10 +102,12 @@ impl Assembly {
                 let in_force = if same { member.live.in_force } else { changed };
                 member.live = prepared.with_handle(member.live.handle.clone(), in_force);
                 member.differs_since = None;
+                self.renew(&member.live.handle, &material).await;
                 return member;
             }
             Known::Staged => {
                 let staged = member.staged.as_mut().expect("it was compared with");
+                self.renew(&staged.version.handle, &prepared.material).await;
                 staged.version = prepared.with_handle(staged.version.handle.clone(), changed);
             }
             Known::Not(spec) => self.stage(prepared, *spec, &mut member).await,
@@ -108,6 +115,23 @@ impl Assembly {
         member.differs_since.get_or_insert(changed.since);
         self.replace_live(&mut member).await;
         member
+    }
+
+    /// Takes over an assertion that somebody else has renewed. It is asked with when a renewal is
+    /// due, or at once if the one before was refused.
+    async fn renew(&self, handle: &ProfileHandle, material: &Material) {
+        if !handle.provider().is_some_and(|it| it.renewed(material)) {
+            return;
+        }
+        let refused = handle
+            .own()
+            .view()
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.failure.kind == FailureKind::Permanent);
+        if refused {
+            self.broker.again(handle).await;
+        }
     }
 
     /// Looks again at profiles whose trials have come further: what has delivered takes its place.

@@ -109,6 +109,26 @@ pub(super) fn assertion_audience(text: &str) -> Result<(), ValueError> {
     }
 }
 
+/// What `assertion.type` knows by a short name.
+const ASSERTION_TYPES: [&str; 2] = ["jwt-bearer", "jwt-spiffe"];
+
+/// One of the short names, or a URI (RFC 7521 §4.2).
+pub(super) fn assertion_type(text: &str) -> Result<(), ValueError> {
+    plain(text)?;
+    if ASSERTION_TYPES.contains(&text) || Url::parse(text).is_ok() {
+        return Ok(());
+    }
+    ValueError::new(
+        "is neither \"jwt-bearer\" nor \"jwt-spiffe\" nor a URI",
+        match nearest(text, ASSERTION_TYPES) {
+            Some(word) => format!("did you mean \"{word}\"?"),
+            None => {
+                "for instance \"urn:ietf:params:oauth:client-assertion-type:jwt-bearer\"".into()
+            }
+        },
+    )
+}
+
 /// RFC 8707 §2: an absolute URI without fragment.
 pub(super) fn resource(text: &str) -> Result<(), ValueError> {
     plain(text)?;

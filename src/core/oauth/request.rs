@@ -4,13 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::federated::JWT_BEARER;
 use crate::core::credential::Variant;
-use crate::core::profile::client_auth::ClientAuth;
+use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
 use crate::core::profile::{GrantType, OAuth2};
 use crate::core::secret::Secret;
-
-/// RFC 7523 §2.2.
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A parameter's value: text that may be seen, or a secret.
 #[derive(Clone, Debug)]
@@ -74,10 +72,12 @@ impl TokenRequest {
                 ));
             }
             (_, Proof::Assertion(assertion)) => {
-                // RFC 7521 §4.2 makes client_id optional here; Entra ID wants it, nobody refuses
-                // it.
-                parameters.push(text("client_id", &oauth.client_id));
-                parameters.push(text("client_assertion_type", JWT_BEARER));
+                // RFC 7521 §4.2 makes client_id optional here; Entra ID wants it.
+                if !oauth.client_id.is_empty() {
+                    parameters.push(text("client_id", &oauth.client_id));
+                }
+                let kind = assertion_type(&oauth.client_auth);
+                parameters.push(text("client_assertion_type", kind));
                 parameters.push((
                     "client_assertion".into(),
                     ParameterValue::Secret(assertion.clone()),
@@ -179,6 +179,17 @@ fn encode(text: &str, out: &mut String) {
 
 fn as_it_is(text: &str, out: &mut String) {
     out.push_str(text);
+}
+
+/// `client_assertion_type`
+fn assertion_type(auth: &ClientAuth) -> &str {
+    match auth {
+        ClientAuth::PrivateKeyJwt(Assertion {
+            source: Some(AssertionSource::File { kind, .. }),
+            ..
+        }) => kind,
+        _ => JWT_BEARER,
+    }
 }
 
 fn grant(grant: &GrantType) -> &'static str {

@@ -93,6 +93,11 @@ pub enum AssertionSource {
     },
     /// `keystore`
     Store(Keystore),
-    /// `file`: an assertion that somebody else renews (workload identity federation).
-    File(PathBuf),
+    /// An assertion that somebody else renews (workload identity federation).
+    File {
+        /// `file`
+        path: PathBuf,
+        /// `type`: the `client_assertion_type` that it is sent as.
+        kind: String,
+    },
 }

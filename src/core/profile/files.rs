@@ -77,7 +77,7 @@ fn assertion(found: &mut BTreeSet<PathBuf>, assertion: &Assertion) {
             secret(found, key_password.as_ref());
         }
         Some(AssertionSource::Store(store)) => keystore(found, store),
-        Some(AssertionSource::File(path)) => {
+        Some(AssertionSource::File { path, .. }) => {
             found.insert(path.clone());
         }
     }

@@ -3,6 +3,7 @@
 use super::{ConfigReport, Section, keystore};
 use crate::core::config::preset::Preset;
 use crate::core::config::schema::{KeySpec, assertion, profile, tls};
+use crate::core::oauth::federated::{JWT_BEARER, JWT_SPIFFE};
 use crate::core::profile::client_auth::{Assertion, AssertionSource, Audience, ClientAuth, Kid};
 use crate::core::profile::is_loopback;
 use crate::core::profile::{Endpoint, Idp, SecretRef};
@@ -323,7 +324,12 @@ fn thumbprint(
 
 fn source(section: &Section) -> Option<AssertionSource> {
     if let Some(path) = section.get(&assertion::FILE) {
-        return Some(AssertionSource::File(path));
+        let kind = match section.get(&assertion::TYPE) {
+            Some(name) if name == "jwt-spiffe" => JWT_SPIFFE.to_owned(),
+            Some(uri) if uri != "jwt-bearer" => uri,
+            _ => JWT_BEARER.to_owned(),
+        };
+        return Some(AssertionSource::File { path, kind });
     }
     if let Some(store) = section.table(&assertion::KEYSTORE) {
         return keystore(store).map(AssertionSource::Store);
@@ -337,12 +343,13 @@ fn source(section: &Section) -> Option<AssertionSource> {
 
 /// The client secret signs: keys and certificates have no part in it.
 fn signed_by_secret(report: &mut ConfigReport, section: &Section) {
-    let useless: [&KeySpec; 7] = [
+    let useless: [&KeySpec; 8] = [
         &assertion::KEY,
         &assertion::KEY_PASSWORD,
         &assertion::CERTIFICATE,
         &assertion::KEYSTORE,
         &assertion::FILE,
+        &assertion::TYPE,
         &assertion::KID_THUMBPRINT,
         &assertion::X5T,
     ];
@@ -378,9 +385,13 @@ fn belongs_to_source(report: &mut ConfigReport, section: &Section, sources: &[&K
             &assertion::LIFETIME,
         ]
     } else if source.name == assertion::KEYSTORE.name {
-        &[&assertion::KEY_PASSWORD, &assertion::CERTIFICATE]
+        &[
+            &assertion::KEY_PASSWORD,
+            &assertion::CERTIFICATE,
+            &assertion::TYPE,
+        ]
     } else {
-        return;
+        &[&assertion::TYPE]
     };
     for key in useless {
         if let Some(entry) = section.given(key) {

@@ -31,8 +31,15 @@ pub static KEYSTORE: KeySchema<Option<Section>> = table(
 pub static FILE: KeySchema<Option<PathBuf>> = path(
     "file",
     "An assertion that somebody else makes and renews (workload identity federation). Nothing but \
-     this key then.",
+     this key and `type` then, and `client_id` may be absent where the assertion names the client.",
 );
+pub static TYPE: KeySchema<Option<String>> = text(
+    "type",
+    values::assertion_type,
+    "What the assertion in `file` is sent as (`client_assertion_type`): `\"jwt-bearer\"` (RFC 7523), \
+     `\"jwt-spiffe\"` (a JWT-SVID for Keycloak's SPIFFE identity provider), or a URN.",
+)
+.or_as_told("`\"jwt-bearer\"`");
 pub static ALGORITHM: KeySchema<Option<&'static str>> = choice(
     "algorithm",
     ALGORITHMS,
@@ -79,6 +86,7 @@ pub static TABLE: Table = Table {
         &CERTIFICATE.spec,
         &KEYSTORE.spec,
         &FILE.spec,
+        &TYPE.spec,
         &ALGORITHM.spec,
         &KID.spec,
         &KID_THUMBPRINT.spec,

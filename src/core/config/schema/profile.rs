@@ -102,7 +102,7 @@ pub static CLIENT_ID: KeySchema<Option<String>> = text(
     values::client_id,
     "Client identifier (RFC 6749 §2.2).",
 )
-.must()
+.or_as_told("must be set; with `assertion.file` none")
 .of(OAUTH2);
 pub static CLIENT_SECRET: KeySchema<Option<SecretRef>> =
     secret("client_secret", "Client secret.").of(OAUTH2);

@@ -1,7 +1,7 @@
 //! How a client proves itself: words and combinations, and what is said about wrong ones.
 
 use super::*;
-use crate::core::profile::client_auth::{Audience, ClientAuth, Kid};
+use crate::core::profile::client_auth::{Assertion, AssertionSource, Audience, ClientAuth, Kid};
 
 /// The one error of a profile with these lines: message and help.
 fn one_error(lines: &str) -> String {
@@ -52,6 +52,54 @@ fn an_assertions_audience_is_a_word_or_a_url() {
         said.contains("with `token_url` nobody says who that is"),
         "{said}"
     );
+}
+
+#[test]
+fn an_assertion_in_a_file_has_a_type_and_may_name_the_client() {
+    let bare = |lines: &str| {
+        oauth2_with(&format!(
+            "client_auth = \"private_key_jwt\"\nassertion = {{ {lines} }}"
+        ))
+        .replace("client_id = \"c\"\n", "")
+    };
+    for (lines, expected) in [
+        (
+            "file = \"f\"",
+            "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        ),
+        (
+            "file = \"f\", type = \"jwt-spiffe\"",
+            "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
+        ),
+        ("file = \"f\", type = \"urn:a\"", "urn:a"),
+    ] {
+        let outcome = one(&bare(lines));
+        let found = oauth2(&outcome, "p");
+        assert_eq!(found.client_id, "");
+        match &found.client_auth {
+            ClientAuth::PrivateKeyJwt(Assertion {
+                source: Some(AssertionSource::File { kind, .. }),
+                ..
+            }) => assert_eq!(kind, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+    for (lines, expected) in [
+        ("key = \"k\"", "`client_id` is missing"),
+        (
+            "file = \"f\", type = \"jwt_spiffe\"",
+            "did you mean \"jwt-spiffe\"?",
+        ),
+    ] {
+        let outcome = one(&bare(lines));
+        let error = errors(&outcome)[0];
+        assert!(
+            format!("{} {}", error.message, error.help).contains(expected),
+            "{error}"
+        );
+    }
+    let signed = "client_auth = \"private_key_jwt\"\nassertion = { key = \"k\", type = \"urn:a\" }";
+    assert!(one_error(signed).contains("has no effect with `assertion.key`"));
 }
 
 #[test]

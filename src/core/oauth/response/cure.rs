@@ -33,7 +33,7 @@ impl Suspects<'_> {
         const REFUSED: &str = "the identity provider does not accept";
         match self.auth {
             ClientAuth::PrivateKeyJwt(assertion) => {
-                if let Some(AssertionSource::File(_)) = assertion.source {
+                if let Some(AssertionSource::File { .. }) = assertion.source {
                     return format!(
                         "{REFUSED} the client or the assertion in assertion.file: check client_id, that its iss, sub \
                          and aud are what is registered for this client there, that it has not expired, and the clock"

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::server::{Server, good_token, json};
 use super::*;
+use crate::core::oauth::federated::JWT_BEARER;
 use crate::core::profile::client_auth::{Assertion, AssertionSource, Audience, Kid};
 
 fn assertion(source: Option<AssertionSource>) -> Assertion {
@@ -294,10 +295,75 @@ async fn client_secret_jwt_signs_with_the_secret() {
 async fn a_ready_assertion_is_sent_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("assertion");
-    std::fs::write(&file, "ready.made.assertion\n").unwrap();
-    let source = Some(AssertionSource::File(file));
+    std::fs::write(&file, format!("{}\n", ready("s", 0))).unwrap();
+    let source = file_source(&file, JWT_BEARER);
     let (jwt, _) = sent(ClientAuth::PrivateKeyJwt(assertion(source))).await;
-    assert_eq!(jwt, "ready.made.assertion");
+    assert_eq!(jwt, ready("s", 0));
+}
+
+/// As somebody else makes it; each `number` is another one.
+fn ready(subject: &str, number: u64) -> String {
+    let exp = Clock::system().now().wall.0.as_secs() / 1000 * 1000 + 100_000;
+    let claims =
+        format!(r#"{{"iss":"i","sub":"{subject}","aud":"a","exp":{exp},"jti":"{number}"}}"#);
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+}
+
+fn file_source(path: &Path, kind: &str) -> Option<AssertionSource> {
+    Some(AssertionSource::File {
+        path: path.into(),
+        kind: kind.into(),
+    })
+}
+
+/// Broken by a form that always has `client_id`, or one kind of assertion.
+#[tokio::test]
+async fn a_ready_assertion_may_name_the_client_and_be_of_another_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("assertion");
+    std::fs::write(&file, ready("s", 0)).unwrap();
+    let server = Server::plain(|_| good_token()).await;
+    let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
+    let client_auth = ClientAuth::PrivateKeyJwt(assertion(file_source(&file, kind)));
+    let mut oauth = oauth(at_token(&server.url("/token")), client_auth);
+    oauth.client_id = String::new();
+    fetch(oauth).await.unwrap();
+    let seen = &server.seen()[0];
+    assert_eq!(seen.parameters("client_assertion_type"), [kind]);
+    assert_eq!(seen.parameters("client_id"), [""; 0]);
+}
+
+/// Trap 56: broken by a digest of what the file holds. Somebody else's assertion is another
+/// material.
+#[tokio::test]
+async fn a_renewed_assertion_is_the_same_material_and_goes_with_the_next_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("assertion");
+    let server = Server::plain(|_| good_token()).await;
+    let client_auth = ClientAuth::PrivateKeyJwt(assertion(file_source(&file, JWT_BEARER)));
+    let profile = profile(oauth(at_token(&server.url("/token")), client_auth));
+    let read = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let now = Clock::system().now().wall;
+        material::read(&profile, &Surroundings::default(), now).unwrap()
+    };
+    let (first, second, other) = (
+        read(&ready("s", 1)),
+        read(&ready("s", 2)),
+        read(&ready("o", 3)),
+    );
+    assert!(first.digest == second.digest && first.digest != other.digest);
+    let provider = build(&profile, first, &shared()).unwrap();
+    provider.fetch(&Variant::default()).await.unwrap();
+    assert!(provider.renewed(&second), "another one");
+    assert!(!provider.renewed(&second), "the same");
+    provider.fetch(&Variant::default()).await.unwrap();
+    let sent: Vec<String> = server
+        .seen()
+        .iter()
+        .map(|seen| seen.parameters("client_assertion").remove(0))
+        .collect();
+    assert_eq!(sent, [ready("s", 1), ready("s", 2)]);
 }
 
 #[test]

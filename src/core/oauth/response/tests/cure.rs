@@ -98,7 +98,10 @@ fn the_audience_that_was_not_tried_comes_first_unless_somebody_chose_one() {
 
 #[test]
 fn advice_that_does_not_apply_is_not_given() {
-    let mut ready = assertion(Some(AssertionSource::File("a".into())));
+    let mut ready = assertion(Some(AssertionSource::File {
+        path: "a".into(),
+        kind: "urn:a".into(),
+    }));
     let message = refused(suspects(&ClientAuth::PrivateKeyJwt(ready.clone())));
     for strange in ["kid", "x5t", "assertion.audience", "key registered"] {
         assert!(!message.contains(strange), "{strange}: {message}");
