@@ -35,7 +35,9 @@ use crate::core::certificate::Certificate;
 use crate::core::credential::{Issued, Variant};
 use crate::core::failure::{Failure, FailureKind};
 use crate::core::oauth::discovery::Document;
-use crate::core::oauth::request::{Proof, TokenRequest, encoded, is_plain, scopes};
+use crate::core::oauth::request::{
+    Proof, TokenRequest, encoded, is_plain, may_be_repeated, scopes,
+};
 use crate::core::oauth::response::cure::{Shown, Suspects};
 use crate::core::oauth::response::{Asked, Granted, Response, judge};
 use crate::core::oauth::withhold::{foreign_place, place};
@@ -204,7 +206,7 @@ impl OAuth2Provider {
         let asked_at = self.clock.now();
         let answer = self
             .upstream
-            .send(post, &at)
+            .send(post, &at, may_be_repeated(&self.oauth.grant))
             .await
             .map_err(|none| ExchangeFailure {
                 failure: none.failure,

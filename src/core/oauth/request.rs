@@ -147,6 +147,15 @@ pub fn encoded(secret: &Secret) -> Secret {
     Secret::new(out)
 }
 
+/// Whether a request that may have been carried out can be sent again: at worst there is a token
+/// that nobody uses. One that uses something up never can.
+#[must_use]
+pub fn may_be_repeated(grant: &GrantType) -> bool {
+    match grant {
+        GrantType::ClientCredentials => true,
+    }
+}
+
 /// Whether a client id or secret is the same form-urlencoded.
 #[must_use]
 pub fn is_plain(text: &str) -> bool {

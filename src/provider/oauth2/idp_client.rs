@@ -1,6 +1,7 @@
 //! HTTP clients and discovery documents, shared by the profiles that go the same way.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Proxy, RequestBuilder, retry};
 use rustls::ClientConfig;
+use tower::util::MapRequestLayer;
 use url::Url;
 
 use super::discovery::Discovery;
@@ -117,6 +119,8 @@ pub(super) struct IdpClient {
     discoveries: Mutex<HashMap<(String, bool), Weak<Discovery>>>,
     /// Where its connections live.
     lane: Arc<Lane>,
+    /// How many were begun.
+    opened: Arc<AtomicUsize>,
 }
 
 /// There was no answer.
@@ -143,6 +147,7 @@ impl IdpClient {
             direct: OnceLock::new(),
             discoveries: Mutex::default(),
             lane,
+            opened: Arc::default(),
         }
     }
 
@@ -181,14 +186,17 @@ impl IdpClient {
         self.http.timeout
     }
 
-    /// One exchange with `at`, on the identity provider's thread.
+    /// One exchange with `at`, on the identity provider's thread. `repeated`: the request may be
+    /// carried out twice.
     pub(super) async fn send(
         &self,
         request: RequestBuilder,
         at: &str,
+        repeated: bool,
     ) -> Result<HttpReply, NoReply> {
         let limit = self.http.timeout.saturating_add(NOTICE);
-        match self.lane.run(limit, transport::send(request)).await {
+        let exchange = transport::send(request, repeated, self.opened.clone());
+        match self.lane.run(limit, exchange).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let mut way = self.way();
@@ -237,14 +245,20 @@ impl IdpClient {
     }
 
     fn make(&self, url: &Url) -> Result<Client, Failure> {
+        let opened = self.opened.clone();
         let mut builder = Client::builder()
+            .connector_layer(MapRequestLayer::new(move |request| {
+                opened.fetch_add(1, Ordering::Relaxed);
+                request
+            }))
             // Of the environment's only those that are documented; they are added below.
             .no_proxy()
             .tls_backend_preconfigured(self.tls.clone())
             .http1_only()
             // A redirect would carry the secret to whoever the server names.
             .redirect(Policy::none())
-            // Retrying is the lifecycle's business, and it counts.
+            // Retrying is the lifecycle's business, and it counts; but for what transport::send
+            // repeats.
             .retry(retry::never())
             .referer(false)
             .user_agent(USER_AGENT)
