@@ -227,10 +227,16 @@ pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, ValueError> {
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(url::ParseError::RelativeUrlWithoutBase) => {
-            return ValueError::new("is not an absolute URL", "it begins with https://");
+            return ValueError::new(
+                "is not an absolute URL",
+                "it begins with https://, as in \"https://idp.example/realms/a\"",
+            );
         }
         Err(error) => return ValueError::new(format!("is not a URL: {error}"), ""),
     };
+    if rule == UrlRule::Issuer {
+        issuer(&url)?;
+    }
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return ValueError::new("must be an https:// or http:// URL", "");
     }
@@ -250,6 +256,30 @@ pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, ValueError> {
         );
     }
     Ok(url)
+}
+
+/// What an issuer cannot be, although it is a URL.
+fn issuer(url: &Url) -> Result<(), ValueError> {
+    const DOCUMENTS: &str = "/.well-known/";
+    if let Some((before, after)) = url.path().split_once(DOCUMENTS) {
+        // RFC 8414 §3 puts its name before the issuer's path.
+        let rest = after.split_once('/').map_or("", |(_, rest)| rest);
+        let between = if rest.is_empty() { "" } else { "/" };
+        return ValueError::new(
+            "is the address of a discovery document, which is found by itself",
+            format!(
+                "the issuer alone: \"{}{before}{between}{rest}\"",
+                url.origin().ascii_serialization()
+            ),
+        );
+    }
+    if url.path().contains("%7B") || url.path().contains('{') {
+        return ValueError::new(
+            "has a placeholder ({…}) in it",
+            "put in its place what it stands for, the tenant's identifier for instance",
+        );
+    }
+    Ok(())
 }
 
 /// The known word that a misspelled one is nearest to, if it is near at all.

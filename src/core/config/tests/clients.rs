@@ -153,3 +153,41 @@ fn basic_can_be_told_not_to_encode() {
     );
     assert!(errors(&one(&with_colon.replace("plain", "form"))).is_empty());
 }
+
+/// Broken by `values::issuer` that takes everything.
+#[test]
+fn an_issuer_that_is_none_is_told_offline() {
+    let tail = "/.well-known/openid-configuration";
+    for (issuer, expected) in [
+        (
+            format!("https://idp.example/realms/a{tail}"),
+            "\"https://idp.example/realms/a\"",
+        ),
+        (
+            format!("https://idp.example:8443{tail}"),
+            "\"https://idp.example:8443\"",
+        ),
+        (
+            "https://idp.example/.well-known/oauth-authorization-server/a/b".to_owned(),
+            "\"https://idp.example/a/b\"",
+        ),
+        (
+            "https://idp.example/{tenantid}/v2.0".to_owned(),
+            "has a placeholder",
+        ),
+        ("idp.example/realms/a".to_owned(), "it begins with https://"),
+        (
+            "idp.example:8443/realms/a".to_owned(),
+            "must be an https:// or http:// URL",
+        ),
+        ("corp".to_owned(), "is not an absolute URL"),
+        ("https:///realms/a?x".to_owned(), "must not have a query"),
+    ] {
+        let text =
+            oauth2_with("client_secret = \"s\"").replace("https://idp.example/realms/r", &issuer);
+        let outcome = one(&text);
+        let error = errors(&outcome)[0];
+        let said = format!("{}; {}", error.message, error.help);
+        assert!(said.contains(expected), "{issuer}: {said}");
+    }
+}
