@@ -348,11 +348,11 @@ pub enum GrantType {
 pub struct Idp {
     /// Endpoint or issuer.
     pub endpoint: Endpoint,
-    /// `max_in_flight`: token requests at the same time, over all profiles of this issuer; the
+    /// `max_in_flight`: token requests at the same time, over all profiles that ask its server; the
     /// smallest of theirs holds.
     pub max_in_flight: u32,
-    /// `max_per_second`: token requests per second, over all profiles of this issuer; the smallest
-    /// of theirs holds.
+    /// `max_per_second`: token requests per second, over all profiles that ask its server; the
+    /// smallest of theirs holds.
     pub max_per_second: u32,
     /// `http`
     pub http: Http,
@@ -375,7 +375,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Names the identity provider; profiles with the same name share its request budget.
+    /// Names the identity provider, for people.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {

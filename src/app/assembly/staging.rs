@@ -13,7 +13,8 @@ use super::{Assembly, deadline, invalid_because};
 use crate::broker::{IssuerBudget, ProfileHandle, Spec};
 use crate::core::certificate::Certificate;
 use crate::core::failure::FailureKind;
-use crate::core::profile::{Invalid, Method, Profile, ProfileName};
+use crate::core::oauth::withhold::origin;
+use crate::core::profile::{Endpoint, Invalid, Method, Profile, ProfileName};
 use crate::material::{Digest, Material};
 use crate::provider;
 use crate::registry::RegistryEntry;
@@ -247,7 +248,7 @@ impl Assembly {
             .map_err(|failure| invalid_because(profile, failure.message))?;
         let upstream = match &profile.method {
             Method::OAuth2(oauth2) => Some(IssuerBudget {
-                name: oauth2.idp.endpoint.as_str().to_owned(),
+                name: account(&oauth2.idp.endpoint),
                 max_in_flight: oauth2.idp.max_in_flight,
                 max_per_second: oauth2.idp.max_per_second,
                 deadline: deadline(&profile.method),
@@ -268,4 +269,11 @@ impl Assembly {
             left: Vec::new(),
         })
     }
+}
+
+/// What of an identity provider bears requests: its server, be it named by issuer or by token
+/// endpoint.
+pub(super) fn account(endpoint: &Endpoint) -> String {
+    let (Endpoint::Issuer(url) | Endpoint::Token(url)) = endpoint;
+    origin(url)
 }
