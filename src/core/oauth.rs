@@ -13,4 +13,5 @@ pub mod jwt;
 pub mod lifetime;
 pub mod request;
 pub mod response;
+pub mod wanted;
 pub mod withhold;

@@ -40,6 +40,7 @@ use crate::core::oauth::request::{
 };
 use crate::core::oauth::response::cure::{Shown, Suspects};
 use crate::core::oauth::response::{Asked, Granted, Response, judge};
+use crate::core::oauth::wanted::lacking;
 use crate::core::oauth::withhold::{foreign_place, place};
 use crate::core::profile::client_auth::{Audience, ClientAuth};
 use crate::core::profile::{Endpoint, OAuth2, Profile, ProfileName};
@@ -64,6 +65,8 @@ pub(super) struct OAuth2Provider {
     discovery: Option<Arc<Discovery>>,
     /// Scopes of the last answer that were not passed on.
     withheld: AtomicUsize,
+    /// What was asked for the profile's own credential and is not in the last one.
+    lacking: Mutex<Vec<String>>,
     clock: Clock,
     random: Random,
 }
@@ -112,6 +115,7 @@ impl OAuth2Provider {
             upstream,
             discovery,
             withheld: AtomicUsize::new(0),
+            lacking: Mutex::default(),
             clock: shared.clock.clone(),
             random: shared.random,
         })
@@ -244,7 +248,13 @@ impl OAuth2Provider {
             failure,
             endpoint_lost: matches!(status, 404 | 405),
         })?;
-        Ok(self.note_withheld(granted))
+        let issued = self.note_withheld(granted);
+        if variant.is_default() {
+            let (audience, resource) = (self.oauth.audience.as_deref(), &self.oauth.resource);
+            let token = issued.token.expose();
+            *current(&self.lacking) = lacking(token, audience, resource, &self.oauth.scopes);
+        }
+        Ok(issued)
     }
 
     /// Says it once, and again when it changes: an answer comes with every renewal.
@@ -365,7 +375,12 @@ impl Provider for OAuth2Provider {
         });
         let withheld = self.withheld.load(Ordering::Relaxed);
         let withheld = (withheld > 0).then(|| format!("scopes: {}", not_passed_on(withheld)));
-        elsewhere.into_iter().chain(withheld).collect()
+        let lacking = current(&self.lacking).clone();
+        elsewhere
+            .into_iter()
+            .chain(withheld)
+            .chain(lacking)
+            .collect()
     }
 }
 
@@ -426,10 +441,10 @@ fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
     }
 }
 
-/// The assertion as it was renewed last.
-fn current(assertion: &Mutex<Secret>) -> MutexGuard<'_, Secret> {
+/// What was kept last.
+fn current<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
     // It is only ever replaced whole.
-    assertion.lock().unwrap_or_else(PoisonError::into_inner)
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A header's value, if it is text.

@@ -278,6 +278,8 @@ pub fn profile(audit: &Audit, entry: &RegistryEntry, now: Stamp) -> ProfileStatu
         }
         ProfileHealth::Managed(handle) => handle,
     };
+    let remarks = handle.provider().map(|provider| provider.remarks());
+    status.warnings.extend(remarks.unwrap_or_default());
     let view = handle.own().view();
     status.state = view.state(now).as_str().to_owned();
     status.next_attempt_in = view

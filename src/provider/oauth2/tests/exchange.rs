@@ -442,3 +442,30 @@ async fn a_kept_connection_that_is_closed_as_it_is_used_again_is_one_silent_repe
     assert!(message.contains("cannot be reached"), "{message}");
     assert_eq!(came.await.unwrap(), [2, 1, 1]);
 }
+
+/// Broken by an answer that is not looked into.
+#[tokio::test]
+async fn what_a_token_lacks_is_remarked_until_one_has_it() {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::plain(move |_| {
+        let first = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        // {"aud":"other"} and {"aud":"api"}
+        let claims = if first {
+            "eyJhdWQiOiJvdGhlciJ9"
+        } else {
+            "eyJhdWQiOiJhcGkifQ"
+        };
+        json(&serde_json::json!({
+            "access_token": format!("e30.{claims}.c2ln"), "token_type": "Bearer", "expires_in": 300,
+        }))
+    })
+    .await;
+    let mut settings = basic(&server.url("/token"));
+    settings.audience = Some("api".into());
+    let asked = provider(settings);
+    asked.fetch(&Variant::default()).await.unwrap();
+    let remarks = asked.remarks();
+    assert!(remarks[0].starts_with("audience: "), "{remarks:?}");
+    asked.fetch(&Variant::default()).await.unwrap();
+    assert_eq!(asked.remarks(), [""; 0]);
+}
