@@ -13,8 +13,8 @@ mod tests;
 mod view;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -120,6 +120,17 @@ pub struct ProfileHandle {
     variants: ArcSwap<HashMap<Variant, Arc<Slot>>>,
     attempts: Attempts,
     keep: Option<([u8; 32], [u8; 32])>,
+    /// Gone with the profile, though somebody may still hold the handle.
+    provider: Provides,
+}
+
+/// What gets the credentials of a handle.
+struct Provides(Weak<dyn Provider>);
+
+impl std::fmt::Debug for Provides {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[provider]")
+    }
 }
 
 /// Attempts of a handle and its variants that have ended, since the handle was made.
@@ -184,6 +195,12 @@ impl ProfileHandle {
             .clone()
             .filter(|trouble| trouble.failure.retry_after.is_some())?;
         Some((view.next_attempt?, trouble))
+    }
+
+    /// What gets its credentials; None once the profile is gone.
+    #[must_use]
+    pub fn provider(&self) -> Option<Arc<dyn Provider>> {
+        self.provider.0.upgrade()
     }
 
     /// Generation of its newest credential; 0 before the first.
@@ -298,6 +315,7 @@ impl Broker {
             variants: ArcSwap::default(),
             attempts: Attempts::default(),
             keep: spec.keep,
+            provider: Provides(Arc::downgrade(&spec.provider)),
         });
         self.send(BrokerCommand::AddProfile(handle.clone(), Box::new(spec)))
             .await;

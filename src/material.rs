@@ -9,6 +9,7 @@ pub mod certificate;
 mod cost;
 mod encoding;
 mod encrypted;
+mod federated;
 mod pem;
 mod reading;
 mod store;
@@ -96,7 +97,8 @@ impl std::fmt::Debug for Digest {
 /// Everything secret or trusted that a profile needs.
 #[derive(Clone, Debug)]
 pub struct Material {
-    /// Changes exactly when some byte of the material changes.
+    /// Changes exactly when some byte of the material changes; of an assertion that somebody else
+    /// makes, when it names somebody else. Its renewals are taken over in place.
     pub digest: Digest,
     /// What is allowed but unwise.
     pub warnings: Vec<Diagnostic>,
@@ -111,13 +113,15 @@ pub struct Material {
 }
 
 impl Material {
-    /// The own certificates: towards the server, and of assertions.
+    /// The own certificates, towards the server and of assertions, and an assertion that somebody
+    /// else makes.
     #[must_use]
     pub fn certificates(&self) -> Vec<Certificate> {
         let identity = self.identity.as_ref().map(|it| &it.facts);
         let assertion = match &self.assertion {
             Some(AssertionMaterial::Key(key)) => key.facts.as_ref(),
-            _ => None,
+            Some(AssertionMaterial::Ready(ready)) => ready.facts.as_ref(),
+            None => None,
         };
         identity.into_iter().chain(assertion).cloned().collect()
     }
@@ -203,7 +207,16 @@ pub enum AssertionMaterial {
     /// Signed here, anew for every request.
     Key(AssertionKey),
     /// Signed by somebody else, and renewed in its file.
-    Ready(Secret),
+    Ready(ReadyAssertion),
+}
+
+/// An assertion as it is in its file.
+#[derive(Clone, Debug)]
+pub struct ReadyAssertion {
+    /// The JWT.
+    pub assertion: Secret,
+    /// Whom it names and until when; None where that cannot be read or is not said.
+    pub facts: Option<Certificate>,
 }
 
 /// A private key in DER, wiped when dropped.
@@ -280,6 +293,7 @@ struct Parts {
 fn read_oauth2(oauth: &OAuth2, reader: &mut MaterialReader<'_>, material: &mut Parts) {
     match &oauth.client_auth {
         ClientAuth::SecretBasic(secret)
+        | ClientAuth::SecretBasicPlain(secret)
         | ClientAuth::SecretPost(secret)
         | ClientAuth::SecretJwt(secret, _) => {
             material.secret = reader.secret("client_secret", secret);
@@ -355,9 +369,9 @@ fn read_assertion(
             );
             None
         }
-        Some(AssertionSource::File(path)) => reader
-            .secret_file("assertion", path)
-            .map(AssertionMaterial::Ready),
+        Some(AssertionSource::File { path, kind }) => {
+            federated::read(path, kind, reader).map(AssertionMaterial::Ready)
+        }
         Some(AssertionSource::Pem {
             key,
             key_password,

@@ -36,6 +36,12 @@ pub trait Provider: Send + Sync + 'static {
     /// Makes one attempt. Dropping it abandons it.
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a>;
 
+    /// Takes over what may be renewed without being another material: an assertion that somebody
+    /// else makes. Whether it is another one than before.
+    fn renewed(&self, _material: &Material) -> bool {
+        false
+    }
+
     /// One attempt, with everything in it, is given up after this.
     fn deadline(&self) -> Duration {
         LOCAL_DEADLINE

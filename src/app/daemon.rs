@@ -102,6 +102,18 @@ pub fn daemon(
     };
     let own_socket = inherited.listener.is_none();
     drop(inherited.listener);
+    run(plan, start, left, own_socket, streams, ready)
+}
+
+/// Runs what there is to start with. `own_socket`: the socket is not the service manager's.
+fn run(
+    plan: &Plan,
+    start: Start,
+    left: PreviousRun,
+    own_socket: bool,
+    streams: SignalStreams,
+    ready: impl FnOnce(&Path),
+) -> Result<(), StartError> {
     let Start {
         read,
         readers,
@@ -114,16 +126,14 @@ pub fn daemon(
     let clock = Clock::system();
     let callers = Callers::new();
     let audit = Audit::start(clock.clone(), &read.config.audit)?;
-    let nobody = Access::resolve(&[], daemon_uid(), &SystemDirectory).0;
-    let registry = Arc::new(ArcSwap::from_pointee(Registry::new(0, nobody, Vec::new())));
+    let registry = Arc::new(ArcSwap::from_pointee(nobody()));
     let (reload, reloads) = mpsc::channel(RELOADS);
     let (stop, stopped) = watch::channel(false);
     let (unreachable, reachable) = watch::channel(None);
     // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
     let (rest, resting) = watch::channel(false);
     let (ask_ourselves, own_questions) = mpsc::channel(1);
-    let limits = server.limits.clone();
-    let metrics_listen = server.metrics_listen;
+    let (limits, metrics_listen) = (server.limits.clone(), server.metrics_listen);
     let upstream = upstream::start(upstream::Setup {
         read,
         refused,
@@ -187,6 +197,12 @@ pub fn daemon(
     drop(socket.guard);
     info!("stopped");
     outcome
+}
+
+/// The registry before the first configuration is in force: nobody may use anything.
+fn nobody() -> Registry {
+    let access = Access::resolve(&[], daemon_uid(), &SystemDirectory).0;
+    Registry::new(0, access, Vec::new())
 }
 
 /// What is still to be written when nobody is served any more.

@@ -11,15 +11,21 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// drop everything else.
 const DAYS: [u32; 3] = [30, 7, 1];
 
+/// The same of a federated assertion: kubelets write the next when a fifth is left, SPIRE when half
+/// is.
+const SHARE_OF_ASSERTION: u32 = 10;
+
 /// A certificate that lives for less than three times the first of [`DAYS`] is replaced by a
 /// machine, which does so when about a third of the lifetime is left: past that, the machine has
 /// failed.
 const SHARE: u32 = 3;
 
-/// Facts about the own certificate of a chain, for people and for `status`. Nothing of it is
-/// secret.
+/// Facts about the own certificate of a chain, or a federated assertion, for people and for
+/// `status`. Nothing of it is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
+    /// It is an assertion that somebody else makes, which ends and is renewed as certificates are.
+    pub is_assertion: bool,
     /// Key of the configuration that names it, for instance `tls.certificate`.
     pub role: &'static str,
     /// Its subject, for instance `O=Example, CN=billing`; what no terminal should see is replaced.
@@ -39,10 +45,13 @@ impl Certificate {
     pub fn warning(&self, now: WallTime) -> Option<Diagnostic> {
         let Certificate { role, subject, .. } = self;
         let ending = self.ending(now)?;
-        Some(Diagnostic::new(
-            *role,
-            format!("the certificate of {subject} {ending}: put a new one in place"),
-        ))
+        let message = match self.is_assertion {
+            false => format!("the certificate of {subject} {ending}: put a new one in place"),
+            true => format!(
+                "the assertion of {subject} {ending}: see whether whoever renews it still does"
+            ),
+        };
+        Some(Diagnostic::new(*role, message))
     }
 
     /// The same of a certificate that is not ours to replace: only that it has expired, or expires
@@ -54,16 +63,20 @@ impl Certificate {
             return Some(format!("has expired on {end}"));
         }
         let left = self.not_after.since(now);
-        let third = self.not_after.since(self.not_before) / SHARE;
+        let (share, part) = match self.is_assertion {
+            false => (SHARE, "a third"),
+            true => (SHARE_OF_ASSERTION, "a tenth"),
+        };
+        let late = self.not_after.since(self.not_before) / share;
         let days = DAYS
             .into_iter()
-            .filter(|days| DAY * *days <= third && left < DAY * *days)
+            .filter(|days| DAY * *days <= late && left < DAY * *days)
             .min();
         let soon = match days {
             Some(1) => "within a day".to_owned(),
             Some(days) => format!("in less than {days} days"),
-            None if third < DAY * DAYS[0] && left < third => {
-                "in less than a third of its lifetime, so what replaces it is late".to_owned()
+            None if late < DAY * DAYS[0] && left < late => {
+                format!("in less than {part} of its lifetime, so what replaces it is late")
             }
             None => return None,
         };
@@ -86,6 +99,7 @@ mod tests {
         let hours = |n: u64| Duration::from_secs(n * 3600);
         let start = WallTime(hours(500_000));
         let certificate = Certificate {
+            is_assertion: false,
             role: "tls.certificate",
             subject: "CN=it".into(),
             thumbprint: String::new(),
@@ -144,6 +158,7 @@ mod tests {
     #[test]
     fn one_that_has_ended_is_told_from_one_that_will() {
         let certificate = Certificate {
+            is_assertion: false,
             role: "tls.keystore",
             subject: "CN=it".into(),
             thumbprint: String::new(),

@@ -8,8 +8,10 @@
 pub mod assertion;
 pub mod date;
 pub mod discovery;
+pub mod federated;
 pub mod jwt;
 pub mod lifetime;
 pub mod request;
 pub mod response;
+pub mod wanted;
 pub mod withhold;

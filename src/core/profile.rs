@@ -300,7 +300,7 @@ pub struct OAuth2 {
     pub idp: Idp,
     /// `grant`
     pub grant: GrantType,
-    /// `client_id`
+    /// `client_id`; empty: none is sent, since the assertion in `assertion.file` names the client.
     pub client_id: String,
     /// `client_auth`
     pub client_auth: ClientAuth,
@@ -336,11 +336,11 @@ impl GrantType {
 pub struct Idp {
     /// Endpoint or issuer.
     pub endpoint: Endpoint,
-    /// `max_in_flight`: token requests at the same time, over all profiles of this issuer; the
+    /// `max_in_flight`: token requests at the same time, over all profiles that ask its server; the
     /// smallest of theirs holds.
     pub max_in_flight: u32,
-    /// `max_per_second`: token requests per second, over all profiles of this issuer; the smallest
-    /// of theirs holds.
+    /// `max_per_second`: token requests per second, over all profiles that ask its server; the
+    /// smallest of theirs holds.
     pub max_per_second: u32,
     /// `http`
     pub http: Http,
@@ -363,7 +363,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Names the identity provider; profiles with the same name share its request budget.
+    /// Names the identity provider, for people.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {

@@ -90,6 +90,7 @@ fn told(
 ) -> Certificate {
     let validity = parsed.validity();
     Certificate {
+        is_assertion: false,
         role,
         subject: printable(&parsed.subject().to_string()),
         thumbprint: URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, certificate)),
@@ -98,7 +99,7 @@ fn told(
     }
 }
 
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     name.replace(char::is_control, "\u{fffd}")
 }
 

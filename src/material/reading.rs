@@ -184,6 +184,23 @@ impl MaterialReader<'_> {
         }
     }
 
+    /// A secret that is renewed all the time, by what it is named in the digest: whom it is about,
+    /// not what it is.
+    pub(super) fn renewed_file(
+        &mut self,
+        role: &str,
+        path: &Path,
+        about: impl FnOnce(&str) -> Option<String>,
+    ) -> Option<Secret> {
+        let before = self.hash.clone();
+        let secret = self.secret_file(role, path)?;
+        if let Some(about) = about(secret.expose()) {
+            self.hash = before;
+            self.note(role, about.as_bytes());
+        }
+        Some(secret)
+    }
+
     /// All bytes of a regular file of at most `most` bytes.
     pub(super) fn file(
         &mut self,

@@ -1,5 +1,6 @@
 mod damage;
 mod encodings;
+mod federated;
 mod pkcs12;
 mod sections;
 mod stores;
@@ -424,27 +425,6 @@ fn trap_30_what_is_missing_says_so() {
     }));
     let message = only(of(&oauth2(torn, None, TrustSource::System)));
     assert!(message.starts_with("assertion.certificate: "), "{message}");
-}
-
-#[test]
-fn a_ready_assertion_is_a_secret() {
-    let folder = Folder::new();
-    let path = folder.write("assertion", "a.b.c\n");
-    let method = ClientAuth::PrivateKeyJwt(Assertion {
-        source: Some(AssertionSource::File(path)),
-        algorithm: None,
-        kid: None,
-        x5t: false,
-        audience: None,
-        lifetime: Duration::from_secs(60),
-    });
-    match of(&oauth2(method, None, TrustSource::System))
-        .unwrap()
-        .assertion
-    {
-        Some(AssertionMaterial::Ready(secret)) => assert_eq!(secret.expose(), "a.b.c"),
-        other => panic!("{other:?}"),
-    }
 }
 
 /// A thousand profiles that share a certificate must not read it a thousand times, and must all see

@@ -14,8 +14,8 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,14 +33,19 @@ use self::sign::Signer;
 use self::transport::HttpReply;
 use super::{Attempt, Provider, Random, Shared, required};
 use crate::clock::Clock;
+use crate::core::certificate::Certificate;
 use crate::core::credential::{Issued, Variant};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::{Failure, FailureKind};
 use crate::core::oauth::discovery::Document;
-use crate::core::oauth::request::{Proof, TokenRequest, encoded, scopes};
+use crate::core::oauth::request::{
+    Proof, TokenRequest, encoded, is_plain, may_be_repeated, scopes,
+};
+use crate::core::oauth::response::cure::{Shown, Suspects};
 use crate::core::oauth::response::{Asked, Granted, Response, judge};
+use crate::core::oauth::wanted::lacking;
 use crate::core::oauth::withhold::{foreign_place, place};
-use crate::core::profile::client_auth::ClientAuth;
+use crate::core::profile::client_auth::{Audience, ClientAuth};
 use crate::core::profile::{Endpoint, OAuth2, Profile, ProfileName};
 use crate::core::secret::Secret;
 use crate::material::{AssertionMaterial, Material};
@@ -51,14 +56,16 @@ pub(super) struct OAuth2Provider {
     oauth: OAuth2,
     refuse_bound: bool,
     proof: Prover,
-    /// Whether a client certificate is presented: then the mTLS alias of the token endpoint
-    /// applies.
-    with_certificate: bool,
+    /// The client certificate and the length of its chain: with one, the mTLS alias of the token
+    /// endpoint applies.
+    certificate: Option<(Certificate, usize)>,
     upstream: Arc<IdpClient>,
     /// None when the token endpoint is configured.
     discovery: Option<Arc<Discovery>>,
     /// Scopes of the last answer that were not passed on.
     withheld: AtomicUsize,
+    /// What was asked for the profile's own credential and is not in the last one.
+    lacking: Mutex<Vec<Diagnostic>>,
     clock: Clock,
     random: Random,
 }
@@ -70,7 +77,8 @@ enum Prover {
     Signed(Signer),
     /// client_secret_jwt: the secret is kept to be withheld from messages.
     SignedWithSecret(Signer, Secret),
-    Ready(Secret),
+    /// Renewed by somebody else.
+    Ready(Mutex<Secret>),
 }
 
 impl OAuth2Provider {
@@ -92,10 +100,13 @@ impl OAuth2Provider {
             oauth: oauth.clone(),
             refuse_bound: profile.refuse_bound_tokens,
             proof,
-            with_certificate: material.identity.is_some(),
+            certificate: material
+                .identity
+                .map(|identity| (identity.facts, identity.chain.len())),
             upstream,
             discovery,
             withheld: AtomicUsize::new(0),
+            lacking: Mutex::default(),
             clock: shared.clock.clone(),
             random: shared.random,
         })
@@ -111,7 +122,7 @@ impl OAuth2Provider {
             None => None,
         };
         let endpoint = match (&document, &self.oauth.idp.endpoint) {
-            (Some(document), _) => document.endpoint(self.with_certificate),
+            (Some(document), _) => document.endpoint(self.certificate.is_some()),
             (None, Endpoint::Token(url) | Endpoint::Issuer(url)) => url,
         };
         let outcome = self.post(endpoint, document.as_deref(), variant).await;
@@ -172,7 +183,7 @@ impl OAuth2Provider {
         let asked_at = self.clock.now();
         let answer = self
             .upstream
-            .send(post, &at)
+            .send(post, &at, may_be_repeated(&self.oauth.grant))
             .await
             .map_err(|none| ExchangeFailure {
                 failure: none.failure,
@@ -198,7 +209,7 @@ impl OAuth2Provider {
             &Asked {
                 endpoint,
                 at: &at,
-                client_auth: self.oauth.client_auth.as_str(),
+                suspects: self.suspects(),
                 scopes: scopes(&self.oauth, variant),
                 refuse_bound: self.refuse_bound,
                 secrets: &seen,
@@ -210,7 +221,13 @@ impl OAuth2Provider {
             failure,
             endpoint_lost: matches!(status, 404 | 405),
         })?;
-        Ok(self.note_withheld(granted))
+        let issued = self.note_withheld(granted);
+        if variant.is_default() {
+            let (audience, resource) = (self.oauth.audience.as_deref(), &self.oauth.resource);
+            let token = issued.token.expose();
+            *current(&self.lacking) = lacking(token, audience, resource, &self.oauth.scopes);
+        }
+        Ok(issued)
     }
 
     /// Says it once, and again when it changes: an answer comes with every renewal.
@@ -229,26 +246,49 @@ impl OAuth2Provider {
     ) -> Result<Option<Secret>, Failure> {
         let signer = match &self.proof {
             Prover::Nothing | Prover::Secret(_) => return Ok(None),
-            Prover::Ready(assertion) => return Ok(Some(assertion.clone())),
+            Prover::Ready(assertion) => return Ok(Some(current(assertion).clone())),
             Prover::Signed(signer) | Prover::SignedWithSecret(signer, _) => signer,
         };
-        let issuer = document.map(|document| document.issuer.as_str());
+        let named = document.map(|it| (it.issuer.as_str(), it.token_endpoint_named.as_str()));
+        let audience = match (&signer.audience, named) {
+            (Some(Audience::Named(audience)), _) => audience,
+            (Some(Audience::TokenEndpoint), Some((_, endpoint))) => endpoint,
+            (Some(Audience::Issuer) | None, Some((issuer, _))) => issuer,
+            (_, None) => endpoint.as_str(),
+        };
         signer
             .sign(
                 &self.oauth.client_id,
-                issuer.unwrap_or(endpoint.as_str()),
+                audience,
                 self.clock.now().wall,
                 self.random,
             )
             .map(Some)
     }
 
+    /// What may be wrong with the client, should it be refused.
+    fn suspects(&self) -> Suspects<'_> {
+        let plain = match &self.proof {
+            Prover::Secret(secret) => is_plain(&self.oauth.client_id) && is_plain(secret.expose()),
+            _ => true,
+        };
+        Suspects {
+            auth: &self.oauth.client_auth,
+            issuer_known: self.discovery.is_some(),
+            plain,
+            certificate: self.certificate.as_ref().map(|(facts, chain)| Shown {
+                role: facts.role,
+                subject: &facts.subject,
+                chain: *chain,
+            }),
+        }
+    }
+
     /// What the server may know from earlier requests.
     fn kept_secrets(&self) -> Vec<Secret> {
         match &self.proof {
-            Prover::Secret(secret)
-            | Prover::SignedWithSecret(_, secret)
-            | Prover::Ready(secret) => vec![secret.clone()],
+            Prover::Secret(secret) | Prover::SignedWithSecret(_, secret) => vec![secret.clone()],
+            Prover::Ready(assertion) => vec![current(assertion).clone()],
             Prover::Nothing | Prover::Signed(_) => Vec::new(),
         }
     }
@@ -276,13 +316,27 @@ impl Provider for OAuth2Provider {
         self.upstream.limit().saturating_mul(2)
     }
 
+    fn renewed(&self, material: &Material) -> bool {
+        let (Prover::Ready(known), Some(AssertionMaterial::Ready(ready))) =
+            (&self.proof, &material.assertion)
+        else {
+            return false;
+        };
+        let mut known = current(known);
+        let another = known.expose() != ready.assertion.expose();
+        if another {
+            *known = ready.assertion.clone();
+        }
+        another
+    }
+
     fn remarks(&self) -> Vec<Diagnostic> {
         let known = self.discovery.as_ref().and_then(|it| it.known());
         let secrets = self.kept_secrets();
         let secrets: Vec<&Secret> = secrets.iter().collect();
         let elsewhere = match (&known, &self.oauth.idp.endpoint) {
             (Some(document), Endpoint::Issuer(issuer)) => {
-                document.elsewhere(issuer, self.with_certificate, &secrets)
+                document.elsewhere(issuer, self.certificate.is_some(), &secrets)
             }
             _ => None,
         };
@@ -295,7 +349,12 @@ impl Provider for OAuth2Provider {
         });
         let withheld = self.withheld.load(Ordering::Relaxed);
         let withheld = (withheld > 0).then(|| Diagnostic::new("scopes", not_passed_on(withheld)));
-        elsewhere.into_iter().chain(withheld).collect()
+        let lacking = current(&self.lacking).clone();
+        elsewhere
+            .into_iter()
+            .chain(withheld)
+            .chain(lacking)
+            .collect()
     }
 }
 
@@ -326,7 +385,9 @@ impl From<Failure> for ExchangeFailure {
 fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
     let secret = || required(material.secret.clone(), "client_secret");
     match &oauth.client_auth {
-        ClientAuth::SecretBasic(_) | ClientAuth::SecretPost(_) => Ok(Prover::Secret(secret()?)),
+        ClientAuth::SecretBasic(_)
+        | ClientAuth::SecretBasicPlain(_)
+        | ClientAuth::SecretPost(_) => Ok(Prover::Secret(secret()?)),
         ClientAuth::SecretJwt(_, assertion) => {
             let secret = secret()?;
             let signer = Signer::with_secret(assertion, &secret)?;
@@ -336,7 +397,9 @@ fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
             Some(AssertionMaterial::Key(key)) => {
                 Ok(Prover::Signed(Signer::with_key(assertion, key)?))
             }
-            Some(AssertionMaterial::Ready(ready)) => Ok(Prover::Ready(ready.clone())),
+            Some(AssertionMaterial::Ready(ready)) => {
+                Ok(Prover::Ready(Mutex::new(ready.assertion.clone())))
+            }
             None => Err(Failure::permanent(
                 "client_auth = \"private_key_jwt\" needs assertion.key or assertion.file",
             )),
@@ -350,6 +413,12 @@ fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
         },
         ClientAuth::None => Ok(Prover::Nothing),
     }
+}
+
+/// What was kept last.
+fn current<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
+    // It is only ever replaced whole.
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A header's value, if it is text.

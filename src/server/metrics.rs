@@ -269,7 +269,7 @@ fn certificates(page: &mut Page, entries: &[Arc<RegistryEntry>]) {
     let mut end = page.family(
         "tokend_certificate_expiry_timestamp_seconds",
         Gauge,
-        "End of the own certificates' validity, in seconds since 1970; in use, and on disk as far as that can be used.",
+        "End of the own certificates' and federated assertions' validity, in seconds since 1970; in use, and on disk as far as that can be used.",
     );
     for entry in entries {
         for (place, certificate) in &entry.certificates {

@@ -278,6 +278,11 @@ pub fn profile(audit: &Audit, entry: &RegistryEntry, now: Stamp) -> ProfileStatu
         }
         ProfileHealth::Managed(handle) => handle,
     };
+    let remarks = handle.provider().map(|provider| provider.remarks());
+    let remarks = remarks.unwrap_or_default();
+    status
+        .warnings
+        .extend(remarks.iter().map(ToString::to_string));
     let view = handle.own().view();
     status.state = view.state(now).as_str().to_owned();
     status.next_attempt_in = view

@@ -13,6 +13,7 @@ mod config;
 mod dev;
 mod doctor;
 mod ending;
+mod federated;
 mod harness;
 mod health;
 mod hostile;

@@ -13,7 +13,9 @@ use super::{Assembly, invalid_because};
 use crate::broker::{IssuerBudget, ProfileHandle, Spec};
 use crate::core::certificate::Certificate;
 use crate::core::diagnostic::Diagnostic;
-use crate::core::profile::{Invalid, Method, Profile, ProfileName};
+use crate::core::failure::FailureKind;
+use crate::core::oauth::withhold::origin;
+use crate::core::profile::{Endpoint, Invalid, Method, Profile, ProfileName};
 use crate::material::{Digest, Material};
 use crate::provider;
 use crate::registry::RegistryEntry;
@@ -25,6 +27,8 @@ pub struct Prepared {
     digest: Digest,
     warnings: Vec<Diagnostic>,
     certificates: Vec<Certificate>,
+    /// For what is known already, the assertion that may have been renewed is in it.
+    material: Material,
 }
 
 /// Whether a definition with its material has a handle already.
@@ -62,8 +66,9 @@ impl Assembly {
             warnings: material.warnings.clone(),
             certificates: material.certificates(),
             profile,
+            material,
         };
-        let profile = &prepared.profile;
+        let (profile, material) = (&prepared.profile, &prepared.material);
         let is = |version: &Version| {
             version.digest == prepared.digest && version.profile.same_credential(profile)
         };
@@ -71,7 +76,7 @@ impl Assembly {
         let known = match member {
             Some(member) if is(&member.live) => Known::Live,
             _ if staged.is_some_and(|staged| is(&staged.version)) => Known::Staged,
-            _ => Known::Not(Box::new(self.spec(profile, material)?)),
+            _ => Known::Not(Box::new(self.spec(profile, material.clone())?)),
         };
         Ok((prepared, known))
     }
@@ -91,6 +96,7 @@ impl Assembly {
         let changed = self.in_force_now(ReloadOutcome::Changed);
         match known {
             Known::Live => {
+                let material = prepared.material.clone();
                 let staged = member.staged.take();
                 self.leaving
                     .extend(staged.map(|staged| staged.version.handle));
@@ -98,10 +104,12 @@ impl Assembly {
                 let in_force = if same { member.live.in_force } else { changed };
                 member.live = prepared.with_handle(member.live.handle.clone(), in_force);
                 member.differs_since = None;
+                self.renew(&member.live.handle, &material).await;
                 return member;
             }
             Known::Staged => {
                 let staged = member.staged.as_mut().expect("it was compared with");
+                self.renew(&staged.version.handle, &prepared.material).await;
                 staged.version = prepared.with_handle(staged.version.handle.clone(), changed);
             }
             Known::Not(spec) => self.stage(prepared, *spec, &mut member).await,
@@ -109,6 +117,23 @@ impl Assembly {
         member.differs_since.get_or_insert(changed.since);
         self.replace_live(&mut member).await;
         member
+    }
+
+    /// Takes over an assertion that somebody else has renewed. It is asked with when a renewal is
+    /// due, or at once if the one before was refused.
+    async fn renew(&self, handle: &ProfileHandle, material: &Material) {
+        if !handle.provider().is_some_and(|it| it.renewed(material)) {
+            return;
+        }
+        let refused = handle
+            .own()
+            .view()
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.failure.kind == FailureKind::Permanent);
+        if refused {
+            self.broker.again(handle).await;
+        }
     }
 
     /// Looks again at profiles whose trials have come further: what has delivered takes its place.
@@ -224,7 +249,7 @@ impl Assembly {
             .map_err(|failure| invalid_because(profile, failure.message))?;
         let upstream = match &profile.method {
             Method::OAuth2(oauth2) => Some(IssuerBudget {
-                name: oauth2.idp.endpoint.as_str().to_owned(),
+                name: account(&oauth2.idp.endpoint),
                 max_in_flight: oauth2.idp.max_in_flight,
                 max_per_second: oauth2.idp.max_per_second,
             }),
@@ -244,4 +269,11 @@ impl Assembly {
             left: Vec::new(),
         })
     }
+}
+
+/// What of an identity provider bears requests: its server, be it named by issuer or by token
+/// endpoint.
+pub(super) fn account(endpoint: &Endpoint) -> String {
+    let (Endpoint::Issuer(url) | Endpoint::Token(url)) = endpoint;
+    origin(url)
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::broker::Tools;
 use crate::core::config::{SourceFile, Sources, load};
 use crate::core::credential::Fingerprinter;
+use crate::core::profile::Endpoint;
 
 /// Puts the token there that the profile `it` serves.
 fn write(folder: &Path, token: &str) {
@@ -91,4 +92,15 @@ async fn what_has_delivered_takes_over_at_once_and_no_file_is_read_for_it() {
     let answer = handle(&registry).own().view().answer.clone();
     let answer = answer.expect("delivered");
     assert_eq!(answer.credential.token.expose(), "second");
+}
+
+/// Broken by an account that is named by the whole URL.
+#[test]
+fn an_identity_provider_is_one_account_however_it_is_named() {
+    let url = |text: &str| url::Url::parse(text).expect("a URL");
+    let issuer = Endpoint::Issuer(url("https://idp.example/realms/a"));
+    let token = Endpoint::Token(url("https://idp.example:443/realms/a/token"));
+    let other = Endpoint::Token(url("https://idp.example:8443/realms/a/token"));
+    assert_eq!(staging::account(&issuer), staging::account(&token));
+    assert_ne!(staging::account(&issuer), staging::account(&other));
 }

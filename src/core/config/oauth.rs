@@ -7,8 +7,9 @@ use url::Url;
 
 use super::gather::Gathered;
 use super::preset::{self, Preset};
+use super::read::missing;
 use super::report::{ConfigReport, Owner, Spot, shorten};
-use super::schema::{KeySpec, Table, http, idp, keystore, profile, tls};
+use super::schema::{KeySpec, Table, assertion, http, idp, keystore, profile, tls};
 use super::section::Section;
 use super::values;
 use crate::core::profile::{
@@ -76,13 +77,27 @@ pub(super) fn check(
     Some(OAuth2 {
         idp: idp?,
         grant: GrantType::ClientCredentials,
-        client_id: section.get(&profile::CLIENT_ID)?,
+        client_id: client_id(report, section)?,
         client_auth: client_auth?,
         scopes: preset::plain(section.get(&profile::SCOPES)),
         audience,
         resource: preset::plain(section.get(&profile::RESOURCE)),
         extra: section.get(&profile::EXTRA),
     })
+}
+
+/// Empty where the assertion that somebody else makes names the client.
+fn client_id(report: &mut ConfigReport, section: &Section) -> Option<String> {
+    let assertion = section.table(&profile::ASSERTION);
+    let named = assertion.is_some_and(|it| it.has(&assertion::FILE));
+    match section.get(&profile::CLIENT_ID) {
+        None if named && !section.has(&profile::CLIENT_ID) => Some(String::new()),
+        None if !section.has(&profile::CLIENT_ID) => {
+            missing(report, section, &profile::CLIENT_ID);
+            None
+        }
+        given => given,
+    }
 }
 
 /// The `[idp.NAME]` that the profile names; Err when it names one that is of no use, which has been

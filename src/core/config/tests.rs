@@ -1,6 +1,7 @@
 //! What a configuration is taken for, and what is said about a wrong one.
 
 mod bad;
+mod clients;
 mod docs;
 mod good;
 mod isolation;

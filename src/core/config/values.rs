@@ -94,6 +94,41 @@ pub(super) fn scope(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
+/// The words that `assertion.audience` knows, besides URLs.
+pub(super) const AUDIENCES: [&str; 2] = ["issuer", "token_endpoint"];
+
+/// One of the words, or anything that is not meant as one of them.
+pub(super) fn assertion_audience(text: &str) -> Result<(), ValueError> {
+    plain(text)?;
+    match nearest(text, AUDIENCES) {
+        Some(word) if word != text => ValueError::new(
+            "is neither \"issuer\" nor \"token_endpoint\" nor a URL",
+            format!("did you mean \"{word}\"?"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// What `assertion.type` knows by a short name.
+const ASSERTION_TYPES: [&str; 2] = ["jwt-bearer", "jwt-spiffe"];
+
+/// One of the short names, or a URI (RFC 7521 §4.2).
+pub(super) fn assertion_type(text: &str) -> Result<(), ValueError> {
+    plain(text)?;
+    if ASSERTION_TYPES.contains(&text) || Url::parse(text).is_ok() {
+        return Ok(());
+    }
+    ValueError::new(
+        "is neither \"jwt-bearer\" nor \"jwt-spiffe\" nor a URI",
+        match nearest(text, ASSERTION_TYPES) {
+            Some(word) => format!("did you mean \"{word}\"?"),
+            None => {
+                "for instance \"urn:ietf:params:oauth:client-assertion-type:jwt-bearer\"".into()
+            }
+        },
+    )
+}
+
 /// RFC 8707 §2: an absolute URI without fragment.
 pub(super) fn resource(text: &str) -> Result<(), ValueError> {
     plain(text)?;
@@ -192,10 +227,16 @@ pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, ValueError> {
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(url::ParseError::RelativeUrlWithoutBase) => {
-            return ValueError::new("is not an absolute URL", "it begins with https://");
+            return ValueError::new(
+                "is not an absolute URL",
+                "it begins with https://, as in \"https://idp.example/realms/a\"",
+            );
         }
         Err(error) => return ValueError::new(format!("is not a URL: {error}"), ""),
     };
+    if rule == UrlRule::Issuer {
+        issuer(&url)?;
+    }
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return ValueError::new("must be an https:// or http:// URL", "");
     }
@@ -215,6 +256,30 @@ pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, ValueError> {
         );
     }
     Ok(url)
+}
+
+/// What an issuer cannot be, although it is a URL.
+fn issuer(url: &Url) -> Result<(), ValueError> {
+    const DOCUMENTS: &str = "/.well-known/";
+    if let Some((before, after)) = url.path().split_once(DOCUMENTS) {
+        // RFC 8414 §3 puts its name before the issuer's path.
+        let rest = after.split_once('/').map_or("", |(_, rest)| rest);
+        let between = if rest.is_empty() { "" } else { "/" };
+        return ValueError::new(
+            "is the address of a discovery document, which is found by itself",
+            format!(
+                "the issuer alone: \"{}{before}{between}{rest}\"",
+                url.origin().ascii_serialization()
+            ),
+        );
+    }
+    if url.path().contains("%7B") || url.path().contains('{') {
+        return ValueError::new(
+            "has a placeholder ({…}) in it",
+            "put in its place what it stands for, the tenant's identifier for instance",
+        );
+    }
+    Ok(())
 }
 
 /// The known word that a misspelled one is nearest to, if it is near at all.

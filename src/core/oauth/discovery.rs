@@ -15,6 +15,8 @@ pub struct Document {
     pub issuer: String,
     /// `token_endpoint`
     pub token_endpoint: Url,
+    /// The same as the issuer writes it: the other audience of assertions.
+    pub token_endpoint_named: String,
     /// `mtls_endpoint_aliases.token_endpoint`: where a client certificate is asked for.
     pub mtls_token_endpoint: Option<Url>,
     /// Those of `token_endpoint_auth_methods_supported` that we know; None when it does not say.
@@ -129,9 +131,11 @@ pub fn parse(
         Ok(url) if same(&url, issuer) => {}
         // Mixing up issuers is an attack (RFC 8414 §6.2), and in most cases a wrong setting.
         Ok(url) => {
-            return Err(DocumentError::Foreign(format!(
-                "the discovery document of {at} belongs to another issuer ({}): set issuer to exactly what it says there",
-                foreign_place(&url, secrets)
+            return Err(DocumentError::Foreign(foreign(
+                issuer,
+                &url,
+                endpoint_named,
+                secrets,
             )));
         }
         Err(_) => return Err(DocumentError::Missing),
@@ -179,9 +183,60 @@ pub fn parse(
     Ok(Document {
         issuer: named.into(),
         token_endpoint,
+        token_endpoint_named: endpoint_named.into(),
         mtls_token_endpoint,
         client_auth_methods,
     })
+}
+
+/// What to do about a document that names another issuer. The token endpoint is always a way: it
+/// needs no document.
+fn foreign(issuer: &Url, named: &Url, endpoint: &str, secrets: &[&Secret]) -> String {
+    let said = format!(
+        "the discovery document of {} belongs to another issuer ({})",
+        place(issuer),
+        foreign_place(named, secrets)
+    );
+    // What is configured with https:// shall not be asked without.
+    let endpoint = Url::parse(endpoint).ok().and_then(|mut url| {
+        if issuer.scheme() == "https" && url.scheme() == "http" && origin_host(&url, issuer) {
+            url.set_scheme("https").ok()?;
+            url.set_port(issuer.port()).ok()?;
+        }
+        let usable = url.scheme() == "https" || issuer.scheme() == "http";
+        (usable && url.has_host()).then(|| foreign_place(&url, secrets))
+    });
+    let token_url = match &endpoint {
+        Some(endpoint) => format!("set token_url = \"{endpoint}\" instead of issuer"),
+        None => "set token_url to its token endpoint instead of issuer".into(),
+    };
+    let path = |url: &Url| url.path().trim_end_matches('/').to_owned();
+    let template = named.path().contains("%7B") || named.path().contains('{');
+    if template {
+        format!(
+            "{said}, a template for many: put the tenant's own identifier into issuer, in place of a name for all (common, \
+             organizations), or {token_url}"
+        )
+    } else if named.scheme() == "http" && issuer.scheme() == "https" {
+        format!(
+            "{said}, since it does not know that TLS ends before it: {token_url}, or let its operator set its public \
+             address (X-Forwarded-Proto, hostname)"
+        )
+    } else if named.origin() == issuer.origin() && path(named).starts_with(&path(issuer)) {
+        format!("{said}, below it: set issuer to exactly what it says there, or {token_url}")
+    } else if named.origin() == issuer.origin() && path(issuer).starts_with(&path(named)) {
+        format!(
+            "{said}, above it: {token_url}, or set issuer to exactly what it says there, if that has a document too"
+        )
+    } else {
+        format!(
+            "{said}: set issuer to exactly what it says there, if that is meant, or {token_url}"
+        )
+    }
+}
+
+fn origin_host(one: &Url, other: &Url) -> bool {
+    one.host_str() == other.host_str()
 }
 
 /// The same issuer, a slash at the end aside.
@@ -224,6 +279,57 @@ mod tests {
                 "https://idp.example/.well-known/oauth-authorization-server",
             ]
         );
+    }
+
+    /// Broken by advice that does not look at what the document says.
+    #[test]
+    fn a_document_of_another_issuer_comes_with_advice_that_can_be_followed() {
+        for (issuer, named, endpoint, expected) in [
+            (
+                "https://sso.example/realms/a",
+                "http://sso.example/realms/a",
+                "http://sso.example/realms/a/token",
+                "set token_url = \"https://sso.example/realms/a/token\"",
+            ),
+            (
+                "https://sso.example:8443/a",
+                "http://sso.example:8080/a",
+                "http://sso.example:8080/a/token",
+                "set token_url = \"https://sso.example:8443/a/token\"",
+            ),
+            (
+                "https://login.example/common/v2.0",
+                "https://login.example/{tenantid}/v2.0",
+                "https://login.example/common/oauth2/v2.0/token",
+                "put the tenant's own identifier into issuer",
+            ),
+            (
+                "https://idp.example/a/b",
+                "https://idp.example/a",
+                "https://idp.example/a/token",
+                "above it: set token_url = \"https://idp.example/a/token\"",
+            ),
+            (
+                "https://idp.example/a",
+                "https://idp.example/a/b",
+                "https://idp.example/a/b/token?q",
+                "below it: set issuer to exactly what it says there, or set token_url = \"https://idp.example/a/b/token\"",
+            ),
+            (
+                "https://idp.example/a",
+                "https://other.example/a",
+                "http://other.example/token",
+                "or set token_url to its token endpoint",
+            ),
+        ] {
+            let document = json!({ "issuer": named, "token_endpoint": endpoint }).to_string();
+            match parse(document.as_bytes(), &url(issuer), false, &[]) {
+                Err(DocumentError::Foreign(message)) => {
+                    assert!(message.contains(expected), "{message}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     /// Trap 55.

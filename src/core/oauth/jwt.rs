@@ -5,7 +5,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{alphabet, engine};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Padding is not allowed in a JWT, but some issuers add it.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -31,17 +31,7 @@ pub struct JwtClaims {
 /// The facts of a token with three base64url parts and JSON in the second; None for opaque tokens.
 #[must_use]
 pub fn read(token: &str) -> Option<JwtClaims> {
-    let mut parts = token.split('.');
-    let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() || header.is_empty() || payload.is_empty() {
-        return None;
-    }
-    LENIENT.decode(header).ok()?;
-    LENIENT.decode(signature).ok()?;
-    let payload = LENIENT.decode(payload).ok()?;
-    let Ok(Value::Object(claims)) = serde_json::from_slice(&payload) else {
-        return None;
-    };
+    let claims = claims(token)?;
     let bound = claims.get("cnf").is_some_and(|cnf| !cnf.is_null());
     // A thumbprint is 43 characters of base64url; anything else would not be one.
     let confirmation = claims
@@ -63,9 +53,46 @@ pub fn read(token: &str) -> Option<JwtClaims> {
     })
 }
 
+/// The claims of a token with three base64url parts and JSON in the second; None for opaque ones.
+#[must_use]
+pub fn claims(token: &str) -> Option<Map<String, Value>> {
+    let mut parts = token.split('.');
+    let (header, payload, signature) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || header.is_empty() || payload.is_empty() {
+        return None;
+    }
+    LENIENT.decode(header).ok()?;
+    LENIENT.decode(signature).ok()?;
+    let payload = LENIENT.decode(payload).ok()?;
+    match serde_json::from_slice(&payload) {
+        Ok(Value::Object(claims)) => Some(claims),
+        _ => None,
+    }
+}
+
+/// One part of a JWT.
+#[must_use]
+pub fn decoded(part: &str) -> Option<Vec<u8>> {
+    LENIENT.decode(part).ok()
+}
+
+/// The texts of a claim that is one or a list of them.
+#[must_use]
+pub fn texts(claim: Option<&Value>) -> Vec<String> {
+    match claim {
+        Some(Value::String(one)) => vec![one.clone()],
+        Some(Value::Array(all)) => {
+            let texts = all.iter().filter_map(Value::as_str);
+            texts.map(String::from).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// A NumericDate (RFC 7519 §2), which may have a fraction. Before 1970 is 1970: long past either
 /// way.
-fn seconds(value: &Value) -> Option<u64> {
+#[must_use]
+pub fn seconds(value: &Value) -> Option<u64> {
     if let Some(whole) = value.as_u64() {
         return Some(whole);
     }

@@ -4,13 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::federated::JWT_BEARER;
 use crate::core::credential::Variant;
-use crate::core::profile::OAuth2;
-use crate::core::profile::client_auth::ClientAuth;
+use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
+use crate::core::profile::{GrantType, OAuth2};
 use crate::core::secret::Secret;
-
-/// RFC 7523 §2.2.
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A parameter's value: text that may be seen, or a secret.
 #[derive(Clone, Debug)]
@@ -61,7 +59,10 @@ impl TokenRequest {
         let mut authorization = None;
         match (&oauth.client_auth, proof) {
             (ClientAuth::SecretBasic(_), Proof::Secret(secret)) => {
-                authorization = Some(basic(&oauth.client_id, secret));
+                authorization = Some(basic(&oauth.client_id, secret, encode));
+            }
+            (ClientAuth::SecretBasicPlain(_), Proof::Secret(secret)) => {
+                authorization = Some(basic(&oauth.client_id, secret, as_it_is));
             }
             (_, Proof::Secret(secret)) => {
                 parameters.push(text("client_id", &oauth.client_id));
@@ -71,10 +72,12 @@ impl TokenRequest {
                 ));
             }
             (_, Proof::Assertion(assertion)) => {
-                // RFC 7521 §4.2 makes client_id optional here; Entra ID wants it, nobody refuses
-                // it.
-                parameters.push(text("client_id", &oauth.client_id));
-                parameters.push(text("client_assertion_type", JWT_BEARER));
+                // RFC 7521 §4.2 makes client_id optional here; Entra ID wants it.
+                if !oauth.client_id.is_empty() {
+                    parameters.push(text("client_id", &oauth.client_id));
+                }
+                let kind = assertion_type(&oauth.client_auth);
+                parameters.push(text("client_assertion_type", kind));
                 parameters.push((
                     "client_assertion".into(),
                     ParameterValue::Secret(assertion.clone()),
@@ -144,15 +147,33 @@ pub fn encoded(secret: &Secret) -> Secret {
     Secret::new(out)
 }
 
+/// Whether a request that may have been carried out can be sent again: at worst there is a token
+/// that nobody uses. One that uses something up never can.
+#[must_use]
+pub fn may_be_repeated(grant: &GrantType) -> bool {
+    match grant {
+        GrantType::ClientCredentials => true,
+    }
+}
+
+/// Whether a client id or secret is the same form-urlencoded.
+#[must_use]
+pub fn is_plain(text: &str) -> bool {
+    let mut out = Zeroizing::new(String::with_capacity(3 * text.len()));
+    encode(text, &mut out);
+    out.as_str() == text
+}
+
 /// RFC 6749 §2.3.1: id and secret are form-urlencoded *before* they are joined and base64-encoded.
-/// Strict servers refuse a raw `s3cr3t:+/ %`, and a colon in the id would move the border.
-fn basic(id: &str, secret: &Secret) -> Secret {
+/// Strict servers refuse a raw `s3cr3t:+/ %`, and a colon in the id would move the border. `write`
+/// does that, or leaves it.
+fn basic(id: &str, secret: &Secret, write: fn(&str, &mut String)) -> Secret {
     let mut pair = Zeroizing::new(String::with_capacity(
         3 * (id.len() + secret.expose().len()) + 1,
     ));
-    encode(id, &mut pair);
+    write(id, &mut pair);
     pair.push(':');
-    encode(secret.expose(), &mut pair);
+    write(secret.expose(), &mut pair);
     let mut header = String::with_capacity(6 + pair.len().div_ceil(3) * 4);
     header.push_str("Basic ");
     STANDARD.encode_string(pair.as_bytes(), &mut header);
@@ -162,6 +183,21 @@ fn basic(id: &str, secret: &Secret) -> Secret {
 fn encode(text: &str, out: &mut String) {
     for piece in url::form_urlencoded::byte_serialize(text.as_bytes()) {
         out.push_str(piece);
+    }
+}
+
+fn as_it_is(text: &str, out: &mut String) {
+    out.push_str(text);
+}
+
+/// `client_assertion_type`
+fn assertion_type(auth: &ClientAuth) -> &str {
+    match auth {
+        ClientAuth::PrivateKeyJwt(Assertion {
+            source: Some(AssertionSource::File { kind, .. }),
+            ..
+        }) => kind,
+        _ => JWT_BEARER,
     }
 }
 
@@ -234,10 +270,10 @@ mod tests {
                 "k%C3%A4se:%D0%BF%D0%B0%D1%80%D0%BE%D0%BB%D1%8C-%E2%9C%93%7E",
             ),
         ] {
-            let header = basic(id, &Secret::new(secret.into()));
+            let header = basic(id, &Secret::new(secret.into()), encode);
             assert_eq!(header.expose(), format!("Basic {}", STANDARD.encode(pair)));
         }
-        let header = basic("orders", &Secret::new("s3cr3t:+/ %".into()));
+        let header = basic("orders", &Secret::new("s3cr3t:+/ %".into()), encode);
         assert_eq!(
             header.expose(),
             "Basic b3JkZXJzOnMzY3IzdCUzQSUyQiUyRislMjU="
@@ -253,6 +289,14 @@ mod tests {
                 format!("grant_type=client_credentials&{REST}"),
                 Some(format!("Basic {}", STANDARD.encode("orders+app:s+%26%3D")))
             )
+        );
+        assert_eq!(
+            form(
+                ClientAuth::SecretBasicPlain(nowhere()),
+                Proof::Secret(&secret)
+            )
+            .1,
+            Some(format!("Basic {}", STANDARD.encode("orders app:s &=")))
         );
         assert_eq!(
             form(ClientAuth::SecretPost(nowhere()), Proof::Secret(&secret)),

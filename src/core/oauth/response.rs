@@ -5,6 +5,7 @@
 //! the known secrets first: the `error` code and a Microsoft code (`AADSTS…`). What goes further
 //! than into messages, the granted scopes, is held against them too, and against the token.
 
+pub mod cure;
 mod errors;
 mod granted;
 
@@ -14,6 +15,7 @@ mod tests;
 use serde_json::{Map, Value};
 use url::Url;
 
+use self::cure::Suspects;
 use super::lifetime::{LifetimeError, lifetime};
 use super::withhold::{echoes, foreign_place, is_secret, repeats};
 use super::{date, jwt};
@@ -52,8 +54,8 @@ pub struct Asked<'a> {
     /// The token endpoint for people: [`super::withhold::place`] of a configured one,
     /// `foreign_place` of a discovered.
     pub at: &'a str,
-    /// `client_auth`, for the cure.
-    pub client_auth: &'a str,
+    /// What may be wrong with the client, for the cure.
+    pub suspects: Suspects<'a>,
     /// The scopes asked for: granted unless the answer says otherwise (RFC 6749 §5.1).
     pub scopes: &'a [String],
     /// `bound_tokens = "refuse"`

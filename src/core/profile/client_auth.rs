@@ -10,6 +10,8 @@ use super::{Keystore, SecretRef};
 pub enum ClientAuth {
     /// RFC 6749 §2.3.1, header; id and secret form-urlencoded first.
     SecretBasic(SecretRef),
+    /// The same with id and secret as they are (RFC 7617): `basic_encoding = "plain"`.
+    SecretBasicPlain(SecretRef),
     /// RFC 6749 §2.3.1, body.
     SecretPost(SecretRef),
     /// RFC 7523 §2.2 with the secret as HMAC key.
@@ -29,7 +31,7 @@ impl ClientAuth {
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
-            ClientAuth::SecretBasic(_) => "client_secret_basic",
+            ClientAuth::SecretBasic(_) | ClientAuth::SecretBasicPlain(_) => "client_secret_basic",
             ClientAuth::SecretPost(_) => "client_secret_post",
             ClientAuth::SecretJwt(..) => "client_secret_jwt",
             ClientAuth::PrivateKeyJwt(_) => "private_key_jwt",
@@ -47,14 +49,34 @@ pub struct Assertion {
     pub source: Option<AssertionSource>,
     /// `algorithm`, for instance `RS256`; None: what fits the key.
     pub algorithm: Option<String>,
-    /// `kid`
-    pub kid: Option<String>,
+    /// `kid` or `kid_thumbprint`
+    pub kid: Option<Kid>,
     /// `x5t`: put the certificate's SHA-1 and SHA-256 thumbprints into the header.
     pub x5t: bool,
     /// `audience`; None: the issuer where it is known, else the token endpoint.
-    pub audience: Option<String>,
+    pub audience: Option<Audience>,
     /// `lifetime`
     pub lifetime: Duration,
+}
+
+/// The key identifier in the header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kid {
+    /// `kid`
+    Named(String),
+    /// `kid_thumbprint`: the thumbprint of the public key (RFC 7638).
+    Thumbprint,
+}
+
+/// Whom an assertion is made out to. RFC 7523 §3 leaves it open, and identity providers differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// The issuer, as it writes itself.
+    Issuer,
+    /// The token endpoint, as the issuer writes it, or as it is configured.
+    TokenEndpoint,
+    /// This.
+    Named(String),
 }
 
 /// Key or ready assertion.
@@ -71,6 +93,11 @@ pub enum AssertionSource {
     },
     /// `keystore`
     Store(Keystore),
-    /// `file`: an assertion that somebody else renews (workload identity federation).
-    File(PathBuf),
+    /// An assertion that somebody else renews (workload identity federation).
+    File {
+        /// `file`
+        path: PathBuf,
+        /// `type`: the `client_assertion_type` that it is sent as.
+        kind: String,
+    },
 }

@@ -52,7 +52,9 @@ fn of_oauth2(found: &mut BTreeSet<PathBuf>, oauth2: &OAuth2) {
         Some(IdentitySource::Store(store)) => keystore(found, store),
     }
     match &oauth2.client_auth {
-        ClientAuth::SecretBasic(it) | ClientAuth::SecretPost(it) => secret(found, Some(it)),
+        ClientAuth::SecretBasic(it)
+        | ClientAuth::SecretBasicPlain(it)
+        | ClientAuth::SecretPost(it) => secret(found, Some(it)),
         ClientAuth::SecretJwt(it, by) => {
             secret(found, Some(it));
             assertion(found, by);
@@ -75,7 +77,7 @@ fn assertion(found: &mut BTreeSet<PathBuf>, assertion: &Assertion) {
             secret(found, key_password.as_ref());
         }
         Some(AssertionSource::Store(store)) => keystore(found, store),
-        Some(AssertionSource::File(path)) => {
+        Some(AssertionSource::File { path, .. }) => {
             found.insert(path.clone());
         }
     }

@@ -151,7 +151,10 @@ impl Discovery {
                 .get(url.clone())
                 .header(ACCEPT, "application/json");
             let asked_at = clock.now();
-            let answer = upstream.send(get, &at).await.map_err(|none| none.failure)?;
+            let answer = upstream
+                .send(get, &at, true)
+                .await
+                .map_err(|none| none.failure)?;
             let HttpReply {
                 status,
                 headers,

@@ -1,5 +1,6 @@
 //! The HTTP clients for one way to identity providers.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Proxy, RequestBuilder, retry};
 use rustls::ClientConfig;
+use tower::util::MapRequestLayer;
 use url::Url;
 
 use super::lane::{Lane, LaneError};
@@ -39,6 +41,8 @@ pub(super) struct IdpClient {
     client: OnceLock<Client>,
     /// Where its connections live.
     lane: Arc<Lane>,
+    /// How many were begun.
+    opened: Arc<AtomicUsize>,
 }
 
 impl IdpClient {
@@ -56,6 +60,7 @@ impl IdpClient {
             tls: Arc::new(tls),
             client: OnceLock::new(),
             lane,
+            opened: Arc::default(),
         }
     }
 
@@ -81,11 +86,13 @@ impl IdpClient {
         self.http.timeout.saturating_add(NOTICE)
     }
 
-    /// One exchange with `at`, on the identity provider's thread.
+    /// One exchange with `at`, on the identity provider's thread. `repeated`: the request may be
+    /// carried out twice.
     pub(super) async fn send(
         &self,
         request: RequestBuilder,
         at: &str,
+        repeated: bool,
     ) -> Result<HttpReply, NoReply> {
         let limit = self.limit();
         let unsent = |error: reqwest::Error, way: &transport::Route| NoReply {
@@ -99,7 +106,13 @@ impl IdpClient {
             Some(tunnel) => self.lane.run(limit, tunnel.send(request)).await,
             None => {
                 let request = RequestBuilder::from_parts(client, request);
-                let outcome = self.lane.run(limit, transport::send(request)).await;
+                let outcome = self
+                    .lane
+                    .run(
+                        limit,
+                        transport::send(request, repeated, self.opened.clone()),
+                    )
+                    .await;
                 outcome.map(|sent| sent.map_err(|error| unsent(error, &way)))
             }
         };
@@ -169,14 +182,20 @@ impl IdpClient {
     }
 
     fn make(&self) -> Result<Client, Failure> {
+        let opened = self.opened.clone();
         let mut builder = Client::builder()
+            .connector_layer(MapRequestLayer::new(move |request| {
+                opened.fetch_add(1, Ordering::Relaxed);
+                request
+            }))
             // What the environment names is a tunnel's.
             .no_proxy()
             .tls_backend_preconfigured(self.tls.as_ref().clone())
             .http1_only()
             // A redirect would carry the secret to whoever the server names.
             .redirect(Policy::none())
-            // Retrying is the lifecycle's business, and it counts.
+            // Retrying is the lifecycle's business, and it counts; but for what transport::send
+            // repeats.
             .retry(retry::never())
             .referer(false)
             .user_agent(USER_AGENT)

@@ -200,7 +200,9 @@ impl Walk<'_> {
         let head = self.upstream.client(&root)?.head(root);
         let asked_at = self.clock.now();
         let (upstream, limit) = (self.upstream, self.upstream.timeout());
-        let outcome = self.timed("HTTP", limit, upstream.send(head, &at)).await;
+        let outcome = self
+            .timed("HTTP", limit, upstream.send(head, &at, true))
+            .await;
         self.note_certificates();
         let answer = match outcome {
             Some(answer) => answer.map_err(|none| none.failure)?,

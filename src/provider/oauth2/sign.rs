@@ -7,7 +7,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
     ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
-    RsaKeyPair,
+    KeyPair as _, RsaKeyPair,
 };
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::core::failure::Failure;
 use crate::core::oauth::assertion::{Claims, KeyKind, algorithm};
-use crate::core::profile::client_auth::Assertion;
+use crate::core::profile::client_auth::{Assertion, Audience, Kid};
 use crate::core::secret::Secret;
 use crate::core::time::WallTime;
 use crate::material::AssertionKey;
@@ -28,7 +28,8 @@ pub(super) struct Signer {
     key: SignerKey,
     header: Header,
     algorithm: &'static str,
-    audience: Option<String>,
+    /// Whom assertions are made out to.
+    pub(super) audience: Option<Audience>,
     lifetime: Duration,
 }
 
@@ -46,12 +47,15 @@ impl Signer {
         assertion: &Assertion,
         material: &AssertionKey,
     ) -> Result<Signer, Failure> {
-        let (kind, key) = encoding_key(&material.key).ok_or_else(|| {
+        let (kind, key, jwk) = encoding_key(&material.key).ok_or_else(|| {
             Failure::permanent(
                 "assertion.key cannot be used to sign: use RSA from 2048 bits, P-256, P-384, P-521 or Ed25519",
             )
         })?;
         let mut signer = Signer::new(assertion, kind, key)?;
+        if assertion.kid == Some(Kid::Thumbprint) {
+            signer.header.kid = Some(thumbprint(&jwk));
+        }
         if assertion.x5t {
             let Some(certificate) = &material.certificate else {
                 return Err(Failure::permanent(
@@ -77,7 +81,9 @@ impl Signer {
             algorithm(assertion.algorithm.as_deref(), kind).map_err(Failure::permanent)?;
         // Another stands there for the one that jsonwebtoken has no name for.
         let mut header = Header::new(algorithm.parse().unwrap_or(Algorithm::ES384));
-        header.kid = assertion.kid.clone();
+        if let Some(Kid::Named(name)) = &assertion.kid {
+            header.kid = Some(name.clone());
+        }
         Ok(Signer {
             key,
             header,
@@ -87,7 +93,7 @@ impl Signer {
         })
     }
 
-    /// A fresh assertion; `audience` is used when none is configured.
+    /// A fresh assertion.
     pub(super) fn sign(
         &self,
         client_id: &str,
@@ -101,7 +107,7 @@ impl Signer {
         })?;
         let claims = Claims::new(
             client_id,
-            self.audience.as_deref().unwrap_or(audience),
+            audience,
             self.lifetime,
             now,
             URL_SAFE_NO_PAD.encode(jti),
@@ -132,15 +138,40 @@ fn es512(header: &Header, claims: &Claims, key: &EcdsaKeyPair) -> Option<String>
     Some(jws)
 }
 
-/// The key as its signer wants it: for jsonwebtoken RSA as PKCS#1, curves as PKCS#8.
-fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, SignerKey)> {
+/// SHA-256 over a public key's members (RFC 7638 §3), which come in the order of their names.
+fn thumbprint(jwk: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, jwk.as_bytes()))
+}
+
+/// What a thumbprint is made of, of a point on a curve in its long form.
+fn point(curve: &str, public: &[u8]) -> String {
+    let (x, y) = public[1..].split_at(public.len() / 2);
+    let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+    format!(r#"{{"crv":"{curve}","kty":"EC","x":"{x}","y":"{y}"}}"#)
+}
+
+/// The same of an RSA key.
+fn rsa_members(key: &RsaKeyPair) -> String {
+    let number = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let n = number(key.public_key().modulus().big_endian_without_leading_zero());
+    let e = number(
+        key.public_key()
+            .exponent()
+            .big_endian_without_leading_zero(),
+    );
+    format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#)
+}
+
+/// The key as its signer wants it, and what its thumbprint is made of: for jsonwebtoken RSA as
+/// PKCS#1, curves as PKCS#8.
+fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, SignerKey, String)> {
     let bytes = der.secret_der();
     let rsa = match der {
-        PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(bytes).is_ok(),
-        PrivateKeyDer::Pkcs8(_) => RsaKeyPair::from_pkcs8(bytes).is_ok(),
-        _ => false,
+        PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(bytes).ok(),
+        PrivateKeyDer::Pkcs8(_) => RsaKeyPair::from_pkcs8(bytes).ok(),
+        _ => None,
     };
-    if rsa {
+    if let Some(rsa) = rsa {
         let label = match der {
             PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
             _ => "PRIVATE KEY",
@@ -160,26 +191,29 @@ fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, SignerKey)> {
             pem.push_str(piece);
         }
         let key = EncodingKey::from_rsa_pem(pem.as_bytes()).ok()?;
-        return Some((KeyKind::Rsa, SignerKey::Common(key)));
+        return Some((KeyKind::Rsa, SignerKey::Common(key), rsa_members(&rsa)));
     }
-    let curves: [(&'static EcdsaSigningAlgorithm, KeyKind); 3] = [
-        (&ECDSA_P256_SHA256_FIXED_SIGNING, KeyKind::P256),
-        (&ECDSA_P384_SHA384_FIXED_SIGNING, KeyKind::P384),
-        (&ECDSA_P521_SHA512_FIXED_SIGNING, KeyKind::P521),
+    let curves: [(&'static EcdsaSigningAlgorithm, KeyKind, &str); 3] = [
+        (&ECDSA_P256_SHA256_FIXED_SIGNING, KeyKind::P256, "P-256"),
+        (&ECDSA_P384_SHA384_FIXED_SIGNING, KeyKind::P384, "P-384"),
+        (&ECDSA_P521_SHA512_FIXED_SIGNING, KeyKind::P521, "P-521"),
     ];
-    for (curve, kind) in curves {
+    for (curve, kind, name) in curves {
         if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve, bytes) {
+            let jwk = point(name, pair.public_key().as_ref());
             if kind == KeyKind::P521 {
-                return Some((kind, SignerKey::P521(Box::new(pair))));
+                return Some((kind, SignerKey::P521(Box::new(pair)), jwk));
             }
             let pkcs8 = pair.to_pkcs8v1().ok()?;
             let key = EncodingKey::from_ec_der(pkcs8.as_ref());
-            return Some((kind, SignerKey::Common(key)));
+            return Some((kind, SignerKey::Common(key), jwk));
         }
     }
-    Ed25519KeyPair::from_pkcs8(bytes).ok()?;
+    let pair = Ed25519KeyPair::from_pkcs8(bytes).ok()?;
+    let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
     Some((
         KeyKind::Ed25519,
         SignerKey::Common(EncodingKey::from_ed_der(bytes)),
+        format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#),
     ))
 }

@@ -5,6 +5,8 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::RequestBuilder;
@@ -40,8 +42,25 @@ pub(super) struct NoReply {
 
 /// Sends a request and reads the answer, at most [`LONGEST_BODY`] bytes of it; past that the
 /// connection is closed.
-pub(super) async fn send(request: RequestBuilder) -> Result<HttpReply, reqwest::Error> {
-    let mut response = request.send().await?;
+///
+/// A connection that was kept open and is closed just as it is used again says nothing of the
+/// identity provider: then the request is sent once more, if it may be `repeated`. `opened` counts
+/// the connections that were opened.
+pub(super) async fn send(
+    request: RequestBuilder,
+    repeated: bool,
+    opened: Arc<AtomicUsize>,
+) -> Result<HttpReply, reqwest::Error> {
+    let again = if repeated { request.try_clone() } else { None };
+    let before = opened.load(Ordering::Relaxed);
+    let mut response = match (request.send().await, again) {
+        (Err(error), Some(again))
+            if was_closed(&error) && opened.load(Ordering::Relaxed) == before =>
+        {
+            again.send().await?
+        }
+        (outcome, _) => outcome?,
+    };
     let status = response.status().as_u16();
     // One piece of memory from the start: a token is in it, and growing would leave copies behind.
     let mut body = Zeroizing::new(Vec::with_capacity(LONGEST_BODY));
@@ -59,6 +78,15 @@ pub(super) async fn send(request: RequestBuilder) -> Result<HttpReply, reqwest::
         headers: std::mem::take(response.headers_mut()),
         body,
     })
+}
+
+/// Whether the connection ended before there was an answer.
+fn was_closed(error: &reqwest::Error) -> bool {
+    use io::ErrorKind as K;
+    let reset = |kind| matches!(kind, K::ConnectionReset | K::BrokenPipe | K::UnexpectedEof);
+    !error.is_timeout()
+        && (find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message)
+            || find::<io::Error>(error).is_some_and(|error| reset(error.kind())))
 }
 
 /// The way that a request went.

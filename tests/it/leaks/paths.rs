@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
 use std::process::Stdio;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokend::proto::credential_service_client::CredentialServiceClient;
 use tokend::proto::watch_token_response::Event;
 use tokend::proto::{ReportRejectedRequest, WatchTokenRequest};
@@ -55,7 +57,10 @@ fn everybody() -> (Cast, Vec<&'static str>) {
     let mut served: Vec<_> = cast.profiles.iter().map(|(name, _)| *name).collect();
     // A scope that is no text, or that cannot be passed on, takes nobody his token.
     served.extend(["f-scope", "f-scopes"]);
-    cast.place.secret("ready", &secret("ready"));
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let claims = part(r#"{"iss":"i","sub":"s","aud":"a","exp":4102444800}"#);
+    let ready = format!("{}.{claims}.{}", part("{}"), part(&secret("ready")));
+    cast.place.secret("ready", &ready);
     cast.oauth2(
         "ready",
         "client_auth = \"private_key_jwt\"\nassertion = { file = \"ready\" }",

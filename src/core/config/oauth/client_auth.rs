@@ -3,7 +3,8 @@
 use super::{ConfigReport, Section, keystore};
 use crate::core::config::preset::Preset;
 use crate::core::config::schema::{KeySpec, assertion, profile, tls};
-use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
+use crate::core::oauth::federated::{JWT_BEARER, JWT_SPIFFE};
+use crate::core::profile::client_auth::{Assertion, AssertionSource, Audience, ClientAuth, Kid};
 use crate::core::profile::is_loopback;
 use crate::core::profile::{Endpoint, Idp, SecretRef};
 
@@ -36,6 +37,7 @@ pub(super) fn check(
     let with_assertion = auth.ends_with("_jwt");
     let with_certificate = auth.ends_with("tls_client_auth");
     unused(report, section, auth, with_secret, with_assertion);
+    let plain = basic_is_plain(report, section, auth);
     if with_certificate && idp_known {
         certificate(report, section, auth, idp);
     }
@@ -44,6 +46,7 @@ pub(super) fn check(
         false => None,
     };
     Some(match auth {
+        "client_secret_basic" if plain => ClientAuth::SecretBasicPlain(secret?),
         "client_secret_basic" => ClientAuth::SecretBasic(secret?),
         "client_secret_post" => ClientAuth::SecretPost(secret?),
         "client_secret_jwt" => {
@@ -86,8 +89,9 @@ fn unused(
     with_secret: bool,
     with_assertion: bool,
 ) {
-    let keys: [(&KeySpec, bool); 2] = [
+    let keys: [(&KeySpec, bool); 3] = [
         (&profile::CLIENT_SECRET, with_secret),
+        (&profile::BASIC_ENCODING, auth == "client_secret_basic"),
         (&profile::ASSERTION, with_assertion),
     ];
     for (key, used) in keys {
@@ -103,6 +107,21 @@ fn unused(
                 .if_whole();
         }
     }
+}
+
+/// Whether id and secret go into the header as they are.
+fn basic_is_plain(report: &mut ConfigReport, section: &Section, auth: &str) -> bool {
+    let plain = section.get(&profile::BASIC_ENCODING) == "plain";
+    let id = section.get(&profile::CLIENT_ID).unwrap_or_default();
+    if plain && auth == "client_secret_basic" && id.contains(':') {
+        report
+            .error(
+                &section.spot_of(&profile::CLIENT_ID),
+                "must not have a colon with basic_encoding = \"plain\": the secret would begin there (RFC 7617 §2)",
+            )
+            .help("remove basic_encoding, or use client_auth = \"client_secret_post\"");
+    }
+    plain
 }
 
 fn secret(report: &mut ConfigReport, section: &Section, auth: &str) -> Option<SecretRef> {
@@ -202,20 +221,71 @@ fn assertion(
     belongs_to_source(report, section, &sources);
     algorithm(report, section, by_secret);
     let x5t = thumbprint(report, section, by_secret, preset);
-    let audience = section
-        .get(&assertion::AUDIENCE)
-        .or_else(|| preset?.assertion_audience(&idp?.endpoint));
+    let audience = audience(report, section, idp, preset);
+    let kid = kid(report, section, by_secret);
     if !by_secret && source.is_none() {
         return None;
     }
     Some(Assertion {
         source,
         algorithm: section.get(&assertion::ALGORITHM).map(str::to_owned),
-        kid: section.get(&assertion::KID),
+        kid,
         x5t,
         audience,
         lifetime: section.get(&assertion::LIFETIME),
     })
+}
+
+/// Whom the assertion is made out to.
+fn audience(
+    report: &mut ConfigReport,
+    section: &Section,
+    idp: Option<&Idp>,
+    preset: Option<Preset>,
+) -> Option<Audience> {
+    let named = match section.get(&assertion::AUDIENCE) {
+        Some(named) => named,
+        None => {
+            return preset?
+                .assertion_audience(&idp?.endpoint)
+                .map(Audience::Named);
+        }
+    };
+    Some(match named.as_str() {
+        "issuer" => {
+            if let Some(Endpoint::Token(_)) = idp.map(|idp| &idp.endpoint) {
+                report
+                    .error(
+                        &section.spot_of(&assertion::AUDIENCE),
+                        "`assertion.audience` = \"issuer\", and with `token_url` nobody says who that is",
+                    )
+                    .help("the issuer's URL itself, or `issuer` instead of `token_url`")
+                    .if_whole();
+            }
+            Audience::Issuer
+        }
+        "token_endpoint" => Audience::TokenEndpoint,
+        _ => Audience::Named(named),
+    })
+}
+
+/// The key identifier of the assertion's header.
+fn kid(report: &mut ConfigReport, section: &Section, by_secret: bool) -> Option<Kid> {
+    let named = section.get(&assertion::KID).map(Kid::Named);
+    if !section.get(&assertion::KID_THUMBPRINT) {
+        return named;
+    }
+    let spot = section.spot_of(&assertion::KID_THUMBPRINT);
+    if named.is_some() {
+        report
+            .error(
+                &spot,
+                "`assertion.kid_thumbprint` and `assertion.kid` exclude one another",
+            )
+            .help("remove one of them");
+    }
+    // Of a secret there is no public key; that has been told.
+    (!by_secret).then_some(Kid::Thumbprint)
 }
 
 /// Whether the assertion's header names the certificate by its thumbprints.
@@ -254,7 +324,12 @@ fn thumbprint(
 
 fn source(section: &Section) -> Option<AssertionSource> {
     if let Some(path) = section.get(&assertion::FILE) {
-        return Some(AssertionSource::File(path));
+        let kind = match section.get(&assertion::TYPE) {
+            Some(name) if name == "jwt-spiffe" => JWT_SPIFFE.to_owned(),
+            Some(uri) if uri != "jwt-bearer" => uri,
+            _ => JWT_BEARER.to_owned(),
+        };
+        return Some(AssertionSource::File { path, kind });
     }
     if let Some(store) = section.table(&assertion::KEYSTORE) {
         return keystore(store).map(AssertionSource::Store);
@@ -268,12 +343,14 @@ fn source(section: &Section) -> Option<AssertionSource> {
 
 /// The client secret signs: keys and certificates have no part in it.
 fn signed_by_secret(report: &mut ConfigReport, section: &Section) {
-    let useless: [&KeySpec; 6] = [
+    let useless: [&KeySpec; 8] = [
         &assertion::KEY,
         &assertion::KEY_PASSWORD,
         &assertion::CERTIFICATE,
         &assertion::KEYSTORE,
         &assertion::FILE,
+        &assertion::TYPE,
+        &assertion::KID_THUMBPRINT,
         &assertion::X5T,
     ];
     for key in useless {
@@ -302,14 +379,19 @@ fn belongs_to_source(report: &mut ConfigReport, section: &Section, sources: &[&K
             &assertion::CERTIFICATE,
             &assertion::ALGORITHM,
             &assertion::KID,
+            &assertion::KID_THUMBPRINT,
             &assertion::X5T,
             &assertion::AUDIENCE,
             &assertion::LIFETIME,
         ]
     } else if source.name == assertion::KEYSTORE.name {
-        &[&assertion::KEY_PASSWORD, &assertion::CERTIFICATE]
+        &[
+            &assertion::KEY_PASSWORD,
+            &assertion::CERTIFICATE,
+            &assertion::TYPE,
+        ]
     } else {
-        return;
+        &[&assertion::TYPE]
     };
     for key in useless {
         if let Some(entry) = section.given(key) {

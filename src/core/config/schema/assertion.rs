@@ -31,8 +31,15 @@ pub static KEYSTORE: KeySchema<Option<Section>> = table(
 pub static FILE: KeySchema<Option<PathBuf>> = path(
     "file",
     "An assertion that somebody else makes and renews (workload identity federation). Nothing but \
-     this key then.",
+     this key and `type` then, and `client_id` may be absent where the assertion names the client.",
 );
+pub static TYPE: KeySchema<Option<String>> = text(
+    "type",
+    values::assertion_type,
+    "What the assertion in `file` is sent as (`client_assertion_type`): `\"jwt-bearer\"` (RFC 7523), \
+     `\"jwt-spiffe\"` (a JWT-SVID for Keycloak's SPIFFE identity provider), or a URN.",
+)
+.or_as_told("`\"jwt-bearer\"`");
 pub static ALGORITHM: KeySchema<Option<&'static str>> = choice(
     "algorithm",
     ALGORITHMS,
@@ -41,15 +48,25 @@ pub static ALGORITHM: KeySchema<Option<&'static str>> = choice(
 .or_as_told("what fits the key; `HS256` for `client_secret_jwt`");
 pub static KID: KeySchema<Option<String>> =
     text("kid", values::plain, "Key identifier in the header.");
+pub static KID_THUMBPRINT: KeySchema<bool> = flag(
+    "kid_thumbprint",
+    false,
+    "Makes the key identifier the thumbprint of the public key (RFC 7638), which follows the key \
+     when it is rotated. Instead of `kid`.",
+);
 pub static X5T: KeySchema<bool> = flag(
     "x5t",
     false,
     "Puts the certificate's thumbprints into the header (RFC 7515 §4.1.7, §4.1.8).",
 )
 .or_as_told("`false`; with `preset = \"entra\"` `true`");
-pub static AUDIENCE: KeySchema<Option<String>> =
-    text("audience", values::plain, "The assertion's audience.")
-        .or_as_told("the issuer where it is known, else the token endpoint; presets know better");
+pub static AUDIENCE: KeySchema<Option<String>> = text(
+    "audience",
+    values::assertion_audience,
+    "The assertion's audience: `\"issuer\"`, `\"token_endpoint\"`, or the URL itself. Identity \
+         providers differ in which of them they take.",
+)
+.or_as_told("the issuer where it is known, else the token endpoint; presets know better");
 pub static LIFETIME: KeySchema<Duration> = duration(
     "lifetime",
     seconds(10),
@@ -69,8 +86,10 @@ pub static TABLE: Table = Table {
         &CERTIFICATE.spec,
         &KEYSTORE.spec,
         &FILE.spec,
+        &TYPE.spec,
         &ALGORITHM.spec,
         &KID.spec,
+        &KID_THUMBPRINT.spec,
         &X5T.spec,
         &AUDIENCE.spec,
         &LIFETIME.spec,

@@ -22,15 +22,15 @@ pub static MAX_IN_FLIGHT: KeySchema<u32> = integer(
     1,
     1000,
     8,
-    "Token requests at the same time, over all profiles of this issuer. Where they differ, the \
-     smallest holds for all.",
+    "Token requests at the same time, over all profiles that ask the same server, be it named \
+     by `issuer` or `token_url`. Where they differ, the smallest holds for all.",
 );
 pub static MAX_PER_SECOND: KeySchema<u32> = integer(
     "max_per_second",
     1,
     1000,
     50,
-    "Token requests per second, over all profiles of this issuer, which take turns. Where they \
+    "Token requests per second, over all profiles that ask the same server, which take turns. Where they \
      differ, the smallest holds for all.",
 )
 .or_as_told("`50`; with `preset = \"camunda-saas\"` `1`");

@@ -102,7 +102,7 @@ pub static CLIENT_ID: KeySchema<Option<String>> = text(
     values::client_id,
     "Client identifier (RFC 6749 §2.2).",
 )
-.must()
+.or_as_told("must be set; with `assertion.file` none")
 .of(OAUTH2);
 pub static CLIENT_SECRET: KeySchema<Option<SecretRef>> =
     secret("client_secret", "Client secret.").of(OAUTH2);
@@ -116,6 +116,16 @@ pub static CLIENT_AUTH: KeySchema<Option<&'static str>> = choice(
 .or_as_told(
     "with a `client_secret` `\"client_secret_basic\"`, with `preset = \"camunda-saas\"` \
          `\"client_secret_post\"`",
+)
+.of(OAUTH2);
+pub static BASIC_ENCODING: KeySchema<&'static str> = choice_or(
+    "basic_encoding",
+    &["form", "plain"],
+    "form",
+    "How id and secret go into the header of `client_secret_basic`: form-urlencoded first, as \
+     RFC 6749 §2.3.1 has it (`form`), or as they are (`plain`), for identity providers that do not \
+     decode them. It matters only where one of them has other characters than letters, digits, \
+     `-`, `.`, `_` and `*`.",
 )
 .of(OAUTH2);
 pub static ASSERTION: KeySchema<Option<Section>> = table(
@@ -190,6 +200,7 @@ pub static TABLE: Table = Table {
         &CLIENT_ID.spec,
         &CLIENT_SECRET.spec,
         &CLIENT_AUTH.spec,
+        &BASIC_ENCODING.spec,
         &ASSERTION.spec,
         &SCOPES.spec,
         &AUDIENCE.spec,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::profile::Endpoint;
-use crate::core::profile::client_auth::{Assertion, ClientAuth};
+use crate::core::profile::client_auth::{Assertion, Audience, ClientAuth};
 
 const PRESETS: &[(&str, [bool; 4])] = &[
     // none, basic, static, oauth2
@@ -214,8 +214,8 @@ fn assertions_are_addressed_as_each_provider_documents() {
     ] {
         let outcome = idp(preset, &format!("issuer = \"{issuer}\"\n{signed}"));
         assert_eq!(
-            assertion(&outcome).audience.as_deref(),
-            audience,
+            assertion(&outcome).audience,
+            audience.map(|url| Audience::Named(url.into())),
             "{preset}"
         );
         assert_eq!(assertion(&outcome).x5t, preset == "entra", "{preset}");

@@ -101,7 +101,7 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
         )),
         401 | 403 => Failure::permanent(format!(
             "{at} refused the client (HTTP {status}): {}",
-            client_cure(asked.client_auth)
+            asked.suspects.cure()
         )),
         300..=399 => Failure::transient(format!(
             "{said}, a redirect to {}, and credentials never follow one: set token_url (or issuer) to the final address",
@@ -128,12 +128,12 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
 fn stated_error(said: &str, status: u16, code: Option<&str>, asked: &Asked<'_>) -> Failure {
     let known = CODES.iter().find(|(known, ..)| code == Some(*known));
     let (kind, cure) = match known {
-        Some(("invalid_client", kind, _)) => (*kind, client_cure(asked.client_auth).to_owned()),
+        Some(("invalid_client", kind, _)) => (*kind, asked.suspects.cure()),
         // RFC 6749 §5.2 has 401 for clients that are not who they say. Keycloak answers so to a
         // wrong secret, and to a client without a service account.
         Some(("unauthorized_client", kind, grant)) if status == 401 => (
             *kind,
-            format!("{}; or {grant}", client_cure(asked.client_auth)),
+            format!("{}; or {grant}", asked.suspects.cure()),
         ),
         Some((_, kind, cure)) => (*kind, (*cure).to_owned()),
         None => (
@@ -173,29 +173,4 @@ fn microsoft_code(answer: &Map<String, Value>, secrets: &[&Secret]) -> Option<St
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let code = format!("AADSTS{}", &rest[..digits]);
     ((4..=8).contains(&digits) && !echoes(&code, secrets)).then_some(code)
-}
-
-/// What to look at when the client itself is refused.
-fn client_cure(client_auth: &str) -> &'static str {
-    match client_auth {
-        "private_key_jwt" => {
-            "the identity provider does not accept the client or its assertion: check client_id, the key registered \
-             there, assertion.audience, kid or x5t, and the clock"
-        }
-        "client_secret_jwt" => {
-            "the identity provider does not accept client id or assertion: check client_id, client_secret, \
-             assertion.audience, client_auth and the clock"
-        }
-        "tls_client_auth" | "self_signed_tls_client_auth" => {
-            "the identity provider does not accept the client or its certificate: check client_id, tls.certificate \
-             and what is registered for this client there"
-        }
-        "none" => {
-            "the identity provider does not accept the client: check client_id, and client_auth if it is no public \
-             client"
-        }
-        _ => {
-            "the identity provider does not accept client id or secret: check client_id, client_secret and client_auth"
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! What an answer of the token endpoint is taken for.
 
+mod cure;
 mod failures;
 mod random;
 
@@ -12,6 +13,8 @@ use serde_json::json;
 use super::*;
 use crate::core::credential::Lifetime;
 use crate::core::failure::FailureKind;
+use crate::core::profile::SecretRef;
+use crate::core::profile::client_auth::ClientAuth;
 use crate::core::time::{BootTime, WallTime};
 
 /// Tue, 24 Nov 2026 03:29:00 GMT.
@@ -38,6 +41,16 @@ fn answer<'a>(status: u16, body: &'a [u8]) -> Response<'a> {
     }
 }
 
+/// Of a client of which nothing else is known.
+fn suspects(auth: &ClientAuth) -> Suspects<'_> {
+    Suspects {
+        auth,
+        issuer_known: false,
+        plain: true,
+        certificate: None,
+    }
+}
+
 fn ask_with(response: &Response<'_>, refuse_bound: bool) -> Result<Issued, Failure> {
     grant_with(response, refuse_bound).map(|granted| granted.issued)
 }
@@ -50,7 +63,7 @@ fn grant_with(response: &Response<'_>, refuse_bound: bool) -> Result<Granted, Fa
         &Asked {
             endpoint: &endpoint,
             at: &crate::core::oauth::withhold::place(&endpoint),
-            client_auth: "client_secret_basic",
+            suspects: suspects(&ClientAuth::SecretBasic(SecretRef::Env("UNUSED".into()))),
             scopes: &["read".into(), "write".into()],
             refuse_bound,
             secrets: &[&secret],

@@ -13,13 +13,14 @@ use serde_json::Value;
 
 use super::server::{Server, good_token, json};
 use super::*;
-use crate::core::profile::client_auth::{Assertion, AssertionSource};
+use crate::core::oauth::federated::JWT_BEARER;
+use crate::core::profile::client_auth::{Assertion, AssertionSource, Audience, Kid};
 
 fn assertion(source: Option<AssertionSource>) -> Assertion {
     Assertion {
         source,
         algorithm: None,
-        kid: Some("key-1".into()),
+        kid: Some(Kid::Named("key-1".into())),
         x5t: false,
         audience: None,
         lifetime: Duration::from_secs(60),
@@ -125,7 +126,7 @@ async fn a_configured_algorithm_and_the_older_key_formats() {
     let text = format!("-----BEGIN RSA PRIVATE KEY-----\n{pkcs1}\n-----END RSA PRIVATE KEY-----\n");
     let mut settings = assertion(pem(folder.path(), &text));
     settings.algorithm = Some("PS384".into());
-    settings.audience = Some("https://aud.example".into());
+    settings.audience = Some(Audience::Named("https://aud.example".into()));
     let (jwt, _) = sent(ClientAuth::PrivateKeyJwt(settings)).await;
     verify(&jwt, &RSA_PSS_2048_8192_SHA384, key.public_key_raw());
     assert_eq!(part(&jwt, 1)["aud"], "https://aud.example");
@@ -167,28 +168,82 @@ async fn every_assertion_is_a_new_one() {
     assert_eq!(ids.len(), 3);
 }
 
+/// Of the audiences, the words need what the issuer says of itself.
 #[tokio::test]
-async fn the_issuer_is_the_audience_where_it_is_known() {
+async fn the_audience_is_the_issuer_where_it_is_known_or_what_is_configured() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::plain(|seen| {
         let base = format!("http://{}", seen.header("host").unwrap());
         match seen.line() {
             // As it writes itself: without the slash that a parsed URL would have.
-            "GET /.well-known/openid-configuration" => json(
-                &serde_json::json!({ "issuer": base, "token_endpoint": format!("{base}/token") }),
-            ),
+            "GET /.well-known/openid-configuration" => json(&serde_json::json!({
+                "issuer": base, "token_endpoint": format!("{base}/a/../token"),
+            })),
             _ => good_token(),
         }
     })
     .await;
     let key = KeyPair::generate().unwrap();
     let source = pem(folder.path(), &key.serialize_pem());
-    let client_auth = ClientAuth::PrivateKeyJwt(assertion(source));
-    fetch(oauth(at_issuer(&server.url("")), client_auth))
-        .await
-        .unwrap();
-    let jwt = server.seen()[1].parameters("client_assertion").remove(0);
-    assert_eq!(part(&jwt, 1)["aud"], server.url(""));
+    let named = "https://aud.example".to_owned();
+    for (audience, expected) in [
+        (None, server.url("")),
+        (Some(Audience::Issuer), server.url("")),
+        (Some(Audience::TokenEndpoint), server.url("/a/../token")),
+        (Some(Audience::Named(named.clone())), named),
+    ] {
+        let mut settings = assertion(source.clone());
+        settings.audience = audience;
+        let client_auth = ClientAuth::PrivateKeyJwt(settings);
+        fetch(oauth(at_issuer(&server.url("")), client_auth))
+            .await
+            .unwrap();
+        let seen = server.seen().pop().unwrap();
+        let jwt = seen.parameters("client_assertion").remove(0);
+        assert_eq!(part(&jwt, 1)["aud"], expected);
+    }
+    let mut settings = assertion(source);
+    settings.audience = Some(Audience::TokenEndpoint);
+    let (jwt, url) = sent(ClientAuth::PrivateKeyJwt(settings)).await;
+    assert_eq!(part(&jwt, 1)["aud"], url.as_str());
+}
+
+/// RFC 7638 §3: the members of the public key that it needs, in the order of their names.
+#[tokio::test]
+async fn a_key_identifier_by_thumbprint_follows_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let base64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    for (kind, curve) in [
+        (&rcgen::PKCS_RSA_SHA256, ""),
+        (&rcgen::PKCS_ECDSA_P256_SHA256, "P-256"),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, "P-384"),
+        (&rcgen::PKCS_ECDSA_P521_SHA512, "P-521"),
+        (&rcgen::PKCS_ED25519, "Ed25519"),
+    ] {
+        let key = KeyPair::generate_for(kind).unwrap();
+        let public = key.public_key_raw();
+        let members = match curve {
+            // SEQUENCE { INTEGER of 2048 bits with a zero before it, INTEGER 65537 }
+            "" => format!(
+                r#"{{"e":"AQAB","kty":"RSA","n":"{}"}}"#,
+                base64(&public[9..265])
+            ),
+            "Ed25519" => format!(
+                r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#,
+                base64(public)
+            ),
+            _ => {
+                let (x, y) = public[1..].split_at(public.len() / 2);
+                let (x, y) = (base64(x), base64(y));
+                format!(r#"{{"crv":"{curve}","kty":"EC","x":"{x}","y":"{y}"}}"#)
+            }
+        };
+        let expected = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, members.as_bytes());
+        let mut settings = assertion(pem(folder.path(), &key.serialize_pem()));
+        settings.kid = Some(Kid::Thumbprint);
+        let (jwt, _) = sent(ClientAuth::PrivateKeyJwt(settings)).await;
+        assert_eq!(part(&jwt, 0)["kid"], base64(expected.as_ref()), "{curve}");
+    }
 }
 
 #[tokio::test]
@@ -240,10 +295,75 @@ async fn client_secret_jwt_signs_with_the_secret() {
 async fn a_ready_assertion_is_sent_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("assertion");
-    std::fs::write(&file, "ready.made.assertion\n").unwrap();
-    let source = Some(AssertionSource::File(file));
+    std::fs::write(&file, format!("{}\n", ready("s", 0))).unwrap();
+    let source = file_source(&file, JWT_BEARER);
     let (jwt, _) = sent(ClientAuth::PrivateKeyJwt(assertion(source))).await;
-    assert_eq!(jwt, "ready.made.assertion");
+    assert_eq!(jwt, ready("s", 0));
+}
+
+/// As somebody else makes it; each `number` is another one.
+fn ready(subject: &str, number: u64) -> String {
+    let exp = Clock::system().now().wall.0.as_secs() / 1000 * 1000 + 100_000;
+    let claims =
+        format!(r#"{{"iss":"i","sub":"{subject}","aud":"a","exp":{exp},"jti":"{number}"}}"#);
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+}
+
+fn file_source(path: &Path, kind: &str) -> Option<AssertionSource> {
+    Some(AssertionSource::File {
+        path: path.into(),
+        kind: kind.into(),
+    })
+}
+
+/// Broken by a form that always has `client_id`, or one kind of assertion.
+#[tokio::test]
+async fn a_ready_assertion_may_name_the_client_and_be_of_another_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("assertion");
+    std::fs::write(&file, ready("s", 0)).unwrap();
+    let server = Server::plain(|_| good_token()).await;
+    let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
+    let client_auth = ClientAuth::PrivateKeyJwt(assertion(file_source(&file, kind)));
+    let mut oauth = oauth(at_token(&server.url("/token")), client_auth);
+    oauth.client_id = String::new();
+    fetch(oauth).await.unwrap();
+    let seen = &server.seen()[0];
+    assert_eq!(seen.parameters("client_assertion_type"), [kind]);
+    assert_eq!(seen.parameters("client_id"), [""; 0]);
+}
+
+/// Trap 56: broken by a digest of what the file holds. Somebody else's assertion is another
+/// material.
+#[tokio::test]
+async fn a_renewed_assertion_is_the_same_material_and_goes_with_the_next_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("assertion");
+    let server = Server::plain(|_| good_token()).await;
+    let client_auth = ClientAuth::PrivateKeyJwt(assertion(file_source(&file, JWT_BEARER)));
+    let profile = profile(oauth(at_token(&server.url("/token")), client_auth));
+    let read = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let now = Clock::system().now().wall;
+        material::read(&profile, &Surroundings::default(), now).unwrap()
+    };
+    let (first, second, other) = (
+        read(&ready("s", 1)),
+        read(&ready("s", 2)),
+        read(&ready("o", 3)),
+    );
+    assert!(first.digest == second.digest && first.digest != other.digest);
+    let provider = build(&profile, first, &shared()).unwrap();
+    provider.fetch(&Variant::default()).await.unwrap();
+    assert!(provider.renewed(&second), "another one");
+    assert!(!provider.renewed(&second), "the same");
+    provider.fetch(&Variant::default()).await.unwrap();
+    let sent: Vec<String> = server
+        .seen()
+        .iter()
+        .map(|seen| seen.parameters("client_assertion").remove(0))
+        .collect();
+    assert_eq!(sent, [ready("s", 1), ready("s", 2)]);
 }
 
 #[test]

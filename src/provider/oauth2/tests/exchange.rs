@@ -411,3 +411,74 @@ fn runtime() -> tokio::runtime::Runtime {
         .build()
         .unwrap()
 }
+
+/// Broken by a `send` that never sends again.
+#[tokio::test]
+async fn a_kept_connection_that_is_closed_as_it_is_used_again_is_one_silent_repetition() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const ANSWER: &str =
+        "{\"access_token\":\"the-token\",\"token_type\":\"Bearer\",\"expires_in\":300}";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    // Requests that came on each connection; the first is the only one of its connection that is
+    // answered.
+    let came = tokio::spawn(async move {
+        let mut came = Vec::new();
+        for answered in [1, 1, 0] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut count = 0;
+            while stream.read(&mut [0; 4096]).await.unwrap_or(0) > 0 {
+                count += 1;
+                if count > answered {
+                    break;
+                }
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ANSWER}",
+                    ANSWER.len()
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                if came.len() == 1 {
+                    break;
+                }
+            }
+            came.push(count);
+        }
+        came
+    });
+    let asked = provider(basic(&url));
+    for _ in 0..2 {
+        let issued = asked.fetch(&Variant::default()).await.unwrap();
+        assert_eq!(issued.token.expose(), "the-token");
+    }
+    // A new connection that is closed is a failure: nobody repeats that here.
+    let message = transient(fetch(basic(&url)).await);
+    assert!(message.contains("cannot be reached"), "{message}");
+    assert_eq!(came.await.unwrap(), [2, 1, 1]);
+}
+
+/// Broken by an answer that is not looked into.
+#[tokio::test]
+async fn what_a_token_lacks_is_remarked_until_one_has_it() {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::plain(move |_| {
+        let first = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        // {"aud":"other"} and {"aud":"api"}
+        let claims = if first {
+            "eyJhdWQiOiJvdGhlciJ9"
+        } else {
+            "eyJhdWQiOiJhcGkifQ"
+        };
+        json(&serde_json::json!({
+            "access_token": format!("e30.{claims}.c2ln"), "token_type": "Bearer", "expires_in": 300,
+        }))
+    })
+    .await;
+    let mut settings = basic(&server.url("/token"));
+    settings.audience = Some("api".into());
+    let asked = provider(settings);
+    asked.fetch(&Variant::default()).await.unwrap();
+    let remarks = asked.remarks();
+    assert_eq!(remarks[0].key, "audience", "{remarks:?}");
+    asked.fetch(&Variant::default()).await.unwrap();
+    assert_eq!(asked.remarks(), []);
+}

@@ -246,28 +246,3 @@ fn microsofts_code_is_all_that_is_taken_from_a_description() {
         assert!(!code(none).to_lowercase().contains("aadsts"), "{none}");
     }
 }
-
-#[test]
-fn the_cure_knows_the_client_authentication() {
-    let endpoint = Url::parse("https://idp.example/token").unwrap();
-    for (client_auth, expected) in [
-        ("private_key_jwt", "assertion"),
-        ("client_secret_jwt", "client_secret"),
-        ("tls_client_auth", "tls.certificate"),
-        ("none", "public client"),
-    ] {
-        let asked = Asked {
-            endpoint: &endpoint,
-            at: &crate::core::oauth::withhold::place(&endpoint),
-            client_auth,
-            scopes: &[],
-            refuse_bound: false,
-            secrets: &[],
-            asked_at: stamp(NOW),
-            now: stamp(NOW),
-        };
-        let refused = judge(&answer(401, br#"{"error":"invalid_client"}"#), &asked);
-        let message = permanent(refused.map(|granted| granted.issued));
-        assert!(message.contains(expected), "{message}");
-    }
-}

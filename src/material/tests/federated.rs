@@ -1,0 +1,102 @@
+//! Assertions that somebody else makes: what they say of themselves, and what is said of them.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::*;
+use crate::core::oauth::federated::{JWT_BEARER, JWT_SPIFFE};
+
+fn jwt(claims: &str) -> String {
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+}
+
+/// An hour old or young, the other hour is left.
+fn whole() -> String {
+    let now = NOW.0.as_secs();
+    let (iat, exp) = (now - 3600, now + 3600);
+    jwt(&format!(
+        r#"{{"iss":"https://k","sub":"ns:sa","aud":["a"],"iat":{iat},"exp":{exp}}}"#
+    ))
+}
+
+fn named(text: &str, kind: &str) -> Result<Material, Vec<String>> {
+    let folder = Folder::new();
+    let path = folder.write("assertion", text);
+    let method = ClientAuth::PrivateKeyJwt(Assertion {
+        source: Some(AssertionSource::File {
+            path,
+            kind: kind.into(),
+        }),
+        algorithm: None,
+        kid: None,
+        x5t: false,
+        audience: None,
+        lifetime: Duration::from_secs(60),
+    });
+    of(&oauth2(method, None, TrustSource::System))
+}
+
+#[test]
+fn a_ready_assertion_is_a_secret_that_ends() {
+    let material = named(&format!("{}\n", whole()), JWT_BEARER).unwrap();
+    assert_eq!(material.warnings, []);
+    match &material.assertion {
+        Some(AssertionMaterial::Ready(ready)) => assert_eq!(ready.assertion.expose(), whole()),
+        other => panic!("{other:?}"),
+    }
+    let told = &material.certificates()[0];
+    assert_eq!((told.role, told.is_assertion), ("assertion.file", true));
+    assert_eq!(told.subject, "ns:sa (of https://k)");
+    // A tenth of two hours is twelve minutes.
+    let minutes = |n: u64| NOW.plus(Duration::from_secs(n * 60));
+    assert_eq!(told.warning(minutes(47)), None);
+    let late = told.warning(minutes(49)).expect("late").message;
+    assert!(
+        late.contains("the assertion of ns:sa") && late.contains("a tenth"),
+        "{late}"
+    );
+    assert!(
+        told.warning(minutes(60))
+            .expect("ended")
+            .message
+            .contains("has expired")
+    );
+}
+
+/// Broken by one of the checks that is left out.
+#[test]
+fn what_is_no_assertion_or_none_any_more_is_an_error() {
+    let now = NOW.0.as_secs();
+    let ended = |exp: u64| {
+        let message = only(named(
+            &jwt(&format!(r#"{{"sub":"s","exp":{exp}}}"#)),
+            JWT_BEARER,
+        ));
+        assert!(message.starts_with("assertion.file: "), "{message}");
+        assert!(message.contains("has expired on"), "{message}");
+    };
+    ended(now);
+    ended(1_000_000_000);
+    for none in ["a-client-secret", "a.b.c", "<html></html>", &whole()[..20]] {
+        let message = only(named(none, JWT_BEARER));
+        assert!(message.contains("is no JWT"), "{message}");
+        assert!(!message.contains(none), "{message}");
+    }
+    assert!(
+        named(
+            "<saml/>",
+            "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"
+        )
+        .is_ok()
+    );
+}
+
+#[test]
+fn missing_claims_are_warned_of() {
+    let said = |claims: &str, kind| texts(&named(&jwt(claims), kind).unwrap().warnings).join("");
+    let exp = NOW.0.as_secs() + 60;
+    let svid = format!(r#"{{"sub":"spiffe://t/a","aud":"k","exp":{exp}}}"#);
+    assert_eq!(said(&svid, JWT_SPIFFE), "");
+    assert!(said(&svid, JWT_BEARER).contains("lacks iss,"));
+    assert!(said("{}", JWT_BEARER).contains("lacks iss, sub, aud, exp,"));
+}
