@@ -1,7 +1,7 @@
 //! The configuration in its files, read for the daemon, and what the log says of it.
 
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing::{error, warn};
 
@@ -10,6 +10,12 @@ use super::{load, privacy};
 use crate::core::config::{self, AccessOnDisk, Finding, Severity, Sources};
 use crate::core::profile::Config;
 use crate::readers::AccessScan;
+
+/// Where the configuration is and which socket wins over its `socket`.
+pub struct Plan {
+    pub config: PathBuf,
+    pub socket: Option<PathBuf>,
+}
 
 /// A configuration that can be used, and what there is to say about it.
 pub struct Read {

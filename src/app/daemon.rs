@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use super::configuration::Plan;
 use super::error::StartError;
 use super::privacy::daemon_uid;
 use super::signals::{SignalAction, SignalStreams, Signals};
@@ -35,12 +36,6 @@ const RELOADS: usize = 64;
 /// What has been counted of grants is written when the daemon ends, within this time. A disk that
 /// hangs is not waited for.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
-
-/// Where the configuration is and which socket wins over its `socket`.
-pub struct Plan {
-    pub config: PathBuf,
-    pub socket: Option<PathBuf>,
-}
 
 /// `tokend serve`
 pub fn serve(args: ServeArgs) -> u8 {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::daemon::{Plan, daemon, finish};
+use super::configuration::Plan;
+use super::daemon::{daemon, finish};
 use super::signals::{SignalAction, SignalStreams};
 use crate::cli::{DevArgs, exit};
 use crate::core::secret::Secret;

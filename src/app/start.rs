@@ -7,8 +7,8 @@ use std::os::unix::net::UnixListener;
 
 use tokio::sync::mpsc;
 
-use super::configuration::{Read, read, refuse, say, understood};
-use super::daemon::Plan;
+use super::configuration::{Plan, Read, read, refuse, say, understood};
+
 use super::error::StartError;
 use super::listener::{self, SocketListener};
 use super::signals::SignalStreams;

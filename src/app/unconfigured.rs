@@ -13,8 +13,8 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tracing::info;
 
 use super::assembly::surroundings;
-use super::configuration::{read, refuse};
-use super::daemon::Plan;
+use super::configuration::{Plan, read, refuse};
+
 use super::error::StartError;
 use super::heartbeat;
 use super::interest::interest_in;

@@ -11,7 +11,7 @@ use super::ReadyAssertion;
 use super::certificate::printable;
 use super::reading::MaterialReader;
 use crate::core::certificate::Certificate;
-use crate::core::oauth::federated::{self, JWT_BEARER, JWT_SPIFFE, Named};
+use crate::core::oauth::federated::{self, AssertionFacts, JWT_BEARER, JWT_SPIFFE};
 use crate::core::time::WallTime;
 
 /// As it stands in the configuration.
@@ -65,12 +65,12 @@ pub(super) fn read(
 }
 
 /// What stays the same when it is renewed.
-fn about(named: &Named) -> String {
+fn about(named: &AssertionFacts) -> String {
     format!("{:?}", (&named.issuer, &named.subject, &named.audiences))
 }
 
 /// None: it does not say when it ends.
-fn facts(named: &Named, assertion: &str) -> Option<Certificate> {
+fn facts(named: &AssertionFacts, assertion: &str) -> Option<Certificate> {
     let wall = |seconds| WallTime(Duration::from_secs(seconds));
     let expires = named.expires?;
     let text = |claim: &Option<String>| printable(claim.as_deref().unwrap_or("nobody"));

@@ -12,7 +12,7 @@ pub const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-sp
 
 /// The claims of RFC 7523 §3. Nothing is verified. Times are whole seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Named {
+pub struct AssertionFacts {
     /// `iss`
     pub issuer: Option<String>,
     /// `sub`
@@ -30,7 +30,7 @@ pub struct Named {
 ///
 /// # Errors
 /// Why it is none.
-pub fn read(assertion: &str) -> Result<Option<Named>, &'static str> {
+pub fn read(assertion: &str) -> Result<Option<AssertionFacts>, &'static str> {
     let encrypted = assertion.split('.').count() == 5;
     if encrypted && assertion.split('.').next().and_then(jwt::decoded).is_some() {
         return Ok(None);
@@ -46,7 +46,7 @@ pub fn read(assertion: &str) -> Result<Option<Named>, &'static str> {
         _ => None,
     };
     let time = |name: &str| claims.get(name).and_then(jwt::seconds);
-    Ok(Some(Named {
+    Ok(Some(AssertionFacts {
         issuer: text("iss"),
         subject: text("sub"),
         audiences: jwt::texts(claims.get("aud")),
@@ -55,7 +55,7 @@ pub fn read(assertion: &str) -> Result<Option<Named>, &'static str> {
     }))
 }
 
-impl Named {
+impl AssertionFacts {
     /// Claims that the kind of assertion needs and that are not there.
     #[must_use]
     pub fn missing(&self, kind: &str) -> Vec<&'static str> {
@@ -90,7 +90,7 @@ mod tests {
         let named = read(&jwt(claims)).unwrap().unwrap();
         assert_eq!(
             named,
-            Named {
+            AssertionFacts {
                 issuer: Some("i".into()),
                 subject: Some("s".into()),
                 audiences: vec!["a".into(), "b".into()],

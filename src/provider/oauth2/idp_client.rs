@@ -12,7 +12,7 @@ use tower::util::MapRequestLayer;
 use url::Url;
 
 use super::lane::{Lane, LaneError};
-use super::proxy::{Environment, Route};
+use super::proxy::{Environment, ProxyRoute};
 use super::transport::{self, HttpReply, NoReply, USER_AGENT};
 use super::tunnel::Tunnel;
 use crate::core::failure::Failure;
@@ -159,14 +159,14 @@ impl IdpClient {
     pub(super) fn way_to(&self, url: &Url) -> transport::Route {
         let through = match (&self.http.proxy, self.environment.route(url)) {
             (Some(proxy), _) => format!(" (through the proxy {})", origin(proxy)),
-            (None, Route::Through(proxy)) => format!(
+            (None, ProxyRoute::Through(proxy)) => format!(
                 " (through the proxy {}, which HTTPS_PROXY in the environment names)",
                 origin(&proxy)
             ),
-            (None, Route::Excepted) => {
+            (None, ProxyRoute::Excepted) => {
                 " (without the proxy of HTTPS_PROXY, since NO_PROXY excepts it)".into()
             }
-            (None, Route::Direct | Route::Unusable) => String::new(),
+            (None, ProxyRoute::Direct | ProxyRoute::Unusable) => String::new(),
         };
         transport::Route {
             through,

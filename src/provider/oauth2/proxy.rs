@@ -23,7 +23,7 @@ pub(super) struct Environment {
 }
 
 /// The way to one URL, as far as the environment says.
-pub(super) enum Route {
+pub(super) enum ProxyRoute {
     /// Nothing is said of it.
     Direct,
     /// `NO_PROXY` excepts it from `HTTPS_PROXY`.
@@ -46,24 +46,24 @@ impl Environment {
     }
 
     /// The way to a URL. Never anything of what stays on this machine.
-    pub(super) fn route(&self, url: &Url) -> Route {
+    pub(super) fn route(&self, url: &Url) -> ProxyRoute {
         if self.https.is_empty() || url.scheme() != "https" || is_loopback(url) {
-            return Route::Direct;
+            return ProxyRoute::Direct;
         }
         if self.except.contain(url) {
-            return Route::Excepted;
+            return ProxyRoute::Excepted;
         }
         match parse(self.https.expose()) {
-            Some(proxy) => Route::Through(proxy),
-            None => Route::Unusable,
+            Some(proxy) => ProxyRoute::Through(proxy),
+            None => ProxyRoute::Unusable,
         }
     }
 
     /// The proxy on the way to a URL.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Url> {
         match self.route(url) {
-            Route::Through(proxy) => Some(proxy),
-            Route::Direct | Route::Excepted | Route::Unusable => None,
+            ProxyRoute::Through(proxy) => Some(proxy),
+            ProxyRoute::Direct | ProxyRoute::Excepted | ProxyRoute::Unusable => None,
         }
     }
 
@@ -73,8 +73,8 @@ impl Environment {
     /// Permanent, for a proxy that cannot be used: going without it may not be what is meant.
     pub(super) fn check(&self, url: &Url) -> Result<(), Failure> {
         match self.route(url) {
-            Route::Direct | Route::Excepted | Route::Through(_) => Ok(()),
-            Route::Unusable => Err(Failure::permanent(
+            ProxyRoute::Direct | ProxyRoute::Excepted | ProxyRoute::Through(_) => Ok(()),
+            ProxyRoute::Unusable => Err(Failure::permanent(
                 "HTTPS_PROXY in the environment cannot be used: write it as http://host:port, take it away, or set \
                  http.proxy instead",
             )),
