@@ -40,7 +40,7 @@ pub const VARIANTS_PER_PRINCIPAL: usize = 16;
 /// This many commands may queue up before their senders wait.
 const QUEUE: usize = 1024;
 
-/// What the broker needs to know of a profile.
+/// What the broker needs to know about a profile.
 #[derive(Clone)]
 pub struct Spec {
     /// Appears in logs and decides the phase of renewals.
@@ -95,7 +95,6 @@ pub enum NoAnswer {
 /// Who asks, and who pays for it. By default it is nobody: the daemon asks for itself.
 #[derive(Clone, Default)]
 pub struct Asker {
-    /// The user.
     pub uid: Option<u32>,
     /// Called when what is asked forces a renewal that was not due.
     pub pays: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -284,7 +283,7 @@ enum BrokerCommand {
     },
 }
 
-/// What the actor is made with.
+/// The tools that the actor needs.
 pub struct Tools {
     /// Reads the clocks.
     pub clock: Clock,

@@ -32,7 +32,7 @@ pub struct Principal {
     pub uid: u32,
     /// The systemd unit, where it is known.
     pub unit: Option<Arc<str>>,
-    /// Whether the principal has a reserved place: root, the daemon's user, and users that an
+    /// Whether the principal has a reserved place: root, the daemon's user, and callers that an
     /// access rule names. They may take the last part of each total.
     pub reserved: bool,
 }

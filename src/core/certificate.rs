@@ -27,7 +27,7 @@ pub struct Certificate {
     /// It is an assertion that another program makes. An assertion ends and is renewed as
     /// certificates are.
     pub is_assertion: bool,
-    /// Key of the configuration that names it, for instance `tls.certificate`.
+    /// The configuration key that names it, for instance `tls.certificate`.
     pub role: &'static str,
     /// The subject, for instance `O=Example, CN=billing`. Characters that a terminal should not see
     /// are replaced.

@@ -172,9 +172,9 @@ pub struct Lifecycle {
     /// The best credential so far. It changes on Fetched only, and is kept when it expires, so that
     /// the daemon recognises the same token if it comes again.
     held: Option<Held>,
-    /// The attempt under way. Set when one starts; cleared by its result.
+    /// The attempt under way. It is set when one starts, and cleared by its result.
     doing: Option<u64>,
-    /// Number of the newest attempt.
+    /// The number of the newest attempt.
     attempts: u64,
     /// When the newest attempt started.
     started: BootTime,

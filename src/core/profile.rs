@@ -113,15 +113,12 @@ pub struct Invalid {
 pub struct Server {
     /// `socket`. None: the default for root or the user.
     pub socket: Option<PathBuf>,
-    /// `socket_group`
     pub socket_group: Option<UserOrGroup>,
-    /// `socket_mode`
     pub socket_mode: u32,
     /// `admins`, besides root and the daemon's own user.
     pub admins: Vec<AccessRule>,
     /// `[server.limits]`
     pub limits: ServerLimits,
-    /// `metrics_listen`
     pub metrics_listen: Option<std::net::SocketAddr>,
 }
 
@@ -164,7 +161,6 @@ pub struct ServerLimits {
 /// `[audit]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditSettings {
-    /// `sink`
     pub sink: AuditSink,
     /// `on_failure = "deny"`: no grant without its record.
     pub deny_on_failure: bool,
@@ -191,7 +187,6 @@ pub enum UserOrGroup {
 /// One entry of `access` or `admins`. Every key that is present must hold; at least one is present.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessRule {
-    /// `user`
     pub user: Option<UserOrGroup>,
     /// `group`: the caller's group or one of its supplementary groups.
     pub group: Option<UserOrGroup>,
@@ -229,7 +224,6 @@ pub struct Profile {
     pub method: Method,
     /// `access`. Empty: root and the daemon's own user.
     pub access: Vec<AccessRule>,
-    /// `refresh`
     pub refresh: Refresh,
     /// `request`: what a caller may ask for beyond the default.
     pub request: RequestSettings,
@@ -269,7 +263,6 @@ pub enum Method {
     Basic {
         /// `username`; has no colon.
         username: String,
-        /// `password`
         password: SecretRef,
     },
     /// A token that another program renews.
@@ -299,15 +292,11 @@ impl Method {
 pub struct OAuth2 {
     /// The address to ask, and how to reach it.
     pub idp: Idp,
-    /// `grant`
     pub grant: GrantType,
     /// `client_id`. Empty: none is sent, since the assertion in `assertion.file` names the client.
     pub client_id: String,
-    /// `client_auth`
     pub client_auth: ClientAuth,
-    /// `scopes`
     pub scopes: Vec<String>,
-    /// `audience`
     pub audience: Option<String>,
     /// `resource` (RFC 8707); each one is a parameter of its own.
     pub resource: Vec<String>,
@@ -343,7 +332,6 @@ pub struct Idp {
     /// `max_per_second`: the most token requests per second, over all profiles that ask the same
     /// server. The smallest value of these profiles holds.
     pub max_per_second: u32,
-    /// `http`
     pub http: Http,
     /// How the identity provider's certificate is checked.
     pub trust: TrustSource,
@@ -421,7 +409,6 @@ pub enum IdentitySource {
         certificate: PathBuf,
         /// The key as PKCS#8, PKCS#1 or SEC1; encrypted PKCS#8 with the password.
         key: PathBuf,
-        /// `key_password`
         key_password: Option<SecretRef>,
     },
     /// PKCS#12 or JKS.

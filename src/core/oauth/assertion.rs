@@ -62,13 +62,9 @@ pub enum KeyKind {
     Hmac,
     /// RSA, 2048 bits or more.
     Rsa,
-    /// P-256.
     P256,
-    /// P-384.
     P384,
-    /// P-521.
     P521,
-    /// Ed25519.
     Ed25519,
 }
 

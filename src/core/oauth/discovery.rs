@@ -13,7 +13,6 @@ use crate::core::secret::Secret;
 pub struct Document {
     /// The issuer's name for itself: the audience of assertions.
     pub issuer: String,
-    /// `token_endpoint`
     pub token_endpoint: Url,
     /// `token_endpoint` as the issuer writes it: the other audience of assertions.
     pub token_endpoint_named: String,

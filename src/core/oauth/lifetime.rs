@@ -209,7 +209,7 @@ mod tests {
         let of = |facts, date| lifetime(None, Some(&facts), date, ASKED);
         assert_eq!(of(facts(1_086_700, None), date), secs(299));
         assert_eq!(of(facts(1_086_700, Some(1_086_400)), date), secs(299));
-        // An old token handed out again: its age does not count twice.
+        // The age of an old token that is handed out again does not count twice.
         assert_eq!(of(facts(1_086_410, Some(1_080_000)), date), secs(9));
         // A Date that lags cannot stretch it.
         assert_eq!(of(facts(1_000_300, Some(1_000_000)), Some(0)), secs(300));

@@ -31,17 +31,11 @@ pub const LONGEST_BODY: usize = 64 * 1024;
 /// The answer. Header values that are not text count as absent.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    /// HTTP status.
     pub status: u16,
-    /// `Content-Type`
     pub content_type: Option<&'a str>,
-    /// `Content-Encoding`
     pub content_encoding: Option<&'a str>,
-    /// `Date`
     pub date: Option<&'a str>,
-    /// `Retry-After`
     pub retry_after: Option<&'a str>,
-    /// `Location`
     pub location: Option<&'a str>,
     /// The body; None when it is longer than [`LONGEST_BODY`].
     pub body: Option<&'a [u8]>,
@@ -73,7 +67,6 @@ pub struct Asked<'a> {
 /// The result of a good answer.
 #[derive(Debug)]
 pub struct Granted {
-    /// The credential.
     pub issued: Issued,
     /// The number of scopes in the answer that are not passed on, because they repeat a secret or
     /// the token, are no scope tokens, or are too many or too long.

@@ -55,7 +55,6 @@ pub struct Assertion {
     pub x5t: bool,
     /// `audience`. None: the issuer if it is known, else the token endpoint.
     pub audience: Option<Audience>,
-    /// `lifetime`
     pub lifetime: Duration,
 }
 
@@ -86,9 +85,7 @@ pub enum AssertionSource {
     Pem {
         /// The private key.
         key: PathBuf,
-        /// `key_password`
         key_password: Option<SecretRef>,
-        /// `certificate`
         certificate: Option<PathBuf>,
     },
     /// `keystore`

@@ -21,8 +21,8 @@ fn fetch_first(life: &mut Life, lifetime: u64) {
 }
 
 /// Reads of what is published make no event. A sleeping profile used to wake only at the end of its
-/// credential. So a caller that came back before then had to wait in the middle of a request to the
-/// identity provider.
+/// credential. So a caller that came back before then later had to wait for the identity provider
+/// in the middle of a request.
 #[test]
 fn a_sleeping_profile_is_looked_at_in_time_to_renew() {
     let mut life = Life::new(lazy());

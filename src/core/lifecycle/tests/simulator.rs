@@ -4,7 +4,7 @@
 //! wall-clock steps, and what each issuer is up to ([`world`]). A *driver* leads one profile
 //! through it: an event queue of timers, answers, callers and reports ([`driver`]). The *oracle*
 //! plays the broker's part around one `Lifecycle`, keeps its own books in true time, and says which
-//! promise a step has broken ([`oracle`]). What was met is counted ([`coverage`]).
+//! promise a step has broken ([`oracle`]). The *coverage* counts what was met ([`coverage`]).
 //!
 //! Everything comes from a seed, so a life that breaks a promise can be lived again; it is then cut
 //! down to the few inputs that matter and printed as a script ([`script`]). Profiles of a world
