@@ -29,60 +29,62 @@ use crate::core::profile::{ProfileName, Refresh};
 use crate::core::time::BootTime;
 use crate::provider::Provider;
 
-/// Variants (other scopes, other audience) of one profile that live at the same time. More are
-/// refused: each costs token requests for as long as it is in use.
+/// One profile has at most this many variants (other scopes, other audience) at the same time. More
+/// are refused: each variant costs token requests for as long as it is in use.
 pub const VARIANTS_PER_PROFILE: usize = 64;
 
-/// The same of those that one principal has asked for first, so that nobody has them all.
+/// One principal may be the first to ask for at most this many of a profile's variants, so that it
+/// cannot take them all.
 pub const VARIANTS_PER_PRINCIPAL: usize = 16;
 
-/// Commands that may queue up before their senders wait.
+/// This many commands may queue up before their senders wait.
 const QUEUE: usize = 1024;
 
-/// What the broker needs to know of a profile.
+/// What the broker needs to know about a profile.
 #[derive(Clone)]
 pub struct Spec {
-    /// For logs and for the phase.
+    /// Appears in logs and decides the phase of renewals.
     pub name: ProfileName,
-    /// Base URL of the API, handed to callers.
+    /// The base URL of the API, which callers are told.
     pub target: Option<String>,
     /// When to renew.
     pub rules: Refresh,
     /// Makes the attempts.
     pub provider: Arc<dyn Provider>,
-    /// The identity provider that it asks; None for methods that ask nobody.
+    /// The identity provider that the profile asks. None for methods that ask nobody.
     pub upstream: Option<IssuerBudget>,
-    /// The identity provider has asked for this profile to wait until then (`Retry-After`), and
-    /// why: a changed file is no reason not to.
+    /// The identity provider has asked this profile to wait until then (`Retry-After`), and why. A
+    /// changed file does not end the wait.
     pub told_to_wait: Option<(BootTime, Trouble)>,
-    /// It is to replace a version that works: the identity provider may not know it yet.
+    /// The profile is to replace a version that works. The identity provider may not know the new
+    /// one yet.
     pub replaces: bool,
-    /// What is kept over a restart of the daemon: whose its credentials are, and what they are
+    /// For what is kept over a restart of the daemon: whose the credentials are, and what they are
     /// proven with.
     pub keep: Option<([u8; 32], [u8; 32])>,
     /// Credentials that an earlier run has left, and whether they are to be renewed at once.
     pub left: Vec<(Variant, Credential, bool)>,
 }
 
-/// An identity provider and what it may be asked at most.
+/// An identity provider, with the limits on requests to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerBudget {
     /// Profiles with the same name share one budget, with the strictest of their limits.
     pub name: String,
-    /// Attempts at the same time, over all of them.
+    /// The most attempts at the same time, over all profiles of the provider.
     pub max_in_flight: u32,
-    /// Attempts per second, over all of them.
+    /// The most attempts per second, over all profiles of the provider.
     pub max_per_second: u32,
 }
 
-/// Why there is no answer.
+/// Why a caller gets no credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// The lifecycle says no.
+    /// The lifecycle refuses.
     Refused(Refusal),
-    /// The profile is gone.
+    /// The profile has been removed.
     Gone,
-    /// The broker is gone: the daemon ends.
+    /// The broker has stopped because the daemon ends.
     Stopped,
     /// Too many variants of this profile.
     TooManyVariants,
@@ -90,25 +92,24 @@ pub enum NoAnswer {
     Crowded,
 }
 
-/// On whose account something is asked for. By default it is nobody's: the daemon asks for itself.
+/// Who asks, and who pays for it. By default it is nobody: the daemon asks for itself.
 #[derive(Clone, Default)]
 pub struct Asker {
-    /// The user.
     pub uid: Option<u32>,
     /// Called when what is asked forces a renewal that was not due.
     pub pays: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
-/// What became of a report.
+/// The result of a report that an API refused a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reported {
-    /// A newer credential is there.
+    /// A newer credential is there already.
     pub replaced: bool,
-    /// Otherwise: when to ask again.
+    /// If not: when to ask again.
     pub retry_after: Duration,
 }
 
-/// Number of a profile in the broker; never used again for another.
+/// The number of a profile in the broker. It is never used again for another profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProfileId(u64);
 
@@ -120,11 +121,11 @@ pub struct ProfileHandle {
     variants: ArcSwap<HashMap<Variant, Arc<Slot>>>,
     attempts: Attempts,
     keep: Option<([u8; 32], [u8; 32])>,
-    /// Gone with the profile, though somebody may still hold the handle.
+    /// Ends with the profile, even while a caller still holds the handle.
     provider: Provides,
 }
 
-/// What gets the credentials of a handle.
+/// The provider that gets the credentials of a handle.
 struct Provides(Weak<dyn Provider>);
 
 impl std::fmt::Debug for Provides {
@@ -133,16 +134,16 @@ impl std::fmt::Debug for Provides {
     }
 }
 
-/// Attempts of a handle and its variants that have ended, since the handle was made.
+/// The attempts of a handle and its variants that have ended since the handle was made.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    /// With a credential.
+    /// Attempts that brought a credential.
     pub succeeded: AtomicU64,
-    /// With a failure that may pass.
+    /// Attempts with a failure that may pass.
     pub unavailable: AtomicU64,
-    /// With the identity provider saying no.
+    /// Attempts that the identity provider rejected.
     pub rejected: AtomicU64,
-    /// What they took together, in milliseconds.
+    /// The duration of all attempts together, in milliseconds.
     pub took: AtomicU64,
 }
 
@@ -159,7 +160,7 @@ impl Attempts {
     }
 }
 
-/// A handle is the same as itself, whatever is published there.
+/// A handle is equal to itself only, whatever it publishes.
 impl PartialEq for ProfileHandle {
     fn eq(&self, other: &ProfileHandle) -> bool {
         self.id == other.id
@@ -173,20 +174,20 @@ impl ProfileHandle {
         &self.own
     }
 
-    /// Whose its credentials are and what they are proven with, as that is kept over a restart;
-    /// None: they are not.
+    /// Whose the credentials are and what they are proven with, for what is kept over a restart.
+    /// None: they are not kept.
     #[must_use]
     pub fn keep(&self) -> Option<([u8; 32], [u8; 32])> {
         self.keep
     }
 
-    /// What has been tried for it.
+    /// The attempts of this profile so far.
     #[must_use]
     pub fn attempts(&self) -> &Attempts {
         &self.attempts
     }
 
-    /// Until when the identity provider has asked it to wait, and why.
+    /// Until when the identity provider has asked this profile to wait, and why.
     #[must_use]
     pub fn told_to_wait(&self) -> Option<(BootTime, Trouble)> {
         let view = self.own().view();
@@ -197,13 +198,13 @@ impl ProfileHandle {
         Some((view.next_attempt?, trouble))
     }
 
-    /// What gets its credentials; None once the profile is gone.
+    /// The provider that gets the credentials. None once the profile is gone.
     #[must_use]
     pub fn provider(&self) -> Option<Arc<dyn Provider>> {
         self.provider.0.upgrade()
     }
 
-    /// Generation of its newest credential; 0 before the first.
+    /// The generation of the newest credential; 0 before the first.
     #[must_use]
     pub fn generation(&self) -> u64 {
         let view = self.own().view();
@@ -212,13 +213,13 @@ impl ProfileHandle {
             .map_or(0, |answer| answer.credential.generation)
     }
 
-    /// Everything beside the profile's own credential that callers use now.
+    /// All variants that callers use now, without the profile's own credential.
     #[must_use]
     pub fn variants(&self) -> Vec<Variant> {
         self.variants.load().keys().cloned().collect()
     }
 
-    /// Has everybody who watches look again whether that is still permitted.
+    /// Wakes every watcher, which then checks again whether it is still permitted.
     pub fn wake_watchers(&self) {
         self.own.wake_watchers();
         self.variants
@@ -227,7 +228,7 @@ impl ProfileHandle {
             .for_each(|slot| slot.wake_watchers());
     }
 
-    /// Whether this credential is what it has published last, of its own or of a variant.
+    /// Whether the profile, or one of its variants, has published this credential last.
     #[must_use]
     pub fn publishes(&self, fingerprint: Fingerprint) -> bool {
         let is_it = |slot: &Slot| {
@@ -238,7 +239,7 @@ impl ProfileHandle {
         is_it(&self.own) || self.variants.load().values().any(|slot| is_it(slot))
     }
 
-    /// The slot of a variant, if it is alive.
+    /// The slot of a variant, if the variant is in use.
     #[must_use]
     pub fn slot(&self, variant: &Variant) -> Option<Arc<Slot>> {
         if variant.is_default() {
@@ -282,22 +283,24 @@ enum BrokerCommand {
     },
 }
 
-/// What the actor is made with.
+/// The tools that the actor needs.
 pub struct Tools {
-    /// Tells the time.
+    /// Reads the clocks.
     pub clock: Clock,
     /// Names credentials.
     pub fingerprints: Fingerprinter,
     /// Encodes a credential once, when it is published.
     pub encode: EncodeFn,
-    /// Told when something is published that is kept.
+    /// Notified when a credential is published that is kept over a restart.
     pub published: Arc<Notify>,
-    /// Of this host; with a profile's name it gives the phase, so that a fleet spreads itself.
+    /// The seed of this host. Together with a profile's name it gives the phase of renewals, so
+    /// that a fleet does not ask all at once.
     pub host_seed: u64,
 }
 
 impl Broker {
-    /// The handle, and the actor to be run: `run` ends when the last handle is gone.
+    /// Makes the handle, and the actor, which the caller has to run. The actor ends when the last
+    /// handle is gone.
     pub fn new(tools: Tools) -> (Broker, impl Future<Output = ()> + Send + 'static) {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let broker = Broker {
@@ -307,7 +310,7 @@ impl Broker {
         (broker, actor::Actor::new(tools).run(inbox))
     }
 
-    /// Takes a profile in. An eager one is fetched at once.
+    /// Adds a profile. An eager profile is fetched at once.
     pub async fn add_profile(&self, spec: Spec) -> Arc<ProfileHandle> {
         let handle = Arc::new(ProfileHandle {
             id: ProfileId(self.ids.fetch_add(1, Ordering::Relaxed)),
@@ -322,31 +325,32 @@ impl Broker {
         handle
     }
 
-    /// A handle takes the place of another, whose newest credential had this generation. Done when
-    /// this returns.
+    /// Lets a handle take the place of another, whose newest credential had this generation. The
+    /// actor has done so when this returns.
     pub async fn take_over_from(&self, handle: &ProfileHandle, generation: u64) {
         let (done, told) = oneshot::channel();
         self.send(BrokerCommand::TakeOver(handle.id, generation, done))
             .await;
-        // A broker that is gone has nothing to number.
+        // A broker that has stopped has nothing to number.
         let _ = told.await;
     }
 
-    /// What was refused or failed may do now: it is tried at once, and often for a while.
+    /// Says that a refused or failed attempt may succeed now. The actor tries at once, and often
+    /// for a while.
     pub async fn again(&self, handle: &ProfileHandle) {
         self.send(BrokerCommand::Again(handle.id)).await;
     }
 
-    /// Takes a profile out; its callers and watchers get NOT_FOUND.
+    /// Removes a profile. Its callers and watchers get NOT_FOUND.
     pub async fn remove(&self, handle: &ProfileHandle) {
         self.send(BrokerCommand::Remove(handle.id)).await;
     }
 
-    /// A credential that lives for at least `min_ttl`: the published one if that will do, else the
-    /// result of an attempt.
+    /// Returns a credential that lives for at least `min_ttl`: the published one if it lives long
+    /// enough, else the result of an attempt.
     ///
     /// # Errors
-    /// [`NoAnswer`]. A caller that stops waiting cancels nothing.
+    /// [`NoAnswer`]. A caller that stops waiting does not cancel the attempt.
     pub async fn ask(
         &self,
         handle: &ProfileHandle,
@@ -366,7 +370,8 @@ impl Broker {
         answer.await.unwrap_or(Err(NoAnswer::Stopped))
     }
 
-    /// Where the credential of a variant is published, which begins to live by being asked for.
+    /// Returns the place where the credential of a variant is published. The first question for a
+    /// variant makes it.
     ///
     /// # Errors
     /// [`NoAnswer::Gone`], [`NoAnswer::Stopped`], [`NoAnswer::TooManyVariants`]
@@ -387,7 +392,7 @@ impl Broker {
         answer.await.unwrap_or(Err(NoAnswer::Stopped))
     }
 
-    /// Takes note that an API refused a credential.
+    /// Notes that an API refused a credential.
     ///
     /// # Errors
     /// [`NoAnswer::Gone`], [`NoAnswer::Stopped`]
@@ -409,7 +414,7 @@ impl Broker {
     }
 
     async fn send(&self, command: BrokerCommand) {
-        // A broker that is gone drops the reply channel with the command: the caller sees Stopped.
+        // A stopped broker drops the reply channel with the command, so the caller sees Stopped.
         let _ = self.commands.send(command).await;
     }
 }

@@ -1,5 +1,5 @@
-//! The one task that owns every lifecycle: commands, results and time come in; attempts, views and
-//! answers go out.
+//! The one task that owns every lifecycle. It takes commands, results and the passing of time, and
+//! gives attempts, views and answers.
 
 mod attempts;
 mod profiles;
@@ -26,13 +26,13 @@ use crate::core::repeated::Repeated;
 use crate::core::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
 /// The longest sleep. Timers stop while the machine sleeps and know nothing of clock steps, so the
-/// clock is looked at this often whatever was planned. Longer delays renewals after a resume by as
-/// much; readers check for themselves anyway.
+/// actor looks at the clock this often, whatever it has planned. A longer value delays renewals
+/// after a resume by as much. Readers look at the clock themselves anyway.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
-/// When the wall clock has run ahead of the boot clock by this much, every lifecycle is asked
-/// whether it doubts its credential. Well below what they tolerate, so that slow drift adds up here
-/// and is noticed in time there.
+/// When the wall clock has run ahead of the boot clock by this much, the actor asks every lifecycle
+/// whether it doubts its credential. The value is well below what lifecycles tolerate. So slow
+/// drift adds up in the actor, and the lifecycles notice it in time.
 const DRIFT_NOTICED: Duration = Duration::from_secs(5);
 
 type CredentialId = u64;
@@ -44,28 +44,27 @@ pub struct Actor {
     next_credential: CredentialId,
     wakes: BTreeSet<(BootTime, CredentialId)>,
     budgets: HashMap<String, Budget<ProfileId, (CredentialId, u64)>>,
-    /// When a budget that has run dry has something again.
+    /// When the next budget that has run dry refills.
     refill: Option<BootTime>,
     tasks: JoinSet<Result<Issued, Failure>>,
     running: HashMap<Id, RunningAttempt>,
-    /// The clocks when drift was last looked at.
+    /// The clocks at the last look for drift.
     drift_from: Stamp,
-    /// What callers can cause to be said of a profile by what they ask for beyond its default.
+    /// Log lines about a profile that callers can cause by asking for variants.
     lines: Repeated<ProfileName>,
     outages: Outages,
 }
 
-/// A profile.
 struct ManagedProfile {
     handle: Arc<ProfileHandle>,
     spec: Box<Spec>,
     own: CredentialId,
-    /// Each with the user who has asked for it first.
+    /// Each variant with the user who was the first to ask for it.
     variants: HashMap<Variant, (CredentialId, Option<u32>)>,
 }
 
 impl ManagedProfile {
-    /// The lifecycles of its variants.
+    /// The lifecycles of the variants, without the profile's own.
     fn credentials(&self) -> impl Iterator<Item = CredentialId> {
         self.variants.values().map(|(managed, _)| *managed)
     }
@@ -179,8 +178,8 @@ impl Actor {
         Ok(managed.slot.clone())
     }
 
-    /// Handles what a caller wants; a renewal that comes sooner because of that, although there is
-    /// a credential, is paid for by the caller.
+    /// Handles what a caller wants. If that brings forward a renewal although there is a
+    /// credential, the caller pays for it.
     fn on_account_of(&mut self, by: &Asker, id: CredentialId, event: LifecycleEvent) {
         let now = self.tools.clock.now();
         let next = |credentials: &HashMap<CredentialId, ManagedCredential>| {
@@ -230,7 +229,7 @@ impl Actor {
         })
     }
 
-    /// Puts an event into a lifecycle and carries out what it says.
+    /// Gives an event to a lifecycle and carries out the reaction.
     fn handle(&mut self, id: CredentialId, event: LifecycleEvent) {
         let now = self.tools.clock.now();
         let Some(managed) = self.credentials.get_mut(&id) else {
@@ -239,7 +238,7 @@ impl Actor {
         if let Some(asked) = managed.slot.asked() {
             managed.machine.note_asked(asked);
         }
-        // One that asks is judged alone: whatever the others wait for, it does not change that.
+        // A caller that asks is judged alone: its question does not change what others wait for.
         let concerns_all = !matches!(event, LifecycleEvent::Asked { .. });
         let reaction = managed.machine.handle(now, event);
         self.carry_out(id, now, reaction);
@@ -250,8 +249,8 @@ impl Actor {
             return;
         };
         managed.answer_waiters(now);
-        // A credential may have come that is too short-lived for somebody who waits: ask again on
-        // their behalf.
+        // A credential may have come that is too short-lived for a caller that waits. The actor
+        // asks again on its behalf.
         if managed.attempt.is_none()
             && let Some(min_ttl) = managed.waiters.iter().map(|waiter| waiter.min_ttl).max()
         {
@@ -287,7 +286,7 @@ impl Actor {
         self.settle(id, now, reaction.publish);
     }
 
-    /// Publishes, and plans the next wake-up.
+    /// Publishes the view, if `publish` says so, and plans the next wake-up.
     fn settle(&mut self, id: CredentialId, now: Stamp, publish: bool) {
         let Some(managed) = self.credentials.get_mut(&id) else {
             return;
@@ -318,7 +317,7 @@ impl Actor {
         }
     }
 
-    /// What time has made due: wake-ups, queued attempts, and doubts when a clock has jumped.
+    /// Does what is due by now: wake-ups, queued attempts, and doubts when a clock has jumped.
     fn catch_up(&mut self) {
         let now = self.tools.clock.now();
         let ahead = now.wall_ahead_since(self.drift_from);
@@ -341,8 +340,8 @@ impl Actor {
         while let Some((at, managed)) = self.wakes.first().copied()
             && at <= now.boot
         {
-            // Taken out first: a lifecycle that plans the same moment again is asked again, but not
-            // in this round.
+            // The entry is removed first. A lifecycle that plans the same moment again gets its
+            // turn, but not in this round.
             self.wakes.pop_first();
             if let Some(managed) = self.credentials.get_mut(&managed) {
                 managed.wake = None;

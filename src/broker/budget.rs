@@ -1,14 +1,14 @@
-//! What one identity provider may be asked: so many at a time, so many per second.
+//! Limits requests to one identity provider: so many at the same time, so many per second.
 //!
-//! What a caller waits for goes first. A renewal in the background whose credential is about to
-//! expire is not left behind however many wait: every second turn is one of those. Within each
-//! group it is the profiles' turn one after the other, the one that had its turn the longest ago
-//! first, so that nobody who makes one profile ask often, or in many variants, holds another up.
-//! Within a profile it is first come, first served.
+//! Attempts that callers wait for go first. A background renewal whose credential is about to
+//! expire still gets every second turn, however many callers wait. Within each group the profiles
+//! take turns: the profile whose last turn is the longest ago goes first. So no caller holds up
+//! other profiles by making one profile ask often, or in many variants. Within a profile, the first
+//! to come is the first to go.
 //!
-//! Profiles may set different limits for the same provider. The strictest of those that use it now
-//! hold: a limit is there because the provider bears no more, which it does not do for the profiles
-//! of others either.
+//! Profiles may set different limits for the same provider. The strictest limit among the profiles
+//! in use holds: it says what the provider bears, and the provider bears no more when other
+//! profiles ask.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -17,21 +17,21 @@ use std::time::Duration;
 use crate::core::bucket::{SpentLimit, TokenBucket};
 use crate::core::time::BootTime;
 
-/// The budget of one identity provider and who queues for it: items `T` of profiles `P`.
+/// The budget of one identity provider and its queue: items `T` of profiles `P`.
 #[derive(Debug)]
 pub struct Budget<P, T> {
     /// How many profiles set each limit.
     max_in_flight: LimitCounts,
     max_per_second: LimitCounts,
     in_flight: u32,
-    /// Holds a second's worth.
+    /// Holds what may be asked in one second.
     bucket: TokenBucket,
     queue: Vec<Queued<P, T>>,
-    /// When each profile had its last turn: the number of it. Those that had none are not here.
+    /// The number of each profile's last turn. Profiles without a turn so far are not in here.
     turns: HashMap<P, u64>,
-    /// Of turns and of places in the queue.
+    /// Counts turns and places in the queue.
     count: u64,
-    /// The last turn was one that a caller waited for.
+    /// In the last turn, an attempt that a caller waits for was started.
     after_waited: bool,
 }
 
@@ -39,12 +39,12 @@ pub struct Budget<P, T> {
 struct Queued<P, T> {
     item: T,
     profile: P,
-    /// A caller waits for it.
+    /// A caller waits for this attempt.
     waited: bool,
-    /// From then on its credential is about to expire.
+    /// From this moment on the credential is about to expire.
     pressing_from: BootTime,
-    /// When its profile had its last turn. Kept here too: at a start ten thousand queue, and each
-    /// turn looks at all.
+    /// The number of the profile's last turn. It is kept here too because at a start ten thousand
+    /// items queue, and each turn looks at all of them.
     turn: Option<u64>,
     place: u64,
 }
@@ -52,7 +52,7 @@ struct Queued<P, T> {
 /// How many profiles set each limit.
 type LimitCounts = BTreeMap<u32, usize>;
 
-/// The strictest limit. Without a profile nothing new is queued, and what is queued still goes out
+/// The strictest limit. Without a profile no new attempt is queued, and the queued ones still start
 /// one by one.
 fn strictest(limits: &LimitCounts) -> u32 {
     limits.keys().next().copied().unwrap_or(1).max(1)
@@ -67,19 +67,19 @@ fn leave(limits: &mut LimitCounts, limit: u32) {
     }
 }
 
-/// What [`Budget::next`] says.
+/// The answer of [`Budget::next`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum NextStart<T> {
-    /// Start this one; it counts as in flight.
+    /// Start this attempt; it counts as in flight.
     Start(T),
-    /// Nothing before this moment.
+    /// No attempt may start before this moment.
     At(BootTime),
-    /// Nothing until one is queued or one in flight is done.
+    /// No attempt may start until one is queued or one in flight is done.
     Nothing,
 }
 
 impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
-    /// An unused budget that nobody has a share in.
+    /// An unused budget that no profile shares.
     pub fn new() -> Budget<P, T> {
         Budget {
             max_in_flight: LimitCounts::new(),
@@ -93,26 +93,27 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         }
     }
 
-    /// A profile shares in it from now on, with limits of its own.
+    /// Lets a profile share the budget from now on, with limits of its own.
     pub fn join(&mut self, max_in_flight: u32, max_per_second: u32) {
         *self.max_in_flight.entry(max_in_flight).or_default() += 1;
         *self.max_per_second.entry(max_per_second).or_default() += 1;
     }
 
-    /// A profile that had joined with these limits is gone.
+    /// Ends the share of a profile that had joined with these limits.
     pub fn leave(&mut self, profile: P, max_in_flight: u32, max_per_second: u32) {
         self.turns.remove(&profile);
         leave(&mut self.max_in_flight, max_in_flight);
         leave(&mut self.max_per_second, max_per_second);
     }
 
-    /// Whether nobody has a share in it and nothing is in flight: then it can be forgotten.
+    /// Whether no profile shares the budget and no attempt is in flight. Then the budget can be
+    /// forgotten.
     pub fn is_over(&self) -> bool {
         self.max_in_flight.is_empty() && self.in_flight == 0 && self.queue.is_empty()
     }
 
-    /// Queues one. From `pressing_from` on its credential is about to expire: [`BootTime::NEVER`]
-    /// if there is none.
+    /// Queues an attempt. From `pressing_from` on its credential is about to expire;
+    /// [`BootTime::NEVER`] if there is no credential.
     pub fn queue(&mut self, profile: P, item: T, waited: bool, pressing_from: BootTime) {
         self.count += 1;
         self.queue.push(Queued {
@@ -125,7 +126,8 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         });
     }
 
-    /// A caller waits for it now: it goes to the end of those that are waited for.
+    /// Notes that a caller waits for this attempt now. The attempt goes to the end of those that
+    /// callers wait for.
     pub fn promote(&mut self, item: T) {
         let mut queue = self.queue.iter_mut();
         if let Some(queued) = queue.find(|queued| queued.item == item && !queued.waited) {
@@ -135,19 +137,19 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         }
     }
 
-    /// It is not wanted any more; whether it was still queued.
+    /// Takes an attempt out of the queue. Returns whether it was still queued.
     pub fn withdraw(&mut self, item: T) -> bool {
         let before = self.queue.len();
         self.queue.retain(|queued| queued.item != item);
         before != self.queue.len()
     }
 
-    /// One that was started is done.
+    /// Notes that an attempt has ended.
     pub fn done(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// Whose turn it is.
+    /// Decides which attempt starts next.
     pub fn next(&mut self, now: BootTime) -> NextStart<T> {
         if self.in_flight >= strictest(&self.max_in_flight) || self.queue.is_empty() {
             return NextStart::Nothing;
@@ -159,8 +161,8 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
         };
         let wait = self.bucket.wait(limit, now);
         if !wait.is_zero() {
-            // A millisecond more, so that rounding cannot make the caller come back too early for
-            // ever.
+            // One millisecond is added: without it, rounding could make the actor come back too
+            // early for ever.
             return NextStart::At(now.plus(wait + Duration::from_millis(1)));
         }
         self.bucket.spend(limit, 1, now);
@@ -169,7 +171,7 @@ impl<P: Copy + Eq + Hash, T: Copy + PartialEq> Budget<P, T> {
             let group = match queued.waited {
                 false if pressing && self.after_waited => 0,
                 true => 1,
-                // Whose turn has never come goes before whose comes again.
+                // A profile that never had a turn goes before profiles that had one.
                 false if pressing || queued.turn.is_none() => 2,
                 false => 3,
             };
@@ -222,7 +224,7 @@ mod tests {
                 NextStart::At(_) | NextStart::Nothing => None,
             })
             .collect();
-            // The strictest leaves, then the next strictest.
+            // The profile with the strictest limit leaves, then the one with the next strictest.
             match budget.in_flight {
                 2 => budget.leave(0, 2, 1000),
                 4 => budget.leave(0, 4, 1000),
@@ -296,8 +298,8 @@ mod tests {
     #[test]
     fn trap_44_profiles_take_turns_however_much_one_of_them_asks() {
         let mut budget = budget(1000, 1000);
-        // The first has ten variants that somebody waits for, and asks again as soon as one is
-        // done.
+        // Callers wait for ten variants of the first profile, and it asks again as soon as an
+        // attempt is done.
         for item in 0..10 {
             budget.queue(1, item, true, NEVER);
         }

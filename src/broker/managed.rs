@@ -1,4 +1,4 @@
-//! One credential: its lifecycle, where it is published, and who waits for it.
+//! One credential: its lifecycle, its slot, and the callers that wait for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,17 @@ use crate::core::lifecycle::{Lifecycle, Trouble, Verdict};
 use crate::core::profile::ProfileName;
 use crate::core::time::{BootTime, Stamp};
 
-/// Callers that may wait for one credential. Each costs its connection's memory too, and they are
-/// answered one by one.
+/// At most this many callers may wait for one credential. Each costs the memory of its connection
+/// too, and they are answered one by one.
 const WAITERS_LONGEST: usize = 50_000;
 
-/// A credential is about to expire when so much of its life is left, or so long: its callers will
-/// soon be without one, and have to wait for it then. Renewals are due well before that.
+/// A credential is about to expire when less than this part of its life is left, or less than
+/// `PRESSING_LEAST`. Its callers will soon be without one and have to wait. Renewals are due well
+/// before that.
 const PRESSING_PART: u32 = 10;
 const PRESSING_LEAST: Duration = Duration::from_secs(10);
 
-/// Where an answer goes.
+/// The channel that takes an answer to its caller.
 pub type Reply = oneshot::Sender<Result<Arc<Answer>, NoAnswer>>;
 
 /// One credential of a profile.
@@ -35,7 +36,7 @@ pub struct ManagedCredential {
     pub waiters: Vec<Waiter>,
     pub wake: Option<BootTime>,
     pub attempt: Option<(u64, Option<AbortHandle>)>,
-    /// The attempt goes before those that nobody waits for.
+    /// The attempt goes before attempts that no caller waits for.
     pub urgent: bool,
 }
 
@@ -53,7 +54,7 @@ impl ManagedCredential {
         let before = self.slot.view();
         let answer = self.machine.held().map(|credential| {
             match &before.answer {
-                // Nothing that is encoded has changed.
+                // None of what is encoded has changed.
                 Some(answer)
                     if Arc::ptr_eq(&answer.credential, credential) && answer.stale == stale =>
                 {
@@ -79,8 +80,8 @@ impl ManagedCredential {
         ));
     }
 
-    /// When its credential is about to expire. Never, if there is none: those who miss it come and
-    /// wait.
+    /// When the credential is about to expire. Never, if there is none: callers that miss it come
+    /// and wait.
     pub fn pressing_from(&self, now: Stamp) -> BootTime {
         let held = self.machine.held();
         let life = held.and_then(|held| Some((held.obtained.boot, held.expires?)));
@@ -99,7 +100,7 @@ impl ManagedCredential {
         }
     }
 
-    /// Answers those whose wait is over.
+    /// Answers the callers whose wait is over.
     pub fn answer_waiters(&mut self, now: Stamp) {
         for waiter in std::mem::take(&mut self.waiters) {
             if !waiter.reply.is_closed()
@@ -110,7 +111,8 @@ impl ManagedCredential {
         }
     }
 
-    /// Sends what the lifecycle says; gives back who still has to wait.
+    /// Sends the verdict of the lifecycle to the caller. Gives back a caller that still has to
+    /// wait.
     fn judge(&self, waiter: Waiter, now: Stamp) -> Option<Waiter> {
         let answer = match self.machine.verdict(now, waiter.min_ttl) {
             Verdict::Serve(_) => match &self.slot.view().answer {
@@ -120,20 +122,20 @@ impl ManagedCredential {
             Verdict::Refuse(refusal) => Err(NoAnswer::Refused(refusal)),
             Verdict::Wait => return Some(waiter),
         };
-        // Who has gone away needs no answer.
+        // A caller that has gone away needs no answer.
         let _ = waiter.reply.send(answer);
         None
     }
 }
 
-/// Whether how an attempt ended is something else than how the one before ended.
+/// Whether an attempt ended otherwise than the one before.
 pub fn news(before: Option<&Trouble>, after: Option<&Trouble>) -> bool {
     let message = |trouble: Option<&Trouble>| trouble.map(|one| one.failure.message.clone());
     message(before) != message(after)
 }
 
-/// Says once how an attempt ended: the first failure and the recovery aloud, repetitions quietly.
-/// `left_out`: what else there would have been to say of the profile since the last time.
+/// Logs once how an attempt ended: the first failure and the recovery loudly, repetitions quietly.
+/// `left_out`: how many other lines about the profile were left out since the last one.
 pub fn tell(
     profile: &ProfileName,
     before: Option<&Trouble>,

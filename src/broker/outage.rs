@@ -1,5 +1,5 @@
-//! Profiles whose callers are refused for want of a credential: an error when it begins, a reminder
-//! while it lasts, and how long it was when it is over.
+//! Outages: profiles whose callers are refused because there is no credential. The log gets an
+//! error when an outage begins, a reminder while it lasts, and its length when it is over.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use crate::core::lifecycle::{Lifecycle, LifecycleState, Trouble};
 use crate::core::profile::ProfileName;
 use crate::core::time::{BootTime, Stamp};
 
-/// Between two reminders: often enough for whoever looks at the end of the log, and few lines for
-/// an outage of a night.
+/// The time between two reminders. An operator who looks at the end of the log sees one, and an
+/// outage of a night makes few lines.
 pub const REMINDER: Duration = Duration::from_secs(5 * 60);
 
-/// By profile, since a repaired one gets another handle, and that ends the outage of the one
-/// before.
+/// Outages are kept by profile, because a repaired profile gets another handle, and that ends the
+/// outage of the handle before.
 #[derive(Default)]
 pub struct Outages {
     in_force: HashMap<ProfileName, ProfileId>,
     lasting: HashMap<ProfileName, Outage>,
-    /// Lines about beginnings and ends so far.
+    /// The number of lines about beginnings and ends so far.
     pub told: u64,
 }
 
@@ -32,12 +32,13 @@ struct Outage {
 }
 
 impl Outages {
-    /// From now on this handle decides what callers get; one that is merely tried refuses nobody.
+    /// From now on this handle decides what callers get. A handle that is merely tried refuses
+    /// nobody.
     pub fn in_force(&mut self, profile: &ProfileName, handle: ProfileId) {
         self.in_force.insert(profile.clone(), handle);
     }
 
-    /// The handle is gone.
+    /// Forgets a handle that is gone.
     pub fn forget(&mut self, profile: &ProfileName, handle: ProfileId) {
         if self.in_force.get(profile) == Some(&handle) {
             self.in_force.remove(profile);
@@ -45,7 +46,7 @@ impl Outages {
         }
     }
 
-    /// Says what is new of a profile.
+    /// Logs what has changed for a profile.
     pub fn look(&mut self, profile: &ProfileName, handle: ProfileId, life: &Lifecycle, now: Stamp) {
         if self.in_force.get(profile) != Some(&handle) {
             return;
@@ -92,14 +93,14 @@ impl Outages {
                     );
                 }
             }
-            // Nobody has asked for long: nobody is refused.
+            // No caller has asked for long, so no caller is refused.
             (LifecycleState::Asleep, _) => drop(self.lasting.remove(profile)),
-            // What comes decides.
+            // The next result decides.
             (LifecycleState::Fetching | LifecycleState::Backoff | LifecycleState::Rejected, _) => {}
         }
     }
 
-    /// Says again what has lasted for long.
+    /// Logs again the outages that have lasted for long.
     pub fn remind(&mut self, now: Stamp) {
         for (profile, outage) in &mut self.lasting {
             if now.boot.since(outage.told_at) < REMINDER {
@@ -121,7 +122,7 @@ impl Outages {
 }
 
 impl Outage {
-    /// For people.
+    /// The length of the outage, for people.
     fn lasted(&self, now: Stamp) -> String {
         let seconds = Duration::from_secs(now.boot.since(self.since.boot).as_secs());
         humantime::format_duration(seconds).to_string()

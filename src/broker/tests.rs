@@ -1,4 +1,4 @@
-//! The broker with a provider of ours, on paused time and without sockets.
+//! Tests of the broker with a provider of its own, on paused time and without sockets.
 
 mod crowd;
 mod outage;
@@ -26,7 +26,7 @@ fn clock() -> Clock {
     })
 }
 
-/// What the next attempts do; the last one is repeated.
+/// What the next attempts do; the last step is repeated.
 #[derive(Clone)]
 enum Step {
     Token(&'static str, u64),
@@ -311,7 +311,7 @@ async fn profiles_of_one_issuer_share_its_budget_and_are_served_in_order() {
         spec.name = ProfileName::parse(&name).expect("name");
         handles.push(broker.add_profile(spec).await);
     }
-    // The last in the queue, but somebody waits for it.
+    // This attempt is the last in the queue, but a caller waits for it.
     ask(&broker, &handles[199]).await.expect("answer");
     let place = order
         .lock()
@@ -435,7 +435,7 @@ async fn variants_live_apart_and_are_bounded() {
         .ask(&handle, variant(1000), Duration::ZERO, Asker::default())
         .await;
     assert_eq!(more.unwrap_err(), NoAnswer::TooManyVariants);
-    // An hour later nobody has asked for them: they made room.
+    // An hour later no caller has asked for these variants: they made room.
     tokio::time::sleep(seconds(4000)).await;
     broker
         .ask(&handle, variant(1000), Duration::ZERO, Asker::default())
@@ -481,11 +481,11 @@ async fn trap_18_a_wall_clock_that_was_set_back_hides_no_later_pause() {
     let handle = broker.add_profile(spec(provider.clone())).await;
     ask(&broker, &handle).await.expect("answer");
     tokio::time::sleep(seconds(4000)).await;
-    // Set back by an hour, which is less than has passed.
+    // The wall clock is set back by an hour, which is less than has passed.
     wall.fetch_sub(3600, Ordering::Relaxed);
     tokio::time::sleep(seconds(11)).await;
     assert_eq!(provider.calls(), 1, "harmless by itself");
-    // Paused for a minute: only the wall clock shows it.
+    // The machine pauses for a minute: only the wall clock shows it.
     wall.fetch_add(60, Ordering::Relaxed);
     assert!(
         handle

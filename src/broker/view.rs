@@ -1,5 +1,5 @@
-//! What readers see: published whole, read without a lock, judged by the reader's own look at the
-//! clock.
+//! The view of a credential: published as a whole, read without a lock, and judged by the reader's
+//! own look at the clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,30 +13,29 @@ use crate::core::credential::Credential;
 use crate::core::lifecycle::{LifecycleState, Refusal, Trouble};
 use crate::core::time::{BootTime, Stamp};
 
-/// Encodes a credential for the wire: with its staleness and the profile's target.
+/// Encodes a credential for the wire, with its staleness and the profile's target.
 pub type EncodeFn = Arc<dyn Fn(&Credential, bool, Option<&str>, Stamp) -> Bytes + Send + Sync>;
 
 /// A credential that is ready to be handed out.
 #[derive(Debug)]
 pub struct Answer {
-    /// The credential.
     pub credential: Arc<Credential>,
-    /// The last attempt to renew it failed.
+    /// The last attempt to renew the credential failed.
     pub stale: bool,
-    /// Encoded for the wire.
+    /// The credential, encoded for the wire.
     pub encoded: Bytes,
 }
 
-/// What is known of one credential, at one moment.
+/// What is known of one credential at one moment.
 #[derive(Debug)]
 pub struct View {
-    /// The best credential so far; whether it still lives is for the reader to see.
+    /// The best credential so far. The reader has to check whether it still lives.
     pub answer: Option<Arc<Answer>>,
-    /// Where it stood when this was published. Use [`View::state`].
+    /// The state when this view was published. Use [`View::state`].
     state: LifecycleState,
-    /// Failures since the last success.
+    /// The failures since the last success.
     pub trouble: Option<Trouble>,
-    /// Why a caller without a credential would get none; None while one may come.
+    /// Why a caller without a credential would get none. None while one may come.
     pub refusal: Option<Refusal>,
     /// When the next attempt is planned.
     pub next_attempt: Option<BootTime>,
@@ -62,7 +61,7 @@ impl View {
         }
     }
 
-    /// Its credential, if it may be handed out for `min_ttl` without further thought.
+    /// The credential, if it may be handed out for `min_ttl` without further checks.
     #[must_use]
     pub fn servable(&self, now: Stamp, min_ttl: Duration) -> Option<&Arc<Answer>> {
         self.answer
@@ -70,7 +69,7 @@ impl View {
             .filter(|answer| answer.credential.servable(now, min_ttl))
     }
 
-    /// Where it stands now: a credential that has died since it was published does not count.
+    /// The state now: a credential that has died since it was published does not count.
     #[must_use]
     pub fn state(&self, now: Stamp) -> LifecycleState {
         let dead = self
@@ -90,8 +89,8 @@ impl View {
 pub struct Slot {
     current: ArcSwap<View>,
     changed: watch::Sender<Arc<View>>,
-    /// Boot-clock milliseconds of the last answer from memory; the actor looks at it when a renewal
-    /// is due.
+    /// The time of the last answer from memory, in milliseconds of the boot clock. The actor looks
+    /// at it when a renewal is due.
     asked: AtomicU64,
 }
 
@@ -116,7 +115,7 @@ impl Slot {
         self.changed.send_replace(view);
     }
 
-    /// Says that nothing comes any more.
+    /// Publishes the last view.
     pub(super) fn close(&self) {
         let mut view = View::new(None, LifecycleState::Asleep, None, None, None);
         view.closed = true;
@@ -129,18 +128,18 @@ impl Slot {
         self.current.load()
     }
 
-    /// The current view, and every later one; the last has [`View::closed`].
+    /// The current view and every later one; the last has [`View::closed`].
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<View>> {
         self.changed.subscribe()
     }
 
-    /// Wakes those who watch, although nothing has changed here.
+    /// Wakes all watchers although no view has changed.
     pub(super) fn wake_watchers(&self) {
         self.changed.send_modify(|_| {});
     }
 
-    /// A caller was answered from memory.
+    /// Notes that a caller was answered from memory.
     pub fn note_asked(&self, now: Stamp) {
         let millis = u64::try_from(now.boot.0.as_millis()).unwrap_or(u64::MAX);
         self.asked.store(millis, Ordering::Relaxed);

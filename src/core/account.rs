@@ -1,9 +1,8 @@
-//! Accounts: what each principal holds and spends of what all share.
+//! Accounts: how much each principal holds and spends of the resources that all share.
 //!
-//! A principal is a user, and within it the systemd unit where that is known. Whatever a unit takes
-//! is charged to the unit and to its user; each has a limit, so that one service of a user cannot
-//! take everything that its user may, and no user everything there is. What is refused changes
-//! nothing.
+//! A principal is a user, or a systemd unit of a user where the unit is known. What a unit takes is
+//! charged to the unit and to its user, and each has a limit. So one service cannot take all that
+//! its user may have, and one user cannot take all there is. A refusal changes nothing.
 
 #[cfg(test)]
 mod tests;
@@ -15,33 +14,32 @@ use std::time::Duration;
 use super::bucket::{SpentLimit, TokenBucket};
 use super::time::BootTime;
 
-/// A unit may take three quarters of what its user may: the rest is for the user's other units.
+/// A unit may take three quarters of its user's limit. The rest is for the user's other units.
 const UNIT_SHARE: (u64, u64) = (3, 4);
 
-/// The last eighth of what there is in all is for principals with a reserved place.
+/// The last eighth of each total is for principals with a reserved place.
 const RESERVED_SHARE: u64 = 8;
 
-/// Accounts that are remembered, and units of one user, before those are forgotten that hold
-/// nothing and owe nothing. A unit beyond that has its user's account alone.
+/// Beyond this many users, or units of one user, accounts that hold nothing and owe nothing are
+/// forgotten. A further unit is charged to its user's account alone.
 const REMEMBERED: usize = 1024;
 const UNITS_OF_A_USER: usize = 256;
 
-/// Whose account it is.
+/// The owner of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Principal {
-    /// The user; for a subordinate uid its owner.
+    /// The user. For a subordinate uid: its owner.
     pub uid: u32,
     /// The systemd unit, where it is known.
     pub unit: Option<Arc<str>>,
-    /// Root, the daemon's user, and whom an access rule names: they may have the last of what there
-    /// is in all.
+    /// Whether the principal has a reserved place: root, the daemon's user, and callers that an
+    /// access rule names. They may take the last part of each total.
     pub reserved: bool,
 }
 
-/// What is held until it is given back.
+/// A resource that is held until it is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resource {
-    /// Connections.
     Connections,
     /// Streams that stay open: WatchToken, Health.Watch, reflection.
     Streams,
@@ -51,7 +49,7 @@ pub enum Resource {
     Bytes,
 }
 
-/// What is spent and comes back with time.
+/// A resource that is spent and comes back with time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Spent {
     /// Calls that are not answered from memory.
@@ -70,12 +68,12 @@ const HELD: [Resource; 4] = [
 ];
 const SPENT: [Spent; 3] = [Spent::Requests, Spent::Profiles, Spent::Renewals];
 
-/// What may be held at the same time.
+/// How much may be held at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldLimit {
-    /// By everybody together.
+    /// The limit for everybody together.
     pub in_all: u64,
-    /// By one user.
+    /// The limit for one user.
     pub per_user: u64,
 }
 
@@ -88,18 +86,18 @@ pub struct AccountLimits {
     pub spent: [SpentLimit; SPENT.len()],
 }
 
-/// Whose limit has been reached.
+/// The limit that has been reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitOwner {
-    /// Everything that there is, but for what is reserved, is taken.
+    /// The limit for everybody, less the reserved part.
     InAll(u64),
-    /// The user's.
+    /// The user's limit.
     User(u64),
-    /// The unit's share of its user's.
+    /// The unit's share of its user's limit.
     Unit(u64),
 }
 
-/// Every account.
+/// All accounts.
 #[derive(Debug)]
 pub struct AccountBook {
     limits: AccountLimits,
@@ -124,35 +122,34 @@ struct Account {
     refused_spent: [u64; SPENT.len()],
 }
 
-/// What a principal holds and was refused.
+/// What a principal holds, and how often it was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// The user.
     pub uid: u32,
-    /// The unit; None: the user with all its units.
+    /// The unit. None: the user with all its units.
     pub unit: Option<Arc<str>>,
     /// In the order of [`Resource`].
     pub held: [u64; HELD.len()],
-    /// How often a limit was reached, in the order of [`Resource`].
+    /// How often a limit on holding was reached, in the order of [`Resource`].
     pub refused_held: [u64; HELD.len()],
-    /// The same, in the order of [`Spent`].
+    /// How often a limit on spending was reached, in the order of [`Spent`].
     pub refused_spent: [u64; SPENT.len()],
 }
 
 impl Usage {
-    /// How often that was refused.
+    /// How often this resource was refused.
     #[must_use]
     pub fn refused_held(&self, what: Resource) -> u64 {
         self.refused_held[what as usize]
     }
 
-    /// How often that was refused.
+    /// How often spending this was refused.
     #[must_use]
     pub fn refused_spent(&self, what: Spent) -> u64 {
         self.refused_spent[what as usize]
     }
 
-    /// Whether it has reached any limit.
+    /// Whether the principal has reached any limit.
     #[must_use]
     pub fn was_refused(&self) -> bool {
         self.refused_held
@@ -163,7 +160,7 @@ impl Usage {
 }
 
 impl AccountBook {
-    /// Nobody has anything yet.
+    /// A book without any account.
     #[must_use]
     pub fn new(limits: AccountLimits) -> AccountBook {
         AccountBook {
@@ -176,10 +173,10 @@ impl AccountBook {
         }
     }
 
-    /// Charges what is about to be held.
+    /// Charges what a principal is about to hold.
     ///
     /// # Errors
-    /// [`LimitOwner`]; nothing is charged then.
+    /// The [`LimitOwner`] whose limit has been reached. Then nothing is charged.
     pub fn charge(
         &mut self,
         who: &Principal,
@@ -234,11 +231,11 @@ impl AccountBook {
         }
     }
 
-    /// Whether it may spend now, and otherwise when. What it costs is told by
-    /// [`AccountBook::spend`], since that is known afterwards.
+    /// Whether the principal may spend now, and if not, when. The price is known only afterwards
+    /// and is charged by [`AccountBook::spend`].
     ///
     /// # Errors
-    /// The time until it may.
+    /// The time until the principal may spend.
     pub fn may_spend(
         &mut self,
         who: &Principal,
@@ -264,7 +261,7 @@ impl AccountBook {
         Err(wait)
     }
 
-    /// Charges what was spent; what goes beyond the limit is owed, and is waited for before the
+    /// Charges what was spent. The part beyond the limit is owed, and has to come back before the
     /// next time.
     pub fn spend(&mut self, who: &Principal, what: Spent, amount: u64, now: BootTime) {
         let at = what as usize;
@@ -275,8 +272,8 @@ impl AccountBook {
         }
     }
 
-    /// Forgets who holds nothing and owes nothing, when there are too many accounts. Whom a limit
-    /// has stopped is forgotten too: the totals remain.
+    /// When there are too many accounts, forgets those that hold nothing and owe nothing. The
+    /// refusals of these accounts are forgotten too, but the totals remain.
     pub fn tidy(&mut self, now: BootTime) {
         if self.users.len() < REMEMBERED {
             return;
@@ -288,7 +285,7 @@ impl AccountBook {
         });
     }
 
-    /// Held by everybody.
+    /// How much all principals hold together.
     #[must_use]
     pub fn in_all(&self, what: Resource) -> u64 {
         self.in_all[what as usize]
@@ -304,7 +301,7 @@ impl AccountBook {
             .unwrap_or(0)
     }
 
-    /// Held by this user.
+    /// How much this user holds.
     #[must_use]
     pub fn of_user(&self, uid: u32, what: Resource) -> u64 {
         self.users
@@ -312,25 +309,25 @@ impl AccountBook {
             .map_or(0, |user| user.own.held[what as usize])
     }
 
-    /// How often there was none left for anybody.
+    /// How often the limit for everybody was reached.
     #[must_use]
     pub fn refused_in_all(&self, what: Resource) -> u64 {
         self.refused_in_all[what as usize]
     }
 
-    /// How often a user or a unit had as much as it may.
+    /// How often a user or a unit had reached its limit on holding.
     #[must_use]
     pub fn refused_held(&self, what: Resource) -> u64 {
         self.refused_held[what as usize]
     }
 
-    /// How often a user or a unit had spent as much as it may.
+    /// How often a user or a unit had reached its limit on spending.
     #[must_use]
     pub fn refused_spent(&self, what: Spent) -> u64 {
         self.refused_spent[what as usize]
     }
 
-    /// Every account, by user and unit.
+    /// The usage of every account, sorted by user and unit.
     #[must_use]
     pub fn usages(&self) -> Vec<Usage> {
         let mut usages: Vec<Usage> = self
@@ -354,7 +351,7 @@ impl AccountBook {
     }
 }
 
-/// The user's accounts, with one for the unit if there is room for it.
+/// The accounts of the user, with one for the unit if there is room for it.
 fn opened<'a>(users: &'a mut HashMap<u32, User>, who: &Principal) -> &'a mut User {
     let user = users.entry(who.uid).or_insert_with(|| User {
         own: Account::new(),
@@ -374,7 +371,7 @@ impl User {
         self.units.get(who.unit.as_ref()?)
     }
 
-    /// The user's own account, and its unit's.
+    /// The account of the user, and that of the unit.
     fn accounts(&mut self, who: &Principal) -> impl Iterator<Item = &mut Account> {
         let unit = who.unit.as_ref().and_then(|unit| self.units.get_mut(unit));
         std::iter::once(&mut self.own).chain(unit)
@@ -385,7 +382,7 @@ impl Account {
     fn new() -> Account {
         Account {
             held: [0; HELD.len()],
-            // Full, as one is that has had the time.
+            // A new bucket is full, like one that nobody has spent from for long.
             buckets: [TokenBucket::full(); SPENT.len()],
             refused_held: [0; HELD.len()],
             refused_spent: [0; SPENT.len()],
@@ -402,7 +399,7 @@ impl Account {
 }
 
 impl SpentLimit {
-    /// The user's own (0) or a unit's share of it (1).
+    /// The limit of the user (0) or of a unit (1).
     fn of(self, depth: usize) -> SpentLimit {
         if depth == 0 {
             return self;

@@ -1,5 +1,5 @@
-//! A token bucket: it fills with time, up to a limit, and spending empties it. What is spent beyond
-//! its content is owed, and makes it negative.
+//! A token bucket: it fills with time, up to a limit, and spending empties it. Spending more than
+//! the bucket holds makes its content negative: the difference is owed.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use super::time::BootTime;
 /// How fast a bucket fills, and how much it holds.
 #[derive(Clone, Copy, Debug)]
 pub struct SpentLimit {
-    /// So much comes back in a second.
+    /// This much comes back in a second.
     pub per_second: f64,
-    /// So much may be spent at once after a time without spending.
+    /// This much may be spent at once after a time without spending.
     pub burst: f64,
 }
 
-/// What is left of a limit, which is handed in each time: it may change.
+/// What is left of a limit. The limit is an argument of each call because it may change.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {
     level: f64,
@@ -22,7 +22,7 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// As full as it can be, whatever its limit will be.
+    /// A bucket that is full under any limit.
     #[must_use]
     pub fn full() -> TokenBucket {
         TokenBucket {
@@ -31,13 +31,13 @@ impl TokenBucket {
         }
     }
 
-    /// How long until there is one to spend; zero when there is.
+    /// The time until one can be spent; zero if one can be spent now.
     pub fn wait(&mut self, limit: SpentLimit, now: BootTime) -> Duration {
         self.fill(limit, now);
         Duration::from_secs_f64(((1.0 - self.level) / limit.per_second).max(0.0))
     }
 
-    /// Takes so much out, there or not.
+    /// Takes this amount out, even if the bucket holds less.
     pub fn spend(&mut self, limit: SpentLimit, amount: u64, now: BootTime) {
         self.fill(limit, now);
         self.level -= amount as f64;

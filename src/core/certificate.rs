@@ -1,4 +1,4 @@
-//! What is said of a certificate, and when it is time to say that it ends.
+//! Facts about a certificate, and when to warn that it ends.
 
 use std::time::Duration;
 
@@ -7,40 +7,42 @@ use super::time::WallTime;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Days before the end at which a warning is worth its while: time to order one, to hurry, and to
-/// drop everything else.
+/// The daemon warns this many days before the end: there is time to order a new certificate, time
+/// to hurry, and time to drop everything else.
 const DAYS: [u32; 3] = [30, 7, 1];
 
-/// The same of a federated assertion: kubelets write the next when a fifth is left, SPIRE when half
-/// is.
+/// The daemon warns when less than this part of a federated assertion's life is left. A kubelet
+/// writes the next assertion when a fifth is left, SPIRE when half is left.
 const SHARE_OF_ASSERTION: u32 = 10;
 
 /// A certificate that lives for less than three times the first of [`DAYS`] is replaced by a
-/// machine, which does so when about a third of the lifetime is left: past that, the machine has
-/// failed.
+/// machine when about a third of its lifetime is left. If less than this part is left, the machine
+/// has failed.
 const SHARE: u32 = 3;
 
-/// Facts about the own certificate of a chain, or a federated assertion, for people and for
-/// `status`. Nothing of it is secret.
+/// Facts about a client's own certificate or a federated assertion, for people and for `status`.
+/// None of them is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// It is an assertion that somebody else makes, which ends and is renewed as certificates are.
+    /// It is an assertion that another program makes. An assertion ends and is renewed as
+    /// certificates are.
     pub is_assertion: bool,
-    /// Key of the configuration that names it, for instance `tls.certificate`.
+    /// The configuration key that names it, for instance `tls.certificate`.
     pub role: &'static str,
-    /// Its subject, for instance `O=Example, CN=billing`; what no terminal should see is replaced.
+    /// The subject, for instance `O=Example, CN=billing`. Characters that a terminal should not see
+    /// are replaced.
     pub subject: String,
     /// `x5t#S256`: base64url of the SHA-256 of the whole certificate (RFC 8705 §3.1).
     pub thumbprint: String,
-    /// From then on it is valid.
+    /// The first second in which it is valid.
     pub not_before: WallTime,
-    /// Until then, that second included.
+    /// The last second in which it is valid.
     pub not_after: WallTime,
 }
 
 impl Certificate {
-    /// That it has ended or ends soon; None while there is time. The words change only when a
-    /// threshold is passed, so that whoever logs what is new says each of them once.
+    /// Warns that the certificate has ended or ends soon. None while there is time. The words
+    /// change only when a threshold is passed, so that a log of news repeats none of them.
     #[must_use]
     pub fn warning(&self, now: WallTime) -> Option<Diagnostic> {
         let Certificate { role, subject, .. } = self;
@@ -54,8 +56,8 @@ impl Certificate {
         Some(Diagnostic::new(*role, message))
     }
 
-    /// The same of a certificate that is not ours to replace: only that it has expired, or expires
-    /// soon.
+    /// Says that a certificate has expired or expires soon, without advice: for certificates that
+    /// the client does not replace itself.
     #[must_use]
     pub fn ending(&self, now: WallTime) -> Option<String> {
         let end = self.end();
@@ -83,7 +85,7 @@ impl Certificate {
         Some(format!("expires on {end}, {soon}"))
     }
 
-    /// Its last second, RFC 3339.
+    /// The last valid second, as RFC 3339.
     #[must_use]
     pub fn end(&self) -> String {
         humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + self.not_after.0).to_string()
@@ -94,7 +96,7 @@ impl Certificate {
 mod tests {
     use super::*;
 
-    /// What is said of a certificate of so many hours when so many are left.
+    /// The warning for a certificate with this lifetime when this much is left, both in hours.
     fn said(lifetime: u64, left: u64) -> Option<String> {
         let hours = |n: u64| Duration::from_secs(n * 3600);
         let start = WallTime(hours(500_000));
@@ -140,7 +142,7 @@ mod tests {
             (1, 1, None),
             (24, 9, None),
             (24, 7, third),
-            // 60 days: not before 20 are left.
+            // 60 days: no warning before 20 days are left.
             (60 * 24, 21 * 24, None),
             (60 * 24, 19 * 24, third),
             (60 * 24, 6 * 24, Some("in less than 7 days")),

@@ -1,9 +1,9 @@
-//! Text → checked [`Config`], with every problem at once and the place of each.
+//! Turns text into a checked [`Config`], and reports every problem at once with its place.
 //!
-//! Three steps: the files are parsed and read by the schema (`read`, `schema`, `values`), which
-//! tells what is wrong with single keys; then what keys mean together is decided (`server`,
-//! `profiles`, `oauth`, `preset`); then problems are dealt out to whom they hurt, so that what
-//! fails fails alone. Reads no file: texts are handed in.
+//! There are three steps. The schema (`read`, `schema`, `values`) reads the parsed files and
+//! reports what is wrong with single keys. Then `server`, `profiles`, `oauth` and `preset` decide
+//! what the keys mean together. Then each problem is assigned to the profiles that it hurts, so
+//! that a broken profile fails alone. This module reads no file: the texts are arguments.
 
 mod finding;
 mod gather;
@@ -35,30 +35,27 @@ use super::profile::{Config, Invalid, Profile, ProfileName};
 use gather::RawProfile;
 use report::{ConfigReport, Owner};
 
-/// Stands in a text for bytes that are not UTF-8. No TOML has it.
+/// Stands in a text for bytes that are not UTF-8. A valid TOML text never contains it.
 pub const NOT_UTF_8: &str = "\0";
 
-/// One file's content.
+/// A file and its content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SourceFile {
-    /// Where it is; relative paths in it are relative to its folder.
+    /// The path. Relative paths in the file are relative to its folder.
     pub path: PathBuf,
-    /// What is in it.
     pub text: String,
-    /// Readable by nobody but root and the daemon's user: literal secrets are accepted.
+    /// Only root and the daemon's user can read the file. Literal secrets are accepted in it.
     pub private: bool,
-    /// Who else can read it, for people, where it is not private; empty: that was not looked at.
+    /// Who else can read the file, for people, if it is not private. Empty: not checked.
     pub readers: String,
 }
 
-/// A file of `profiles.d`, as far as it could be read.
+/// A file of `profiles.d`, or the reason why it could not be read.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Loaded {
-    /// Read.
     Text(SourceFile),
-    /// Not read.
+    /// The file could not be read.
     Unreadable {
-        /// Where it is.
         path: PathBuf,
         /// Why, for people.
         why: String,
@@ -74,19 +71,19 @@ pub struct Sources {
     pub fragments: Vec<Loaded>,
 }
 
-/// What the files say of each profile's access, whatever else is wrong with them.
+/// What the files say about the access to each profile, whatever else is wrong with them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessOnDisk {
-    /// One for each place that names the profile.
+    /// The statements about each profile, one for each place that names it.
     stated: BTreeMap<ProfileName, Vec<Stated>>,
-    /// Every file could be read, and is TOML: what is not there is not there.
+    /// Every file could be read and is TOML, so a profile that is not in here is in no file.
     whole: bool,
 }
 
 impl AccessOnDisk {
-    /// Empty: the files could not be read so far that they say anything of this profile. One that
-    /// is in none of them, where that is certain, is nobody's but root's if it is kept all the
-    /// same.
+    /// The statements about a profile. Empty: what could be read of the files says nothing about
+    /// it. If it is certain that no file has the profile, only root may use it, should it be kept
+    /// all the same.
     #[must_use]
     pub fn of(&self, name: &ProfileName) -> &[Stated] {
         match self.stated.get(name) {
@@ -96,8 +93,8 @@ impl AccessOnDisk {
         }
     }
 
-    /// The newest that is known of every profile: this, and what was known before of those of which
-    /// the files could not be read so far that they say anything.
+    /// The newest statements about every profile: these, and the earlier ones for profiles about
+    /// which the files, as far as they can be read, say nothing.
     #[must_use]
     pub fn over(&self, before: &AccessOnDisk) -> AccessOnDisk {
         if self.whole {
@@ -111,13 +108,14 @@ impl AccessOnDisk {
         }
     }
 
-    /// For a handover: every profile that is named, and whether every other is nobody's but root's.
+    /// The parts for a handover: the statements about every named profile, and whether all other
+    /// profiles are for root only.
     #[must_use]
     pub fn parts(&self) -> (&BTreeMap<ProfileName, Vec<Stated>>, bool) {
         (&self.stated, self.whole)
     }
 
-    /// Out of a handover.
+    /// Puts the parts from a handover together again.
     #[must_use]
     pub fn from_parts(stated: BTreeMap<ProfileName, Vec<Stated>>, whole: bool) -> AccessOnDisk {
         AccessOnDisk { stated, whole }
@@ -128,46 +126,43 @@ impl AccessOnDisk {
     }
 }
 
-/// What came of it.
+/// The result of reading a configuration.
 #[derive(Clone, Debug)]
 pub struct ConfigOutcome {
     /// None: `tokend.toml` itself cannot be used.
     pub config: Option<Config>,
-    /// What the files say of access, which holds in any case.
+    /// What the files say about access. It holds in any case.
     pub access: AccessOnDisk,
-    /// Everything that was noticed, in the order of the files.
+    /// All findings, in the order of the files.
     pub findings: Vec<Finding>,
 }
 
-/// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Something cannot be used.
+    /// A part of the configuration cannot be used.
     Error,
-    /// Allowed, but unwise.
+    /// The value is allowed, but unwise.
     Warning,
 }
 
-/// One problem with its place. Never holds a secret.
+/// One problem with its place. It never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
     pub severity: Severity,
     /// The key, from the root, with dots: `profiles.orders.client_id`; empty where there is none.
     pub path: String,
-    /// The file.
     pub file: PathBuf,
-    /// From 1.
+    /// The line, from 1.
     pub line: u32,
-    /// From 1, in characters.
+    /// The column, from 1, in characters.
     pub column: u32,
     /// What is wrong, in one line.
     pub message: String,
-    /// What to do about it; empty where the message says it already.
+    /// What to do about it. Empty if the message says it already.
     pub help: String,
-    /// The profile that it belongs to.
+    /// The profile that the problem belongs to.
     pub profile: Option<ProfileName>,
-    /// The line of the file; None where it could hold a secret.
+    /// The line of the file. None if the line could hold a secret.
     pub snippet: Option<String>,
 }
 
@@ -191,7 +186,7 @@ pub fn findings_json(findings: &[Finding]) -> Value {
     json!({ "findings": list })
 }
 
-/// Checks a configuration. Never fails as a whole: what cannot be used is said in the outcome.
+/// Checks a configuration. This never fails as a whole: the outcome says what cannot be used.
 #[must_use]
 pub fn load(sources: &Sources) -> ConfigOutcome {
     let mut report = ConfigReport::default();
@@ -201,7 +196,7 @@ pub fn load(sources: &Sources) -> ConfigOutcome {
     for idp in gathered.idps.values() {
         oauth::check_idp(&mut report, idp);
     }
-    // What was lost with a broken tokend.toml may be just what a profile elsewhere refers to.
+    // A profile in another file may refer to what was lost with a broken `tokend.toml`.
     let usable = !report.is_broken(gathered.main);
     let mut built: BTreeMap<&ProfileName, Option<Profile>> = BTreeMap::new();
     for (name, raw) in &gathered.profiles {
@@ -245,15 +240,15 @@ pub fn load(sources: &Sources) -> ConfigOutcome {
     }
 }
 
-/// Puts problems that were found outside of the text, in files that the text names, at their places
-/// in it.
+/// Finds the places in the text for problems that were found outside of it, in files that the text
+/// names.
 pub struct Locator {
     report: ConfigReport,
     gathered: gather::Gathered,
 }
 
 impl Locator {
-    /// Parses everything, once for all problems.
+    /// Parses all files once, for all problems.
     #[must_use]
     pub fn new(sources: &Sources) -> Locator {
         let mut report = ConfigReport::default();
@@ -261,8 +256,8 @@ impl Locator {
         Locator { report, gathered }
     }
 
-    /// The problem at its key of the profile, or where the profile begins. None: there is no such
-    /// profile.
+    /// The finding for a problem, at its key of the profile or else where the profile begins. None:
+    /// there is no such profile.
     #[must_use]
     pub fn locate(
         &mut self,
@@ -291,7 +286,7 @@ impl Locator {
     }
 }
 
-/// Which file each profile is in, and why files cannot be used as a whole.
+/// The file of each profile, and why files cannot be used as a whole.
 fn files(
     report: &ConfigReport,
     gathered: &gather::Gathered,
@@ -316,7 +311,7 @@ fn files(
     (files, broken)
 }
 
-/// The profile, or everything that keeps it from being used.
+/// The profile, or all problems that keep it from being used.
 fn verdict(
     report: &ConfigReport,
     name: &ProfileName,

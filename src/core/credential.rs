@@ -1,4 +1,5 @@
-//! What a provider hands over, what callers get, and what names it without revealing it.
+//! What a provider issues, what callers get, and the fingerprint that names it without revealing
+//! it.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// As it stands in the header; empty for [`Scheme::None`].
+    /// The word in the header; empty for [`Scheme::None`].
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,8 +32,8 @@ impl Scheme {
     }
 }
 
-/// What a caller asks for beyond the profile's default: the part of the key that makes one
-/// profile's tokens differ.
+/// What a caller asks for beyond the profile's default: the part of the key that tells apart the
+/// tokens of one profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Variant {
     /// Sorted, without repetition; empty for the profile's own scopes.
@@ -49,78 +50,79 @@ impl Variant {
     }
 }
 
-/// A credential fresh from a provider: checked, but not yet anyone's.
+/// A credential fresh from a provider: checked, but not yet published.
 #[derive(Clone, Debug)]
 pub struct Issued {
     /// The bare token. Empty only for [`Scheme::None`].
     pub token: Secret,
-    /// How it is presented.
+    /// How the token is presented.
     pub scheme: Scheme,
-    /// The moment *before* the request was sent: the latest moment from which its life can safely
-    /// be counted.
+    /// The moment *before* the request was sent. This is the latest moment from which the token's
+    /// life can safely be counted.
     pub asked_at: Stamp,
-    /// Life counted from `asked_at`; None when the issuer does not say. Never zero.
+    /// The life of the token, counted from `asked_at`. It is never zero.
     pub lifetime: Lifetime,
-    /// Scopes granted.
+    /// The granted scopes.
     pub scopes: Vec<String>,
-    /// x5t#S256 of the certificate that it is bound to (RFC 8705 §3.1).
+    /// The x5t#S256 of the certificate that the token is bound to (RFC 8705 §3.1).
     pub confirmation: Option<String>,
-    /// How far the issuer's clock is ahead of ours, in seconds, if its `Date` told.
+    /// How far the issuer's clock is ahead of the daemon's, in seconds, if the answer had a `Date`.
     pub clock_skew: Option<i64>,
 }
 
 /// How long a credential lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// It does not expire (Basic, static, none).
+    /// The credential does not expire (Basic, static, none).
     Unlimited,
-    /// The issuer did not say; the profile's default applies.
+    /// The issuer did not state a lifetime; the profile's default applies.
     Unknown,
-    /// The issuer said.
+    /// The issuer stated this lifetime.
     For(Duration),
 }
 
-/// A credential that is served, or was.
+/// A credential that is served or was served.
 #[derive(Clone, Debug)]
 pub struct Credential {
     /// The bare token.
     pub token: Secret,
-    /// How it is presented.
+    /// How the token is presented.
     pub scheme: Scheme,
-    /// Scopes granted.
+    /// The granted scopes.
     pub scopes: Vec<String>,
-    /// x5t#S256 of the certificate that it is bound to.
+    /// The x5t#S256 of the certificate that the token is bound to.
     pub confirmation: Option<String>,
-    /// Names it.
+    /// Names the credential where it must not be shown.
     pub fingerprint: Fingerprint,
-    /// Grows with each replacement.
+    /// The number of the credential. It grows with each replacement.
     pub generation: u64,
-    /// Its life counts from here: the moment before it was asked for, on the wall clock as it was
-    /// last set back.
+    /// The start of its life: the moment before it was asked for. Its wall time follows the wall
+    /// clock when that is set back.
     pub obtained: Stamp,
-    /// From this moment on it is not served: end of life less the safety margin. None: it does not
-    /// expire.
+    /// From this moment on the credential is not served: it is the end of life less the safety
+    /// margin. None: it does not expire.
     pub expires: Option<BootTime>,
     /// When its replacement is due. None: it does not expire.
     pub refresh_at: Option<BootTime>,
-    /// How far the issuer's clock was ahead of ours, in seconds, if it told.
+    /// How far the issuer's clock was ahead of the daemon's, in seconds, if the answer had a
+    /// `Date`.
     pub clock_skew: Option<i64>,
 }
 
-/// The wall clock may run ahead of the boot clock by this much before it is believed that the boot
-/// clock stood still (a paused or restored virtual machine). NTP steps below it are common; half a
-/// minute of a paused machine is covered by no margin, so a larger value would let expired
+/// The wall clock may run ahead of the boot clock by this much. Beyond it, the daemon believes that
+/// the boot clock stood still (a paused or restored virtual machine). NTP steps below half a minute
+/// are common. No margin covers a pause of half a minute, so a larger value would let expired
 /// credentials out.
 pub const WALL_DRIFT_TOLERATED: Duration = Duration::from_secs(30);
 
 impl Credential {
-    /// Time left on the boot clock; None when it does not expire.
+    /// The time left on the boot clock. None: the credential does not expire.
     #[must_use]
     pub fn ttl(&self, now: Stamp) -> Option<Duration> {
         self.expires.map(|end| end.since(now.boot))
     }
 
-    /// Whether it lives for at least `min_ttl` (and at all) on the boot clock.
+    /// Whether the credential lives on the boot clock, and for at least `min_ttl`.
     #[must_use]
     pub fn lives(&self, now: Stamp, min_ttl: Duration) -> bool {
         self.ttl(now)
@@ -128,13 +130,13 @@ impl Credential {
     }
 
     /// Whether the wall clock has run so far ahead that the boot clock may have stood still since
-    /// it was obtained.
+    /// the credential was obtained.
     #[must_use]
     pub fn doubted(&self, now: Stamp) -> bool {
         self.expires.is_some() && now.wall_ahead_since(self.obtained) > WALL_DRIFT_TOLERATED
     }
 
-    /// Whether it lives for at least `min_ttl` (and at all) on the wall clock too.
+    /// Whether the credential lives on the wall clock too, and for at least `min_ttl`.
     #[must_use]
     pub fn lives_by_wall(&self, now: Stamp, min_ttl: Duration) -> bool {
         self.expires.is_none_or(|end| {
@@ -144,22 +146,22 @@ impl Credential {
         })
     }
 
-    /// Whether it may be handed out without further thought.
+    /// Whether the credential may be handed out without further checks.
     #[must_use]
     pub fn servable(&self, now: Stamp, min_ttl: Duration) -> bool {
         self.lives(now, min_ttl) && !self.doubted(now)
     }
 }
 
-/// A keyed hash of a credential. Plain hashes of Basic headers can be cracked; this cannot without
-/// the daemon's key.
+/// A keyed hash of a credential. A plain hash of a Basic header can be cracked; this one cannot
+/// without the daemon's key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 16]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By hand: it is part of every answer in JSON, and the formatting machinery takes
-        // microseconds for this.
+        // Written by hand: each JSON answer contains a fingerprint, and the formatting machinery
+        // takes microseconds for it.
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 32];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
@@ -177,7 +179,7 @@ impl fmt::Debug for Fingerprint {
 }
 
 impl Fingerprint {
-    /// Reads back what Display wrote.
+    /// Reads the text that Display writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Fingerprint> {
         let bytes = text.as_bytes();
@@ -198,13 +200,13 @@ impl Fingerprint {
 pub struct Fingerprinter(hmac::Key);
 
 impl Fingerprinter {
-    /// `key` is random and stays in the daemon.
+    /// Makes one from `key`, which is random and stays in the daemon.
     #[must_use]
     pub fn new(key: &[u8; 32]) -> Fingerprinter {
         Fingerprinter(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// HMAC-SHA-256 of scheme and token, first 128 bits.
+    /// The first 128 bits of an HMAC-SHA-256 of scheme and token.
     #[must_use]
     pub fn of(&self, scheme: Scheme, token: &Secret) -> Fingerprint {
         let mut context = hmac::Context::with_key(&self.0);

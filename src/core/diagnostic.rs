@@ -1,31 +1,34 @@
-//! What there is to say of a profile and of the files that it names: data until it is shown.
+//! Diagnostics of a profile and of the files that it names: data until they are shown.
 
 use std::fmt;
 
-/// Something that is wrong or unwise. Never holds a secret.
+/// A fact that is wrong or unwise. It never holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The key of the profile that it is about, `tls.certificate` say. Empty: the whole profile.
+    /// The key of the profile that the diagnostic is about, for instance `tls.certificate`. Empty:
+    /// the whole profile.
     pub key: String,
-    /// Place, cause and cure in one line.
+    /// The place, the cause and the cure, in one line.
     pub message: String,
-    /// For whom it holds.
+    /// The processes for which the diagnostic holds.
     pub scope: Scope,
 }
 
-/// Whom something holds for: another process may be able to use what this one cannot.
+/// The processes for which a diagnostic holds: another process may be able to use what this one
+/// cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Every process on this machine.
     Machine,
-    /// Processes of the same user: it is about rights, or about whose links are followed.
+    /// Processes of the same user. The diagnostic is about rights, or about whose links are
+    /// followed.
     User,
     /// Processes with the same environment variables and systemd credentials.
     Environment,
 }
 
 impl Diagnostic {
-    /// Something that holds for every process on this machine.
+    /// A diagnostic that holds for every process on this machine.
     #[must_use]
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Diagnostic {
         Diagnostic {
@@ -35,7 +38,7 @@ impl Diagnostic {
         }
     }
 
-    /// Of the profile as a whole.
+    /// A diagnostic of the profile as a whole.
     #[must_use]
     pub fn of_profile(message: impl Into<String>) -> Diagnostic {
         Diagnostic::new("", message)

@@ -1,27 +1,27 @@
-//! Why a provider did not deliver. The kind decides what happens next; the text is for people.
+//! Why an attempt failed. The kind decides what happens next; the text is for people.
 
 use std::time::Duration;
 
-/// What the lifecycle does about a failure.
+/// How the lifecycle treats a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureKind {
-    /// Asking again may help: network, overload, nonsense in the answer.
+    /// Asking again may help: the network failed, a server was overloaded, the answer made no
+    /// sense.
     Transient,
-    /// Asking again will not help until somebody changes something: wrong secret, unknown client,
-    /// refused scope.
+    /// Asking again will not help until somebody changes something: a wrong secret, an unknown
+    /// client, a refused scope.
     Permanent,
 }
 
-/// A failed attempt. Never holds a secret, a token or any part of a response body.
+/// A failed attempt. It never holds a secret, a token or any part of a response body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Decides what happens.
     pub kind: FailureKind,
-    /// Cause and cure in one line, without the profile's name.
+    /// The cause and the cure, in one line, without the profile's name.
     pub message: String,
     /// The OAuth error code (RFC 6749 §5.2), where the identity provider gave one.
     pub oauth_error: Option<String>,
-    /// What the identity provider asked us to wait (RFC 9110 §10.2.3).
+    /// The time that the identity provider asked the daemon to wait (RFC 9110 §10.2.3).
     pub retry_after: Option<Duration>,
 }
 
@@ -54,7 +54,7 @@ impl Failure {
         self
     }
 
-    /// The same failure with the time that the identity provider asked for.
+    /// The same failure with the time to wait that the identity provider asked for.
     #[must_use]
     pub fn with_retry_after(mut self, after: Option<Duration>) -> Failure {
         self.retry_after = after;

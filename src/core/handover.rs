@@ -1,10 +1,10 @@
-//! What one run of the daemon leaves to the next: published credentials and the configuration that
-//! could be used last, as bytes that stay in memory.
+//! What one run of the daemon leaves to the next: the published credentials and the last good
+//! configuration, as bytes that stay in memory.
 //!
-//! Version, length and SHA-256 stand in front, so that bytes of another version, or not all of
-//! them, are recognised. What is taken back is for the reader to decide: a credential belongs to
-//! whoever asks the same of the same as the same client ([`Kept::identity`]), whatever it proves
-//! that with now.
+//! Version, length and SHA-256 stand in front, so that the reader recognises bytes of another
+//! version and truncated bytes. The reader decides what to take back: a credential belongs to a
+//! profile that asks the same provider for the same as the same client ([`Kept::identity`]),
+//! whatever the profile proves that with now.
 
 pub mod last_good;
 
@@ -20,49 +20,46 @@ use super::profile::ProfileName;
 use super::secret::Secret;
 use super::time::{BootTime, Stamp, WallTime};
 
-/// First bytes of every handover. The digit changes whenever what follows is written differently.
+/// The first bytes of every handover. The digit changes whenever the format of the rest changes.
 const MAGIC: &[u8; 8] = b"tokend\x001";
 
-/// Magic, length, SHA-256.
+/// The lengths of the magic, the length field and the SHA-256.
 const HEAD: usize = 8 + 8 + 32;
 
-/// Everything that is handed over.
 pub struct Handover {
-    /// Names credentials: callers hold on to what they were told.
+    /// The key of the fingerprints. It is handed over because callers keep the fingerprints that
+    /// they were told.
     pub key: Zeroizing<[u8; 32]>,
-    /// Of the boot whose clock the times are on.
+    /// The id of the boot whose clock the times are on.
     pub boot: String,
-    /// Grows with each handover of a boot.
+    /// The number of the handover. It grows with each handover of a boot.
     pub number: u64,
-    /// The credentials.
     pub kept: Vec<Kept>,
-    /// The configuration that could be used last, as [`last_good::LastGood`] writes it. None: one
-    /// that left none, or an earlier version.
+    /// The last good configuration, as [`last_good::LastGood`] writes it. None: there was none, or
+    /// an earlier version left the handover.
     pub configuration: Option<Zeroizing<String>>,
 }
 
 /// One credential.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    /// Of this profile.
     pub profile: ProfileName,
-    /// Which of its credentials.
+    /// Which of the profile's credentials it is.
     pub variant: Variant,
-    /// Who asked whom for what.
+    /// The identity: who asked whom for what.
     pub identity: [u8; 32],
-    /// What it was proven with.
+    /// The material that proved the client.
     pub material: [u8; 32],
-    /// The credential itself.
     pub credential: Credential,
 }
 
 /// Why bytes are no handover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableHandover {
-    /// Of another version, or something else.
+    /// The bytes are from another version, or are no handover.
     #[error("it was left by another version")]
     Version,
-    /// Cut off, or changed.
+    /// The bytes are cut off or changed.
     #[error("it is damaged")]
     Damaged,
 }
@@ -74,7 +71,7 @@ struct Written<'a> {
     number: u64,
     #[serde(borrow)]
     kept: Vec<KeptCredential<'a>>,
-    /// Earlier versions neither write it nor look at it.
+    /// Earlier versions neither write this field nor read it.
     #[serde(default)]
     configuration: Option<Cow<'a, str>>,
 }
@@ -86,8 +83,7 @@ struct KeptCredential<'a> {
     audience_asked: Option<String>,
     identity: [u8; 32],
     material: [u8; 32],
-    /// Credentials consist of what can stand in a header, so that nothing in them has to be
-    /// escaped.
+    /// A token can stand in a header, so nothing in it has to be escaped.
     #[serde(borrow)]
     token: &'a str,
     basic: bool,
@@ -103,7 +99,7 @@ struct KeptCredential<'a> {
 }
 
 impl Handover {
-    /// As bytes.
+    /// The handover as bytes.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let written = Written {
@@ -121,7 +117,7 @@ impl Handover {
             .iter()
             .map(|kept| kept.credential.token.expose().len())
             .sum();
-        // Large enough at once: a buffer that grows leaves copies behind.
+        // The buffer is large enough from the start, because a growing buffer leaves copies behind.
         // Every character of a text may have to be escaped.
         let texts = self.configuration.as_ref().map_or(0, |text| text.len());
         let room = HEAD + 1024 + tokens + self.kept.len() * 2048 + texts * 2;
@@ -132,7 +128,7 @@ impl Handover {
         bytes
     }
 
-    /// Out of bytes.
+    /// Reads a handover from bytes.
     ///
     /// # Errors
     /// [`UnusableHandover`]
@@ -162,7 +158,7 @@ impl Handover {
     }
 }
 
-/// Writes the head, for which there is room in front.
+/// Writes the head into the room in front.
 fn finish(bytes: &mut [u8]) {
     let (head, body) = bytes.split_at_mut(HEAD);
     head[..8].copy_from_slice(MAGIC);
@@ -276,7 +272,7 @@ mod tests {
         assert_eq!(token(&after), token(&before));
     }
 
-    /// Broken by a field that has to be there: an upgrade would forget the credentials.
+    /// Broken by a required field: an upgrade would forget the credentials.
     #[test]
     fn what_an_earlier_version_left_has_no_configuration_and_is_read() {
         let mut earlier = handover();
@@ -293,7 +289,7 @@ mod tests {
         assert_eq!(read.kept.len(), 1);
     }
 
-    /// Broken by `decode` without the sum.
+    /// Broken by `decode` that does not check the sum.
     #[test]
     fn one_bit_or_one_byte_less_is_noticed() {
         let bytes = handover().encode();

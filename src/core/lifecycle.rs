@@ -1,8 +1,8 @@
 //! The life of one credential: what callers may have, and what is being done about the next one.
 //!
-//! These are two facts and they are kept apart: `held` is the best credential so far, `doing` says
-//! whether an attempt is under way. An attempt that fails never touches `held`; a `held` that dies
-//! never cancels an attempt.
+//! These are two separate facts: `held` is the best credential so far, `doing` says whether an
+//! attempt is under way. An attempt that fails never touches `held`; a `held` that dies never
+//! cancels an attempt.
 //!
 //! The machine is pure. [`Lifecycle::handle`] takes the time and an event and says what to do;
 //! [`Lifecycle::verdict`] says what a caller gets; [`Lifecycle::wake_at`] says when to call again.
@@ -26,111 +26,109 @@ use super::failure::Failure;
 use super::profile::Refresh;
 use super::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
-/// A lazy profile that nobody has asked for this long is no longer renewed. Shorter than most
-/// tokens live, so that a profile used once costs at most one renewal; long enough that a worker
-/// polling every few minutes never meets a cold one.
+/// A lazy profile is no longer renewed once no caller has asked for it for this long. The time is
+/// shorter than the life of most tokens, so that a profile used once costs at most one renewal. It
+/// is long enough that a worker that polls every few minutes always finds a credential.
 pub const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// Something that happened.
+/// An event in the life of a credential.
 #[derive(Debug)]
 pub enum LifecycleEvent {
     /// Time passed.
     Tick,
     /// A caller wants a credential that lives for at least `min_ttl`, and memory had none.
     Asked {
-        /// Zero: any that has not expired.
+        /// Zero: any credential that has not expired will do.
         min_ttl: Duration,
     },
     /// An attempt succeeded.
     Fetched {
-        /// The attempt that this is the result of.
+        /// The attempt that succeeded.
         attempt: u64,
-        /// What came.
+        /// The new credential.
         issued: Box<Issued>,
-        /// Of what came.
+        /// The fingerprint of the new credential.
         fingerprint: Fingerprint,
     },
     /// An attempt failed.
     Failed {
-        /// The attempt that this is the result of.
+        /// The attempt that failed.
         attempt: u64,
-        /// Why.
         failure: Failure,
     },
     /// An API refused a credential.
     Rejected {
-        /// Of the credential that was refused.
+        /// The fingerprint of the refused credential.
         fingerprint: Fingerprint,
     },
-    /// What was refused or failed may do now: the version that it is to replace is refused, or has
-    /// ended.
+    /// A refused or failed attempt may succeed now, because the version that the profile is to
+    /// replace is refused or has ended.
     Again,
 }
 
-/// What to do about an event.
+/// What to do after an event.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Reaction {
-    /// Start the attempt of this number.
+    /// The number of the attempt to start.
     pub fetch: Option<u64>,
-    /// What callers see has changed.
+    /// Whether what callers see has changed.
     pub publish: bool,
 }
 
-/// What a caller gets.
+/// The answer to a caller.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// This credential.
+    /// The caller gets this credential.
     Serve(Arc<Credential>),
-    /// The result of an attempt that is under way or due within the minimum interval.
+    /// The caller waits for an attempt that is under way or due within the minimum interval.
     Wait,
-    /// Nothing, and why.
+    /// The caller gets no credential, for this reason.
     Refuse(Refusal),
 }
 
-/// Why a caller gets nothing.
+/// Why a caller gets no credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Decides the status.
+    /// Decides the status of the answer.
     pub kind: RefusalKind,
-    /// For people.
+    /// The reason, for people.
     pub message: String,
-    /// The OAuth error code, where there is one.
+    /// The OAuth error code, if there is one.
     pub oauth_error: Option<String>,
-    /// When asking again makes sense.
+    /// When it makes sense to ask again.
     pub retry_after: Option<Duration>,
 }
 
-/// What kind of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalKind {
-    /// It will be tried again.
+    /// The daemon will try again.
     Unavailable,
-    /// The identity provider says no; somebody has to repair something.
+    /// The identity provider rejects the client; somebody has to repair something.
     Rejected,
     /// The issuer's credentials never live that long.
     MinTtlTooLong,
 }
 
-/// Where a profile stands, for status and health.
+/// The state of a profile, for status and health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LifecycleState {
-    /// A usable credential, and the last attempt succeeded.
+    /// There is a usable credential, and the last attempt succeeded.
     Fresh,
-    /// A usable credential, but the last attempt failed.
+    /// There is a usable credential, but the last attempt failed.
     Stale,
-    /// None, and the first attempt is under way or due.
+    /// There is no credential, and the first attempt is under way or due.
     Fetching,
-    /// None, and the last attempt failed in a way that may pass.
+    /// There is no credential, and the last attempt failed in a way that may pass.
     Backoff,
-    /// None, and the identity provider says no.
+    /// There is no credential, and the identity provider rejects the client.
     Rejected,
-    /// None, and nobody wants one.
+    /// There is no credential, and no caller wants one.
     Asleep,
 }
 
 impl LifecycleState {
-    /// As in status.
+    /// The word in the status.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -153,16 +151,16 @@ impl LifecycleState {
     }
 }
 
-/// A row of failures.
+/// Failures in a row.
 #[derive(Clone, Debug)]
 pub struct Trouble {
-    /// The last of them.
+    /// The last failure.
     pub failure: Failure,
-    /// When the first of them came.
+    /// When the first failure came.
     pub since: Stamp,
-    /// How many.
+    /// The number of failures.
     pub failures: u32,
-    /// How many of them were permanent.
+    /// The number of permanent failures.
     permanents: u32,
 }
 
@@ -171,32 +169,33 @@ pub struct Trouble {
 pub struct Lifecycle {
     rules: Refresh,
     draws: Draws,
-    /// Changes on Fetched only. Kept when it expires, so that the same one coming again is
-    /// recognised.
+    /// The best credential so far. It changes on Fetched only, and is kept when it expires, so that
+    /// the daemon recognises the same token if it comes again.
     held: Option<Held>,
-    /// The attempt under way. Set when one starts; cleared by its result.
+    /// The attempt under way. It is set when one starts, and cleared by its result.
     doing: Option<u64>,
-    /// Number of the newest attempt.
+    /// The number of the newest attempt.
     attempts: u64,
-    /// When it started.
+    /// When the newest attempt started.
     started: BootTime,
-    /// Generation of the newest credential.
+    /// The generation of the newest credential.
     generation: u64,
-    /// No attempt before this. Set when an attempt starts (minimum interval) and when one fails
-    /// (back-off).
+    /// No attempt starts before this. It is set when an attempt starts (minimum interval) and when
+    /// one fails (back-off).
     earliest: BootTime,
-    /// The identity provider has asked not to be asked before this. Set on Failed; never cleared.
-    told_until: BootTime,
-    /// It has worked, or it is to replace what works: the identity provider may merely not know it
-    /// yet, or no more, so that a refusal may pass in seconds. Set on Fetched and Again; never
+    /// The identity provider has asked for no attempt before this. It is set on Failed and never
     /// cleared.
+    told_until: BootTime,
+    /// The profile has worked, or is to replace a version that works. So the identity provider may
+    /// not know it yet, or not any more, and a refusal may pass in seconds. It is set on Fetched
+    /// and Again, and never cleared.
     in_rotation: bool,
-    /// Set on Failed, cleared on Fetched.
+    /// The failures so far. They are set on Failed and cleared on Fetched.
     trouble: Option<Trouble>,
-    /// Full lifetime of the last credential that was new, for "never lives that long". None:
-    /// unknown or unlimited.
+    /// The full lifetime of the last credential that was new, for the refusal "never lives that
+    /// long". None: unknown or unlimited.
     granted: Option<Duration>,
-    /// When somebody last asked; lazy profiles sleep when it is long ago.
+    /// When a caller last asked. A lazy profile sleeps if that is long ago.
     asked: Option<BootTime>,
     rejections: Rejections,
 }
@@ -204,17 +203,17 @@ pub struct Lifecycle {
 #[derive(Debug)]
 struct Held {
     credential: Arc<Credential>,
-    /// Its replacement is due; None: never by itself.
+    /// When its replacement is due. None: never by itself.
     due: Option<BootTime>,
-    /// The life that the issuer stated for it, as of `credential.obtained`; None: unlimited.
+    /// The life that the issuer stated, counted from `credential.obtained`. None: unlimited.
     stated: Option<Duration>,
-    /// Life that was left when it came, which is what a caller could get at best; None: unlimited.
+    /// The life that was left when it came: the most that a caller could get. None: unlimited.
     arrived_with: Option<Duration>,
-    /// How often the issuer has returned this same one again.
+    /// How often the issuer has returned the same credential again.
     repeats: u32,
     /// An API has refused it.
     rejected: bool,
-    /// An attempt was made since the wall clock was seen running ahead.
+    /// An attempt was made since the wall clock was seen to run ahead.
     doubt_tried: bool,
 }
 
@@ -226,8 +225,8 @@ struct Rejections {
 }
 
 impl Lifecycle {
-    /// A life that begins without a credential. `seed` is derived from host and profile, so that
-    /// equal configurations on many hosts do not act at the same moment.
+    /// A life without a credential so far. `seed` comes from host and profile, so that equal
+    /// configurations on many hosts do not act at the same moment.
     #[must_use]
     pub fn new(rules: Refresh, seed: u64) -> Lifecycle {
         Lifecycle {
@@ -248,7 +247,7 @@ impl Lifecycle {
         }
     }
 
-    /// Obeys what another life was told to wait, and knows why.
+    /// Makes this life wait as another life was told to, for the same reason.
     #[must_use]
     pub fn told_to_wait(mut self, until: BootTime, trouble: Trouble) -> Lifecycle {
         self.earliest = until;
@@ -257,7 +256,7 @@ impl Lifecycle {
         self
     }
 
-    /// Is to replace a version of the same profile that works.
+    /// Says that this life is to replace a working version of the same profile.
     #[must_use]
     pub fn replacing(mut self) -> Lifecycle {
         self.in_rotation = true;
@@ -265,8 +264,8 @@ impl Lifecycle {
     }
 
     /// Takes over a credential that an earlier run of the daemon obtained, if it lives. `outdated`:
-    /// it was proven with something else than there is now, so that it is renewed at once; it is
-    /// good until then.
+    /// other material proved the client then. The credential is renewed at once, and is served
+    /// until then.
     pub fn inherit(&mut self, now: Stamp, credential: Credential, outdated: bool) {
         if self.held.is_some() || !credential.lives(now, Duration::ZERO) {
             return;
@@ -293,8 +292,8 @@ impl Lifecycle {
         });
     }
 
-    /// Takes the place of another life, whose newest credential had this generation: ours are
-    /// newer.
+    /// Lets this life take the place of another, whose newest credential had this generation. The
+    /// credentials of this life get higher generations.
     pub fn take_over_from(&mut self, generation: u64) {
         if self.generation > generation {
             return;
@@ -309,7 +308,7 @@ impl Lifecycle {
         }
     }
 
-    /// Takes note of an event and says what to do.
+    /// Handles an event and says what to do.
     pub fn handle(&mut self, now: Stamp, event: LifecycleEvent) -> Reaction {
         let mut publish = false;
         match event {
@@ -320,8 +319,8 @@ impl Lifecycle {
             LifecycleEvent::Asked { min_ttl } => {
                 self.note_asked(now.boot);
                 let from = self.forced_from(now);
-                // Who would have to wait longer is sent away, and comes again if it is still
-                // wanted.
+                // A caller that would have to wait longer is refused, and comes again if it still
+                // wants the credential.
                 if self.wants_for(now, min_ttl) && from <= now.boot.plus(self.rules.min_interval) {
                     self.hurry(from);
                 }
@@ -336,7 +335,7 @@ impl Lifecycle {
                 }
                 self.doing = None;
                 self.fetched(now, *issued, fingerprint);
-                // While it was on its way, too.
+                // The wall clock may have been set back while the answer was on its way, too.
                 self.wall_set_back(now);
                 publish = true;
             }
@@ -363,7 +362,7 @@ impl Lifecycle {
         }
     }
 
-    /// Somebody was served from memory at `at`.
+    /// Notes that a caller was served from memory at `at`.
     pub fn note_asked(&mut self, at: BootTime) {
         self.asked = self.asked.max(Some(at));
     }
@@ -386,8 +385,8 @@ impl Lifecycle {
             && !self.repeating(now)
     }
 
-    /// A wall clock that was set back bears witness from now on as it is now. Whoever drives this
-    /// sends a tick when that happens.
+    /// Lets a wall clock that was set back bear witness from its new time on. The driver of the
+    /// lifecycle sends a tick when the clock is set back.
     fn wall_set_back(&mut self, now: Stamp) {
         if let Some(held) = &mut self.held
             && now.wall_behind_since(held.credential.obtained) > STEP_BACK_NOTICED

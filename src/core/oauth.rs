@@ -1,5 +1,5 @@
-//! OAuth 2.0 without a socket: the token request as data, the answer's bytes as a credential or a
-//! classified failure.
+//! OAuth 2.0 without a socket: it makes the token request as data, and turns the answer's bytes
+//! into a credential or a classified failure.
 //!
 //! Reading order: what is sent ([`request`], [`assertion`]), where to ([`discovery`]), what comes
 //! back ([`response`] with its helpers [`lifetime`], [`jwt`] and [`date`]), and how to speak about

@@ -1,5 +1,5 @@
-//! May this caller have this profile's credential? Default deny; every key of an entry must hold,
-//! any entry suffices, and what is not known about a caller never matches.
+//! May this caller have this profile's credential? The default is no. Every key of an entry must
+//! hold, any entry suffices, and an unknown fact about a caller never matches.
 
 pub mod stated;
 pub mod subuid;
@@ -12,41 +12,42 @@ use std::fmt;
 
 use super::profile::{AccessRule, UserOrGroup};
 
-/// Who is asking, as the kernel says. An id that stands for one of another user namespace is never
-/// among these.
+/// Who asks, according to the kernel. Ids that stand for an id of another user namespace never
+/// appear here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Effective user when it connected.
+    /// The effective user at the time of the connection.
     pub uid: u32,
-    /// Effective group when it connected.
+    /// The effective group at the time of the connection.
     pub gid: u32,
-    /// Supplementary groups when it connected.
+    /// The supplementary groups at the time of the connection.
     pub groups: Vec<u32>,
-    /// Process that connected; for records only, never for decisions, since numbers are used again.
+    /// The process that connected. It is for records only, never for decisions, since numbers are
+    /// used again.
     pub pid: Option<i32>,
 }
 
 impl Caller {
-    /// Whether the same rules hold for both, whatever their units.
+    /// Whether the same rules hold for both callers, whatever their units.
     #[must_use]
     pub fn is_same_principal(&self, other: &Caller) -> bool {
         (self.uid, self.gid, &self.groups) == (other.uid, other.gid, &other.groups)
     }
 }
 
-/// What is known of the caller's systemd unit.
+/// What the daemon knows about the caller's systemd unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit<'a> {
-    /// Nothing has asked for it so far.
+    /// The unit has not been looked up so far.
     NotAsked,
-    /// It is in none, or in which cannot be known.
+    /// The caller is in no unit, or its unit cannot be known.
     Unknown,
-    /// It is in this one.
+    /// The caller is in this unit.
     Known(&'a str),
 }
 
 impl<'a> Unit<'a> {
-    /// Its name, if it is known.
+    /// The name of the unit, if it is known.
     #[must_use]
     pub fn name(self) -> Option<&'a str> {
         match self {
@@ -56,17 +57,17 @@ impl<'a> Unit<'a> {
     }
 }
 
-/// Whom a decision is about.
+/// The caller that a decision is about.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// Its ids.
+    /// The ids of the caller.
     pub caller: &'a Caller,
-    /// Its unit, as far as that is known.
+    /// The unit of the caller, as far as it is known.
     pub unit: Unit<'a>,
 }
 
-/// Root, the daemon's own user, and whom access rules name by user or group. An entry with a unit
-/// alone names nobody here: who is in it is not known before it has been looked for.
+/// Root, the daemon's own user, and users and groups that access rules name. An entry with only a
+/// unit names nobody here, since the callers in it are unknown until a unit is looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
     users: HashSet<u32>,
@@ -74,7 +75,7 @@ pub struct Named {
 }
 
 impl Named {
-    /// Whether the caller is among them.
+    /// Whether these include the caller.
     #[must_use]
     pub fn has(&self, caller: &Caller) -> bool {
         let is_named = |gid| self.groups.contains(gid);
@@ -84,7 +85,7 @@ impl Named {
     }
 }
 
-/// Access rules of one profile with names turned into numbers.
+/// The access rules of one profile, with names turned into numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     daemon: u32,
@@ -96,39 +97,39 @@ struct PolicyEntry {
     user: Option<Id>,
     group: Option<Id>,
     unit: Option<Box<str>>,
-    /// As it was written.
+    /// The rule as it was written.
     rule: AccessRule,
 }
 
-/// A number, or a name that nobody has: it matches no one.
+/// A number, or a name that does not exist: it matches no caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Id {
     Known(u32),
     Nobody,
 }
 
-/// What makes a decision.
+/// The result of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
-    /// The entry of this index permits.
+    /// The entry with this index permits.
     Entry(usize),
-    /// No entries, and the caller is root or the daemon's own user.
+    /// There are no entries, and the caller is root or the daemon's own user.
     Default,
-    /// Nothing permits.
+    /// No entry permits.
     Denied,
-    /// Nothing permits whatever the caller's unit, but some entry might if that were known.
+    /// No entry permits without the caller's unit, but some entry might if the unit were known.
     NeedsUnit,
 }
 
 impl Decision {
-    /// Whether the caller may.
+    /// Whether the caller is permitted.
     #[must_use]
     pub fn permits(self) -> bool {
         matches!(self, Decision::Entry(_) | Decision::Default)
     }
 }
 
-/// As in the configuration: `access[0]`.
+/// The form of the configuration: `access[0]`.
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -139,17 +140,17 @@ impl fmt::Display for Decision {
     }
 }
 
-/// Numbers of users and groups, from the system's database.
+/// The numbers of users and groups, from the system's database.
 pub trait Directory {
-    /// uid of a user name; None: there is no such user.
+    /// The uid of a user name. None: there is no such user.
     ///
     /// # Errors
-    /// When the database does not answer, which says nothing about the user.
+    /// The database does not answer, which says nothing about the user.
     fn user(&self, name: &str) -> Result<Option<u32>, Unanswered>;
-    /// gid of a group name; None: there is no such group.
+    /// The gid of a group name. None: there is no such group.
     ///
     /// # Errors
-    /// When the database does not answer, which says nothing about the group.
+    /// The database does not answer, which says nothing about the group.
     fn group(&self, name: &str) -> Result<Option<u32>, Unanswered>;
 }
 
@@ -158,13 +159,13 @@ pub trait Directory {
 pub struct Unanswered {
     /// Why, for people.
     pub why: String,
-    /// The number that the name had when it was last looked up.
+    /// The number that the name had at the last look-up that succeeded.
     pub last: Option<u32>,
 }
 
 impl Access {
-    /// Turns rules into numbers. What somebody should know is returned too: names that are not
-    /// found, which match no one, and names that cannot be looked up now, which keep the number
+    /// Turns rules into numbers. Also returns what an operator should know: names that do not
+    /// exist, which match no caller, and names that cannot be looked up now, which keep the number
     /// that they had.
     #[must_use]
     pub fn resolve(
@@ -214,7 +215,7 @@ impl Access {
         )
     }
 
-    /// Nobody but root, the daemon's own user neither.
+    /// Permits only root, not even the daemon's own user.
     #[must_use]
     pub fn root_only() -> Access {
         Access {
@@ -223,7 +224,7 @@ impl Access {
         }
     }
 
-    /// Whom it names, for people.
+    /// Whom the rules name, for people.
     #[must_use]
     pub fn named_ones(&self) -> String {
         if !self.entries.is_empty() {
@@ -240,8 +241,8 @@ impl Access {
         }
     }
 
-    /// Decides. Entries that do not ask for the unit go first, so that most callers' is never
-    /// looked up.
+    /// Decides. Entries that do not ask for the unit go first, so that the unit of most callers is
+    /// never looked up.
     #[must_use]
     pub fn decide(&self, subject: Subject<'_>) -> Decision {
         if self.entries.is_empty() {
@@ -254,8 +255,8 @@ impl Access {
         self.named(subject)
     }
 
-    /// The same for administrators: root and the daemon's own user are, besides whom an entry
-    /// names.
+    /// Decides the same for administrators: root and the daemon's own user are administrators,
+    /// besides callers that an entry permits.
     #[must_use]
     pub fn administers(&self, subject: Subject<'_>) -> Decision {
         if self.is_own(subject.caller) {
@@ -286,7 +287,7 @@ impl Access {
         }
     }
 
-    /// Notes whom entries name, whatever else they ask of them.
+    /// Adds the users and groups that entries name, whatever else the entries require.
     pub fn add_to(&self, named: &mut Named) {
         named.users.extend([0, self.daemon]);
         for entry in &self.entries {
@@ -298,13 +299,14 @@ impl Access {
         }
     }
 
-    /// Whether anything here depends on a caller's unit.
+    /// Whether any rule depends on a caller's unit.
     #[must_use]
     pub fn asks_for_units(&self) -> bool {
         self.entries.iter().any(|entry| entry.unit.is_some())
     }
 
-    /// Every entry as it was written, and why it does not hold for this caller, if it does not.
+    /// Every entry as it was written, and the reason why it does not hold for this caller, if it
+    /// does not.
     #[must_use]
     pub fn explain(&self, subject: Subject<'_>) -> Vec<(String, Option<String>)> {
         let entries = self.entries.iter();
@@ -315,9 +317,9 @@ impl Access {
 }
 
 impl PolicyEntry {
-    /// Whether user and group hold.
+    /// Whether user and group of the entry hold for the caller.
     fn ids_match(&self, caller: &Caller) -> bool {
-        // Parsing lets no empty entry through; were one here, it would match everybody.
+        // Parsing lets no empty entry through. An empty one would match every caller.
         (self.user.is_some() || self.group.is_some() || self.unit.is_some())
             && self.user.is_none_or(|user| user == Id::Known(caller.uid))
             && self.group.is_none_or(|group| has_group(caller, group))

@@ -1,4 +1,4 @@
-//! The configuration after validation: what a profile is, in checked types. File types never come
+//! The configuration after validation: profiles in checked types. Types of the files never come
 //! this far.
 
 pub mod client_auth;
@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 use self::client_auth::ClientAuth;
 use super::secret::Secret;
 
-/// Name of a profile: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first one a letter or digit.
+/// The name of a profile: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first one a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProfileName(Arc<str>);
 
 impl ProfileName {
-    /// Checks a name.
+    /// Makes a name from a valid text.
     #[must_use]
     pub fn parse(text: &str) -> Option<ProfileName> {
         let fits = (1..=128).contains(&text.len())
@@ -53,21 +53,21 @@ impl std::borrow::Borrow<str> for ProfileName {
     }
 }
 
-/// Where a secret comes from. Only `Literal` holds one.
+/// The place of a secret. Only `Literal` holds the secret itself.
 #[derive(Clone, Debug)]
 pub enum SecretRef {
-    /// Content of a file, one trailing line break removed.
+    /// The content of a file, without one trailing line break.
     File(PathBuf),
-    /// Content of a systemd credential: a file of this name in `$CREDENTIALS_DIRECTORY`.
+    /// The content of a systemd credential: a file of this name in `$CREDENTIALS_DIRECTORY`.
     Credential(String),
     /// An environment variable of the daemon.
     Env(String),
-    /// In the configuration itself.
+    /// The secret is in the configuration itself.
     Literal(Secret),
 }
 
-/// Whether both mean the same secret. Literal ones are compared by content, both being the
-/// administrator's own words: no caller can measure how long that takes.
+/// Whether both mean the same secret. Literals are compared by content: both are the
+/// administrator's own words, and no caller can measure how long that takes.
 impl PartialEq for SecretRef {
     fn eq(&self, other: &SecretRef) -> bool {
         match (self, other) {
@@ -80,7 +80,7 @@ impl PartialEq for SecretRef {
     }
 }
 
-/// A whole configuration that can be used. Profiles that cannot are kept with the reason.
+/// A whole configuration that can be used. It keeps unusable profiles with the reason.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `[server]`
@@ -89,80 +89,78 @@ pub struct Config {
     pub audit: AuditSettings,
     /// Every profile that is named anywhere, good or bad.
     pub profiles: BTreeMap<ProfileName, Result<Arc<Profile>, Invalid>>,
-    /// Where each of them is defined.
+    /// The file that defines each profile.
     pub files: BTreeMap<ProfileName, Arc<Path>>,
-    /// Files that cannot be used as a whole, and why: what was defined in them before is not gone.
+    /// Files that cannot be used as a whole, and why. Profiles that they defined before are not
+    /// gone.
     pub broken: BTreeMap<Arc<Path>, String>,
 }
 
 /// A profile that cannot be used, and why, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
-    /// Every problem with its position, one a line.
+    /// Every problem with its position, one in each line.
     pub message: String,
-    /// `method` of the profile as far as it could be read; empty otherwise.
+    /// The `method` of the profile as far as it could be read; empty otherwise.
     pub method: String,
-    /// Who may be told that it exists: its access rules as far as they could be read, else the
-    /// default.
+    /// Callers that may learn that the profile exists: its access rules as far as they could be
+    /// read, else the default.
     pub access: Vec<AccessRule>,
 }
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// `socket`; None: the default for root or the user.
+    /// `socket`. None: the default for root or the user.
     pub socket: Option<PathBuf>,
-    /// `socket_group`
     pub socket_group: Option<UserOrGroup>,
-    /// `socket_mode`
     pub socket_mode: u32,
     /// `admins`, besides root and the daemon's own user.
     pub admins: Vec<AccessRule>,
     /// `[server.limits]`
     pub limits: ServerLimits,
-    /// `metrics_listen`
     pub metrics_listen: Option<std::net::SocketAddr>,
 }
 
-/// `[server.limits]`: none can be switched off.
+/// `[server.limits]`: no limit can be switched off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Connections in all.
+    /// The most connections of all users.
     pub connections: u32,
-    /// Connections of one user.
+    /// The most connections of one user.
     pub connections_per_user: u32,
-    /// Streams (calls in flight) of one connection.
+    /// The most streams (calls in flight) of one connection.
     pub streams_per_connection: u32,
-    /// Open streams in all.
+    /// The most open streams of all users.
     pub streams: u32,
-    /// Open streams of one user.
+    /// The most open streams of one user.
     pub streams_per_user: u32,
-    /// Calls of one user that wait for a credential.
+    /// The most calls of one user that wait for a credential.
     pub waiting_per_user: u32,
-    /// Calls per second of one user that are not answered from memory.
+    /// The most calls per second of one user that are not answered from memory.
     pub requests_per_second: u32,
-    /// Profiles per second that lists, status and metrics of one user look at.
+    /// The most profiles per second that lists, status and metrics of one user look at.
     pub profiles_per_second: u32,
-    /// Renewals per minute that one user may force.
+    /// The most renewals per minute that one user may force.
     pub forced_renewals_per_minute: u32,
-    /// Frames per second of one HTTP/2 connection that serve no call.
+    /// The most frames per second of one HTTP/2 connection that serve no call.
     pub control_frames_per_second: u32,
-    /// Largest request message, bytes.
+    /// The largest request message, in bytes.
     pub message_size: u32,
-    /// What calls of one user may hold that wait for the rest of their message, bytes.
+    /// The most memory that calls of one user may hold while they wait for the rest of their
+    /// message, in bytes.
     pub half_sent_per_user: u32,
-    /// Largest request header block, bytes.
+    /// The largest request header block, in bytes.
     pub header_size: u32,
-    /// Time for a new connection to become a usable one.
+    /// The time in which a new connection has to become usable.
     pub handshake_timeout: Duration,
-    /// A connection without a call for this long is closed.
+    /// A connection is closed after this time without a call.
     pub idle_timeout: Duration,
 }
 
 /// `[audit]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditSettings {
-    /// `sink`
     pub sink: AuditSink,
     /// `on_failure = "deny"`: no grant without its record.
     pub deny_on_failure: bool,
@@ -180,24 +178,23 @@ pub enum AuditSink {
 /// A user or group as written: by name or by number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum UserOrGroup {
-    /// Looked up in the system's database, again on every reload.
+    /// A name, which is looked up in the system's database, again on every reload.
     Name(String),
-    /// uid or gid.
+    /// A uid or gid.
     Id(u32),
 }
 
-/// One entry of `access` or `admins`: every key that is present must hold; at least one is present.
+/// One entry of `access` or `admins`. Every key that is present must hold; at least one is present.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessRule {
-    /// `user`
     pub user: Option<UserOrGroup>,
     /// `group`: the caller's group or one of its supplementary groups.
     pub group: Option<UserOrGroup>,
-    /// `unit`: systemd unit, with `*` and `?`.
+    /// `unit`: a systemd unit, with `*` and `?`.
     pub unit: Option<String>,
 }
 
-/// As it would be written in the file.
+/// The form of the file.
 impl fmt::Display for AccessRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let principal = |key: &str, principal: &Option<UserOrGroup>| {
@@ -220,15 +217,13 @@ impl fmt::Display for AccessRule {
 /// A profile that can be used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
-    /// Its name.
     pub name: ProfileName,
-    /// `target`: base URL of the API.
+    /// `target`: the base URL of the API.
     pub target: Option<String>,
-    /// `method` with all that belongs to it.
+    /// `method`, with its keys.
     pub method: Method,
-    /// `access`; empty: the daemon's own user and root.
+    /// `access`. Empty: root and the daemon's own user.
     pub access: Vec<AccessRule>,
-    /// `refresh`
     pub refresh: Refresh,
     /// `request`: what a caller may ask for beyond the default.
     pub request: RequestSettings,
@@ -239,14 +234,14 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Whether both say the same; what is warned of does not count.
+    /// Whether both definitions say the same. Warnings do not count.
     #[must_use]
     pub fn same_definition(&self, other: &Profile) -> bool {
         self.access == other.access && self.request == other.request && self.same_credential(other)
     }
 
-    /// Whether the credential of `other` is this one's too: who may ask for it and what is warned
-    /// of does not count, and what is in its files is not looked at.
+    /// Whether the credential of `other` also belongs to this profile. Access rules and warnings do
+    /// not count, and the content of files is not compared.
     #[must_use]
     pub fn same_credential(&self, other: &Profile) -> bool {
         let bare = |profile: &Profile| Profile {
@@ -268,10 +263,9 @@ pub enum Method {
     Basic {
         /// `username`; has no colon.
         username: String,
-        /// `password`
         password: SecretRef,
     },
-    /// A token that somebody else renews.
+    /// A token that another program renews.
     Static {
         /// `token`
         token: SecretRef,
@@ -281,7 +275,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// As in the configuration.
+    /// The word in the configuration.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -296,19 +290,15 @@ impl Method {
 /// `method = "oauth2"`
 #[derive(Clone, Debug, PartialEq)]
 pub struct OAuth2 {
-    /// Where to ask, and how to get there.
+    /// The address to ask, and how to reach it.
     pub idp: Idp,
-    /// `grant`
     pub grant: GrantType,
-    /// `client_id`; empty: none is sent, since the assertion in `assertion.file` names the client.
+    /// `client_id`. Empty: none is sent, since the assertion in `assertion.file` names the client.
     pub client_id: String,
-    /// `client_auth`
     pub client_auth: ClientAuth,
-    /// `scopes`
     pub scopes: Vec<String>,
-    /// `audience`
     pub audience: Option<String>,
-    /// `resource` (RFC 8707), each sent as a parameter of its own.
+    /// `resource` (RFC 8707); each one is a parameter of its own.
     pub resource: Vec<String>,
     /// `extra`: further parameters of the token request.
     pub extra: BTreeMap<String, String>,
@@ -322,7 +312,7 @@ pub enum GrantType {
 }
 
 impl GrantType {
-    /// As in the configuration and in the token request.
+    /// The word in the configuration and in the token request.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -331,29 +321,28 @@ impl GrantType {
     }
 }
 
-/// Where and how to ask: `[idp.NAME]` with what the profile overrides.
+/// Where and how to ask: `[idp.NAME]` with the profile's own settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Idp {
-    /// Endpoint or issuer.
+    /// The token endpoint or the issuer.
     pub endpoint: Endpoint,
-    /// `max_in_flight`: token requests at the same time, over all profiles that ask its server; the
-    /// smallest of theirs holds.
+    /// `max_in_flight`: the most token requests at the same time, over all profiles that ask the
+    /// same server. The smallest value of these profiles holds.
     pub max_in_flight: u32,
-    /// `max_per_second`: token requests per second, over all profiles that ask its server; the
-    /// smallest of theirs holds.
+    /// `max_per_second`: the most token requests per second, over all profiles that ask the same
+    /// server. The smallest value of these profiles holds.
     pub max_per_second: u32,
-    /// `http`
     pub http: Http,
-    /// Trust towards the identity provider.
+    /// How the identity provider's certificate is checked.
     pub trust: TrustSource,
-    /// `tls.certificate` and `tls.key`, or `tls.keystore`: presented whenever the server asks for a
+    /// `tls.certificate` and `tls.key`, or `tls.keystore`: shown whenever the server asks for a
     /// certificate.
     pub identity: Option<IdentitySource>,
-    /// `allow_insecure_http`: `http://` to an address that is not loopback.
+    /// `allow_insecure_http`: permits `http://` to an address that is not loopback.
     pub allow_insecure_http: bool,
 }
 
-/// Where token requests go.
+/// The address for token requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `issuer`: the token endpoint is discovered (OpenID Connect Discovery 1.0 §4, RFC 8414 §3).
@@ -363,7 +352,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Names the identity provider, for people.
+    /// The name of the identity provider, for people.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -391,12 +380,12 @@ pub fn is_loopback(url: &url::Url) -> bool {
 /// `http`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Http {
-    /// TCP and TLS handshake together.
+    /// The limit on TCP and TLS handshake together.
     pub connect_timeout: Duration,
-    /// One request from its start to the last byte of the answer.
+    /// The limit on one request, from its start to the last byte of the answer.
     pub timeout: Duration,
-    /// `proxy`; None: what the environment says (HTTPS_PROXY, NO_PROXY; nothing else), never for
-    /// loopback.
+    /// `proxy`. None: the environment decides (HTTPS_PROXY, NO_PROXY, no others), and loopback
+    /// never has a proxy.
     pub proxy: Option<url::Url>,
 }
 
@@ -416,51 +405,49 @@ pub enum TrustSource {
 pub enum IdentitySource {
     /// Two PEM files.
     Pem {
-        /// Chain, own certificate first.
+        /// The chain, with the client's own certificate first.
         certificate: PathBuf,
-        /// PKCS#8, PKCS#1 or SEC1; encrypted PKCS#8 with the password.
+        /// The key as PKCS#8, PKCS#1 or SEC1; encrypted PKCS#8 with the password.
         key: PathBuf,
-        /// `key_password`
         key_password: Option<SecretRef>,
     },
     /// PKCS#12 or JKS.
     Store(Keystore),
 }
 
-/// PKCS#12 or JKS, told by content.
+/// A PKCS#12 or JKS store. Its content tells which of the two it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Keystore {
-    /// The file.
     pub path: PathBuf,
-    /// Of the store.
+    /// The password of the store.
     pub password: Option<SecretRef>,
-    /// Entry; None: the only one with a key.
+    /// The name of the entry. None: the only entry with a key.
     pub alias: Option<String>,
-    /// Of the entry; None: the store's.
+    /// The password of the entry. None: that of the store.
     pub key_password: Option<SecretRef>,
 }
 
 /// `refresh`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refresh {
-    /// Share of the lifetime after which renewal is due, 0.1 to 0.95.
+    /// The share of the lifetime after which renewal is due, 0.1 to 0.95.
     pub at: f64,
-    /// Spread around it, as a share of the lifetime, 0 to 0.5.
+    /// The spread around it, as a share of the lifetime, 0 to 0.5.
     pub jitter: f64,
-    /// Taken off every lifetime; at most a tenth of it.
+    /// The margin that is taken off every lifetime; at most a tenth of it.
     pub margin: Duration,
-    /// Least time between two attempts, whatever the issuer says.
+    /// The least time between two attempts, whatever the issuer says.
     pub min_interval: Duration,
-    /// Longest `Retry-After` that is obeyed.
+    /// The longest `Retry-After` that is obeyed.
     pub retry_after_max: Duration,
-    /// Lifetime of a token for which the issuer gives none and that carries none.
+    /// The lifetime of a token if neither the issuer nor the token states one.
     pub default_lifetime: Duration,
-    /// Fetch at start and keep fresh, or on first use only.
+    /// True: fetch at start and keep fresh. False: fetch on first use.
     pub eager: bool,
 }
 
 impl Refresh {
-    /// What holds where a profile says nothing: the one place of these defaults.
+    /// The defaults for keys that a profile does not set. They are defined here only.
     pub const DEFAULT: Refresh = Refresh {
         at: 0.75,
         jitter: 0.1,
@@ -481,8 +468,8 @@ impl Default for Refresh {
 /// `request`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestSettings {
-    /// Scopes that a caller may name.
+    /// The scopes that a caller may name.
     pub scopes: Vec<String>,
-    /// Audiences that a caller may name.
+    /// The audiences that a caller may name.
     pub audiences: Vec<String>,
 }

@@ -1,28 +1,26 @@
-//! Who can read a file besides root and the daemon's user: what owner, mode and access control list
-//! (acl(5)) of the file and of every folder on the way to it say, and which members the groups
-//! have.
+//! Who can read a file besides root and the daemon's user. This follows from owner, mode and access
+//! control list (acl(5)) of the file and of every folder on the way to it, and from the members of
+//! the groups.
 
 use std::collections::BTreeSet;
 
-/// To read a file.
+/// The permission to read a file.
 pub const READ: u32 = 4;
-/// To pass through a folder.
+/// The permission to pass through a folder.
 pub const PASS: u32 = 1;
 
-/// What the system says of a file or folder.
+/// The facts about a file or folder from the system.
 #[derive(Clone, Copy, Debug)]
 pub struct FileFacts<'a> {
-    /// Its owner.
     pub uid: u32,
-    /// Its group.
     pub gid: u32,
-    /// Its mode; the bits of the group are the mask of the list where there is one.
+    /// The mode. If there is an access control list, the bits of the group are its mask.
     pub mode: u32,
-    /// The attribute `system.posix_acl_access`, if it has one.
+    /// The attribute `system.posix_acl_access`, if there is one.
     pub list: Option<&'a [u8]>,
 }
 
-/// Who may do something with one file or folder, root and the daemon's user aside.
+/// Who has a permission on one file or folder, besides root and the daemon's user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lets {
     everybody: bool,
@@ -37,8 +35,8 @@ impl Lets {
         Lets::of(found, READ, daemon)
     }
 
-    /// Who may pass through this folder. One that is neither root's nor the daemon's keeps nobody
-    /// out: its owner can open it.
+    /// Who may pass through this folder. A folder of another user than root and the daemon keeps
+    /// nobody out: its owner can open it.
     #[must_use]
     pub fn pass(found: FileFacts<'_>, daemon: u32) -> Lets {
         if found.uid != 0 && found.uid != daemon {
@@ -55,7 +53,7 @@ impl Lets {
             everybody: found.mode & bit != 0,
             ..Lets::default()
         };
-        // Whoever owns a file can always give the right to itself.
+        // The owner of a file can always take the right.
         lets.users.insert(found.uid);
         match found.list.map(entries) {
             None if found.mode >> 3 & bit != 0 => {
@@ -92,8 +90,8 @@ struct AclEntry {
     allows: u32,
 }
 
-/// The entries of a list as the kernel has it (linux/posix_acl_xattr.h) that name a user or a
-/// group; None: it is not understood.
+/// The entries of a list in the kernel's format (linux/posix_acl_xattr.h) that name a user or a
+/// group. None: the format is unknown.
 fn entries(list: &[u8]) -> Option<Vec<AclEntry>> {
     let (version, rest) = list.split_first_chunk::<4>()?;
     let (entries, []) = rest.as_chunks::<8>() else {
@@ -109,7 +107,7 @@ fn entries(list: &[u8]) -> Option<Vec<AclEntry>> {
             0x02 => AclSubject::User(id),
             0x04 => AclSubject::OwnGroup,
             0x08 => AclSubject::Group(id),
-            // Owner, mask and others stand in the mode.
+            // The entries for owner, mask and others are in the mode.
             _ => return None,
         };
         let allows = u32::from(u16::from_le_bytes([p0, p1]));
@@ -118,20 +116,20 @@ fn entries(list: &[u8]) -> Option<Vec<AclEntry>> {
     Some(entries.collect())
 }
 
-/// Whom the socket lets in. By default nobody: only root and the daemon's user.
+/// Whom the socket lets in. By default only root and the daemon's user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clients {
-    /// The socket's group, if the socket's mode lets it connect.
+    /// The socket's group, if the mode lets it connect.
     pub group: Option<u32>,
-    /// Somebody chose this group for callers. Otherwise it is the daemon's own, which lets in those
-    /// who are in it.
+    /// The configuration chose this group for callers. Otherwise it is the daemon's own group,
+    /// whose members may connect.
     pub chosen: bool,
     /// The socket's mode lets everybody connect.
     pub everybody: bool,
 }
 
 impl Clients {
-    /// Whom a socket with this mode and group lets in.
+    /// The clients of a socket with this mode and group.
     #[must_use]
     pub fn of(mode: u32, gid: u32, chosen: bool) -> Clients {
         Clients {
@@ -145,30 +143,30 @@ impl Clients {
 /// Who can read a file besides root and the daemon's user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readers {
-    /// Everybody on the machine.
+    /// Everybody on the machine can read it.
     pub everybody: bool,
     /// The mode of the file lets everybody read it, whatever its folders do.
     pub open_mode: bool,
-    /// These users.
+    /// The users that can read it.
     pub users: BTreeSet<u32>,
-    /// The groups that let them, or some of them.
+    /// The groups through which they, or some of them, can read it.
     pub groups: BTreeSet<u32>,
-    /// Members of these groups, whoever they are: the system does not know.
+    /// Groups whose members can read it. The system does not know the members.
     pub unknown: BTreeSet<u32>,
-    /// Whoever the socket lets in.
+    /// Everybody whom the socket lets in can read it.
     pub clients: bool,
 }
 
 impl Readers {
-    /// Nobody else can read it.
+    /// Whether nobody else can read the file.
     #[must_use]
     pub fn is_private(&self) -> bool {
         *self == Readers::default()
     }
 }
 
-/// Puts together what the file and the folders on the way to it say. `members` gives all users of a
-/// group; None: nobody knows them.
+/// Combines the permissions of the file and of the folders on the way to it. `members` gives all
+/// users of a group. None: its members are unknown.
 pub fn readers(
     file: &Lets,
     folders: &[Lets],
@@ -197,7 +195,7 @@ pub fn readers(
     if everybody {
         return found;
     }
-    // Whoever reads it has to come through all of these.
+    // A reader has to pass all of these steps.
     let mut users: Option<BTreeSet<u32>> = None;
     for step in steps().filter(|step| !step.everybody) {
         let mut these = step.users.clone();
@@ -217,13 +215,13 @@ pub fn readers(
                 Some(before) => before.intersection(&these).copied().collect(),
             });
         } else {
-            // Named are those who are known to come through all that is known.
+            // The list has the users that are known to pass all known steps.
             found.users.extend(these);
         }
         found.groups.extend(&step.groups);
     }
     match users {
-        // Somewhere nobody comes through.
+        // At some step nobody passes.
         Some(users) if users.is_empty() => {
             found.users.clear();
             found.unknown.clear();
@@ -244,13 +242,13 @@ mod tests {
     const DAEMON: u32 = 900;
     const WORKER: u32 = 1001;
     const OPS: u32 = 1002;
-    /// The daemon's own group, with nobody else in it.
+    /// The daemon's own group, with no other member.
     const OWN: u32 = 900;
-    /// One with [`WORKER`] in it.
+    /// A group with [`WORKER`] in it.
     const CLIENTS: u32 = 901;
-    /// One with the daemon and [`OPS`] in it.
+    /// A group with the daemon and [`OPS`] in it.
     const CREW: u32 = 902;
-    /// One that the system does not know.
+    /// A group that the system does not know.
     const UNKNOWN: u32 = 999;
 
     fn members(gid: u32) -> Option<BTreeSet<u32>> {
@@ -283,7 +281,7 @@ mod tests {
         readers.users.into_iter().collect()
     }
 
-    /// Broken by taking a file for private because its group is the daemon's.
+    /// Broken by a check that calls a file private because its group is the daemon's.
     #[test]
     fn a_group_is_private_only_if_nobody_else_is_known_to_be_in_it() {
         assert!(all(found(DAEMON, 0, 0o400), &[], Clients::default()).is_private());
@@ -306,12 +304,12 @@ mod tests {
         let is = |file, folders: &[FileFacts<'_>]| all(file, folders, Clients::default());
         assert!(is(found(0, CREW, 0o640), &[way_out, closed]).is_private());
         assert!(is(found(0, UNKNOWN, 0o640), &[closed]).is_private());
-        // The mode is told of all the same: another folder tomorrow, and it is open.
+        // The open mode is reported all the same: in another folder the file would be open.
         let open = is(found(0, 0, 0o644), &[closed]);
         assert!(open.open_mode && !open.everybody && open.users.is_empty());
         assert_eq!(is(found(0, 0, 0o644), &[of_crew]).users, [OPS].into());
         assert!(is(found(0, CLIENTS, 0o640), &[of_crew]).is_private());
-        // Its owner can open it at any time.
+        // The folder's owner can open it at any time.
         let foreign = found(OPS, 0, 0o700);
         assert_eq!(is(found(0, CREW, 0o640), &[foreign]).users, [OPS].into());
     }
@@ -335,8 +333,8 @@ mod tests {
         assert!(!all(file(OWN), &[], closed).clients);
     }
 
-    /// Broken by taking the mode's bits of the group for the group's where there is a list: they
-    /// are its mask.
+    /// Broken by a check that takes the mode's bits of the group for the group's rights where there
+    /// is a list: they are its mask.
     #[test]
     fn a_list_names_who_can_read_and_its_mask_ends_that() {
         let entry = |tag: u16, allows: u16, id: u32| {

@@ -1,5 +1,5 @@
-//! Log lines that somebody else can cause, as often as they like: said once, then once per interval
-//! with the number of those that were left out.
+//! Log lines that callers can cause as often as they like. A line is logged once, then once per
+//! interval with the number of lines that were left out.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use super::time::BootTime;
 
-/// A line is said again after this time at the earliest.
+/// A line is logged again after this time at the earliest.
 pub const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Keys that are remembered at a time, a few kilobytes. All that come beyond them share one place,
-/// so that many principals cannot fill the log either.
+/// The most keys that are remembered at a time, which is a few kilobytes. Further keys share one
+/// place, so that many principals cannot fill the log either.
 const REMEMBERED: usize = 256;
 
-/// Lines of some kinds, by whatever tells them apart: as a rule the kind and who causes it.
+/// Lines of several kinds, by key. A key is as a rule the kind of the line and who causes it.
 #[derive(Debug)]
 pub struct Repeated<K> {
     said: HashMap<K, LastLine>,
@@ -37,8 +37,8 @@ impl<K> Default for Repeated<K> {
 }
 
 impl<K: Eq + Hash> Repeated<K> {
-    /// Whether the line is to be said now: then the number of lines that were left out since it was
-    /// said last. None: it is left out, and counted.
+    /// Whether to log the line now. If so, returns the number of lines that were left out since it
+    /// was last logged. None: the line is left out, and counted.
     pub fn say(&mut self, key: K, now: BootTime) -> Option<u64> {
         if !self.said.contains_key(&key) {
             if self.said.len() >= REMEMBERED {
@@ -74,8 +74,8 @@ impl<K: Eq + Hash> Repeated<K> {
         Some(std::mem::take(&mut place.left_out))
     }
 
-    /// Makes room for other keys. What was left out of those that go is told with the next line of
-    /// those beyond.
+    /// Makes room for other keys. The lines left out under the removed keys are counted with the
+    /// next line of the shared place.
     fn forget(&mut self, now: BootTime) {
         let mut left_out = 0;
         self.said.retain(|_, said| {
@@ -105,7 +105,7 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(lines.say(("full", 1), at(59)), None);
         }
-        // Neither another's line nor one of another kind is left out for it.
+        // Lines of another principal or another kind are still logged.
         assert_eq!(lines.say(("full", 2), at(59)), Some(0));
         assert_eq!(lines.say(("unknown", 1), at(59)), Some(0));
         assert_eq!(lines.say(("full", 1), at(60)), Some(1000));
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(lines.say(("full", 1), at(120)), Some(1));
     }
 
-    /// Broken by REMEMBERED that is not looked at.
+    /// Broken by `say` that ignores REMEMBERED.
     #[test]
     fn many_principals_share_one_place_and_are_forgotten() {
         let mut lines = Repeated::default();
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(said(&mut lines, 0, 0), REMEMBERED + 1);
         assert!(lines.said.len() <= REMEMBERED);
         assert_eq!(lines.say(99_999, at(1)), None);
-        // The interval of all of them is over: room for others.
+        // The interval of all keys is over, so there is room for others.
         assert_eq!(said(&mut lines, 20_000, 60), REMEMBERED + 1);
         assert!(lines.said.len() <= REMEMBERED);
     }

@@ -1,28 +1,28 @@
-//! The secret type: what must never be printed, compared in the open or left in memory.
+//! The secret type: a value that must never be printed, compared in the open or left in memory.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// Text that nobody may see by accident: no Display, no Serialize, no PartialEq; Debug says
-/// `[redacted]`; wiped when dropped.
+/// A text that must not be shown by accident. It has no Display, Serialize or PartialEq, Debug
+/// writes `[redacted]`, and the text is wiped when dropped.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Takes over a text; its old place is given to the new owner, not copied.
+    /// Takes over a text. Its memory passes to the secret and is not copied.
     #[must_use]
     pub fn new(text: String) -> Secret {
         Secret(SecretString::from(text))
     }
 
-    /// The text itself. The one way to it, so that every use can be found by this name.
+    /// The text itself. There is no other way to it, so that every use can be found by this name.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the secret is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()

@@ -1,9 +1,9 @@
 //! Two clocks and why there are two.
 //!
 //! A credential's life is measured on the *boot clock* (CLOCK_BOOTTIME): it never jumps and goes on
-//! counting while the machine sleeps. The *wall clock* is what people and other machines mean; it
-//! can be wrong and can step, so it is used for telling, and as a witness that the boot clock stood
-//! still (a paused or restored virtual machine). Nothing here reads a clock: `crate::clock` is the
+//! counting while the machine sleeps. The *wall clock* is what people and other machines use. It
+//! can be wrong and can step, so it only tells the time, and is a witness that the boot clock stood
+//! still (a paused or restored virtual machine). This module reads no clock: `crate::clock` is the
 //! only reader.
 
 use std::fmt;
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub struct BootTime(pub Duration);
 
 impl BootTime {
-    /// Later than everything: what never happens.
+    /// A moment that never comes, later than all others.
     pub const NEVER: BootTime = BootTime(Duration::MAX);
 
     /// The moment `by` later; saturates at [`BootTime::NEVER`].
@@ -66,23 +66,22 @@ impl fmt::Display for WallTime {
     }
 }
 
-/// A wall clock that has fallen behind the boot clock by more than this was set back. What happened
-/// earlier is then told by the clock as it is now; otherwise the time by which it was set back
-/// would hide as much of a later pause of the machine. A leap second is less than that.
+/// A wall clock that has fallen behind the boot clock by more than this was set back. Earlier
+/// moments are then restated on the clock as it is now. Otherwise the time by which it was set back
+/// would hide as much of a later pause of the machine. A leap second is within this.
 pub const STEP_BACK_NOTICED: Duration = Duration::from_secs(1);
 
 /// One moment on both clocks, read together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Decides what is still valid.
+    /// Decides which credentials are still valid.
     pub boot: BootTime,
-    /// Tells people, and bears witness against the boot clock.
+    /// Tells people the time, and bears witness against the boot clock.
     pub wall: WallTime,
 }
 
 impl Stamp {
-    /// How far the wall clock has run ahead of the boot clock since `earlier`; zero when it has
-    /// not.
+    /// How far the wall clock has run ahead of the boot clock since `earlier`; zero if it has not.
     #[must_use]
     pub fn wall_ahead_since(self, earlier: Stamp) -> Duration {
         self.wall
@@ -90,8 +89,8 @@ impl Stamp {
             .saturating_sub(self.boot.since(earlier.boot))
     }
 
-    /// How far the wall clock has fallen behind the boot clock since `earlier`: it was set back.
-    /// Zero when it has not.
+    /// How far the wall clock has fallen behind the boot clock since `earlier`, because it was set
+    /// back. Zero if it has not.
     #[must_use]
     pub fn wall_behind_since(&self, earlier: Stamp) -> Duration {
         let even = earlier.wall.plus(self.boot.since(earlier.boot));

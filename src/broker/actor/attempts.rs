@@ -1,4 +1,4 @@
-//! Attempts: queued at the budget of their issuer, run as tasks, and what they came to.
+//! Attempts: they queue at the budget of their issuer, run as tasks, and end with a result.
 
 use tokio::task::{Id, JoinError};
 
@@ -41,8 +41,8 @@ impl Actor {
         self.forget_budget(&upstream.name);
     }
 
-    /// Of an identity provider that no profile uses any more, when the last attempt has ended:
-    /// names may come and go.
+    /// Forgets a budget that no profile uses any more once its last attempt has ended. Otherwise
+    /// the names of issuers that come and go would pile up.
     fn forget_budget(&mut self, name: &str) {
         if self.budgets.get(name).is_some_and(Budget::is_over) {
             self.budgets.remove(name);
@@ -150,7 +150,7 @@ impl Actor {
             },
         };
         self.handle(run.managed, event);
-        // That an outage begins or ends says it all.
+        // The line about the beginning or end of an outage says it already.
         if self.outages.told == told
             && let Some(managed) = self.credentials.get(&run.managed)
             && let Some(member) = self.profiles.get(&managed.handle)

@@ -1,4 +1,4 @@
-//! Profiles come and go, and with them the lifecycles of their variants.
+//! Profiles are added and removed, and with them the lifecycles of their variants.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -80,7 +80,7 @@ impl Actor {
         self.leave_budget(id, &member.spec);
     }
 
-    /// The credential of a variant, which is made when it is first asked for.
+    /// Finds the credential of a variant, and makes it at the first question.
     pub(super) fn credential_for(
         &mut self,
         id: ProfileId,
@@ -104,7 +104,7 @@ impl Actor {
             return Err(NoAnswer::TooManyVariants);
         }
         let mut spec = member.spec.clone();
-        // Nobody knows whether it will be asked for again.
+        // Nobody knows whether a caller will ask for this variant again.
         spec.rules.eager = false;
         let slot = Arc::new(Slot::new(false));
         let managed = self.create_credential(id, &spec, variant.clone(), slot.clone());
@@ -119,7 +119,7 @@ impl Actor {
         Ok(managed)
     }
 
-    /// Variants that nobody asked for lately and that have no credential make room.
+    /// Removes variants that nobody asked for lately and that have no credential.
     fn forget_sleeping_variants(&mut self, id: ProfileId) {
         let now = self.tools.clock.now();
         let Some(member) = self.profiles.get_mut(&id) else {

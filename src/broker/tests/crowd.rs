@@ -1,5 +1,5 @@
-//! Many at once: cancellation, order, fairness between profiles of one identity provider, and its
-//! budget.
+//! Many profiles and callers at once: cancellation, order, fairness between profiles of one
+//! identity provider, and its budget.
 
 use std::collections::HashSet;
 
@@ -7,8 +7,8 @@ use super::*;
 
 const PROFILES: usize = 1000;
 
-/// Profiles of one identity provider, each with a scripted provider of its own that writes down
-/// when it was its turn.
+/// Profiles of one identity provider. Each has a scripted provider of its own that records when its
+/// turn came.
 struct Crowd {
     order: Arc<Mutex<Vec<String>>>,
     flying: Arc<Flying>,
@@ -21,13 +21,13 @@ struct Flying {
     most: AtomicUsize,
 }
 
-/// Notes how many attempts there are at the same time, over all profiles.
+/// Counts the attempts at the same time, over all profiles.
 struct Counted {
     inner: Arc<Scripted>,
     flying: Arc<Flying>,
 }
 
-/// Counts down when the attempt is given up, too.
+/// Counts down when an attempt ends, even one that was given up.
 struct Landing<'a>(&'a Flying);
 
 impl Drop for Landing<'_> {
@@ -81,8 +81,8 @@ impl Crowd {
     }
 }
 
-/// Fair: nobody is asked for a second time before everybody has been asked once, however short the
-/// lives of those are that had their turn. Broken by a budget whose queue is a stack
+/// Fair: no profile is asked for a second time before every profile has been asked once, however
+/// short the lives are of those that had their turn. Broken by a budget whose queue is a stack
 /// (`push_front`).
 #[tokio::test(start_paused = true)]
 async fn a_thousand_profiles_at_the_start_within_the_budget_all_served_and_in_fair_order() {
@@ -122,8 +122,8 @@ async fn waiting_callers_go_before_background_renewals() {
             .join(&broker, &clock, &[Step::Numbered(3600)], 2)
             .await;
     }
-    // All are queued. Ten callers come for the last ten, which goes before the 190 that nobody
-    // waits for.
+    // All attempts are queued. Ten callers come for the last ten attempts, which go before the 190
+    // that no caller waits for.
     let mut callers = tokio::task::JoinSet::new();
     for handle in &crowd.handles[190..] {
         let (broker, handle) = (broker.clone(), handle.clone());
@@ -141,7 +141,7 @@ async fn waiting_callers_go_before_background_renewals() {
     assert_eq!(crowd.most_flying(), 2);
 }
 
-/// Among those who wait, too, it is first come, first served. Broken by `Budget::promote` with
+/// Callers that wait are served in the order of their coming. Broken by `Budget::promote` with
 /// `push_front`.
 #[tokio::test(start_paused = true)]
 async fn callers_are_served_in_the_order_of_their_coming() {
@@ -247,8 +247,8 @@ async fn trap_44_min_ttl_just_below_what_is_granted_costs_ten_renewals_a_life() 
     assert!(served > 0 && told > 0, "{served} {told}");
 }
 
-/// Broken by an attempt that belongs to its caller: a `select!` that drops it when the caller's end
-/// of the channel is gone.
+/// Broken by an attempt that belongs to its caller: a `select!` that drops the attempt when the
+/// caller's end of the channel is gone.
 #[tokio::test(start_paused = true)]
 async fn callers_that_go_away_cancel_nothing_and_leave_nothing_behind() {
     let clock = clock();
@@ -280,7 +280,7 @@ async fn callers_that_go_away_cancel_nothing_and_leave_nothing_behind() {
 }
 
 /// Profiles that are gone give back what they had in flight, queued and limited. Broken by `remove`
-/// without `leave_budget`: the limit of a profile that is gone would hold for ever.
+/// without `leave_budget`: the limit of a removed profile would hold for ever.
 #[tokio::test(start_paused = true)]
 async fn the_strictest_limit_of_those_that_are_there_holds() {
     let clock = clock();
@@ -306,8 +306,9 @@ async fn the_strictest_limit_of_those_that_are_there_holds() {
     assert_eq!(crowd.order().len(), 41);
 }
 
-/// An attempt that hangs when its profile goes gives its place back. Broken by `drop_credential`
-/// that does not abort it: until the deadline, 20 s, nobody else would get there.
+/// An attempt that hangs gives its place back when its profile is removed. Broken by
+/// `drop_credential` that does not abort it: no other profile would get the place until the
+/// deadline of 20 s.
 #[tokio::test(start_paused = true)]
 async fn a_profile_that_goes_gives_its_place_to_the_next() {
     let clock = clock();
@@ -323,7 +324,7 @@ async fn a_profile_that_goes_gives_its_place_to_the_next() {
     answer.expect("at once").expect("served");
 }
 
-/// Broken by `Broker` that takes a reply that never comes for a profile that is gone (NOT_FOUND).
+/// Broken by `Broker` that takes a missing reply for a profile that is gone (NOT_FOUND).
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_is_gone_is_no_missing_profile() {
     let clock = clock();
@@ -353,7 +354,7 @@ async fn a_broker_that_is_gone_is_no_missing_profile() {
     );
 }
 
-/// Broken by variants that belong to nobody: one user has all that a profile may have.
+/// Broken by variants that belong to no user: one user could take all that a profile may have.
 #[tokio::test(start_paused = true)]
 async fn one_user_has_only_a_share_of_a_profiles_variants() {
     let clock = clock();
@@ -383,7 +384,7 @@ async fn one_user_has_only_a_share_of_a_profiles_variants() {
     assert_eq!(ask(1, 1000).await, Ok(()), "it is there");
 }
 
-/// Broken by payments for renewals that were due, and for what has been forced already.
+/// Broken by charges for renewals that were due, and for those that have been forced already.
 #[tokio::test(start_paused = true)]
 async fn who_forces_a_renewal_pays_for_it_once() {
     let clock = clock();

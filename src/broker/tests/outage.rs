@@ -1,10 +1,10 @@
-//! What the log is told while callers are refused.
+//! What the log says while callers are refused.
 
 use std::io::Write;
 
 use super::*;
 
-/// What has been logged, a line each.
+/// The log, one line for each entry.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -30,7 +30,7 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
-    /// The lines since the last look.
+    /// The lines since the last call.
     fn lines(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut *self.0.lock().expect("lock"));
         let text = String::from_utf8(bytes).expect("text");
@@ -42,7 +42,7 @@ fn down() -> Step {
     Step::Fail(Failure::transient("the identity provider is down"))
 }
 
-/// Broken by a loss that is told like any other failed attempt.
+/// Broken by a loss that is logged like any other failed attempt.
 #[tokio::test(start_paused = true)]
 async fn losing_the_last_credential_is_an_error_once_then_reminded_of_and_its_end_is_told() {
     let (log, _guard) = Log::start();
@@ -107,7 +107,7 @@ async fn losing_the_last_credential_is_an_error_once_then_reminded_of_and_its_en
     assert_eq!(log.lines(), Vec::<String>::new());
 }
 
-/// Broken by outages that belong to a handle: what repairs a profile is another handle.
+/// Broken by outages that belong to a handle: a repaired profile has another handle.
 #[tokio::test(start_paused = true)]
 async fn an_outage_ends_with_the_seat_that_repairs_it_and_one_that_is_tried_refuses_nobody() {
     let (log, _guard) = Log::start();

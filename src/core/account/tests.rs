@@ -37,7 +37,8 @@ fn at(millis: u64) -> BootTime {
     BootTime(Duration::from_millis(millis))
 }
 
-/// Charges one by one until that is refused: how many it was, and why not more.
+/// Charges one by one until a charge is refused. Returns how many went through, and the limit that
+/// ended it.
 fn fill(book: &mut AccountBook, who: &Principal, what: Resource) -> (u64, LimitOwner) {
     for taken in 0..=IN_ALL {
         if let Err(full) = book.charge(who, what, 1) {
@@ -119,7 +120,7 @@ fn what_is_spent_comes_back_with_time_and_debts_are_waited_for() {
         book.may_spend(&user(1), Spent::Requests, at(10_000)),
         Err(Duration::from_millis(100))
     );
-    // More than it may have at once: it is served, and pays afterwards.
+    // The user looks at more profiles than it may at once: it is served, and pays afterwards.
     book.spend(&user(3), Spent::Profiles, 60, at(0));
     assert_eq!(
         book.may_spend(&user(3), Spent::Profiles, at(0)),
@@ -159,7 +160,7 @@ fn accounts_are_not_remembered_for_ever_and_debtors_are() {
     assert!(units <= UNITS_OF_A_USER + 1, "{units}");
 }
 
-/// One step of somebody who wants as much as possible.
+/// One step of a principal that wants as much as possible.
 #[derive(Clone, Debug)]
 enum Step {
     Charge(u8, usize, u64),
@@ -181,9 +182,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     /// Whatever one principal does, in whichever units: another with a reserved place gets as much
-    /// as its own limit allows, at every moment; and when all is given back, nothing is left.
-    /// Broken by an account that two users share, by a refusal that charges, by a release that
-    /// forgets the unit, and without the reserve.
+    /// as its own limit allows, at every moment. When all is given back, nothing is left. Broken by
+    /// an account that two users share, by a refusal that charges, by a release that forgets the
+    /// unit, and by a total without the reserve.
     #[test]
     fn nobody_pays_for_what_another_takes(steps in proptest::collection::vec(step(), 1..200)) {
         let mut book = AccountBook::new(AccountLimits {
@@ -196,8 +197,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Charge(number, what, much) => {
-                    // Eight users of four units each: together they may want sixteen times what
-                    // there is.
+                    // Eight users of four units each may together want sixteen times what there is.
                     let who = unit(u32::try_from(much % 8).expect("small"), &number.to_string());
                     if book.charge(&who, HELD[what], much).is_ok() {
                         charges.push((who, HELD[what], much));

@@ -1,15 +1,15 @@
-//! How findings are told to people: as a compiler would.
+//! Shows findings to people in the way of a compiler.
 
 use std::fmt;
 
 use super::{Finding, Severity};
 
-/// Longest part of a source line that is shown, in characters; more would wrap and take the caret
-/// out of its place.
+/// The longest part of a source line that is shown, in characters. A longer part would wrap, and
+/// the caret would stand in the wrong place.
 const SNIPPET_WIDTH: usize = 100;
 
 impl Severity {
-    /// As in the JSON of `tokend check`.
+    /// The word in the JSON of `tokend check`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -20,7 +20,7 @@ impl Severity {
 }
 
 impl Finding {
-    /// `file:line:column: message`, for lists where there is no room for more.
+    /// `file:line:column: message`, for lists with room for one line only.
     #[must_use]
     pub fn one_line(&self) -> String {
         format!(
@@ -33,7 +33,8 @@ impl Finding {
     }
 }
 
-/// As a compiler would say it: message, place, line and caret, help. Ends without a line break.
+/// Writes message, place, line with caret, and help, as a compiler does. The text ends without a
+/// line break.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.severity.as_str(), self.message)?;
@@ -43,7 +44,7 @@ impl fmt::Display for Finding {
         let file = printable(&file);
         write!(f, "{gutter}--> {file}:{}:{}", self.line, self.column)?;
         if !self.path.is_empty() {
-            // A line alone does not tell whose `token` it is.
+            // A line alone does not tell which profile's `token` it shows.
             write!(f, " ({})", printable(&self.path))?;
         }
         if let Some(snippet) = &self.snippet {
@@ -63,7 +64,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Text from outside without what could steer a terminal or break a line.
+/// Text from outside, without characters that could steer a terminal or break a line.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })

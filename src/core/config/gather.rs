@@ -1,5 +1,5 @@
-//! All files → the tables of one configuration, each read by its schema, with the name of whom its
-//! problems hurt.
+//! Reads all files into the tables of one configuration. The schema of each table reads it, and
+//! each table knows who is hurt by its problems.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use super::{AccessOnDisk, Loaded, NOT_UTF_8, SourceFile, Sources, salvage, value
 use crate::core::policy::stated::Stated;
 use crate::core::profile::ProfileName;
 
-/// Syntax errors that are told of one file: a file that is something else altogether would have
-/// thousands.
+/// At most this many syntax errors of one file are reported. A file that is no TOML at all could
+/// have thousands.
 const MOST_SYNTAX_ERRORS: usize = 20;
 
-/// Everything that is in the files.
+/// The content of all files.
 #[derive(Default)]
 pub(super) struct Gathered {
     /// Index of `tokend.toml` in the report.
@@ -31,13 +31,13 @@ pub(super) struct Gathered {
     pub access: AccessOnDisk,
 }
 
-/// A profile as it stands in its file.
+/// A profile as its file states it.
 pub(super) struct RawProfile {
     /// Index of its file in the report.
     pub file: usize,
-    /// None: only its name is known.
+    /// None: only the name is known.
     pub section: Option<Section>,
-    /// Its name in the file.
+    /// Where the file names the profile.
     place: Span,
 }
 
@@ -90,7 +90,7 @@ fn read_file(
         place: Span::of(index, span),
         ..root.clone()
     };
-    // First: others may follow from it.
+    // This comes first because other errors may follow from it.
     if let Some(at) = source.text.find(NOT_UTF_8) {
         report.syntax_error(&spot_at(at..at + 1), "here it is not UTF-8 text");
     }
@@ -145,7 +145,7 @@ fn read_file(
     index
 }
 
-/// Tells of a key at the root that is no table there.
+/// Reports a key at the root that is no known table.
 fn unknown_root(report: &mut ConfigReport, name: &str, spot: &Spot) {
     let nearest = values::nearest(name, ROOTS.iter().copied());
     let problem = report.error(spot, format!("unknown key `{}`", shorten(name)));
@@ -191,7 +191,7 @@ fn profiles(
     found: &DeTable<'_>,
     spot: &Spot,
 ) {
-    // Of a file that is not, `salvage` tells more.
+    // `salvage` finds more in a file that is not TOML.
     let whole = !report.is_broken(file.index);
     for (key, value) in found {
         let text: &str = key.get_ref();
@@ -212,7 +212,7 @@ fn profiles(
         if let Some(first) = gathered.profiles.get(&name) {
             read::cut_all(report, file, value);
             let first = report.describe(first.place);
-            // Each of them holds.
+            // Each of several statements holds.
             if whole {
                 let stated = match value.get_ref() {
                     DeValue::Table(table) => salvage::stated(file.path, table),
@@ -267,7 +267,7 @@ fn table_of<'t, 'i>(
     None
 }
 
-/// Names of profiles whose headers the parser did not come to: they are told as broken, not as
+/// Notes profiles whose headers the parser did not reach. They are reported as broken, not as
 /// unknown.
 fn names_in_headers(gathered: &mut Gathered, file: File<'_>, text: &str) {
     let mut offset = 0;

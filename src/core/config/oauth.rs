@@ -1,4 +1,4 @@
-//! `method = "oauth2"`: the identity provider with what the profile overrides, and the token
+//! `method = "oauth2"`: the identity provider with the profile's own settings, and the token
 //! request.
 
 mod client_auth;
@@ -16,7 +16,8 @@ use crate::core::profile::{
     Endpoint, GrantType, Http, IdentitySource, Idp, Keystore, OAuth2, TrustSource, is_loopback,
 };
 
-/// What of an `[idp]`'s `tls` gives way when the profile says one of the keys on the left.
+/// If a profile's `tls` has one of the keys on the left, it replaces the keys on the right of the
+/// `[idp]`'s `tls`.
 static TLS_GIVES_WAY: &[(&[&KeySpec], &[&KeySpec])] = &[
     (
         &[&tls::CA.spec, &tls::TRUSTSTORE.spec],
@@ -35,11 +36,11 @@ static TLS_GIVES_WAY: &[(&[&KeySpec], &[&KeySpec])] = &[
         &[&tls::CERTIFICATE.spec, &tls::KEY.spec],
         &[&tls::KEYSTORE.spec],
     ),
-    // The password is that of the key that is replaced.
+    // The password belongs to the key that is replaced.
     (&[&tls::KEY.spec], &[&tls::KEY_PASSWORD.spec]),
 ];
 
-/// Pairs of `tls` that say the same thing in two ways.
+/// Pairs of `tls` keys that say the same in two ways.
 static TLS_EITHER_OR: &[(&KeySpec, &KeySpec)] = &[
     (&tls::CA.spec, &tls::TRUSTSTORE.spec),
     (&tls::CERTIFICATE.spec, &tls::KEYSTORE.spec),
@@ -47,7 +48,7 @@ static TLS_EITHER_OR: &[(&KeySpec, &KeySpec)] = &[
     (&tls::KEY_PASSWORD.spec, &tls::KEYSTORE.spec),
 ];
 
-/// Checks an `[idp.NAME]` by itself, be it used or not.
+/// Checks an `[idp.NAME]` by itself, whether a profile uses it or not.
 pub(super) fn check_idp(report: &mut ConfigReport, idp: &Section) {
     either_or(report, idp, &[(&idp::ISSUER, &idp::TOKEN_URL)]);
     if let Some(tls) = idp.table(&idp::TLS) {
@@ -55,7 +56,7 @@ pub(super) fn check_idp(report: &mut ConfigReport, idp: &Section) {
     }
 }
 
-/// Checks an oauth2 profile. None, or any error that is told, means that it cannot be used.
+/// Checks an oauth2 profile. The profile cannot be used if this returns None or reports an error.
 pub(super) fn check(
     report: &mut ConfigReport,
     gathered: &Gathered,
@@ -86,7 +87,7 @@ pub(super) fn check(
     })
 }
 
-/// Empty where the assertion that somebody else makes names the client.
+/// The client id. Empty if an assertion from `assertion.file` names the client.
 fn client_id(report: &mut ConfigReport, section: &Section) -> Option<String> {
     let assertion = section.table(&profile::ASSERTION);
     let named = assertion.is_some_and(|it| it.has(&assertion::FILE));
@@ -100,8 +101,8 @@ fn client_id(report: &mut ConfigReport, section: &Section) -> Option<String> {
     }
 }
 
-/// The `[idp.NAME]` that the profile names; Err when it names one that is of no use, which has been
-/// told.
+/// The `[idp.NAME]` that the profile names. Err if it names one that cannot be used; that has been
+/// reported.
 fn shared_idp<'g>(
     report: &mut ConfigReport,
     gathered: &'g Gathered,
@@ -139,7 +140,7 @@ fn shared_idp<'g>(
     Ok(Some(idp))
 }
 
-/// The identity provider as this profile sees it.
+/// The identity provider with this profile's settings.
 fn idp(
     report: &mut ConfigReport,
     section: &Section,
@@ -208,8 +209,7 @@ fn idp(
     })
 }
 
-/// Where token requests go: what the profile says, else what `[idp]` says, else what the preset
-/// knows.
+/// The address for token requests: from the profile, else from `[idp]`, else from the preset.
 fn endpoint(
     report: &mut ConfigReport,
     section: &Section,
@@ -253,7 +253,7 @@ fn endpoint(
     Some(endpoint)
 }
 
-/// Secrets do not leave the machine unencrypted, unless somebody says that he means it.
+/// Refuses to send secrets over plain HTTP to another machine, unless the configuration allows it.
 fn in_the_clear(report: &mut ConfigReport, spot: &Spot, key: &str, url: &Url, insecure: bool) {
     if url.scheme() == "https" || is_loopback(url) {
         return;
@@ -270,7 +270,7 @@ fn in_the_clear(report: &mut ConfigReport, spot: &Spot, key: &str, url: &Url, in
     }
 }
 
-/// One table over the other, key by key.
+/// Lays one table over the other, key by key.
 fn overlay(
     schema: &'static Table,
     base: Option<&Section>,
@@ -299,8 +299,8 @@ fn overlay(
     merged
 }
 
-/// Tells of pairs of which only one can be meant. Those that stand in an `[idp]` are told there,
-/// not in each profile.
+/// Reports pairs of which only one key can be meant. Pairs in an `[idp]` are reported there, not in
+/// each profile.
 fn either_or(report: &mut ConfigReport, section: &Section, pairs: &[(&KeySpec, &KeySpec)]) {
     for (one, other) in pairs {
         let (Some(first), Some(second)) = (section.given(one), section.given(other)) else {

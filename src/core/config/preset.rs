@@ -1,9 +1,9 @@
-//! Presets: what is known of an API or an identity provider, as defaults and as refusals of what
+//! Presets: what is known of an API or an identity provider. They give defaults, and refuse what
 //! cannot work there.
 //!
-//! The Camunda presets are the support matrix of its documentation ("Orchestration Cluster REST
-//! API: Authentication"): SaaS takes OIDC access tokens and nothing else; 8 Run, Docker Compose and
-//! Helm take all three ways.
+//! The Camunda presets follow the support matrix of the Camunda documentation ("Orchestration
+//! Cluster REST API: Authentication"): SaaS takes OIDC access tokens and nothing else; 8 Run,
+//! Docker Compose and Helm take all three ways.
 
 use url::Url;
 
@@ -12,7 +12,7 @@ use super::schema::{KeySpec, profile};
 use super::section::Section;
 use crate::core::profile::Endpoint;
 
-/// As in the configuration.
+/// The names in the configuration.
 pub(super) const NAMES: &[&str] = &[
     "camunda-saas",
     "camunda-helm",
@@ -56,7 +56,7 @@ impl Preset {
         })
     }
 
-    /// A Camunda server that checks Basic passwords with a slow hash at each request.
+    /// Whether it is a Camunda server that checks Basic passwords with a slow hash at each request.
     pub fn hashes_passwords(self) -> bool {
         matches!(
             self,
@@ -64,7 +64,7 @@ impl Preset {
         )
     }
 
-    /// Where the API is by default: both publish it on this port.
+    /// The default address of the API. Both publish it on this port.
     pub fn default_target(self) -> Option<&'static str> {
         matches!(self, Preset::DockerCompose | Preset::EightRun).then_some("http://localhost:8080")
     }
@@ -82,13 +82,13 @@ impl Preset {
         (self == Preset::Saas).then_some("zeebe.camunda.io")
     }
 
-    /// What its token endpoint bears, counting every request from the same address ("Manage API
-    /// clients", rate limiting).
+    /// How many requests per second its token endpoint bears, counting all requests from the same
+    /// address ("Manage API clients", rate limiting).
     pub fn default_max_per_second(self) -> Option<u32> {
         (self == Preset::Saas).then_some(1)
     }
 
-    /// How a client secret goes to the token endpoint where nothing is said.
+    /// How a client secret goes to the token endpoint by default.
     pub fn default_secret_auth(self) -> &'static str {
         match self {
             // Its endpoint documents id and secret in the body.
@@ -97,7 +97,7 @@ impl Preset {
         }
     }
 
-    /// Refuses methods that this server does not know.
+    /// Refuses methods that this server does not support.
     pub fn check_method(self, report: &mut ConfigReport, section: &Section, method: &str) {
         if method == "oauth2" {
             return;
@@ -140,7 +140,7 @@ impl Preset {
         }
     }
 
-    /// Refuses ways to prove who the client is that this identity provider does not know.
+    /// Refuses ways of client authentication that this identity provider does not support.
     pub fn check_client_auth(self, report: &mut ConfigReport, spot: &Spot, auth: &str) {
         if self == Preset::Saas && !matches!(auth, "client_secret_post" | "client_secret_basic") {
             let why = if auth.contains("tls") {
@@ -157,7 +157,7 @@ impl Preset {
         }
     }
 
-    /// Refuses a client certificate where nobody would ask for it.
+    /// Refuses a client certificate where the server never asks for one.
     pub fn check_identity(self, report: &mut ConfigReport, spot: &Spot) {
         if self == Preset::Saas {
             report.error(
@@ -268,7 +268,8 @@ impl Preset {
         }
     }
 
-    /// The assertion's audience where it is not the issuer: both document their token endpoint.
+    /// The assertion's audience where it is not the issuer. Both providers document their token
+    /// endpoint as audience.
     pub fn assertion_audience(self, endpoint: &Endpoint) -> Option<String> {
         let Endpoint::Issuer(issuer) = endpoint else {
             return None;
@@ -285,7 +286,7 @@ impl Preset {
     }
 }
 
-/// TENANT of `https://HOST/TENANT/v2.0`.
+/// The TENANT of `https://HOST/TENANT/v2.0`.
 fn tenant(issuer: &Url) -> Option<&str> {
     let mut parts = issuer.path().trim_matches('/').split('/');
     let tenant = parts.next().filter(|tenant| !tenant.is_empty())?;

@@ -10,7 +10,7 @@ use super::section::Section;
 use crate::core::profile::is_loopback;
 use crate::core::profile::{Method, Profile, ProfileName, Refresh, RequestSettings};
 
-/// Checks a profile. None, or any error that is told, means that it cannot be used.
+/// Checks a profile. The profile cannot be used if this returns None or reports an error.
 pub(super) fn check(
     report: &mut ConfigReport,
     gathered: &Gathered,
@@ -49,7 +49,7 @@ pub(super) fn check(
         "oauth2" => {
             oauth::check(report, gathered, section, preset).map(|it| Method::OAuth2(Box::new(it)))
         }
-        // A word of a later version, which has been told.
+        // It is a word of a later version, which has been reported.
         _ => None,
     };
     Some(Profile {
@@ -64,7 +64,7 @@ pub(super) fn check(
     })
 }
 
-/// Keys of other methods are mistakes, and a method's own keys may have to be there.
+/// Reports keys of other methods, and missing keys of this method.
 fn belongs(report: &mut ConfigReport, section: &Section, method: &str) {
     for key in section.schema.keys {
         let own = key.methods.is_empty() || key.methods.contains(&method);
@@ -91,7 +91,7 @@ fn belongs(report: &mut ConfigReport, section: &Section, method: &str) {
     }
 }
 
-/// Calls without a credential are for the own machine, unless somebody says that he means it.
+/// Refuses calls without a credential to another machine, unless the configuration allows them.
 fn unauthenticated(report: &mut ConfigReport, section: &Section) {
     let Some(target) = section.get(&profile::TARGET) else {
         return;

@@ -1,5 +1,5 @@
-//! A table of the file, read by its schema: unknown keys, wrong kinds and wrong single values are
-//! told here, and what is right comes out typed. What keys mean together is decided elsewhere.
+//! Reads a table of the file by its schema. Unknown keys, wrong kinds and wrong single values are
+//! reported here; right values become typed. Other modules decide what keys mean together.
 
 mod parts;
 
@@ -14,15 +14,15 @@ use super::schema::{self, KeySpec, Table, ValueKind};
 use super::section::{RawValue, Section, SectionEntry};
 use super::values;
 
-/// What reading needs to know of the file.
+/// The facts about a file that reading needs.
 #[derive(Clone, Copy)]
 pub(super) struct File<'a> {
-    /// Index in the report.
+    /// The index of the file in the report.
     pub index: usize,
     pub path: &'a Path,
-    /// Literal secrets are accepted.
+    /// Literal secrets are accepted in this file.
     pub private: bool,
-    /// Who else can read it, for people.
+    /// Who else can read the file, for people.
     pub readers: &'a str,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn table(
     spot: Spot,
 ) -> Section {
     let mut section = Section::absent(schema, spot);
-    // What a later version knows has keys that only that version knows.
+    // A word of a later version comes with keys that only that version knows.
     let is_later = found.iter().any(|(name, value)| {
         let text = value.get_ref().as_str().unwrap_or_default();
         schema.key(name.get_ref()).is_some() && schema::not_yet(name.get_ref(), text).is_some()
@@ -64,7 +64,7 @@ pub(super) fn table(
             );
             continue;
         };
-        // The span of a [table] is its header; its name in there is the better place.
+        // The span of a [table] is its header. The name inside the header is the better place.
         let span = match (key.kind, value.get_ref()) {
             (ValueKind::Table(_), DeValue::Table(_)) => key_spot.place,
             _ => file.place(value),
@@ -86,7 +86,7 @@ pub(super) fn table(
     section
 }
 
-/// Tells that a key has to be there.
+/// Reports that a key is missing.
 pub(super) fn missing(report: &mut ConfigReport, section: &Section, key: &KeySpec) {
     let spot = section.spot_of(key);
     let help = match key.kind {
@@ -100,7 +100,7 @@ pub(super) fn missing(report: &mut ConfigReport, section: &Section, key: &KeySpe
         .if_whole();
 }
 
-/// Tells of a key that the schema does not have, with the one that is probably meant.
+/// Reports a key that the schema does not have, with the key that is probably meant.
 fn unknown(
     report: &mut ConfigReport,
     file: File<'_>,
@@ -129,12 +129,12 @@ fn unknown(
     );
     problem.help(help);
     if !known {
-        // It may be a piece of a secret that lost its quotes.
+        // The text may be a piece of a secret that lost its quotes.
         problem.if_whole();
     }
 }
 
-/// Cuts all values in here out of what is shown: an unknown key may be a misspelled
+/// Cuts all values in here out of shown lines, since an unknown key may be a misspelled
 /// `client_secret`.
 pub(super) fn cut_all(report: &mut ConfigReport, file: File<'_>, value: &Spanned<DeValue<'_>>) {
     match value.get_ref() {
@@ -152,7 +152,7 @@ pub(super) fn cut_all(report: &mut ConfigReport, file: File<'_>, value: &Spanned
     }
 }
 
-/// Keeps the lines of all values in here from being shown.
+/// Hides the lines of all values in here.
 fn hide_all(report: &mut ConfigReport, file: File<'_>, value: &Spanned<DeValue<'_>>) {
     match value.get_ref() {
         DeValue::Table(table) => {
@@ -169,7 +169,7 @@ fn hide_all(report: &mut ConfigReport, file: File<'_>, value: &Spanned<DeValue<'
     }
 }
 
-/// Reads one value; None when it is wrong, which has been told.
+/// Reads one value. None if it is wrong; that has been reported.
 fn read(
     report: &mut ConfigReport,
     file: File<'_>,
@@ -239,7 +239,7 @@ fn read(
     Some(read)
 }
 
-/// Tells that a value has the wrong kind, without the value.
+/// Reports that a value has the wrong kind, without the value.
 fn wrong_kind(report: &mut ConfigReport, spot: &Spot, key: &KeySpec, found: &DeValue<'_>) {
     let article = match found {
         DeValue::Integer(_) | DeValue::Array(_) => "an",
@@ -267,9 +267,9 @@ fn wrong_kind(report: &mut ConfigReport, spot: &Spot, key: &KeySpec, found: &DeV
         .help(help);
 }
 
-/// Tells of a rule that is not kept. In a file that cannot be parsed a text may be something else
-/// altogether, secrets included, so nothing that could repeat a text is told there; the same goes
-/// for the functions below.
+/// Reports a rule that is broken. In a file that cannot be parsed, a text may be anything, a secret
+/// included. So this function and those below report nothing that could repeat a text of such a
+/// file.
 fn obeys<T>(
     report: &mut ConfigReport,
     spot: &Spot,
@@ -288,7 +288,7 @@ fn obeys<T>(
     }
 }
 
-/// A path of the file, relative to where the file stands.
+/// A path from the file, relative to the file's folder.
 fn resolve(file: File<'_>, text: &str) -> PathBuf {
     match file.path.parent() {
         Some(folder) => folder.join(text),
@@ -379,7 +379,7 @@ fn number(
     }
 }
 
-/// Tells that a duration needs a unit.
+/// Reports that a duration needs a unit.
 fn without_unit(report: &mut ConfigReport, spot: &Spot, name: &str, number: &str) {
     report
         .error(

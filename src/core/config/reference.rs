@@ -1,8 +1,8 @@
-//! The reference of all keys as Markdown, from the schema: `docs/configuration.md`.
+//! The reference of all keys as Markdown, made from the schema: `docs/configuration.md`.
 
 use super::schema::{DefaultValue, KeySpec, TABLES, ValueKind};
 
-/// The whole text.
+/// The whole text of the reference.
 pub fn markdown() -> String {
     let mut text = String::from(HEAD);
     for table in TABLES {
@@ -48,7 +48,7 @@ fn default(value: DefaultValue) -> String {
     }
 }
 
-/// What a value looks like.
+/// The kind of a value, in words.
 fn kind(kind: ValueKind) -> String {
     match kind {
         ValueKind::Text(_) => "text".into(),
@@ -80,7 +80,7 @@ fn kind(kind: ValueKind) -> String {
     }
 }
 
-/// The name of a heading in links to it.
+/// The anchor of a heading, for links to it.
 fn anchor(title: &str) -> String {
     title
         .to_lowercase()

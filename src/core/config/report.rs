@@ -1,5 +1,5 @@
-//! Collects problems while files are read: where each one is, whom it hurts, and what may be shown
-//! of its line.
+//! Collects problems while files are read: the place of each problem, who is hurt, and what may be
+//! shown of its line.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,14 +9,12 @@ use super::schema;
 use super::{Finding, Severity};
 use crate::core::profile::ProfileName;
 
-/// A stretch of one file, in bytes.
+/// A range of bytes in one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
-    /// Index into the report's files.
     pub file: usize,
-    /// First byte.
     pub start: usize,
-    /// Past the last byte.
+    /// The end; this byte is not part of the range.
     pub end: usize,
 }
 
@@ -30,7 +28,7 @@ impl Span {
     }
 }
 
-/// Whom a problem hurts.
+/// Who is hurt by a problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// The whole configuration.
@@ -41,21 +39,21 @@ pub(super) enum Owner {
     Profile(ProfileName),
     /// Every profile that uses this `[idp.NAME]`.
     Idp(String),
-    /// Nobody that could be named.
+    /// No profile in particular.
     Nobody,
 }
 
-/// Where a value stands, what it is called, and whom it hurts when it is wrong.
+/// Where a value stands, its path, and who is hurt if it is wrong.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
     pub owner: Owner,
-    /// From the root, with dots.
+    /// The path from the root, with dots.
     pub path: String,
     pub place: Span,
 }
 
 impl Spot {
-    /// The spot of something inside.
+    /// The spot of something inside this one.
     pub fn child(&self, key: &str, place: Span) -> Spot {
         let bare = !key.is_empty()
             && key
@@ -83,7 +81,7 @@ impl Spot {
         }
     }
 
-    /// The same place, but it hurts somebody else.
+    /// The same place with another owner.
     pub fn owned_by(&self, owner: &Owner) -> Spot {
         Spot {
             owner: owner.clone(),
@@ -92,44 +90,43 @@ impl Spot {
     }
 }
 
-/// A problem on its way to becoming a [`Finding`].
+/// A problem that becomes a [`Finding`].
 #[derive(Debug)]
 pub(super) struct ConfigProblem {
     pub severity: Severity,
     pub spot: Spot,
     pub message: String,
     pub help: String,
-    /// Not believed in a file with syntax errors: what is said to be missing may merely be lost,
-    /// and what looks like a name may be a piece of a secret.
+    /// Dropped if the file has syntax errors. A key that seems to be missing may then just be lost,
+    /// and a text that looks like a name may be a piece of a secret.
     if_whole: bool,
 }
 
 impl ConfigProblem {
-    /// Adds what to do about it.
+    /// Adds advice.
     pub fn help(&mut self, text: impl Into<String>) -> &mut ConfigProblem {
         self.help = text.into();
         self
     }
 
-    /// Tells it only where the file has no syntax errors.
+    /// Reports the problem only if the file has no syntax errors.
     pub fn if_whole(&mut self) -> &mut ConfigProblem {
         self.if_whole = true;
         self
     }
 }
 
-/// One file, with what is needed to say where something is and to keep secrets out of what is
-/// shown.
+/// A file, with what is needed to name places in it and to keep secrets out of shown lines.
 struct SourceText {
     path: PathBuf,
     text: String,
     line_starts: Vec<usize>,
-    /// Lines that touch one of these are not shown.
+    /// Lines that touch one of these ranges are not shown.
     hidden: Vec<Range<usize>>,
-    /// Lines that touch one of these are shown up to there: values of unknown keys, which may be
-    /// misspelled secrets.
+    /// Lines that touch one of these ranges are shown only up to it. They are values of unknown
+    /// keys, which may be misspelled secrets.
     cut: Vec<Range<usize>>,
-    /// Lines with syntax errors, from 0. What was recovered around them is not trusted.
+    /// Lines with syntax errors, from 0. What the parser recovered around them is not trusted.
     broken: BTreeSet<usize>,
 }
 
@@ -141,7 +138,7 @@ pub(super) struct ConfigReport {
 }
 
 impl ConfigReport {
-    /// Takes a file in; its index names it from here on.
+    /// Adds a file. The returned index names the file from now on.
     pub fn add_file(&mut self, path: PathBuf, text: String) -> usize {
         let starts = text.match_indices('\n').map(|(at, _)| at + 1);
         self.texts.push(SourceText {
@@ -155,12 +152,12 @@ impl ConfigReport {
         self.texts.len() - 1
     }
 
-    /// Notes an error.
+    /// Adds an error.
     pub fn error(&mut self, spot: &Spot, message: impl Into<String>) -> &mut ConfigProblem {
         self.note(Severity::Error, spot, message.into())
     }
 
-    /// Notes a warning.
+    /// Adds a warning.
     pub fn warning(&mut self, spot: &Spot, message: impl Into<String>) -> &mut ConfigProblem {
         self.note(Severity::Warning, spot, message.into())
     }
@@ -177,29 +174,29 @@ impl ConfigReport {
         &mut self.problems[index]
     }
 
-    /// Notes a syntax error: its line is not trusted, and shown only where no secret can be on it.
+    /// Adds a syntax error. Its line is not trusted, and shown only if no secret can be on it.
     pub fn syntax_error(&mut self, spot: &Spot, message: &str) {
         let (line, _) = self.texts[spot.place.file].position(spot.place.start);
         self.texts[spot.place.file].broken.insert(line);
         self.error(spot, format!("not TOML: {message}"));
     }
 
-    /// Whether the file could be parsed.
+    /// Whether the file has syntax errors.
     pub fn is_broken(&self, file: usize) -> bool {
         !self.texts[file].broken.is_empty()
     }
 
-    /// Lines that touch this place are never shown.
+    /// Hides all lines that touch this range.
     pub fn hide(&mut self, place: Span) {
         self.texts[place.file].hidden.push(place.start..place.end);
     }
 
-    /// Lines that touch this place are shown only up to it.
+    /// Shows lines that touch this range only up to it.
     pub fn cut(&mut self, place: Span) {
         self.texts[place.file].cut.push(place.start..place.end);
     }
 
-    /// Drops what a file with syntax errors only seems to say.
+    /// Drops problems that a file with syntax errors may only seem to have.
     pub fn drop_doubtful(&mut self) {
         let texts = &self.texts;
         self.problems.retain(|problem| {
@@ -212,12 +209,12 @@ impl ConfigReport {
         });
     }
 
-    /// Whether anything of this severity hurts this owner.
+    /// Whether a problem of this severity hurts this owner.
     pub fn has(&self, severity: Severity, owner: &Owner) -> bool {
         self.of(severity, owner).next().is_some()
     }
 
-    /// Everything of this severity that hurts this owner.
+    /// All problems of this severity that hurt this owner.
     pub fn of(&self, severity: Severity, owner: &Owner) -> impl Iterator<Item = &ConfigProblem> {
         self.problems
             .iter()
@@ -232,7 +229,7 @@ impl ConfigReport {
             .map(|(index, text)| (index, text.path.as_path()))
     }
 
-    /// `file:line:column`, for messages that speak of two places.
+    /// `file:line:column`, for messages that name two places.
     pub fn describe(&self, place: Span) -> String {
         let text = &self.texts[place.file];
         let (line, column) = text.position(place.start);
@@ -244,7 +241,7 @@ impl ConfigReport {
         )
     }
 
-    /// The problem for people and programs.
+    /// The finding for a problem, for people and programs.
     pub fn finding(&self, problem: &ConfigProblem) -> Finding {
         let text = &self.texts[problem.spot.place.file];
         let (line, column) = text.position(problem.spot.place.start);
@@ -264,7 +261,7 @@ impl ConfigReport {
         }
     }
 
-    /// Forgets every problem, but not the files.
+    /// Forgets all problems, but not the files.
     pub fn forget(&mut self) {
         self.problems.clear();
     }
@@ -276,8 +273,8 @@ impl ConfigReport {
         let mut findings: Vec<Finding> = Vec::new();
         for problem in order {
             let finding = self.finding(problem);
-            // Profiles that share an [idp] share its problems: they are told once. Equal ones stand
-            // at the same place.
+            // Profiles that share an [idp] share its problems. Each is reported once, and equal
+            // ones stand at the same place.
             let told = findings
                 .iter()
                 .rev()
@@ -322,15 +319,15 @@ impl SourceText {
         self.text[self.span_of(line)].trim_end_matches('\r')
     }
 
-    /// What may be shown of a line.
+    /// The part of a line that may be shown.
     fn snippet(&self, line: usize) -> Option<String> {
         let span = self.span_of(line);
         let touches = |range: &&Range<usize>| range.start <= span.end && range.end > span.start;
         if self.hidden.iter().any(|range| touches(&range)) {
             return None;
         }
-        // Around a syntax error nothing is known of what a line means, so only what is plainly
-        // harmless is shown.
+        // After a syntax error the meaning of a line is unknown, so only plainly harmless lines are
+        // shown.
         if !self.broken.is_empty() && !self.is_harmless(line) {
             return None;
         }
@@ -344,8 +341,7 @@ impl SourceText {
     /// Whether a line is a table's header, or gives a value to a key that never holds a secret.
     fn is_harmless(&self, line: usize) -> bool {
         let text = self.content(line).trim_start();
-        // More than one key, or more than one text: the line break between two lines may be what is
-        // missing.
+        // The line has more than one key or more than one text: a line break may be missing here.
         if text.contains(['@', '{', '#'])
             || text.matches('=').count() > 1
             || text.matches(['"', '\'']).count() > 2

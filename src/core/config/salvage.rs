@@ -1,6 +1,7 @@
-//! What a file that is not TOML still says of each profile's `access`. A mistake anywhere in a file
-//! must not keep a caller served whom it no longer names, so that each profile's part is read by
-//! itself; a mistake in `access` itself leaves root.
+//! Finds what a file that is not TOML still says about each profile's `access`. After a mistake
+//! anywhere in a file, a caller whom the file no longer names must not be served any more. So each
+//! profile's part is read by itself. After a mistake in `access` itself, only root may use the
+//! profile.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,7 +17,7 @@ use super::schema::profile;
 use crate::core::policy::stated::Stated;
 use crate::core::profile::ProfileName;
 
-/// Every profile of whose access anything can be told.
+/// Every profile about whose access the text says something.
 pub(super) fn access(source: &SourceFile) -> Vec<(ProfileName, Stated)> {
     let mut told = Vec::new();
     for (owner, part) in parts(&source.text) {
@@ -43,7 +44,7 @@ pub(super) fn access(source: &SourceFile) -> Vec<(ProfileName, Stated)> {
     told
 }
 
-/// The text of each profile, all its tables together; under no name what is in none.
+/// The text of each profile, with all its tables. The text outside of profiles has no name.
 fn parts(text: &str) -> BTreeMap<Option<ProfileName>, String> {
     let mut parts: BTreeMap<Option<ProfileName>, String> = BTreeMap::new();
     let mut owner = None;
@@ -57,7 +58,7 @@ fn parts(text: &str) -> BTreeMap<Option<ProfileName>, String> {
             if let Some(name) = &owner
                 && DeTable::parse(&line).is_err()
             {
-                // A bracket too few.
+                // A bracket is missing.
                 line = format!("[profiles.\"{name}\"]\n");
             }
         }
@@ -66,7 +67,7 @@ fn parts(text: &str) -> BTreeMap<Option<ProfileName>, String> {
     parts
 }
 
-/// The profile that a header names, complete or not.
+/// The profile that a header names, whether the header is complete or not.
 fn named_in(header: &str) -> Option<ProfileName> {
     let rest = header.trim_start_matches(['[', ' ', '\t']);
     let rest = rest.trim_start_matches(['"', '\'']);
@@ -90,7 +91,7 @@ fn of_profile(
         return Stated::RootOnly;
     };
     let Some((key, access)) = table.get_key_value("access") else {
-        // What looks like it may be there, and the parser has not come to it.
+        // A key that the parser has not reached may be there if the text mentions it.
         let sure = broken.is_empty() || !mentions(part);
         return if sure {
             Stated::Rules(Vec::new())
@@ -106,7 +107,7 @@ fn of_profile(
     stated(&source.path, table)
 }
 
-/// What the table of a profile says. What is wrong with it is told elsewhere.
+/// What the table of a profile says about its access. Errors in it are reported elsewhere.
 pub(super) fn stated(path: &Path, table: &DeTable<'_>) -> Stated {
     let mut report = ConfigReport::default();
     let file = File {
@@ -123,7 +124,7 @@ pub(super) fn stated(path: &Path, table: &DeTable<'_>) -> Stated {
     read::table(&mut report, file, &profile::TABLE, table, spot).stated_access()
 }
 
-/// Where a value ends; the span of an array of tables is its first header alone.
+/// The end of a value. The span of an array of tables covers its first header only.
 fn end_of(value: &Spanned<DeValue<'_>>) -> usize {
     let inner = match value.get_ref() {
         DeValue::Table(table) => table.iter().map(|(_, inner)| end_of(inner)).max(),
@@ -133,7 +134,7 @@ fn end_of(value: &Spanned<DeValue<'_>>) -> usize {
     inner.unwrap_or(0).max(value.span().end)
 }
 
-/// Whether another `access` stands outside of this one: nobody can tell which of them is meant.
+/// Whether there is another `access` outside of this one. Then it is unknown which one is meant.
 fn twice(part: &str, known: &Range<usize>) -> bool {
     let rest = part.get(known.end..).unwrap_or_default();
     rest.lines()

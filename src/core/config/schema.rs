@@ -1,7 +1,8 @@
-//! Every key there is: reading, suggestions, defaults and `docs/configuration.md` come from here.
+//! All keys of the configuration. Reading, suggestions, defaults and `docs/configuration.md` use
+//! them.
 //!
 //! Each table has a file of its own, in which every key is a static with the type of its value. So
-//! a key that does not exist, or one that is taken for something else than it is, does not compile.
+//! a wrong name or a wrong type of a key does not compile.
 
 pub mod assertion;
 pub mod audit;
@@ -39,9 +40,9 @@ use crate::core::profile::{AccessRule, SecretRef, UserOrGroup};
     )
 )]
 pub struct Table {
-    /// As it stands in the file, with `NAME` for what the user chooses.
+    /// The title as in the file, with `NAME` for a name that the user chooses.
     pub title: &'static str,
-    /// What it is for.
+    /// The purpose of the table.
     pub doc: &'static str,
     pub keys: &'static [&'static KeySpec],
 }
@@ -53,15 +54,15 @@ impl Table {
     }
 }
 
-/// A key whose value is a `T`, be it in the file or not.
+/// A key whose value is a `T`, whether it is in the file or not.
 pub struct KeySchema<T: 'static> {
     pub spec: KeySpec,
     pub default: T,
-    /// The value as a `T`; None for one of another kind, which no key of this type has.
+    /// The value as a `T`. None for a value of another kind, which no key of this type has.
     pub take: fn(&RawValue) -> Option<T>,
 }
 
-/// What can be asked of a key whatever its type: `&KEY` does where this is wanted.
+/// Gives access to the untyped part of a key: `&KEY` works where that part is wanted.
 impl<T> std::ops::Deref for KeySchema<T> {
     type Target = KeySpec;
 
@@ -70,7 +71,7 @@ impl<T> std::ops::Deref for KeySchema<T> {
     }
 }
 
-/// What reading, suggestions and the reference need to know of a key.
+/// The facts about a key that reading, suggestions and the reference need.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(test),
@@ -79,12 +80,12 @@ impl<T> std::ops::Deref for KeySchema<T> {
 pub struct KeySpec {
     pub name: &'static str,
     pub kind: ValueKind,
-    /// Has to be there (with `methods`: for these methods).
+    /// The key has to be there (with `methods`: for these methods).
     pub required: bool,
     pub default: DefaultValue,
-    /// The default in words, where it depends on something.
+    /// The default in words, if it depends on something.
     pub default_note: &'static str,
-    /// The methods that it belongs to; empty: all.
+    /// The methods that the key belongs to. Empty: all.
     pub methods: &'static [&'static str],
     pub doc: &'static str,
 }
@@ -105,7 +106,7 @@ pub enum DefaultValue {
     Text(&'static str),
 }
 
-/// What a value looks like.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug)]
 pub enum ValueKind {
     Text(TextRule),
@@ -133,7 +134,7 @@ pub enum ValueKind {
 }
 
 impl ValueKind {
-    /// What an error says was expected.
+    /// The words by which an error message names the expected value.
     pub fn expected(&self) -> &'static str {
         match self {
             ValueKind::Text(_) | ValueKind::Choice(_) => "a string",
@@ -159,7 +160,7 @@ impl ValueKind {
     }
 }
 
-/// All tables, in the reference's order.
+/// All tables, in the order of the reference.
 pub static TABLES: &[&Table] = &[
     &server::TABLE,
     &limits::TABLE,
@@ -179,19 +180,19 @@ pub static TABLES: &[&Table] = &[
 /// The tables of `tokend.toml`, for suggestions.
 pub static ROOTS: &[&str] = &["server", "audit", "idp", "profiles"];
 
-/// Words of later versions, by their key: they are refused as such, and so is their profile.
+/// The words of later versions, by key. They are refused with this reason, and so is their profile.
 static NOT_YET: &[(&str, &[&str])] = &[
     ("method", &["exec", "plugin"]),
     ("grant", &["refresh_token", "token_exchange", "jwt_bearer"]),
 ];
 
-/// The word of a later version that this text is, as a value of this key.
+/// The word of a later version, if this text is one as a value of this key.
 pub fn not_yet(name: &str, text: &str) -> Option<&'static str> {
     let (_, words) = NOT_YET.iter().find(|(key, _)| *key == name)?;
     words.iter().copied().find(|word| *word == text)
 }
 
-/// Whether a line that gives a value to this key may be shown even when it cannot be parsed.
+/// Whether a line that gives a value to this key may be shown even if it cannot be parsed.
 pub fn is_harmless(name: &str) -> bool {
     let mut known = TABLES.iter().filter_map(|table| table.key(name)).peekable();
     let secretive = |kind| {
@@ -203,7 +204,7 @@ pub fn is_harmless(name: &str) -> bool {
     known.peek().is_some() && known.all(|key| !secretive(key.kind))
 }
 
-/// The tables that know a key of this name.
+/// The tables that have a key of this name.
 pub fn homes(name: &str) -> Vec<&'static str> {
     TABLES
         .iter()
@@ -219,7 +220,7 @@ const fn text(name: &'static str, rule: TextRule, doc: &'static str) -> KeySchem
     })
 }
 
-/// One of a few words, or nothing.
+/// One of a few words, or none.
 const fn choice(
     name: &'static str,
     all: &'static [&'static str],
@@ -396,7 +397,7 @@ const fn address(name: &'static str, doc: &'static str) -> KeySchema<Option<Sock
     })
 }
 
-/// A table whose keys the user chooses, by this rule.
+/// A table whose keys the user chooses and that follow this rule.
 const fn map(
     name: &'static str,
     rule: TextRule,

@@ -1,4 +1,4 @@
-//! What has been read: typed tables, which know their place.
+//! Typed tables as they were read, with their places.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::schema::{self, KeySchema, KeySpec, Table};
 use crate::core::policy::stated::Stated;
 use crate::core::profile::{AccessRule, SecretRef, UserOrGroup};
 
-/// A value of the right kind, or the fact that there is a wrong one, which has been told.
+/// A value of the right kind, or a mark for a wrong value, which has been reported.
 #[derive(Clone, Debug)]
 pub(super) enum RawValue {
     Broken,
@@ -33,7 +33,7 @@ pub(super) enum RawValue {
     Table(Section),
 }
 
-/// One key that is there.
+/// A key that is in the file.
 #[derive(Clone, Debug)]
 pub(super) struct SectionEntry {
     pub key: Spot,
@@ -41,17 +41,17 @@ pub(super) struct SectionEntry {
     pub value: RawValue,
 }
 
-/// One table that is there.
+/// A table.
 #[derive(Clone, Debug)]
 pub(super) struct Section {
     pub schema: &'static Table,
-    /// The table's own name in the file.
+    /// Where the file names the table.
     pub spot: Spot,
     pub entries: BTreeMap<&'static str, SectionEntry>,
 }
 
 impl Section {
-    /// A table that is not in the file: all defaults.
+    /// A table that is not in the file, with all defaults.
     pub fn absent(schema: &'static Table, spot: Spot) -> Section {
         Section {
             schema,
@@ -60,7 +60,7 @@ impl Section {
         }
     }
 
-    /// The key as written.
+    /// The key as written in the file.
     pub fn given(&self, key: &KeySpec) -> Option<&SectionEntry> {
         let own = self.schema.key(key.name);
         debug_assert!(
@@ -72,17 +72,17 @@ impl Section {
         self.entries.get(key.name)
     }
 
-    /// Whether it is written, be it right or wrong.
+    /// Whether the key is in the file, right or wrong.
     pub fn has(&self, key: &KeySpec) -> bool {
         self.given(key).is_some()
     }
 
-    /// Where the value stands, or else the table.
+    /// The place of the value, or else of the table.
     pub fn spot_of(&self, key: &KeySpec) -> Spot {
         self.spot_at(key.name)
     }
 
-    /// As [`Section::spot_of`], for a name that comes from elsewhere.
+    /// Like [`Section::spot_of`], for a name from elsewhere.
     pub fn spot_at(&self, name: &str) -> Spot {
         match self.entries.get(name) {
             Some(entry) => entry.spot.clone(),
@@ -90,20 +90,21 @@ impl Section {
         }
     }
 
-    /// Whether a value is there that could not be read.
+    /// Whether the key has a value that could not be read.
     pub fn is_broken(&self, key: &KeySpec) -> bool {
         let value = self.given(key).map(|entry| &entry.value);
         matches!(value, Some(RawValue::Broken))
     }
 
-    /// The value as written, else the default. A broken value counts as absent: it has been told.
+    /// The value in the file, else the default. A broken value counts as absent: it has been
+    /// reported.
     pub fn get<T: Clone>(&self, key: &KeySchema<T>) -> T {
         self.given(key)
             .and_then(|entry| (key.take)(&entry.value))
             .unwrap_or_else(|| key.default.clone())
     }
 
-    /// As it is written, for URLs that are only passed on.
+    /// The text of a URL as written, for URLs that are only passed on.
     pub fn url_text(&self, key: &KeySchema<Option<Url>>) -> Option<String> {
         match self.given(key).map(|entry| &entry.value) {
             Some(RawValue::Url(_, text)) => Some(text.clone()),
@@ -111,12 +112,12 @@ impl Section {
         }
     }
 
-    /// The table under this key, where one is written.
+    /// The table under this key, if there is one.
     pub fn table(&self, key: &KeySchema<Option<Section>>) -> Option<&Section> {
         self.table_at(key.name)
     }
 
-    /// As [`Section::table`], for a name that comes from elsewhere.
+    /// Like [`Section::table`], for a name from elsewhere.
     pub fn table_at(&self, name: &str) -> Option<&Section> {
         match self.entries.get(name).map(|entry| &entry.value) {
             Some(RawValue::Table(section)) => Some(section),
@@ -124,7 +125,7 @@ impl Section {
         }
     }
 
-    /// The table under this key, all defaults where none is written.
+    /// The table under this key, with all defaults if there is none.
     pub fn table_or_absent(
         &self,
         key: &KeySchema<Option<Section>>,
@@ -134,7 +135,7 @@ impl Section {
             .unwrap_or_else(|| Section::absent(schema, self.spot_of(key)))
     }
 
-    /// `access` of a profile as the file states it.
+    /// The `access` of a profile as the file states it.
     pub fn stated_access(&self) -> Stated {
         if self.is_broken(&schema::profile::ACCESS) {
             Stated::RootOnly

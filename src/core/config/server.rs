@@ -5,7 +5,7 @@ use super::schema::{Table, audit, limits, server};
 use super::section::Section;
 use crate::core::profile::{AuditSettings, AuditSink, Server, ServerLimits};
 
-/// `[server]`, all defaults where it is not there.
+/// Reads `[server]`, with all defaults if it is not there.
 pub(super) fn server(report: &mut ConfigReport, found: Option<&Section>) -> Server {
     let absent = absent(&server::TABLE);
     let section = found.unwrap_or(&absent);
@@ -48,7 +48,7 @@ fn limits(section: &Section) -> ServerLimits {
     }
 }
 
-/// `[audit]`, all defaults where it is not there.
+/// Reads `[audit]`, with all defaults if it is not there.
 pub(super) fn audit(report: &mut ConfigReport, found: Option<&Section>) -> AuditSettings {
     let absent = absent(&audit::TABLE);
     let section = found.unwrap_or(&absent);
@@ -66,7 +66,7 @@ pub(super) fn audit(report: &mut ConfigReport, found: Option<&Section>) -> Audit
             .help("for instance path = \"/var/log/tokend/audit.jsonl\"")
             .if_whole();
     }
-    // Where `sink` is wrong there is nothing to compare with.
+    // If `sink` is wrong, there is nothing to compare with.
     let broken = section.is_broken(&audit::SINK);
     if !to_file && !broken && section.has(&audit::PATH) {
         report
@@ -83,7 +83,7 @@ pub(super) fn audit(report: &mut ConfigReport, found: Option<&Section>) -> Audit
     }
 }
 
-/// Stands for a table that nobody wrote. Nothing can be wrong with it, so its place is never told.
+/// Stands for a missing table. Nothing can be wrong with it, so its place is never shown.
 fn absent(schema: &'static Table) -> Section {
     Section::absent(
         schema,

@@ -1,4 +1,4 @@
-//! What a configuration is taken for, and what is said about a wrong one.
+//! What configurations mean, and which errors a wrong one gives.
 
 mod bad;
 mod clients;
@@ -80,7 +80,7 @@ fn oauth2<'o>(outcome: &'o ConfigOutcome, name: &str) -> &'o OAuth2 {
     }
 }
 
-/// A profile that lacks nothing, with more lines of its own.
+/// A complete profile, with further lines.
 fn oauth2_with(lines: &str) -> String {
     format!(
         "[profiles.p]\nmethod = \"oauth2\"\nissuer = \"https://idp.example/realms/r\"\nclient_id = \"c\"\n{lines}\n"

@@ -1,11 +1,10 @@
-//! What single values must be, apart from where they stand.
+//! Rules for single values, wherever they stand.
 
 use url::Url;
 
 use crate::core::policy::unit::KINDS;
 
-/// Why a value will not do: the rest of a sentence that begins with the key, and what to do about
-/// it.
+/// Why a value is wrong: the rest of a sentence that begins with the key, and advice.
 #[derive(Debug)]
 pub(super) struct ValueError {
     pub message: String,
@@ -21,10 +20,10 @@ impl ValueError {
     }
 }
 
-/// What a text must be.
+/// The rule for a text.
 pub(super) type TextRule = fn(&str) -> Result<(), ValueError>;
 
-/// What a URL is for.
+/// The purpose of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UrlRule {
     Target,
@@ -33,7 +32,7 @@ pub(super) enum UrlRule {
     Proxy,
 }
 
-/// Not empty, no control characters.
+/// Accepts texts that are not empty and have no control characters.
 pub(super) fn plain(text: &str) -> Result<(), ValueError> {
     if text.is_empty() {
         return ValueError::new("must not be empty", "");
@@ -44,7 +43,7 @@ pub(super) fn plain(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// RFC 7617 §2: the user name ends at the first colon.
+/// Checks a user name (RFC 7617 §2): it ends at the first colon.
 pub(super) fn username(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains(':') {
@@ -56,8 +55,8 @@ pub(super) fn username(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// RFC 6749 appendix A.1: printable ASCII. Wider than that is accepted nowhere known, control
-/// characters would split a header.
+/// Checks a client id (RFC 6749 appendix A.1): printable ASCII. No known provider accepts more, and
+/// control characters would split a header.
 pub(super) fn client_id(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if !text.bytes().all(|b| (0x20..=0x7e).contains(&b)) {
@@ -66,7 +65,7 @@ pub(super) fn client_id(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// One scope token, RFC 6749 §3.3.
+/// Checks one scope token (RFC 6749 §3.3).
 pub(super) fn scope(text: &str) -> Result<(), ValueError> {
     if text.is_empty() {
         return ValueError::new("has an empty scope", "");
@@ -74,8 +73,8 @@ pub(super) fn scope(text: &str) -> Result<(), ValueError> {
     if text.contains(' ') {
         let parts: Vec<&str> = text.split_whitespace().collect();
         let items: Vec<String> = parts.iter().map(|part| format!("{part:?}")).collect();
-        // Text that is no list of scopes is not repeated: a quote in the wrong place can sweep
-        // anything in here.
+        // A text that is no list of scopes is not repeated: a misplaced quote can put anything into
+        // it.
         let help = match parts.iter().all(|part| scope(part).is_ok()) {
             true => format!("one list item for each scope: [{}]", items.join(", ")),
             false => "one list item for each scope".into(),
@@ -94,10 +93,10 @@ pub(super) fn scope(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// The words that `assertion.audience` knows, besides URLs.
+/// The words that `assertion.audience` accepts besides URLs.
 pub(super) const AUDIENCES: [&str; 2] = ["issuer", "token_endpoint"];
 
-/// One of the words, or anything that is not meant as one of them.
+/// Accepts one of the words, or a text that is not meant as one of them.
 pub(super) fn assertion_audience(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     match nearest(text, AUDIENCES) {
@@ -109,10 +108,10 @@ pub(super) fn assertion_audience(text: &str) -> Result<(), ValueError> {
     }
 }
 
-/// What `assertion.type` knows by a short name.
+/// The short names that `assertion.type` accepts.
 const ASSERTION_TYPES: [&str; 2] = ["jwt-bearer", "jwt-spiffe"];
 
-/// One of the short names, or a URI (RFC 7521 §4.2).
+/// Accepts one of the short names, or a URI (RFC 7521 §4.2).
 pub(super) fn assertion_type(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if ASSERTION_TYPES.contains(&text) || Url::parse(text).is_ok() {
@@ -129,7 +128,7 @@ pub(super) fn assertion_type(text: &str) -> Result<(), ValueError> {
     )
 }
 
-/// RFC 8707 §2: an absolute URI without fragment.
+/// Checks a resource (RFC 8707 §2): an absolute URI without fragment.
 pub(super) fn resource(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     match Url::parse(text) {
@@ -141,7 +140,7 @@ pub(super) fn resource(text: &str) -> Result<(), ValueError> {
     }
 }
 
-/// A name of `extra`: anything but what tokend sets.
+/// Checks a name of `extra`: any name that tokend does not set itself.
 pub(super) fn parameter(name: &str) -> Result<(), ValueError> {
     plain(name)?;
     let help = match name {
@@ -162,7 +161,7 @@ pub(super) fn parameter(name: &str) -> Result<(), ValueError> {
     )
 }
 
-/// A systemd unit, with wildcards.
+/// Checks the name of a systemd unit, which may have wildcards.
 pub(super) fn unit(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains('/') || text.contains(char::is_whitespace) {
@@ -180,7 +179,7 @@ pub(super) fn unit(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// A file name in systemd's credentials directory.
+/// Checks a file name in systemd's credentials directory.
 pub(super) fn credential(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains('/') || text == "." || text == ".." || text.len() > 255 {
@@ -192,7 +191,7 @@ pub(super) fn credential(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// An environment variable.
+/// Checks the name of an environment variable.
 pub(super) fn variable(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains('=') {
@@ -201,7 +200,7 @@ pub(super) fn variable(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// A path: what the system takes as one.
+/// Checks that the system takes the text as a path.
 pub(super) fn path(text: &str) -> Result<(), ValueError> {
     if text.is_empty() {
         return ValueError::new("must not be empty", "");
@@ -212,7 +211,7 @@ pub(super) fn path(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// A user's or group's name.
+/// Checks the name of a user or group.
 pub(super) fn account(text: &str) -> Result<(), ValueError> {
     plain(text)?;
     if text.contains([':', '/', ',']) || text.contains(char::is_whitespace) {
@@ -221,8 +220,8 @@ pub(super) fn account(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// A URL for its purpose. Whether plain `http` is permitted is not decided here: that depends on
-/// other keys. The text itself never comes into a message, as it may have a password in it.
+/// Checks a URL for its purpose. Other code decides whether plain `http` is permitted, since that
+/// depends on other keys. No message repeats the text, as it may contain a password.
 pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, ValueError> {
     let url = match Url::parse(text) {
         Ok(url) => url,
@@ -258,11 +257,11 @@ pub(super) fn url(text: &str, rule: UrlRule) -> Result<Url, ValueError> {
     Ok(url)
 }
 
-/// What an issuer cannot be, although it is a URL.
+/// Reports URLs that cannot be issuers.
 fn issuer(url: &Url) -> Result<(), ValueError> {
     const DOCUMENTS: &str = "/.well-known/";
     if let Some((before, after)) = url.path().split_once(DOCUMENTS) {
-        // RFC 8414 §3 puts its name before the issuer's path.
+        // RFC 8414 §3 puts the well-known name before the issuer's path.
         let rest = after.split_once('/').map_or("", |(_, rest)| rest);
         let between = if rest.is_empty() { "" } else { "/" };
         return ValueError::new(
@@ -282,7 +281,7 @@ fn issuer(url: &Url) -> Result<(), ValueError> {
     Ok(())
 }
 
-/// The known word that a misspelled one is nearest to, if it is near at all.
+/// The known word that is nearest to a misspelled one, if any is near.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |text: &str| -> String {
         text.chars()
@@ -298,7 +297,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|candidate| {
             let letters = plain(candidate);
             let reach = (length.max(letters.chars().count()) / 3).max(1);
-            // Insertions, deletions, replacements, and exchanges of neighbours.
+            // The distance counts insertions, deletions, replacements, and exchanges of neighbours.
             (strsim::osa_distance(&word, &letters), reach, candidate)
         })
         .filter(|(distance, reach, candidate)| {

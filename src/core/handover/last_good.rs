@@ -1,6 +1,6 @@
-//! The configuration that could be used last, as text: the next run serves what it defined where
-//! the files cannot be used by then. Files that it refers to are named in it and not in here: their
-//! secrets are read anew.
+//! The last good configuration as text. The next run serves what it defines if the files cannot be
+//! used by then. The text names the files that the configuration refers to, but does not contain
+//! them: their secrets are read again.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,13 @@ use crate::core::config::{AccessOnDisk, Sources};
 use crate::core::policy::stated::Stated;
 use crate::core::profile::ProfileName;
 
-/// The texts, and what was said of access since.
+/// The texts of the last good configuration, and the later statements about access.
 #[derive(Clone, Debug)]
 pub struct LastGood {
-    /// Every file, as it was accepted.
+    /// Every file as it was accepted.
     pub sources: Sources,
-    /// What the files have said of access last, be the rest of them accepted or not.
+    /// The last statements of the files about access, even if the rest of the files was not
+    /// accepted.
     pub access: AccessOnDisk,
 }
 
@@ -35,7 +36,7 @@ struct FoundConfiguration {
 }
 
 impl LastGood {
-    /// As text. None: the name of a file is not UTF-8, which no text can hold.
+    /// Writes it as text. None: the name of a file is not UTF-8, which no text can hold.
     #[must_use]
     pub fn encode(&self) -> Option<Zeroizing<String>> {
         let (stated, whole) = self.access.parts();
@@ -50,7 +51,7 @@ impl LastGood {
         serde_json::to_string(&written).ok().map(Zeroizing::new)
     }
 
-    /// Out of text. None: it was written by another version.
+    /// Reads it from text. None: another version wrote the text.
     #[must_use]
     pub fn decode(text: &str) -> Option<LastGood> {
         let found: FoundConfiguration = serde_json::from_str(text).ok()?;

@@ -1,6 +1,6 @@
-//! Random numbers from a seed: the same seed gives the same life, so a simulation can be replayed.
+//! Random numbers from a seed. The same seed gives the same life, so a simulation can be replayed.
 
-/// SplitMix64. Spreads load; keeps no secret.
+/// SplitMix64. It spreads load and keeps no secret.
 #[derive(Debug)]
 pub struct Draws(u64);
 

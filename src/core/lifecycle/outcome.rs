@@ -1,4 +1,4 @@
-//! What the end of an attempt changes: a credential is held, or a failure is counted.
+//! The end of an attempt: a credential is held, or a failure is counted.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,51 +1,50 @@
-//! When the next attempt is due: after a success, after a repetition, after a failure, after a
-//! report.
+//! When the next attempt is due: after a success, a repetition, a failure or a report.
 
 use std::time::Duration;
 
 use super::{Lifecycle, Rejections};
 use crate::core::time::{BootTime, Stamp};
 
-/// First and longest pause after failures that may pass.
+/// The first pause after failures that may pass; the longest is below.
 const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 
-/// Pause before the second opinion after a refusal: an identity provider that is starting up
+/// The pause before the second opinion after a refusal. An identity provider that is starting up
 /// answers 401 for a moment, and that must not cost minutes.
 const SECOND_OPINION: Duration = Duration::from_secs(2);
 
-/// Refusals in a row that are answered by pauses of seconds where the identity provider and this
-/// side may merely not agree yet: about six minutes with the pauses below, since there are
-/// providers that read keys once in five. More would lock clients out at those that count failures.
+/// This many refusals in a row are followed by pauses of seconds where the identity provider and
+/// this side may not agree yet. With the pauses below that is about six minutes, since some
+/// providers read keys once in five. More would lock clients out at providers that count failures.
 const ROTATION_REFUSALS: u32 = 12;
 
-/// The longest of these pauses, before it is spread by half: so long at most lies between agreement
-/// and the next attempt.
+/// The longest of these pauses, before it is spread by half. At most this much time lies between
+/// agreement and the next attempt.
 const ROTATION_LONGEST: Duration = Duration::from_secs(40);
 
-/// Pause between attempts after the last of those, or after a second refusal, and the longest that
-/// it grows to. Shorter would lock clients out at providers that count failures; changed material
-/// re-arms at once anyway.
+/// The first pause after the last of those refusals, or after a second refusal; it grows to the
+/// longest below. Shorter pauses would lock clients out at providers that count failures. Changed
+/// material ends the wait at once anyway.
 const PROBE_FIRST: Duration = Duration::from_secs(5 * 60);
 const PROBE_LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// Credentials that live longer are renewed as if they lived this long, so that one whose lifetime
-/// the issuer overstates, or that was revoked, is not kept for weeks.
+/// Credentials that live longer than this are renewed as if they lived this long. So a credential
+/// whose lifetime the issuer overstates, or that was revoked, is not kept for weeks.
 const RENEW_AT_LEAST_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A credential that is good for others is replaced for one caller's `min_ttl` only after this part
-/// of its life, and never before so long. Otherwise a `min_ttl` just below what the issuer grants
-/// would make every call a token request, at the cost of all profiles of that issuer. With it, ten
-/// of them per life are the most.
+/// of its life, and never before the least time below. Otherwise a `min_ttl` just below what the
+/// issuer grants would make every call a token request, at the cost of all profiles of that issuer.
+/// With it, ten such requests per life are the most.
 const FORCED_AFTER_PART: u32 = 10;
 const FORCED_AFTER_LEAST: Duration = Duration::from_secs(1);
 
-/// Reports further apart than this are not taken as a row.
+/// Reports that are further apart than this do not form a row.
 const REJECTION_ROW: Duration = Duration::from_secs(10 * 60);
 
 impl Lifecycle {
-    /// After a new credential: at the configured share of its life, spread by the jitter, drawn
-    /// once per credential.
+    /// The due time after a new credential: the configured share of its life, spread by the jitter,
+    /// which is drawn once per credential.
     pub(super) fn due_after(&mut self, obtained: BootTime, expires: BootTime) -> BootTime {
         let life = expires.since(obtained).min(RENEW_AT_LEAST_EVERY);
         let spread = self.rules.jitter * (2.0 * self.draws.next() - 1.0);
@@ -53,15 +52,15 @@ impl Lifecycle {
         obtained.plus(life.mul_f64(share))
     }
 
-    /// After the same credential again: half of what is left, so that the number of attempts grows
-    /// with the logarithm of the remaining life and not with it.
+    /// The due time after the same credential came again: half of what is left. So the number of
+    /// attempts grows with the logarithm of the remaining life.
     pub(super) fn due_after_repeat(&self, now: BootTime, expires: BootTime) -> BootTime {
         now.plus((expires.since(now) / 2).max(self.rules.min_interval))
             .min(expires)
     }
 
-    /// From when on a caller whose `min_ttl` is not met can have the next one asked for. Where
-    /// nobody is served, at once.
+    /// From this moment on a caller whose `min_ttl` is not met can cause a renewal. At once, if no
+    /// caller can be served.
     pub(super) fn forced_from(&self, now: Stamp) -> BootTime {
         let Some(credential) = self.servable(now, Duration::ZERO) else {
             return now.boot;
@@ -82,7 +81,8 @@ impl Lifecycle {
             .max(self.rules.min_interval)
     }
 
-    /// A quick second opinion, more of them in a rotation, then a slow and growing probe.
+    /// The pause after a refusal: a quick second opinion, more of them in a rotation, then a slow
+    /// and growing probe.
     pub(super) fn probe_pause(&mut self, refusals: u32) -> Duration {
         let spread = self.draws.next();
         let quick = if self.in_rotation {
@@ -100,8 +100,8 @@ impl Lifecycle {
 }
 
 impl Rejections {
-    /// When the renewal that a report asks for may start: at once for the first, then ever later
-    /// while they come in a row.
+    /// When the renewal that a report asks for may start: at once for the first report, later and
+    /// later while reports come in a row.
     pub(super) fn next(&mut self, now: BootTime, min_interval: Duration) -> BootTime {
         let at = match self.last {
             Some(last) if now.since(last) < REJECTION_ROW => {

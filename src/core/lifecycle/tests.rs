@@ -1,4 +1,4 @@
-//! Each promise of the lifecycle in a few lines; the numbers are those of docs/traps.md.
+//! Each promise of the lifecycle in a few lines. The numbers are those of docs/traps.md.
 
 mod found;
 mod min_ttl;
@@ -99,7 +99,7 @@ impl Life {
         }
     }
 
-    /// A life with a credential "one" of 100 s, asked for and obtained at 0.
+    /// A life with a credential "one" of 100 s, which a caller asked for and got at 0.
     fn with_one(rules: Refresh) -> Life {
         let mut life = Life::new(rules);
         let attempt = life.tick(at(0.0)).expect("eager");
@@ -153,7 +153,7 @@ fn one_attempt_at_a_time_and_late_results_change_nothing() {
     assert_eq!(life.ask(at(0.5), Duration::ZERO), None);
     assert_eq!(life.tick(at(10.0)), None);
     life.fail(first, at(11.0), Failure::transient("gave up"));
-    // The first pause is a second at most.
+    // The first pause is at most a second.
     let second = life.tick(at(12.0)).expect("tried again");
     life.succeed(first, at(0.0), at(12.5), "old", 100);
     assert_eq!(life.served(at(12.5), Duration::ZERO), None);
@@ -280,7 +280,7 @@ fn trap_16_the_same_token_again_causes_no_storm_and_never_lives_longer() {
     assert_eq!(life.refusal(at(97.0)).kind, RefusalKind::Unavailable);
 }
 
-/// Broken by `Credential::ttl` measured on the wall clock.
+/// Broken by `Credential::ttl` that measures on the wall clock.
 #[test]
 fn trap_18_a_wall_clock_step_back_changes_nothing() {
     let mut life = Life::with_one(Refresh::default());
@@ -290,17 +290,17 @@ fn trap_18_a_wall_clock_step_back_changes_nothing() {
     assert_eq!(life.tick(now), None);
 }
 
-/// Broken by `servable` that does not look at `doubted`.
+/// Broken by `servable` that ignores `doubted`.
 #[test]
 fn trap_17_a_boot_clock_that_stood_still_is_found_out() {
     let mut life = Life::with_one(Refresh::default());
     let mut now = at(50.0);
     now.wall = now.wall.plus(31 * SECOND);
-    // Doubted: a renewal comes first.
+    // The credential is doubted, so a renewal comes first.
     assert_eq!(life.served(now, Duration::ZERO), None);
     let attempt = life.ask(now, Duration::ZERO).expect("renewal");
     life.fail(attempt, now, Failure::transient("down"));
-    // It failed, and by the wall clock the token still lives: 81 s of 95.
+    // The renewal failed, and by the wall clock the token still lives: 81 s of 95.
     assert_eq!(life.served(now, Duration::ZERO).as_deref(), Some("one"));
     now.wall = now.wall.plus(14 * SECOND);
     assert_eq!(
@@ -332,7 +332,7 @@ fn a_lazy_profile_is_fetched_on_first_use_and_falls_asleep() {
     assert!(life.ask(at(4000.0), Duration::ZERO).is_some());
 }
 
-/// Broken by `rejected` that does not look at the fingerprint.
+/// Broken by `rejected` that ignores the fingerprint.
 #[test]
 fn trap_13_reports_of_one_credential_cost_one_renewal() {
     let mut life = Life::with_one(Refresh::default());
@@ -360,7 +360,7 @@ fn trap_13_reports_of_one_credential_cost_one_renewal() {
     );
 }
 
-/// Broken by `rejected` that does not look at `held.rejected`.
+/// Broken by `rejected` that ignores `held.rejected`.
 #[test]
 fn trap_13_reports_of_a_token_that_the_issuer_repeats_cost_nothing_more() {
     let mut life = Life::with_one(Refresh::default());

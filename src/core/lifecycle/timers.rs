@@ -4,7 +4,7 @@ use super::{IDLE_AFTER, Lifecycle};
 use crate::core::time::{BootTime, Stamp};
 
 impl Lifecycle {
-    /// When to send the next [`Event::Tick`](super::Event::Tick), if nothing else happens.
+    /// When to send the next [`Tick`](super::LifecycleEvent::Tick), if nothing else happens.
     #[must_use]
     pub fn wake_at(&self, now: Stamp) -> Option<BootTime> {
         [self.due(now), self.look(now), self.expiry(now)]
@@ -29,9 +29,9 @@ impl Lifecycle {
         self.awake(now).then(|| wanted.max(self.earliest))
     }
 
-    /// When to see whether somebody reads what a sleeping profile has published: readers make no
-    /// event. When renewal is due, and from then on after half of what is left, so that a reader is
-    /// noticed while there is time to renew.
+    /// When to look whether a caller reads the credential of a sleeping profile, since reads make
+    /// no event. The first look is when renewal is due, the next after half of what is left, so
+    /// that a reader is noticed while there is time to renew.
     fn look(&self, now: Stamp) -> Option<BootTime> {
         let held = self.held.as_ref()?;
         let (due, end) = (held.due?, held.credential.expires?);
@@ -46,7 +46,7 @@ impl Lifecycle {
         })
     }
 
-    /// When to say that the credential has ended.
+    /// When to publish that the credential has ended.
     fn expiry(&self, now: Stamp) -> Option<BootTime> {
         let end = self.held.as_ref()?.credential.expires?;
         (end > now.boot).then_some(end)

@@ -1,4 +1,4 @@
-//! What callers get, right now: a credential, the next result, or the reason why neither.
+//! What a caller gets right now: a credential, the result of the next attempt, or a reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use crate::core::credential::{Credential, Fingerprint};
 use crate::core::failure::FailureKind;
 use crate::core::time::Stamp;
 
-/// When to ask again for what is being fetched; most token requests take less.
+/// When a caller should ask again for a credential that is being fetched; most token requests take
+/// less.
 const UNDER_WAY: Duration = Duration::from_millis(100);
 
 impl Lifecycle {
@@ -40,7 +41,7 @@ impl Lifecycle {
         Verdict::Refuse(self.refusal(now, min_ttl))
     }
 
-    /// Where it stands.
+    /// The state of the profile.
     #[must_use]
     pub fn state(&self, now: Stamp) -> LifecycleState {
         let usable = self.servable(now, Duration::ZERO).is_some();
@@ -48,7 +49,7 @@ impl Lifecycle {
         match (&self.trouble, usable) {
             (None, true) => LifecycleState::Fresh,
             (Some(_), true) => LifecycleState::Stale,
-            // Nobody knows whether what failed then would fail now.
+            // It is unknown whether an attempt that failed then would fail now.
             (_, false) if idle => LifecycleState::Asleep,
             (Some(trouble), false) if trouble.failure.kind == FailureKind::Permanent => {
                 LifecycleState::Rejected
@@ -58,14 +59,14 @@ impl Lifecycle {
         }
     }
 
-    /// Whether a usable credential other than the one that was refused is there.
+    /// Whether there is a usable credential other than the refused one.
     #[must_use]
     pub fn replaced(&self, now: Stamp, refused: Fingerprint) -> bool {
         self.servable(now, Duration::ZERO)
             .is_some_and(|credential| credential.fingerprint != refused)
     }
 
-    /// When to ask again after a report: soon while a request is under way, else when one is due.
+    /// When to ask again after a report: soon while an attempt is under way, else when one is due.
     #[must_use]
     pub fn ask_again_in(&self, now: Stamp) -> Duration {
         if self.doing.is_some() {
@@ -94,16 +95,16 @@ impl Lifecycle {
         Some(credential)
     }
 
-    /// The issuer hands out the same living credential again and again: asking more often yields
-    /// nothing else.
+    /// Whether the issuer hands out the same living credential again and again. Then further
+    /// requests bring nothing new.
     pub(super) fn repeating(&self, now: Stamp) -> bool {
         self.held
             .as_ref()
             .is_some_and(|held| held.repeats > 0 && held.credential.lives(now, Duration::ZERO))
     }
 
-    /// The newest credential had lost too much of its life on the way already. Whoever waits on may
-    /// do so for ever.
+    /// Whether the newest credential came with less life than the caller wants. Such a caller might
+    /// wait for ever.
     fn too_slow_for(&self, min_ttl: Duration) -> bool {
         self.held
             .as_ref()
@@ -111,7 +112,8 @@ impl Lifecycle {
             .is_some_and(|left| min_ttl > left)
     }
 
-    /// There is one that is good for others, and no caller can have it replaced yet.
+    /// Whether there is a credential that is good for others, and it is too early to replace it for
+    /// one caller.
     fn too_young(&self, now: Stamp) -> bool {
         let near = now.boot.plus(self.rules.min_interval);
         self.servable(now, Duration::ZERO).is_some() && self.due(now).is_none_or(|due| due > near)

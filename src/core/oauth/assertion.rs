@@ -1,4 +1,4 @@
-//! Claims and algorithm of a client assertion (RFC 7523 §3). Signing happens in `crate::provider`.
+//! The claims and the algorithm of a client assertion (RFC 7523 §3). `crate::provider` signs.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::core::time::WallTime;
 
-/// How far our clock may run ahead of the issuer's before it says "not valid yet": `iat` and `nbf`
-/// are dated back by this, and by no more than a tenth of the lifetime. Larger values eat into what
-/// the issuer accepts as age.
+/// The daemon's clock may run ahead of the issuer's by this much before the issuer says "not valid
+/// yet". `iat` and `nbf` are dated back by this, but by no more than a tenth of the lifetime. A
+/// larger value would use up the age that the issuer accepts.
 const DATED_BACK: Duration = Duration::from_secs(5);
 
 /// The claims of RFC 7523 §3. Times are whole seconds since 1970.
@@ -18,20 +18,20 @@ pub struct Claims {
     pub iss: String,
     /// The client again.
     pub sub: String,
-    /// Who shall accept it: issuer or token endpoint.
+    /// The audience: the issuer or its token endpoint.
     pub aud: String,
-    /// `iat` and the configured lifetime.
+    /// The end: `iat` plus the configured lifetime.
     pub exp: u64,
     /// Issued at.
     pub iat: u64,
-    /// Not before; the same.
+    /// Not valid before this; the same as `iat`.
     pub nbf: u64,
-    /// Never used twice.
+    /// The id of the assertion, never used twice.
     pub jti: String,
 }
 
 impl Claims {
-    /// Claims for one request. `jti` is random; `exp - iat` is exactly `lifetime`, because some
+    /// The claims for one request. `jti` is random. `exp - iat` is exactly `lifetime`, because some
     /// issuers limit it.
     #[must_use]
     pub fn new(
@@ -55,25 +55,21 @@ impl Claims {
     }
 }
 
-/// What kind of key there is to sign with.
+/// The kind of a signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
     /// The client secret.
     Hmac,
     /// RSA, 2048 bits or more.
     Rsa,
-    /// P-256.
     P256,
-    /// P-384.
     P384,
-    /// P-521.
     P521,
-    /// Ed25519.
     Ed25519,
 }
 
 impl KeyKind {
-    /// For people.
+    /// The name for people.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -86,8 +82,8 @@ impl KeyKind {
         }
     }
 
-    /// What it can sign with (RFC 7518 §3.1, RFC 8037 §3.1); the first one is taken when nothing is
-    /// configured.
+    /// The algorithms for this kind of key (RFC 7518 §3.1, RFC 8037 §3.1). Without configuration
+    /// the first one is taken.
     fn algorithms(self) -> &'static [&'static str] {
         match self {
             KeyKind::Hmac => &["HS256", "HS384", "HS512"],
@@ -100,12 +96,12 @@ impl KeyKind {
     }
 }
 
-/// The algorithm for a key: the configured one if the key can do it, else what fits the key. Asked
-/// again for every new key, so that a rotation from RSA to EC works as long as no algorithm is
-/// configured.
+/// The algorithm for a key: the configured one if the key can do it, else the first that fits the
+/// key. It is chosen again for every new key, so that a rotation from RSA to EC works as long as no
+/// algorithm is configured.
 ///
 /// # Errors
-/// Says in one line what does not fit and what to do.
+/// One line that says what does not fit and what to do.
 pub fn algorithm(configured: Option<&str>, key: KeyKind) -> Result<&'static str, String> {
     let known = key.algorithms();
     let Some(name) = configured else {

@@ -1,18 +1,18 @@
-//! HTTP dates (RFC 9110 §5.6.7) and `Retry-After` (§10.2.3). Untrusted text in, seconds since 1970
-//! out.
+//! HTTP dates (RFC 9110 §5.6.7) and `Retry-After` (§10.2.3): untrusted text becomes seconds since
+//! 1970.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Longest wait that is believed: ten years. The profile's own limit is far smaller; this one only
-/// keeps sums small.
+/// The longest wait that is believed: ten years. The profile's own limit is far smaller; this one
+/// only keeps sums small.
 const LONGEST_WAIT: u64 = 10 * 366 * 86_400;
 
-/// Seconds since 1970 of an HTTP date in any of its three forms; None for anything else and for
-/// years before 1970.
+/// The seconds since 1970 of an HTTP date in any of its three forms. None for any other text and
+/// for years before 1970.
 ///
-/// A date that contradicts itself (another weekday, the 30th of February) is no date: which part of
-/// it is wrong nobody knows, and a wrong `Date` would move the end of a token. The two digits of an
-/// RFC 850 year mean 1970 to 2069.
+/// A date that contradicts itself (a wrong weekday, the 30th of February) is no date: it is unknown
+/// which part is wrong, and a wrong `Date` would move the end of a token. The two digits of an RFC
+/// 850 year mean 1970 to 2069.
 #[must_use]
 pub fn parse(text: &str) -> Option<u64> {
     let date = httpdate::parse_http_date(text).ok()?;
@@ -20,8 +20,8 @@ pub fn parse(text: &str) -> Option<u64> {
     Some(since.as_secs())
 }
 
-/// How long a `Retry-After` asks to wait. A date counts from the answer's `Date`, and from our wall
-/// clock when there is none; what has passed is zero.
+/// How long a `Retry-After` asks the client to wait. A date counts from the answer's `Date`, or
+/// from the local wall clock if there is none. A date in the past gives zero.
 #[must_use]
 pub fn retry_after(text: &str, date: Option<u64>, now: Duration) -> Option<Duration> {
     let text = text.trim_ascii();
@@ -68,7 +68,7 @@ mod tests {
             "Sun, 06 Nov 199999 08:49:37 GMT",
             "Sun, 06 Növ 1994 08:49:37 GMT",
             "Sun, -6 Nov 1994 08:49 GMT",
-            // A Sunday.
+            // This date is a Sunday.
             "Mon, 06 Nov 1994 08:49:37 GMT",
             "Wed, 30 Feb 2022 08:49:37 GMT",
             "Sun, 06 Nov 1994 08:49:60 GMT",

@@ -8,23 +8,22 @@ use super::withhold::{foreign_place, origin, place};
 use crate::core::profile::is_loopback;
 use crate::core::secret::Secret;
 
-/// What is of interest in the document.
+/// The parts of the document that the daemon uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// The issuer as it writes itself: the audience of assertions.
+    /// The issuer's name for itself: the audience of assertions.
     pub issuer: String,
-    /// `token_endpoint`
     pub token_endpoint: Url,
-    /// The same as the issuer writes it: the other audience of assertions.
+    /// `token_endpoint` as the issuer writes it: the other audience of assertions.
     pub token_endpoint_named: String,
-    /// `mtls_endpoint_aliases.token_endpoint`: where a client certificate is asked for.
+    /// `mtls_endpoint_aliases.token_endpoint`, which asks for a client certificate.
     pub mtls_token_endpoint: Option<Url>,
-    /// Those of `token_endpoint_auth_methods_supported` that we know; None when it does not say.
+    /// The known ones of `token_endpoint_auth_methods_supported`; None if the document has no list.
     pub client_auth_methods: Option<Vec<&'static str>>,
 }
 
 impl Document {
-    /// Where to send the token request, with or without a client certificate.
+    /// The address for the token request, with or without a client certificate.
     #[must_use]
     pub fn endpoint(&self, with_certificate: bool) -> &Url {
         match &self.mtls_token_endpoint {
@@ -33,8 +32,8 @@ impl Document {
         }
     }
 
-    /// The origin of the token endpoint where it is not the issuer's: that is allowed, and in most
-    /// cases meant, but whoever checks a configuration should see it. None: it is the issuer's.
+    /// The origin of the token endpoint if it is not the issuer's. That is allowed and mostly
+    /// meant, but an operator who checks a configuration should see it. None: it is the issuer's.
     #[must_use]
     pub fn elsewhere(
         &self,
@@ -48,7 +47,7 @@ impl Document {
         (origin(&there) != origin(issuer)).then(|| shown.trim_end_matches('/').into())
     }
 
-    /// What to add to a failure when the issuer does not list the configured `client_auth`.
+    /// The addition to a failure when the issuer does not list the configured `client_auth`.
     /// Issuers' lists are often incomplete, so this alone is no failure.
     #[must_use]
     pub fn hint(&self, client_auth: &str) -> Option<String> {
@@ -77,8 +76,8 @@ const KNOWN_METHODS: [&str; 7] = [
     "none",
 ];
 
-/// Where the document may lie, in the order in which to look: OpenID Connect appends to the
-/// issuer's path, RFC 8414 puts its name before it.
+/// The places where the document may lie, in the order of the look-ups. OpenID Connect appends its
+/// name to the issuer's path, RFC 8414 puts its name before the path.
 #[must_use]
 pub fn places(issuer: &Url) -> [Url; 2] {
     let path = issuer.path().trim_end_matches('/').to_owned();
@@ -95,15 +94,15 @@ pub fn places(issuer: &Url) -> [Url; 2] {
     ]
 }
 
-/// Why a document is none to go by. The texts are one line with cause and cure.
+/// Why a document cannot be used. Each text is one line with cause and cure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DocumentError {
     /// It is no discovery document: no JSON object, or one without issuer or token endpoint, as
-    /// servers answer while they start. The next place is worth a look.
+    /// servers answer while they start. The next place may have the document.
     Missing,
-    /// It belongs to another issuer: somebody has to change something.
+    /// It belongs to another issuer; somebody has to change something.
     Foreign(String),
-    /// It is the issuer's, but names an endpoint that no credential may be sent to.
+    /// It is the issuer's, but names an endpoint to which no credential may be sent.
     Unusable(String),
 }
 
@@ -140,8 +139,8 @@ pub fn parse(
         }
         Err(_) => return Err(DocumentError::Missing),
     }
-    // A document of an https issuer leads nowhere else, not even to loopback: the secret would go
-    // in the clear to whatever listens there.
+    // The document of an https issuer may lead only to https, not even to plain HTTP on loopback:
+    // the secret would go in the clear to whatever listens there.
     let usable = |url: &Url| {
         let scheme = match (issuer.scheme(), url.scheme()) {
             (_, "https") => true,
@@ -189,15 +188,15 @@ pub fn parse(
     })
 }
 
-/// What to do about a document that names another issuer. The token endpoint is always a way: it
-/// needs no document.
+/// The advice for a document that names another issuer. The token endpoint always helps: it needs
+/// no document.
 fn foreign(issuer: &Url, named: &Url, endpoint: &str, secrets: &[&Secret]) -> String {
     let said = format!(
         "the discovery document of {} belongs to another issuer ({})",
         place(issuer),
         foreign_place(named, secrets)
     );
-    // What is configured with https:// shall not be asked without.
+    // An endpoint that is configured with https:// must not be asked without it.
     let endpoint = Url::parse(endpoint).ok().and_then(|mut url| {
         if issuer.scheme() == "https" && url.scheme() == "http" && origin_host(&url, issuer) {
             url.set_scheme("https").ok()?;
@@ -239,7 +238,7 @@ fn origin_host(one: &Url, other: &Url) -> bool {
     one.host_str() == other.host_str()
 }
 
-/// The same issuer, a slash at the end aside.
+/// Whether both are the same issuer, apart from a slash at the end.
 fn same(one: &Url, other: &Url) -> bool {
     one.as_str().trim_end_matches('/') == other.as_str().trim_end_matches('/')
 }
@@ -281,7 +280,7 @@ mod tests {
         );
     }
 
-    /// Broken by advice that does not look at what the document says.
+    /// Broken by advice that ignores what the document says.
     #[test]
     fn a_document_of_another_issuer_comes_with_advice_that_can_be_followed() {
         for (issuer, named, endpoint, expected) in [
@@ -373,7 +372,7 @@ mod tests {
             ),
             ("http://idp.example/realms/a", token, "another issuer"),
             (good, "http://idp.example/token", "no token_endpoint"),
-            // A name below localhost is whatever DNS says.
+            // A name below localhost is what DNS says it is.
             (good, "http://idp.localhost/token", "no token_endpoint"),
             (good, "http://localhost.example/", "no token_endpoint"),
             (good, "http://127.0.0.1:8080/token", "no token_endpoint"),
@@ -399,7 +398,7 @@ mod tests {
         );
     }
 
-    /// Not even where plain HTTP is permitted: the issuer is asked with https.
+    /// This holds even where plain HTTP is permitted: the issuer is asked with https.
     #[test]
     fn trap_48_an_https_issuer_leads_to_https_only() {
         let issuer = "https://idp.example/realms/a";

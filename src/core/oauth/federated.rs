@@ -1,4 +1,4 @@
-//! A look into an assertion that somebody else makes: whom it names, and until when.
+//! Reads an assertion that another program makes: whom it names, and until when.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use super::jwt;
 /// `client_assertion_type` of RFC 7523 §2.2.
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The one that Keycloak wants of a JWT-SVID (draft-schwenkschuster-oauth-spiffe-client-auth).
+/// The type that Keycloak wants for a JWT-SVID (draft-schwenkschuster-oauth-spiffe-client-auth).
 pub const JWT_SPIFFE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 
 /// The claims of RFC 7523 §3. Nothing is verified. Times are whole seconds since 1970.
@@ -25,11 +25,11 @@ pub struct AssertionFacts {
     pub expires: Option<u64>,
 }
 
-/// What an assertion says of itself; None of one that is encrypted (RFC 7516), which only its
-/// audience can read.
+/// Reads what an assertion says of itself. None if it is encrypted (RFC 7516), since only its
+/// audience can read it.
 ///
 /// # Errors
-/// Why it is none.
+/// Why the text is no assertion.
 pub fn read(assertion: &str) -> Result<Option<AssertionFacts>, &'static str> {
     let encrypted = assertion.split('.').count() == 5;
     if encrypted && assertion.split('.').next().and_then(jwt::decoded).is_some() {
@@ -56,7 +56,7 @@ pub fn read(assertion: &str) -> Result<Option<AssertionFacts>, &'static str> {
 }
 
 impl AssertionFacts {
-    /// Claims that the kind of assertion needs and that are not there.
+    /// The claims that this kind of assertion needs and that are missing.
     #[must_use]
     pub fn missing(&self, kind: &str) -> Vec<&'static str> {
         let issuer = self.issuer.is_some() || kind != JWT_BEARER;

@@ -1,5 +1,5 @@
-//! A look into a token that happens to be a JWT (RFC 7519). Nothing is verified: that is the API's
-//! business. What is learned here can only shorten a life or refuse a token, never lengthen or
+//! Reads a token that happens to be a JWT (RFC 7519). Nothing is verified: that is the API's
+//! business. The facts from a token can only shorten a life or refuse a token, never lengthen or
 //! accept one.
 
 use base64::Engine;
@@ -15,7 +15,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// What is of interest in a token's claims. Times are whole seconds since 1970.
+/// The claims of a token that the daemon uses. Times are whole seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JwtClaims {
     /// `exp`, rounded down.
@@ -24,7 +24,7 @@ pub struct JwtClaims {
     pub issued: Option<u64>,
     /// `cnf.x5t#S256` (RFC 8705 §3.1).
     pub confirmation: Option<String>,
-    /// Whether there is a `cnf` at all, of whatever kind (RFC 7800, DPoP).
+    /// Whether there is a `cnf` of any kind (RFC 7800, DPoP).
     pub bound: bool,
 }
 
@@ -33,7 +33,7 @@ pub struct JwtClaims {
 pub fn read(token: &str) -> Option<JwtClaims> {
     let claims = claims(token)?;
     let bound = claims.get("cnf").is_some_and(|cnf| !cnf.is_null());
-    // A thumbprint is 43 characters of base64url; anything else would not be one.
+    // A thumbprint is 43 characters of base64url; no other text is one.
     let confirmation = claims
         .get("cnf")
         .and_then(|cnf| cnf.get("x5t#S256"))
@@ -70,13 +70,13 @@ pub fn claims(token: &str) -> Option<Map<String, Value>> {
     }
 }
 
-/// One part of a JWT.
+/// The bytes of one part of a JWT.
 #[must_use]
 pub fn decoded(part: &str) -> Option<Vec<u8>> {
     LENIENT.decode(part).ok()
 }
 
-/// The texts of a claim that is one or a list of them.
+/// The texts of a claim that is a text or a list of texts.
 #[must_use]
 pub fn texts(claim: Option<&Value>) -> Vec<String> {
     match claim {
@@ -89,14 +89,14 @@ pub fn texts(claim: Option<&Value>) -> Vec<String> {
     }
 }
 
-/// A NumericDate (RFC 7519 §2), which may have a fraction. Before 1970 is 1970: long past either
-/// way.
+/// A NumericDate (RFC 7519 §2), which may have a fraction. A date before 1970 becomes 1970: both
+/// are long past.
 #[must_use]
 pub fn seconds(value: &Value) -> Option<u64> {
     if let Some(whole) = value.as_u64() {
         return Some(whole);
     }
-    // `as` saturates and makes zero of what is negative.
+    // `as` saturates and turns negative numbers into zero.
     value
         .as_f64()
         .filter(|float| float.is_finite())

@@ -1,5 +1,5 @@
-//! How long a token lives, from everything that the issuer told (RFC 6749 §5.1 `expires_in`, RFC
-//! 7519 §4.1.4 `exp`).
+//! How long a token lives, from all that the issuer states (RFC 6749 §5.1 `expires_in`, RFC 7519
+//! §4.1.4 `exp`).
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::core::credential::Lifetime;
 use crate::core::time::WallTime;
 
 /// No token is believed to live longer than a year. Longer claims are cut, not refused: the renewal
-/// comes early then, which hurts nobody.
+/// then comes early, which does no harm.
 pub const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// `Date` has whole seconds: the answer may be almost a second younger than it says.
+/// `Date` has whole seconds: the answer may be up to this much younger than it says.
 const DATE_RESOLUTION: u64 = 1;
 
-/// A `Date` further than this from our own clock is believed only where `iat` or `expires_in`
-/// bounds what it says: caches hand out old ones, and some servers send 1970.
+/// A `Date` further than this from the local clock is believed only where `iat` or `expires_in`
+/// bounds the result. Caches hand out old dates, and some servers send 1970.
 const PLAUSIBLE: u64 = 3600;
 
 /// Why there is no usable lifetime.
@@ -29,27 +29,27 @@ pub enum LifetimeError {
     NotANumber,
     /// `exp` has passed.
     Expired,
-    /// `exp` has passed on one of two clocks: ours, and the issuer's according to `Date`.
+    /// `exp` has passed on one of two clocks: the local one, and the issuer's according to `Date`.
     ExpiredByOne {
-        /// Ours is the one; otherwise `Date`.
+        /// It has passed on the local clock; otherwise according to `Date`.
         ours: bool,
-        /// What lies between the two.
+        /// The difference between the two clocks.
         apart: Duration,
     },
 }
 
-/// Life of a token, counted from the moment `asked_at`; with several claims, the earliest end.
-/// Never zero.
+/// The life of a token, counted from the moment `asked_at`. With several claims, the earliest end
+/// counts. The life is never zero.
 ///
 /// `exp` is a moment on the issuer's clock. `Date` tells that clock, so `exp - Date` holds whatever
-/// our own clock says. Without a `Date` two bounds remain, `exp - iat` and `exp` on our wall clock,
-/// and the smaller counts: the first alone would revive an old token that the issuer hands out
-/// again (trap 16), the second alone trusts a clock that can be wrong (trap 18). With `exp` and
-/// `Date` alone, and a `Date` more than an hour from our clock, nobody can say which of the two is
-/// wrong: the smaller counts.
+/// the local clock says. Without a `Date` two bounds remain, `exp - iat` and `exp` on the local
+/// wall clock, and the smaller counts. The first alone would revive an old token that the issuer
+/// hands out again (trap 16); the second alone trusts a clock that can be wrong (trap 18). With
+/// `exp` and `Date` alone, and a `Date` more than an hour from the local clock, it is unknown which
+/// of the two is wrong, so the smaller counts.
 ///
 /// # Errors
-/// When the token cannot be used any more, or nobody can say whether it can.
+/// The token cannot be used any more, or it is unknown whether it can.
 pub fn lifetime(
     expires_in: Option<&Value>,
     facts: Option<&JwtClaims>,
@@ -105,8 +105,8 @@ fn remaining(
     })
 }
 
-/// An integer, a number with a fraction (rounded down) or text of digits, as some issuers send it
-/// (trap 38).
+/// Reads an integer, a number with a fraction (rounded down) or a text of digits, as some issuers
+/// send it (trap 38).
 fn parse(value: &Value) -> Result<Option<Duration>, LifetimeError> {
     let seconds = match value {
         Value::Null => return Ok(None),
@@ -201,15 +201,15 @@ mod tests {
         }
     }
 
-    /// Broken by `exp` measured on our own clock where there is a `Date`.
+    /// Broken by `exp` measured on the local clock where there is a `Date`.
     #[test]
     fn trap_18_exp_is_measured_on_the_issuers_clock() {
-        // The issuer is a day ahead of us, or we are a day behind: no matter.
+        // The issuer is a day ahead, or the daemon is a day behind: both give the same result.
         let date = Some(1_086_400);
         let of = |facts, date| lifetime(None, Some(&facts), date, ASKED);
         assert_eq!(of(facts(1_086_700, None), date), secs(299));
         assert_eq!(of(facts(1_086_700, Some(1_086_400)), date), secs(299));
-        // An old token handed out again: its age does not count twice.
+        // The age of an old token that is handed out again does not count twice.
         assert_eq!(of(facts(1_086_410, Some(1_080_000)), date), secs(9));
         // A Date that lags cannot stretch it.
         assert_eq!(of(facts(1_000_300, Some(1_000_000)), Some(0)), secs(300));
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(of(facts(5, None), date), Err(LifetimeError::Expired));
     }
 
-    /// Broken by a `Date` that is believed however far it is off.
+    /// Broken by a `Date` that is believed however wrong it is.
     #[test]
     fn trap_18_a_date_that_cannot_be_right_makes_no_token_immortal() {
         let of = |exp, date| lifetime(None, Some(&facts(exp, None)), Some(date), ASKED);
@@ -233,14 +233,14 @@ mod tests {
                 apart: Duration::from_secs(apart),
             })
         };
-        // 1970, and an answer out of a cache.
+        // A date of 1970, and an answer from a cache.
         assert_eq!(of(999_900, 0), by_ours(1_000_000));
         assert_eq!(of(999_900, 990_000), by_ours(10_000));
         let left = Ok(Lifetime::For(Duration::from_millis(99_750)));
         assert_eq!(of(1_000_100, 0), left);
-        // Within an hour Date is believed.
+        // A `Date` within an hour is believed.
         assert_eq!(of(999_900, 996_400), secs(3499));
-        // What else is known bounds it.
+        // The other claims bound it.
         let told = json!(60);
         let both = lifetime(Some(&told), Some(&facts(999_900, None)), Some(0), ASKED);
         assert_eq!(both, secs(60));

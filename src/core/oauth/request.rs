@@ -10,12 +10,10 @@ use crate::core::profile::client_auth::{Assertion, AssertionSource, ClientAuth};
 use crate::core::profile::{GrantType, OAuth2};
 use crate::core::secret::Secret;
 
-/// A parameter's value: text that may be seen, or a secret.
+/// A parameter's value: a text that may be shown, or a secret.
 #[derive(Clone, Debug)]
 pub enum ParameterValue {
-    /// May be seen.
     Text(String),
-    /// May not.
     Secret(Secret),
 }
 
@@ -28,14 +26,14 @@ impl ParameterValue {
     }
 }
 
-/// What the client proves itself with; which one is needed depends on `client_auth`.
+/// The client's proof. `client_auth` decides which one is needed.
 #[derive(Clone, Copy, Debug)]
 pub enum Proof<'a> {
-    /// client_secret_basic, client_secret_post.
+    /// For client_secret_basic and client_secret_post.
     Secret(&'a Secret),
-    /// client_secret_jwt, private_key_jwt: the signed assertion.
+    /// For client_secret_jwt and private_key_jwt: the signed assertion.
     Assertion(&'a Secret),
-    /// `none`, and the methods where the TLS handshake proves it.
+    /// For `none`, and for methods where the TLS handshake is the proof.
     Nothing,
 }
 
@@ -44,7 +42,7 @@ pub enum Proof<'a> {
 pub struct TokenRequest {
     /// The form, in the order in which it is sent. A name can occur more than once (`resource`).
     pub parameters: Vec<(String, ParameterValue)>,
-    /// The `Authorization` header, whole.
+    /// The whole `Authorization` header.
     pub authorization: Option<Secret>,
 }
 
@@ -106,11 +104,11 @@ impl TokenRequest {
         }
     }
 
-    /// The body, `application/x-www-form-urlencoded`. Wiped when dropped; written in one piece of
-    /// memory, so that no half-grown copy stays behind.
+    /// The body, `application/x-www-form-urlencoded`. It is wiped when dropped, and written into
+    /// one piece of memory, so that no half-grown copy stays behind.
     #[must_use]
     pub fn form(&self) -> Zeroizing<String> {
-        // Each byte becomes at most three.
+        // Each byte becomes at most three bytes.
         let most = self
             .parameters
             .iter()
@@ -129,7 +127,7 @@ impl TokenRequest {
     }
 }
 
-/// The scopes that are asked for.
+/// The scopes to ask for.
 #[must_use]
 pub fn scopes<'a>(oauth: &'a OAuth2, variant: &'a Variant) -> &'a [String] {
     if variant.scopes.is_empty() {
@@ -139,7 +137,7 @@ pub fn scopes<'a>(oauth: &'a OAuth2, variant: &'a Variant) -> &'a [String] {
     }
 }
 
-/// A secret as it stands in a form, for those who look for it in answers.
+/// A secret as it stands in a form, to be looked for in answers.
 #[must_use]
 pub fn encoded(secret: &Secret) -> Secret {
     let mut out = String::with_capacity(3 * secret.expose().len());
@@ -147,8 +145,8 @@ pub fn encoded(secret: &Secret) -> Secret {
     Secret::new(out)
 }
 
-/// Whether a request that may have been carried out can be sent again: at worst there is a token
-/// that nobody uses. One that uses something up never can.
+/// Whether a request that may have been carried out can be sent again: at worst an unused token
+/// remains. A request of a grant that uses something up can never be sent again.
 #[must_use]
 pub fn may_be_repeated(grant: &GrantType) -> bool {
     match grant {
@@ -156,7 +154,7 @@ pub fn may_be_repeated(grant: &GrantType) -> bool {
     }
 }
 
-/// Whether a client id or secret is the same form-urlencoded.
+/// Whether form-urlencoding leaves a client id or secret unchanged.
 #[must_use]
 pub fn is_plain(text: &str) -> bool {
     let mut out = Zeroizing::new(String::with_capacity(3 * text.len()));
@@ -164,9 +162,9 @@ pub fn is_plain(text: &str) -> bool {
     out.as_str() == text
 }
 
-/// RFC 6749 §2.3.1: id and secret are form-urlencoded *before* they are joined and base64-encoded.
-/// Strict servers refuse a raw `s3cr3t:+/ %`, and a colon in the id would move the border. `write`
-/// does that, or leaves it.
+/// The Basic header (RFC 6749 §2.3.1): id and secret are form-urlencoded *before* they are joined
+/// and base64-encoded. Strict servers refuse a raw `s3cr3t:+/ %`, and a colon in the id would move
+/// the border. `write` encodes them, or leaves them as they are.
 fn basic(id: &str, secret: &Secret, write: fn(&str, &mut String)) -> Secret {
     let mut pair = Zeroizing::new(String::with_capacity(
         3 * (id.len() + secret.expose().len()) + 1,
@@ -261,7 +259,7 @@ mod tests {
     #[test]
     fn client_secret_basic_to_the_byte() {
         for (id, secret, pair) in [
-            // Each side form-urlencoded before they are joined.
+            // Id and secret are each form-urlencoded before they are joined.
             ("orders", "s3cr3t:+/ %", "orders:s3cr3t%3A%2B%2F+%25"),
             ("my:app", "p", "my%3Aapp:p"),
             (

@@ -1,9 +1,10 @@
-//! The token endpoint's answer: bytes in, a checked credential or a classified failure out (RFC
+//! The token endpoint's answer: its bytes become a checked credential or a classified failure (RFC
 //! 6749 §5).
 //!
-//! Nothing of a body ever gets into a message (trap 32), with two exceptions that are held against
-//! the known secrets first: the `error` code and a Microsoft code (`AADSTS…`). What goes further
-//! than into messages, the granted scopes, is held against them too, and against the token.
+//! No part of a body ever gets into a message (trap 32), with two exceptions that are checked
+//! against the known secrets first: the `error` code and a Microsoft code (`AADSTS…`). The granted
+//! scopes go further than into messages. They are checked against the secrets too, and against the
+//! token.
 
 pub mod cure;
 mod errors;
@@ -24,61 +25,54 @@ use crate::core::failure::Failure;
 use crate::core::secret::Secret;
 use crate::core::time::Stamp;
 
-/// Longest body that is read, in bytes. Tokens with a few hundred groups stay below 20 KiB.
+/// The longest body that is read, in bytes. Tokens with a few hundred groups stay below 20 KiB.
 pub const LONGEST_BODY: usize = 64 * 1024;
 
-/// What came back. Header values that are not text count as absent.
+/// The answer. Header values that are not text count as absent.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
-    /// HTTP status.
     pub status: u16,
-    /// `Content-Type`
     pub content_type: Option<&'a str>,
-    /// `Content-Encoding`
     pub content_encoding: Option<&'a str>,
-    /// `Date`
     pub date: Option<&'a str>,
-    /// `Retry-After`
     pub retry_after: Option<&'a str>,
-    /// `Location`
     pub location: Option<&'a str>,
     /// The body; None when it is longer than [`LONGEST_BODY`].
     pub body: Option<&'a [u8]>,
 }
 
-/// What was asked, when and of whom.
+/// The request: what was asked, when, and whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// The token endpoint.
     pub endpoint: &'a Url,
     /// The token endpoint for people: [`super::withhold::place`] of a configured one,
-    /// `foreign_place` of a discovered.
+    /// `foreign_place` of a discovered one.
     pub at: &'a str,
-    /// What may be wrong with the client, for the cure.
+    /// What may be wrong with the client, for the advice.
     pub suspects: Suspects<'a>,
-    /// The scopes asked for: granted unless the answer says otherwise (RFC 6749 §5.1).
+    /// The scopes that were asked for. They are granted unless the answer says otherwise (RFC 6749
+    /// §5.1).
     pub scopes: &'a [String],
     /// `bound_tokens = "refuse"`
     pub refuse_bound: bool,
-    /// Everything secret that the server has seen, in every form in which it has seen it.
+    /// All secrets that the server has seen, in every form in which it has seen them.
     pub secrets: &'a [&'a Secret],
-    /// Before the request was sent.
+    /// The time before the request was sent.
     pub asked_at: Stamp,
-    /// After the answer came.
+    /// The time after the answer came.
     pub now: Stamp,
 }
 
-/// What a good answer comes to.
+/// The result of a good answer.
 #[derive(Debug)]
 pub struct Granted {
-    /// The credential.
     pub issued: Issued,
-    /// How many scopes the answer names that are not passed on, because they repeat a secret or the
-    /// token, are no scope tokens, or are too many or too long.
+    /// The number of scopes in the answer that are not passed on, because they repeat a secret or
+    /// the token, are no scope tokens, or are too many or too long.
     pub withheld: usize,
 }
 
-/// Judges an answer.
 ///
 /// # Errors
 /// Permanent when somebody has to change something, transient for everything that may pass:
@@ -120,7 +114,7 @@ fn success(
             )));
         }
     };
-    // What came is secret too, whatever else the answer says.
+    // The tokens in the answer are secret too, whatever else it says.
     let others: Vec<Secret> = ["refresh_token", "id_token"]
         .into_iter()
         .filter_map(|name| match answer.remove(name) {
@@ -166,13 +160,13 @@ fn success(
     Ok(Granted { issued, withheld })
 }
 
-/// An answer that names an error is none whose token could be trusted.
+/// Refuses an answer that names an error: its token cannot be trusted.
 fn no_error_beside(
     answer: &Map<String, Value>,
     at: &str,
     secrets: &[&Secret],
 ) -> Result<(), Failure> {
-    // RFC 6749 §3.2: a parameter without a value counts as left out.
+    // RFC 6749 §3.2: a parameter without a value counts as missing.
     let no_error = match answer.get("error") {
         None | Some(Value::Null) => true,
         Some(error) => error.as_str() == Some(""),
@@ -189,7 +183,7 @@ fn no_error_beside(
     )))
 }
 
-/// Whether a token can be passed on at all.
+/// Checks whether a token can be passed on at all.
 fn servable(token: &Secret, asked: &Asked<'_>) -> Result<(), Failure> {
     let at = asked.at;
     if token.is_empty() {
@@ -214,13 +208,13 @@ fn servable(token: &Secret, asked: &Asked<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is said of a coding that an answer is in.
+/// The end of a message about an encoded answer.
 const UNASKED: &str = "and asked for was Accept-Encoding: identity: switch compression of this address off at the identity \
                        provider, or at what stands before it";
 
-/// The members of a JSON object, whatever stands before it or in its texts that is not quite UTF-8:
-/// servers write a byte order mark, or a message for people in ISO 8859-1, and mean the rest all
-/// the same (trap 55).
+/// The members of a JSON object, without what stands before it and despite texts that are not quite
+/// UTF-8. Some servers write a byte order mark, or a message for people in ISO 8859-1, and the rest
+/// is good all the same (trap 55).
 pub(super) fn members(body: &[u8]) -> Option<Map<String, Value>> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     match serde_json::from_str(&String::from_utf8_lossy(body)) {
@@ -229,8 +223,8 @@ pub(super) fn members(body: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// The coding that a body is in although none was asked for: as its head says, or as it looks. Only
-/// names out of a list are told.
+/// The coding of a body although none was asked for: as its header says, or as its bytes look.
+/// Messages name only codings from a list.
 #[must_use]
 pub fn coding(content_encoding: Option<&str>, body: &[u8]) -> Option<&'static str> {
     let said = content_encoding.unwrap_or_default().trim();
@@ -242,7 +236,7 @@ pub fn coding(content_encoding: Option<&str>, body: &[u8]) -> Option<&'static st
     Some(known.unwrap_or("(not shown here)"))
 }
 
-/// The JSON object of a 200.
+/// The JSON object of an answer with status 200.
 fn object(response: &Response<'_>, asked: &Asked<'_>) -> Result<Map<String, Value>, Failure> {
     let at = asked.at;
     let Some(body) = response.body else {
@@ -265,12 +259,13 @@ fn object(response: &Response<'_>, asked: &Asked<'_>) -> Result<Map<String, Valu
     }
 }
 
-/// RFC 6749 §7.1: a client must not use a token whose type it does not understand.
+/// Checks the token type. RFC 6749 §7.1: a client must not use a token whose type it does not
+/// understand.
 fn token_type(value: Option<&Value>, at: &str) -> Result<(), Failure> {
     match value {
         Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => Ok(()),
         Some(Value::String(kind)) => {
-            // Only names out of this list are repeated.
+            // Only names from this list are repeated.
             let known = ["DPoP", "mac", "N_A", "PoP"]
                 .into_iter()
                 .find(|known| kind.eq_ignore_ascii_case(known));
@@ -321,8 +316,8 @@ fn no_life(why: LifetimeError, at: &str) -> Failure {
     })
 }
 
-/// How far the issuer's clock is ahead, in seconds. Its answer was made between `asked_at` and
-/// `now`, within the second that `Date` names; only what lies outside is skew.
+/// How far the issuer's clock is ahead, in seconds. The answer was made between `asked_at` and
+/// `now`, within the second that `Date` names; only a difference beyond that is skew.
 #[must_use]
 pub fn skew(date: u64, asked_at: Stamp, now: Stamp) -> i64 {
     let earliest = asked_at.wall.0.as_secs();
@@ -335,7 +330,7 @@ pub fn skew(date: u64, asked_at: Stamp, now: Stamp) -> i64 {
     }
 }
 
-/// The media type of an answer, if it looks like one and tells no secret.
+/// The media type of an answer, if it looks like one and repeats no secret.
 fn media_type(response: &Response<'_>, asked: &Asked<'_>) -> String {
     let Some(text) = response.content_type else {
         return "no content type".into();
@@ -353,7 +348,7 @@ fn media_type(response: &Response<'_>, asked: &Asked<'_>) -> String {
     }
 }
 
-/// Where a redirect points to: its origin only.
+/// The target of a redirect: its origin only.
 fn redirect(response: &Response<'_>, asked: &Asked<'_>) -> String {
     match response.location.map(|text| asked.endpoint.join(text)) {
         Some(Ok(url)) if url.has_host() => {

@@ -1,16 +1,16 @@
-//! What was asked for and is not in the token, where that is a JWT. Identity providers leave out
-//! what they do not know or permit, and the API refuses the token later.
+//! What was asked for and is missing in the token, if the token is a JWT. Identity providers leave
+//! out what they do not know or permit, and the API refuses the token later.
 
 use super::jwt;
 use crate::core::diagnostic::Diagnostic;
 
-/// Scopes that are about other tokens, or stand for what is granted anyway: no access token has to
-/// name them.
+/// Scopes that are about other tokens, or stand for what is granted anyway. An access token does
+/// not have to name them.
 const NOT_NAMED: [&str; 2] = ["openid", "offline_access"];
 
-/// Each missing audience, resource and scope, under the key that asked for it.
-/// None of an opaque token, nor of a kind of claim that the token does not have at all, but for the
-/// audience.
+/// Each missing audience, resource and scope, under the key that asked for it. An opaque token
+/// lacks nothing. Nor are scopes missing in a token without any scopes, but a missing audience is
+/// always reported.
 #[must_use]
 pub fn lacking(
     token: &str,
@@ -90,7 +90,7 @@ mod tests {
             said(r#"{"scp":["b"]}"#, Some("api"), r, &["a"]),
             ["audience", "resource", "scopes"]
         );
-        // It has no scopes at all: other claims may say what it permits.
+        // The token has no scopes at all: other claims may say what it permits.
         assert_eq!(
             said(r#"{"aud":"https://r.example"}"#, None, r, &["a"]),
             [""; 0]

@@ -1,14 +1,14 @@
-//! Speaking about what a server said without repeating secrets that it may have echoed (trap 32).
+//! Repeats what a server said without secrets that the server may have echoed (trap 32).
 
 use url::Url;
 
 use crate::core::secret::Secret;
 
-/// This many characters of a secret in a row are taken for an echo. Fewer would withhold honest
-/// words by chance.
+/// This many characters of a secret in a row are taken for an echo. A smaller number would withhold
+/// honest words by chance.
 const TELLING: usize = 8;
 
-/// Whether a server's text repeats a secret, wholly or in part, or is itself part of one. Case is
+/// Whether a server's text repeats a secret, in whole or in part, or is itself part of one. Case is
 /// ignored.
 #[must_use]
 pub fn echoes(text: &str, secrets: &[&Secret]) -> bool {
@@ -24,9 +24,9 @@ pub fn echoes(text: &str, secrets: &[&Secret]) -> bool {
     })
 }
 
-/// Whether a server's text repeats a secret, wholly or so much of it that chance is ruled out. For
-/// words that are too many and too short for [`echoes`]: that one takes every syllable that occurs
-/// in a long secret for an echo.
+/// Whether a server's text repeats a secret, in whole or so much of it that chance is ruled out.
+/// This is for words that are too many and too short for [`echoes`], which takes every syllable of
+/// a long secret for an echo.
 #[must_use]
 pub fn repeats(text: &str, secrets: &[&Secret]) -> bool {
     let text = text.as_bytes();
@@ -37,8 +37,8 @@ pub fn repeats(text: &str, secrets: &[&Secret]) -> bool {
     })
 }
 
-/// Whether a token is a secret: the same, or one holds the other and the shorter of them is long
-/// enough to rule out chance. A common part says nothing, since two JWTs begin alike.
+/// Whether a token is a secret: both are the same, or one contains the other and the shorter is
+/// long enough to rule out chance. A common part means nothing, since two JWTs begin alike.
 #[must_use]
 pub fn is_secret(token: &Secret, secrets: &[&Secret]) -> bool {
     let token = token.expose().as_bytes();
@@ -57,8 +57,8 @@ pub fn place(url: &Url) -> String {
     format!("{}{}", origin(url), url.path())
 }
 
-/// The same for a URL that came from a server: only its origin if its path repeats a secret,
-/// nothing of it if the host does.
+/// The same for a URL from a server. Only its origin if the path repeats a secret, and nothing if
+/// the host does.
 #[must_use]
 pub fn foreign_place(url: &Url, secrets: &[&Secret]) -> String {
     let origin = origin(url);

@@ -1,16 +1,17 @@
-//! Subordinate uids (subuid(5)): numbers that a user may give to processes of its own user
-//! namespaces. To the host each looks like a user of its own; they are all their owner's doing.
+//! Subordinate uids (subuid(5)): numbers that a user may give to processes in its own user
+//! namespaces. Each looks like a separate user to the host, but their owner is responsible for all
+//! of them.
 
-/// Ranges of numbers and their owners.
+/// The ranges of numbers, with their owners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubordinateUids {
-    /// First number, how many, owner; by first number.
+    /// The first number, the count and the owner, sorted by first number.
     ranges: Vec<(u32, u32, u32)>,
 }
 
 impl SubordinateUids {
-    /// From the text of `/etc/subuid`: `OWNER:FIRST:COUNT` in each line, the owner by name or by
-    /// number. A line that is not understood, or whose owner nobody knows, counts for nobody.
+    /// Reads the text of `/etc/subuid`: `OWNER:FIRST:COUNT` in each line, the owner by name or
+    /// number. A line that is malformed or whose owner does not exist is ignored.
     #[must_use]
     pub fn parse(text: &str, mut uid_of: impl FnMut(&str) -> Option<u32>) -> SubordinateUids {
         let mut ranges: Vec<(u32, u32, u32)> = text
@@ -26,7 +27,7 @@ impl SubordinateUids {
         SubordinateUids { ranges }
     }
 
-    /// Whose number this is: its owner's where it lies in a range, and else its own.
+    /// The owner of the range that this number lies in, else the number itself.
     #[must_use]
     pub fn owner(&self, uid: u32) -> u32 {
         let before = self.ranges.partition_point(|(first, ..)| *first <= uid);

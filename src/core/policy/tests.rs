@@ -1,4 +1,4 @@
-//! Who may, and what is said of those who may not.
+//! Who is permitted, and what a refused caller is told.
 
 use super::*;
 
@@ -109,10 +109,10 @@ fn the_unit_is_asked_for_only_where_it_decides() {
     assert_eq!(decide(&worker, right), Decision::Entry(0));
     let wrong = Unit::Known("orders.service");
     assert_eq!(decide(&worker, wrong), Decision::Denied);
-    // The same entry whether or not the unit has become known meanwhile.
+    // The same entry decides whether or not the unit has become known meanwhile.
     assert_eq!(decide(&ops, Unit::NotAsked), Decision::Entry(1));
     assert_eq!(decide(&ops, right), Decision::Entry(1));
-    // Nothing that the unit could change.
+    // The unit could not change anything.
     let stranger = caller(7, 7, &[]);
     assert_eq!(decide(&stranger, Unit::NotAsked), Decision::Denied);
     assert_eq!(decide(&stranger, right), Decision::Denied);
@@ -189,7 +189,7 @@ fn administrators_are_root_the_daemon_and_whom_the_rules_name() {
     );
 }
 
-/// Does not answer, and remembers one user.
+/// A directory that does not answer, and remembers one user.
 struct Down;
 
 impl Directory for Down {

@@ -1,35 +1,35 @@
-//! Names of systemd units: which one a cgroup belongs to, and whether a rule means it.
+//! Names of systemd units: finds the unit of a cgroup, and matches units with rules.
 
-/// What a unit that holds processes can be called at the end. A slice holds other units only.
+/// The endings of units that hold processes. A slice holds other units only.
 pub const KINDS: [&str; 5] = [".service", ".scope", ".socket", ".mount", ".swap"];
 
 /// The unit of a process in the cgroup of this path, as the `0::` line of /proc/PID/cgroup has it.
 ///
-/// It is the first component that is not a slice: what stands below a unit is made by the unit
-/// itself, or by its user's own service manager, and can be called anything. None: no unit; a
-/// container runtime's own hierarchy, for instance.
+/// The unit is the first component that is not a slice. What lies below a unit is made by the unit
+/// itself, or by its user's own service manager, and can have any name. None: no unit, for instance
+/// in the hierarchy of a container runtime.
 #[must_use]
 pub fn of_cgroup(path: &str) -> Option<&str> {
     path.split('/')
         .filter(|component| !component.is_empty())
-        // systemd puts an underscore before names that the kernel keeps for itself.
+        // systemd puts an underscore before names that the kernel reserves.
         .map(|component| component.strip_prefix('_').unwrap_or(component))
         .find(|component| !component.ends_with(".slice"))
         .filter(|component| KINDS.iter().any(|kind| component.ends_with(kind)))
 }
 
-/// The cgroup of the unified hierarchy in the text of /proc/PID/cgroup.
+/// The cgroup of the unified hierarchy, from the text of /proc/PID/cgroup.
 #[must_use]
 pub fn cgroup_of(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
-/// Whether a pattern with `*` (any text) and `?` (any character) means this unit.
+/// Whether a pattern with `*` (any text) and `?` (any character) matches this unit.
 #[must_use]
 pub fn is_meant(pattern: &str, unit: &str) -> bool {
     let (pattern, unit) = (pattern.as_bytes(), unit.as_bytes());
     let (mut at, mut seen) = (0, 0);
-    // Where the last `*` stands, and how much of the unit it takes.
+    // The position of the last `*`, and how much of the unit it takes.
     let mut star = None;
     while seen < unit.len() {
         match pattern.get(at) {
@@ -42,7 +42,7 @@ pub fn is_meant(pattern: &str, unit: &str) -> bool {
                 seen += 1;
             }
             _ => {
-                // Only the last star has to take more: what comes before it has found its place.
+                // Only the last star has to take more: the text before it has found its place.
                 let Some((back, taken)) = star else {
                     return false;
                 };
@@ -72,8 +72,8 @@ mod tests {
                 "/user.slice/user-1000.slice/session-3.scope",
                 Some("session-3.scope"),
             ),
-            // A user's own manager, and a unit that divides its cgroup, name what is below as they
-            // like.
+            // A user's own manager, and a unit that divides its cgroup, choose the names below
+            // them.
             (
                 "/user.slice/user-1000.slice/user@1000.service/app.slice/orders.service",
                 Some("user@1000.service"),
@@ -134,8 +134,8 @@ mod tests {
         }
     }
 
-    /// Broken by a matcher that goes back to every star: this would take longer than the machine
-    /// lasts.
+    /// Broken by a matcher that goes back to every star: the match would take longer than the
+    /// machine lasts.
     #[test]
     fn a_pattern_of_stars_takes_no_time() {
         let pattern = "*a".repeat(64) + "b";

@@ -1,20 +1,20 @@
-//! `client_auth`: how the client proves to the identity provider who it is.
+//! `client_auth`: how the client proves its identity to the identity provider.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Keystore, SecretRef};
 
-/// `client_auth` with what it needs.
+/// `client_auth`, with its keys.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientAuth {
-    /// RFC 6749 §2.3.1, header; id and secret form-urlencoded first.
+    /// RFC 6749 §2.3.1, in the header; id and secret are form-urlencoded first.
     SecretBasic(SecretRef),
-    /// The same with id and secret as they are (RFC 7617): `basic_encoding = "plain"`.
+    /// The same, with id and secret as they are (RFC 7617): `basic_encoding = "plain"`.
     SecretBasicPlain(SecretRef),
-    /// RFC 6749 §2.3.1, body.
+    /// RFC 6749 §2.3.1, in the body.
     SecretPost(SecretRef),
-    /// RFC 7523 §2.2 with the secret as HMAC key.
+    /// RFC 7523 §2.2, with the secret as HMAC key.
     SecretJwt(SecretRef, Assertion),
     /// RFC 7523 §2.2.
     PrivateKeyJwt(Assertion),
@@ -22,12 +22,12 @@ pub enum ClientAuth {
     Tls,
     /// RFC 8705 §2.2; the certificate is `Idp::identity`.
     SelfSignedTls,
-    /// Public client: `client_id` alone.
+    /// A public client: it sends `client_id` alone.
     None,
 }
 
 impl ClientAuth {
-    /// As in the configuration and in the metadata of RFC 8414 §2.
+    /// The word in the configuration and in the metadata of RFC 8414 §2.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -45,21 +45,20 @@ impl ClientAuth {
 /// `[profiles.NAME.assertion]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assertion {
-    /// Where it comes from. None for client_secret_jwt, which signs with the secret.
+    /// The source of the assertion. None for client_secret_jwt, which signs with the secret.
     pub source: Option<AssertionSource>,
-    /// `algorithm`, for instance `RS256`; None: what fits the key.
+    /// `algorithm`, for instance `RS256`. None: the first that fits the key.
     pub algorithm: Option<String>,
     /// `kid` or `kid_thumbprint`
     pub kid: Option<Kid>,
-    /// `x5t`: put the certificate's SHA-1 and SHA-256 thumbprints into the header.
+    /// `x5t`: the header has the certificate's SHA-1 and SHA-256 thumbprints.
     pub x5t: bool,
-    /// `audience`; None: the issuer where it is known, else the token endpoint.
+    /// `audience`. None: the issuer if it is known, else the token endpoint.
     pub audience: Option<Audience>,
-    /// `lifetime`
     pub lifetime: Duration,
 }
 
-/// The key identifier in the header.
+/// The key identifier in the assertion's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kid {
     /// `kid`
@@ -68,36 +67,34 @@ pub enum Kid {
     Thumbprint,
 }
 
-/// Whom an assertion is made out to. RFC 7523 §3 leaves it open, and identity providers differ.
+/// The audience of an assertion. RFC 7523 §3 leaves it open, and identity providers differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// The issuer, as it writes itself.
+    /// The issuer, in its own spelling.
     Issuer,
-    /// The token endpoint, as the issuer writes it, or as it is configured.
+    /// The token endpoint, as the issuer writes it or as it is configured.
     TokenEndpoint,
-    /// This.
+    /// The configured text.
     Named(String),
 }
 
-/// Key or ready assertion.
+/// A key, or a ready assertion.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AssertionSource {
-    /// `key` (PEM), with the certificate for x5t.
+    /// `key` (PEM), with the certificate for `x5t`.
     Pem {
-        /// Private key.
+        /// The private key.
         key: PathBuf,
-        /// `key_password`
         key_password: Option<SecretRef>,
-        /// `certificate`
         certificate: Option<PathBuf>,
     },
     /// `keystore`
     Store(Keystore),
-    /// An assertion that somebody else renews (workload identity federation).
+    /// An assertion that another program renews (workload identity federation).
     File {
         /// `file`
         path: PathBuf,
-        /// `type`: the `client_assertion_type` that it is sent as.
+        /// `type`: the `client_assertion_type` of the request.
         kind: String,
     },
 }

@@ -1,5 +1,5 @@
-//! The files that profiles refer to, for whoever watches them. systemd credentials are left out:
-//! their folder is not part of the configuration.
+//! The files that profiles refer to, for those parts of the daemon that watch them. systemd
+//! credentials are left out: their folder is not part of the configuration.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::client_auth::{Assertion, AssertionSource, ClientAuth};
 use super::{Config, IdentitySource, Keystore, Method, OAuth2, Profile, SecretRef, TrustSource};
 
-/// Every file that a usable profile refers to.
+/// Every file that any usable profile refers to.
 #[must_use]
 pub fn paths(config: &Config) -> BTreeSet<PathBuf> {
     config

@@ -1,5 +1,5 @@
-//! What makes a credential this profile's and no other's: whom the profile asks, as whom, for what.
-//! What it proves that with does not count.
+//! The identity of a credential: whom the profile asks, as which client, and for what. The material
+//! that proves the client does not count.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::{Endpoint, Method, Profile};
 
-/// Everything that makes a credential's identity. A field that is added here is compared when the
-/// configuration is read again, and is part of what is kept over a restart.
+/// All parts of a credential's identity. A field that is added here is compared when the
+/// configuration is read again, and becomes part of what is kept over a restart.
 #[derive(PartialEq, Serialize)]
 struct CredentialIdentity<'a> {
     target: Option<&'a str>,
@@ -39,21 +39,21 @@ enum CredentialSource<'a> {
 }
 
 impl Profile {
-    /// Whether both profiles ask the same server for the same API as the same client, whatever they
-    /// prove it with: only then may a credential of one be served as the other's.
+    /// Whether both profiles ask the same server for the same API as the same client, whatever
+    /// proves the client. Only then may one profile serve the other's credential.
     #[must_use]
     pub fn same_identity(&self, other: &Profile) -> bool {
         self.credential_identity() == other.credential_identity()
     }
 
-    /// The identity as a digest, for what is kept over a restart. None: the profile asks nobody, so
-    /// that nothing has to be kept of it.
+    /// The identity as a digest, for what is kept over a restart. None: the profile asks no
+    /// provider, so nothing has to be kept.
     #[must_use]
     pub fn identity(&self) -> Option<[u8; 32]> {
         if !matches!(self.method, Method::OAuth2(_)) {
             return None;
         }
-        // JSON delimits each text, so that nothing can be moved from one into the next.
+        // JSON delimits each text, so that no character can move from one text into the next.
         let json = serde_json::to_vec(&self.credential_identity())
             .expect("texts, lists and maps of texts can be written");
         let mut out = [0; 32];

@@ -1,4 +1,4 @@
-//! What stays on this machine, and what makes the identity of a credential.
+//! Which URLs stay on this machine, and what makes the identity of a credential.
 
 use super::*;
 use crate::core::config::{SourceFile, Sources, load};
@@ -39,8 +39,8 @@ fn oauth2(lines: &str) -> Profile {
     }
 }
 
-/// Broken by `credential_identity` that leaves one of them out, and by one that takes in what it is
-/// proven with or how it is got.
+/// Broken by `credential_identity` that leaves out one of the parts, and by one that includes the
+/// material or how it is got.
 #[test]
 fn whom_as_whom_and_for_what_and_nothing_else_is_the_identity() {
     let base = oauth2(BASE);
@@ -65,9 +65,9 @@ fn whom_as_whom_and_for_what_and_nothing_else_is_the_identity() {
     }
 }
 
-/// What the version before kept under another identity is not the same and is dropped: the profile
-/// asks anew. Whoever changes how the identity is written has the same effect once more, and says
-/// so in the changelog.
+/// A credential that the version before kept under another identity is dropped, and the profile
+/// asks anew. A change to how the identity is written has the same effect once more, and belongs in
+/// the changelog.
 #[test]
 fn the_identity_stays_the_same_from_version_to_version() {
     let identity = oauth2(BASE).identity().expect("it asks somebody");

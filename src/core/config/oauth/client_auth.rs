@@ -1,4 +1,4 @@
-//! `client_auth` and what each way needs: secret, certificate, assertion.
+//! `client_auth`, and what each way needs: a secret, a certificate or an assertion.
 
 use super::{ConfigReport, Section, keystore};
 use crate::core::config::preset::Preset;
@@ -8,8 +8,8 @@ use crate::core::profile::client_auth::{Assertion, AssertionSource, Audience, Cl
 use crate::core::profile::is_loopback;
 use crate::core::profile::{Endpoint, Idp, SecretRef};
 
-/// Checks how the client proves who it is. `idp_known`: what the identity provider lacks is really
-/// not there.
+/// Checks how the client proves its identity. `idp_known`: whether a key that the identity provider
+/// lacks is really missing.
 pub(super) fn check(
     report: &mut ConfigReport,
     section: &Section,
@@ -62,7 +62,7 @@ pub(super) fn check(
     })
 }
 
-/// Neither `client_auth` nor a secret: what is meant cannot be guessed.
+/// Reports that there is neither `client_auth` nor a secret, so that the way cannot be guessed.
 fn nothing(report: &mut ConfigReport, section: &Section, preset: Option<Preset>) {
     let help = match preset {
         Some(Preset::Saas) => "client_secret = { file = \"…\" }",
@@ -81,7 +81,7 @@ fn nothing(report: &mut ConfigReport, section: &Section, preset: Option<Preset>)
         .if_whole();
 }
 
-/// What is written but has no part in this way to prove who the client is.
+/// Reports keys that this way of client authentication does not use.
 fn unused(
     report: &mut ConfigReport,
     section: &Section,
@@ -138,7 +138,7 @@ fn secret(report: &mut ConfigReport, section: &Section, auth: &str) -> Option<Se
 }
 
 fn certificate(report: &mut ConfigReport, section: &Section, auth: &str, idp: Option<&Idp>) {
-    // Without an identity provider there are errors already, and its certificate is not known.
+    // Without an identity provider there are errors already, and its certificate is unknown.
     let Some(idp) = idp else {
         return;
     };
@@ -155,7 +155,7 @@ fn certificate(report: &mut ConfigReport, section: &Section, auth: &str, idp: Op
             .if_whole();
     }
     let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;
-    // Towards other machines plain http has been told already.
+    // Plain HTTP to other machines has been reported already.
     if url.scheme() == "http" && is_loopback(url) {
         report.error(
             &spot,
@@ -166,13 +166,13 @@ fn certificate(report: &mut ConfigReport, section: &Section, auth: &str, idp: Op
     }
 }
 
-/// Whether a `tls` table at least tries to name a client certificate: what is wrong with it has
-/// been told.
+/// Whether a `tls` table at least tries to name a client certificate. Its errors have been
+/// reported.
 fn names_one(tls: &Section) -> bool {
     tls.has(&tls::CERTIFICATE) || tls.has(&tls::KEY) || tls.has(&tls::KEYSTORE)
 }
 
-/// `assertion` for either way that signs one.
+/// `assertion`, for both ways that sign one.
 fn assertion(
     report: &mut ConfigReport,
     profile: &Section,
@@ -236,7 +236,7 @@ fn assertion(
     })
 }
 
-/// Whom the assertion is made out to.
+/// The audience of the assertion.
 fn audience(
     report: &mut ConfigReport,
     section: &Section,
@@ -284,7 +284,7 @@ fn kid(report: &mut ConfigReport, section: &Section, by_secret: bool) -> Option<
             )
             .help("remove one of them");
     }
-    // Of a secret there is no public key; that has been told.
+    // A secret has no public key. That has been reported.
     (!by_secret).then_some(Kid::Thumbprint)
 }
 
@@ -341,7 +341,7 @@ fn source(section: &Section) -> Option<AssertionSource> {
     })
 }
 
-/// The client secret signs: keys and certificates have no part in it.
+/// Reports keys and certificates that are not used because the client secret signs.
 fn signed_by_secret(report: &mut ConfigReport, section: &Section) {
     let useless: [&KeySpec; 8] = [
         &assertion::KEY,
@@ -368,7 +368,7 @@ fn signed_by_secret(report: &mut ConfigReport, section: &Section) {
     }
 }
 
-/// Keys that only some sources of an assertion have a use for.
+/// Reports keys that only some sources of an assertion use.
 fn belongs_to_source(report: &mut ConfigReport, section: &Section, sources: &[&KeySpec]) {
     let [source] = sources else {
         return;

@@ -1,4 +1,4 @@
-//! Values with parts: secrets, access rules, lists, tables that the user fills.
+//! Values with parts: secrets, access rules, lists, and tables whose keys the user chooses.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::core::config::values::{self, TextRule};
 use crate::core::profile::{AccessRule, SecretRef, UserOrGroup};
 use crate::core::secret::Secret;
 
-/// The highest uid and gid are the system's way to say "none" (`(uid_t) -1`).
+/// The highest uid and gid are one less: the system uses the last number for "none" (`(uid_t) -1`).
 const LAST_ID: u32 = u32::MAX - 1;
 
-/// A secret's reference, or the secret itself in a file that is private.
+/// A reference to a secret, or the secret itself if the file is private.
 pub(super) fn secret(
     report: &mut ConfigReport,
     file: File<'_>,
@@ -36,7 +36,7 @@ pub(super) fn secret(
     }
 }
 
-/// A secret that stands in the file itself.
+/// A secret in the file itself.
 fn literal(
     report: &mut ConfigReport,
     file: File<'_>,
@@ -48,7 +48,7 @@ fn literal(
     if !file.private {
         let readers = file.readers;
         let path = printable(&file.path.to_string_lossy());
-        // Where the readers are known, their sentence says how to keep them out.
+        // If the readers are known, their sentence says how to keep them out.
         let (colon, or) = match readers.is_empty() {
             true => ("", format!("chmod 600 {path}, or ")),
             false => (": it ", "or ".to_owned()),
@@ -72,7 +72,7 @@ fn literal(
     Some(SecretRef::Literal(Secret::new(text.to_owned())))
 }
 
-/// Where a secret is to be found.
+/// A reference to the place of a secret.
 fn reference(
     report: &mut ConfigReport,
     file: File<'_>,
@@ -82,7 +82,7 @@ fn reference(
 ) -> Option<SecretRef> {
     let section = table(report, file, &secret::TABLE, found, spot.clone());
     if section.entries.len() != 1 || found.iter().count() != 1 {
-        // An unknown key alone has been told already.
+        // A single unknown key has been reported already.
         if section.entries.len() > 1 || found.is_empty() {
             report.error(
                 spot,
@@ -110,7 +110,7 @@ fn reference(
     Some(SecretRef::Env(variable))
 }
 
-/// A list of texts that each keep a rule.
+/// A list of texts that each follow the rule.
 pub(super) fn texts(
     report: &mut ConfigReport,
     file: File<'_>,
@@ -142,7 +142,7 @@ pub(super) fn texts(
     whole.then_some(list)
 }
 
-/// A user or group by name or number.
+/// A user or group, by name or number.
 pub(super) fn principal(
     report: &mut ConfigReport,
     key: &KeySpec,
@@ -166,8 +166,8 @@ pub(super) fn principal(
     integer(report, spot, key.name, found, 0..=LAST_ID).map(UserOrGroup::Id)
 }
 
-/// Access rules. A rule with anything wrong in it is left out whole: without its wrong key it would
-/// let in more. None where nothing is left, which is not the same as no rules.
+/// Access rules. A rule with an error is left out as a whole: without its wrong key it would let in
+/// more callers. None if no rule is left, which is not the same as no rules.
 pub(super) fn rules(
     report: &mut ConfigReport,
     file: File<'_>,
@@ -238,7 +238,7 @@ pub(super) fn mode(
     mode.map(RawValue::Integer)
 }
 
-/// Keys that the user chooses, with text.
+/// A table whose keys the user chooses, with texts as values.
 pub(super) fn map(
     report: &mut ConfigReport,
     file: File<'_>,

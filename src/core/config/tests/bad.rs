@@ -1,8 +1,8 @@
-//! Wrong inputs, each with what is said and where.
+//! Wrong inputs, each with its message and place.
 
 use super::*;
 
-/// Configuration, position of the one error, parts of message and help.
+/// The configuration, the line and column of its one error, and parts of message and help.
 #[rustfmt::skip]
 const ONE_ERROR: &[(&str, u32, u32, &str)] = &[
     // the file as a whole
@@ -74,7 +74,8 @@ const ONE_ERROR: &[(&str, u32, u32, &str)] = &[
     ("[profiles.\"ä\"]\nmethod = \"none\"\n", 1, 11, "cannot be the name"),
 ];
 
-/// The same for what comes after `[profiles.p]`, method, issuer and client_id: lines begin at 5.
+/// The same for what comes after `[profiles.p]`, method, issuer and client_id: the lines begin at
+/// 5.
 #[rustfmt::skip]
 const ONE_OAUTH2_ERROR: &[(&str, u32, u32, &str)] = &[
     ("", 1, 11, "\"none\" for a public client"),
@@ -250,7 +251,7 @@ fn columns_count_characters_and_windows_line_ends_do_not_matter() {
     );
 }
 
-/// Trap 24. Broken by a reader that skips what it does not know in any one of the tables.
+/// Trap 24. Broken by a reader that skips unknown keys in any one of the tables.
 #[test]
 fn trap_24_an_unknown_key_is_an_error_in_every_table() {
     let profile = |more: &str| {

@@ -1,9 +1,9 @@
-//! How a client proves itself: words and combinations, and what is said about wrong ones.
+//! How a client proves its identity: words and combinations, and the messages for wrong ones.
 
 use super::*;
 use crate::core::profile::client_auth::{Assertion, AssertionSource, Audience, ClientAuth, Kid};
 
-/// The one error of a profile with these lines: message and help.
+/// The message and help of the one error in a profile with these lines.
 fn one_error(lines: &str) -> String {
     let outcome = one(&oauth2_with(lines));
     let errors = errors(&outcome);
@@ -154,7 +154,7 @@ fn basic_can_be_told_not_to_encode() {
     assert!(errors(&one(&with_colon.replace("plain", "form"))).is_empty());
 }
 
-/// Broken by `values::issuer` that takes everything.
+/// Broken by `values::issuer` that accepts everything.
 #[test]
 fn an_issuer_that_is_none_is_told_offline() {
     let tail = "/.well-known/openid-configuration";

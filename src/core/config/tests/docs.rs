@@ -1,4 +1,4 @@
-//! The reference and the example are complete and true.
+//! Tests that the reference and the example are complete and true.
 
 use super::*;
 use crate::core::config::reference::markdown;
@@ -19,7 +19,7 @@ fn the_reference_is_what_the_schema_says() {
     );
 }
 
-/// The example with the lines that are commented out, profile by profile.
+/// The example with its commented-out lines, profile by profile.
 fn uncommented() -> String {
     EXAMPLE
         .lines()
@@ -35,7 +35,8 @@ fn the_example_has_no_errors() {
     let outcome = one(EXAMPLE);
     assert!(errors(&outcome).is_empty(), "{:#?}", outcome.findings);
     assert!(config(&outcome).profiles.len() >= 7);
-    // The environment variable and the target without authentication, both on purpose, and Basic.
+    // The warnings are about the environment variable and the target without authentication, both
+    // intended, and about Basic.
     assert_eq!(warnings(&outcome).len(), 3, "{:#?}", outcome.findings);
 }
 

@@ -1,4 +1,4 @@
-//! What right configurations are taken for.
+//! What right configurations mean.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What fails, fails alone.
+//! A broken profile fails alone.
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn a_bad_profile_hurts_no_other() {
     profile(&outcome, "good");
     let bad = invalid(&outcome, "bad");
     assert_eq!(bad.method, "oauth2");
-    // The rule with the misspelled key would let in more without it.
+    // Without its misspelled key the rule would let in more callers.
     assert_eq!(bad.access.len(), 1);
     let lines: Vec<&str> = bad.message.lines().collect();
     assert!(

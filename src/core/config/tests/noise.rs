@@ -1,4 +1,4 @@
-//! Whatever is in the files, there is an answer.
+//! Whatever the files contain, loading gives an outcome.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::core::config::findings_json;
 
 const EXAMPLE: &str = include_str!("../../../../docs/tokend.example.toml");
 
-/// Loads a text as each kind of file, renders everything, and holds what must hold of any outcome.
+/// Loads a text as each kind of file, renders everything, and checks what holds for any outcome.
 fn survive(text: &str) {
     for outcome in [one(text), many("", &[("profiles.d/a.toml", text)])] {
         for finding in &outcome.findings {

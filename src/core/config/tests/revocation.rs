@@ -1,5 +1,5 @@
-//! Revocation always wins: whatever else is wrong with the files, whom `access` no longer names is
-//! not served.
+//! Revocation always wins: a caller that `access` no longer names is not served, whatever else is
+//! wrong with the files.
 
 use proptest::prelude::*;
 
@@ -11,20 +11,19 @@ use crate::core::profile::{AccessRule, ProfileName};
 const DAEMON: u32 = 990;
 const CALLERS: [u32; 5] = [0, DAEMON, 1, 2, 3];
 
-/// What is written of `access`.
+/// What an edit writes for `access`.
 #[derive(Clone, Debug)]
 enum Written {
-    /// Nothing.
     Nothing,
-    /// These users.
+    /// A list of these users.
     Users(Vec<u32>),
-    /// A text where a list belongs.
+    /// A text in place of a list.
     WrongKind,
-    /// A list with nothing in it that can be read.
+    /// A list without any readable entry.
     WrongKeys,
-    /// Half a list.
+    /// The first half of a list.
     Torn,
-    /// The whole profile is gone.
+    /// The edit removes the whole profile.
     NoProfile,
 }
 
@@ -32,24 +31,24 @@ enum Written {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Wrong {
     Nothing,
-    /// Of a secret file: known only to those who read files.
+    /// An error in a secret file, which only code that reads files can know.
     Outside,
     UnknownKey,
     UnknownKeyOfServer,
     ServerInFragment,
-    /// A line that is none, in the table above.
+    /// A syntax error in the table above.
     SyntaxAbove,
-    /// The same, in the table below.
+    /// A syntax error in the table below.
     SyntaxBelow,
-    /// A text without end, in the table above: the rest of the file is part of it.
+    /// A text without its end, in the table above: the rest of the file is part of the text.
     TextAbove,
-    /// A list without end, in the table above.
+    /// A list without its end, in the table above.
     ListAbove,
     /// A text without its second quote, in the profile's own table.
     SyntaxInside,
-    /// The bracket that ends the profile's header.
+    /// The profile's header lacks its closing bracket.
     Header,
-    /// The profile is there twice, in another file.
+    /// The profile is also in another file.
     Twice,
     /// The file with the profile cannot be read at all.
     Unreadable,
@@ -59,7 +58,7 @@ enum Wrong {
 struct Edit {
     written: Written,
     wrong: Wrong,
-    /// In a file of profiles.d.
+    /// Whether the profile is in a file of profiles.d.
     fragment: bool,
 }
 
@@ -168,7 +167,7 @@ fn sources(edit: &Edit) -> Sources {
     }
 }
 
-/// Whom the files permit after an edit; None: they do not say.
+/// The users that the files permit after an edit. None: the files do not say.
 fn permitted(edit: &Edit) -> Option<Vec<u32>> {
     let mut users = match &edit.written {
         Written::Nothing => vec![0, DAEMON],
@@ -196,7 +195,7 @@ fn permitted(edit: &Edit) -> Option<Vec<u32>> {
     Some(users)
 }
 
-/// What the daemon does with what it reads.
+/// A model of what the daemon does with the files that it reads.
 #[derive(Default)]
 struct Daemon {
     in_force: Option<Vec<AccessRule>>,
@@ -258,8 +257,8 @@ impl Directory for Nobody {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Served is who is permitted by what was in force last and by the newest that the files say of
-    /// access.
+    /// A caller is served if both permit it: the access in force last, and the newest that the
+    /// files say about access.
     #[test]
     fn nobody_is_served_whom_the_files_no_longer_name(edits in edits()) {
         let mut daemon = Daemon::default();
@@ -293,7 +292,7 @@ proptest! {
     }
 }
 
-/// What is told of each profile of one text.
+/// What one text says about the access of each profile.
 fn told(text: &str) -> Vec<(String, Vec<Stated>)> {
     let access = many("", &[("profiles.d/a.toml", text)]).access;
     access
@@ -319,7 +318,7 @@ fn users(users: &[u32]) -> Stated {
 #[test]
 fn access_is_read_around_mistakes() {
     let cases = [
-        // Tables of a profile in any order, and a list in tables.
+        // The tables of a profile are in any order, and the list is written as tables.
         (
             "[profiles.p.tls]\nca = \n[[profiles.p.access]]\nuser = 1\n[[profiles.p.access]]\nuser = 2\n",
             users(&[1, 2]),
@@ -342,7 +341,7 @@ fn access_is_read_around_mistakes() {
         ),
         ("profiles.p]\naccess = [{ user = 1 }]\n", users(&[1])),
         ("[[profiles.p\naccess = [{ user = 1 }]\n", users(&[1])),
-        // It is there, and nobody can tell what it says.
+        // `access` is there, but it is unknown what it says.
         (
             "[profiles.p]\naccess = [{ user = 1 } { user = 2 }]\n",
             Stated::RootOnly,
@@ -372,7 +371,7 @@ fn access_is_read_around_mistakes() {
             "[[profiles.p.access]]\nuser = 1\nunit = \n",
             Stated::RootOnly,
         ),
-        // It is not there.
+        // `access` is not there.
         ("[profiles.p]\nmethod = \n", users(&[])),
     ];
     for (text, expected) in cases {

@@ -1,11 +1,11 @@
-//! Secrets never come into what is said, however the file is broken around them.
+//! Secrets never appear in messages, however the file is broken around them.
 
 use super::*;
 use crate::core::config::findings_json;
 
 const SECRET: &str = "hunter2-hunter2";
 
-/// Everything that anybody could be shown.
+/// All texts of an outcome that a person could be shown.
 fn shown(outcome: &ConfigOutcome) -> String {
     let mut text = findings_json(&outcome.findings).to_string();
     for finding in &outcome.findings {
@@ -15,7 +15,7 @@ fn shown(outcome: &ConfigOutcome) -> String {
     text
 }
 
-/// What stands where a secret belongs, `S` for the secret itself.
+/// Texts in the place of a secret, with `S` for the secret itself.
 const VALUES: &[&str] = &[
     "\"S\"",
     "'S'",
@@ -41,7 +41,7 @@ const VALUES: &[&str] = &[
     "\"https://a:S@b\"",
 ];
 
-/// Where secrets stand, and where they end up by mistake.
+/// Places of secrets, and places where they end up by mistake.
 const KEYS: &[&str] = &[
     "client_secret",
     "client_sceret",
@@ -68,8 +68,8 @@ fn in_no_finding_and_no_debug() {
     for private in [true, false] {
         for &key in KEYS {
             for &value in VALUES {
-                // What stands where a URL belongs is no secret, but what stands in one before an @
-                // may be.
+                // A text in the place of a URL is no secret, but the part of a URL before an @ may
+                // be one.
                 if key == "token_url" && !value.contains('@') {
                     continue;
                 }

@@ -1,5 +1,5 @@
-//! Defects that the simulator found, or that were found while it was built, and were repaired: each
-//! in a few lines.
+//! Repaired defects that the simulator found, or that came up while it was built, each in a few
+//! lines.
 
 use super::*;
 
@@ -20,9 +20,9 @@ fn fetch_first(life: &mut Life, lifetime: u64) {
     life.succeed(attempt, at(0.0), at(0.0), "one", lifetime);
 }
 
-/// Readers of what is published make no event. A sleeping profile was woken at the end of its
-/// credential only, so that whoever came back to it before met an identity provider in the middle
-/// of a request.
+/// Reads of what is published make no event. A sleeping profile used to wake only at the end of its
+/// credential. So a caller that came back before then later had to wait for the identity provider
+/// in the middle of a request.
 #[test]
 fn a_sleeping_profile_is_looked_at_in_time_to_renew() {
     let mut life = Life::new(lazy());
@@ -40,8 +40,8 @@ fn a_sleeping_profile_is_looked_at_in_time_to_renew() {
     assert!(life.tick(look).is_some(), "somebody was there");
 }
 
-/// Found in the coverage table, which was full of ticks for sleepers. The looks stop with the
-/// credential: nothing is published that somebody could read.
+/// Found in the coverage table, which was full of ticks for sleeping profiles. The looks stop when
+/// the credential ends: nothing is published that a caller could read.
 #[test]
 fn a_sleeping_profile_without_a_credential_is_left_alone() {
     let mut life = Life::new(lazy());
@@ -89,7 +89,7 @@ fn trap_16_the_last_repetition_leaves_no_gap() {
     assert_eq!(life.machine.due(at(89.0)), Some(at(93.5).boot));
 }
 
-/// A wall clock that was set back by an hour hid a pause of the machine of up to an hour: an
+/// A wall clock that was set back by an hour hid a pause of the machine of up to an hour, and an
 /// expired token was served. Broken by `LifecycleEvent::Tick` without `wall_set_back`.
 #[test]
 fn trap_18_a_step_back_hides_no_later_pause() {
@@ -111,7 +111,7 @@ fn trap_18_a_step_back_hides_no_later_pause() {
     );
 }
 
-/// The same, when the clock was set back while the token was on its way. Broken by
+/// The same happened when the clock was set back while the token was on its way. Broken by
 /// `LifecycleEvent::Fetched` without `wall_set_back`.
 #[test]
 fn trap_18_a_step_back_during_an_attempt_hides_no_later_pause() {
@@ -128,7 +128,7 @@ fn trap_18_a_step_back_during_an_attempt_hides_no_later_pause() {
 }
 
 /// A step back ends a doubt that a step forward has caused: a clock that was set wrong and then
-/// right costs nothing for long. Broken by `servable` that gives nothing where `doubt_tried`.
+/// right costs little. Broken by `servable` that gives nothing where `doubt_tried`.
 #[test]
 fn trap_18_a_step_forward_that_is_taken_back_is_forgotten() {
     let mut life = Life::with_one(Refresh::default());
@@ -142,9 +142,9 @@ fn trap_18_a_step_forward_that_is_taken_back_is_forgotten() {
     );
 }
 
-/// A repetition counted as a new statement: the boot clock that had stood still was believed again,
-/// and a token that an issuer handed out of its cache was served for as long as the machine had
-/// been paused. Broken by `fetched` that takes `asked_at` of a repetition.
+/// A repetition counted as a new statement. So the boot clock that had stood still was believed
+/// again, and a token from an issuer's cache was served for as long as the machine had been paused.
+/// Broken by `fetched` that takes `asked_at` of a repetition.
 #[test]
 fn trap_17_a_cached_answer_does_not_set_a_stopped_clock_right() {
     let mut life = Life::with_one(Refresh::default());
@@ -159,7 +159,7 @@ fn trap_17_a_cached_answer_does_not_set_a_stopped_clock_right() {
     );
 }
 
-/// An issuer that counts down has looked at its clock: then it was ours that was set.
+/// An issuer that counts down has looked at its clock, so it was the daemon's clock that was set.
 /// Broken by `counted_down_to` that says no.
 #[test]
 fn trap_18_an_issuer_that_counts_down_is_believed() {
@@ -171,8 +171,8 @@ fn trap_18_an_issuer_that_counts_down_is_believed() {
     assert_eq!(life.served(now.plus(86 * SECOND), Duration::ZERO), None);
 }
 
-/// In doubt, `min_ttl` was measured on the clock that had stood still.
-/// Broken by `lives_by_wall` that does not look at `min_ttl`.
+/// In doubt, `min_ttl` was measured on the clock that had stood still. Broken by `lives_by_wall`
+/// that ignores `min_ttl`.
 #[test]
 fn trap_17_min_ttl_is_met_on_the_wall_clock_too() {
     let mut life = Life::with_one(Refresh::default());
@@ -183,8 +183,8 @@ fn trap_17_min_ttl_is_met_on_the_wall_clock_too() {
     assert!(life.served(now, 26 * SECOND).is_none());
 }
 
-/// With answers that had lost too much of their life on the way, a caller waited through one
-/// attempt after the other.
+/// A caller waited through one attempt after the other when the answers had lost too much of their
+/// life on the way.
 #[test]
 fn a_caller_is_refused_when_the_answer_comes_too_late_for_its_min_ttl() {
     let mut life = Life::new(Refresh::default());
@@ -201,8 +201,9 @@ fn a_caller_is_refused_when_the_answer_comes_too_late_for_its_min_ttl() {
     );
 }
 
-/// Found by reading. A lazy profile whose last attempt had failed stayed in back-off for ever:
-/// unhealthy, and in the way of other variants. Broken by `state` without its arm for `idle`.
+/// Found by reading the code. A lazy profile whose last attempt had failed stayed in back-off for
+/// ever: it was unhealthy, and in the way of other variants. Broken by `state` without its arm for
+/// `idle`.
 #[test]
 fn trap_19_a_lazy_profile_falls_asleep_after_failures_too() {
     let mut life = Life::new(lazy());

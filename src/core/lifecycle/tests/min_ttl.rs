@@ -1,4 +1,4 @@
-//! What a caller gets that wants a credential to live for a while, and what that costs the others.
+//! What a caller with a `min_ttl` gets, and what that costs the others.
 
 use super::*;
 
@@ -29,11 +29,11 @@ fn min_ttl_is_met_by_an_early_renewal_or_refused() {
     assert_eq!(refusal.kind, RefusalKind::MinTtlTooLong);
 }
 
-/// `min_ttl` just below what is granted made every call a token request.
-/// Broken by `hurry` without `from`, and by `verdict` without `too_young`.
+/// A `min_ttl` just below what is granted made every call a token request. Broken by `hurry`
+/// without `from`, and by `verdict` without `too_young`.
 #[test]
 fn trap_44_min_ttl_replaces_no_credential_before_a_tenth_of_its_life_is_over() {
-    // 95 s after the margin.
+    // The life is 95 s after the margin.
     let mut life = Life::with_one(Refresh::default());
     let wanted = 94 * SECOND;
     assert!(life.served(at(1.0), wanted).is_some());
@@ -49,9 +49,10 @@ fn trap_44_min_ttl_replaces_no_credential_before_a_tenth_of_its_life_is_over() {
         assert_eq!(back, at(9.5).boot);
         assert_eq!(life.served(now, Duration::ZERO).as_deref(), Some("one"));
     }
-    // Nobody came again, so nothing was renewed early.
+    // No caller came again, so nothing was renewed early.
     assert!(life.machine.due(at(8.4)).expect("planned") > at(60.0).boot);
-    // Who comes again is served, and whoever comes within the minimum interval before that waits.
+    // A caller that comes again is served, and one that comes up to the minimum interval earlier
+    // waits.
     assert_eq!(life.ask(at(8.6), wanted), None);
     assert!(matches!(
         life.machine.verdict(at(8.6), wanted),
@@ -78,7 +79,7 @@ fn trap_44_callers_force_at_most_ten_renewals_in_a_life() {
                 life.succeed(attempt, now, now, &format!("t{attempt}"), life_of);
             }
         }
-        // Long lives are renewed each day anyway.
+        // A token with a long life is renewed each day anyway.
         let most = 11 * life_of.div_ceil(86_400);
         assert!((5..=most).contains(&attempts), "{attempts} of {life_of} s");
     }
@@ -105,7 +106,7 @@ fn min_ttl_that_the_way_eats_up_is_refused_and_not_fetched_for_ever() {
     let mut life = Life::new(Refresh::default());
     let attempt = life.ask(at(0.0), 95 * SECOND).expect("first use");
     assert_eq!(life.succeed(attempt, at(0.0), at(0.1), "one", 100), None);
-    // 95 s after the margin, 94.9 s on arrival.
+    // The life is 95 s after the margin and 94.9 s on arrival.
     let Verdict::Refuse(refusal) = life.machine.verdict(at(0.1), 95 * SECOND) else {
         panic!("refused")
     };

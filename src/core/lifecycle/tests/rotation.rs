@@ -1,16 +1,17 @@
-//! Rotations against providers that switch late, early, on one node after the other, and back: two
-//! lives of one profile, as the assembly leads them, and what has to hold of both together.
+//! Rotations with providers that switch late, early, on one node after the other, and back. Two
+//! lives of one profile run as the assembly runs them, and the tests check what has to hold for
+//! both together.
 
 use super::simulator::Dice;
 use super::*;
 use crate::core::lifecycle::rotation::Rotation;
 
-/// Between the moment when file and provider agree and the first attempt that can succeed.
+/// The time between the moment when file and provider agree and the first attempt that can succeed.
 const ONE_STEP: f64 = 60.0;
 const MINUTE: f64 = 60.0;
 
-/// What the provider takes from a moment on: the share of its nodes that know the new secret, and
-/// those that know the old.
+/// What the provider accepts from a moment on: the share of its nodes that know the new secret, and
+/// of those that know the old one.
 #[derive(Clone, Debug)]
 struct Switch {
     at: f64,
@@ -24,7 +25,7 @@ struct Scenario {
     /// When the file gets the new secret, and when it gets the old one back.
     file: f64,
     file_back: Option<f64>,
-    /// By time.
+    /// The switches, in the order of time.
     provider: Vec<Switch>,
     lazy: bool,
 }
@@ -39,7 +40,7 @@ impl Scenario {
         at >= self.file && self.file_back.is_none_or(|back| at < back)
     }
 
-    /// From when on both agree for good.
+    /// The moment from which both agree for good.
     fn agreed(&self) -> f64 {
         let last = self.provider.last().map_or(0.0, |switch| switch.at);
         last.max(self.file_back.unwrap_or(self.file))
@@ -87,7 +88,7 @@ impl World<'_> {
         }
     }
 
-    /// Puts an event into a version, and the answer of the provider after a while.
+    /// Gives an event to a version, and the answer of the provider after a while.
     fn put(&mut self, next: bool, now: f64, event: LifecycleEvent) {
         let Some(version) = version(&mut self.live, &mut self.next, next) else {
             return;
@@ -126,8 +127,8 @@ impl World<'_> {
         self.put(next, now, event);
     }
 
-    /// As the assembly: what the file says is tried beside what works, and takes its place when it
-    /// delivers or nothing is left.
+    /// Acts like the assembly: tries what the file says beside what works, and lets it take over
+    /// when it delivers or when nothing is left.
     fn assemble(&mut self, now: f64) {
         let wanted = self.scenario.file_at(now);
         if wanted == self.live.new {
@@ -161,7 +162,7 @@ impl World<'_> {
         }
     }
 
-    /// Lives it, and says when nobody could be served.
+    /// Runs the scenario, and returns the moments when no caller could be served.
     fn run(&mut self, until: f64) -> Vec<f64> {
         let mut without = Vec::new();
         let mut tenth = 0;
@@ -172,7 +173,7 @@ impl World<'_> {
                 self.put(next, now, LifecycleEvent::Tick);
             }
             self.assemble(now);
-            // A caller each second.
+            // A caller comes each second.
             if tenth % 10 == 0 {
                 self.put(
                     false,
@@ -206,24 +207,25 @@ fn scenario(dice: &mut Dice) -> Scenario {
     let step = |at, new, old| Switch { at, new, old };
     let (mut provider, mut file_back) = (Vec::new(), None);
     match dice.below(5) {
-        // Late.
+        // The provider switches late.
         0 => provider.push(step(file + gap(dice), 1000, 0)),
-        // Early, by less than what is left of a token, or more.
+        // The provider switches early, by less than what is left of a token, or by more.
         1 => provider.push(step(file - 50.0, 1000, 0)),
-        // Neither for a while: it has forgotten the old one before it knows the new one.
+        // The provider knows neither for a while: it forgets the old one before it knows the new
+        // one.
         2 => {
             let first = file + gap(dice) / 2.0;
             provider.push(step(first, 0, 0));
             provider.push(step(first + gap(dice) / 2.0, 1000, 0));
         }
-        // Node by node.
+        // The provider switches node by node.
         3 => {
             let first = file - 30.0 + gap(dice) / 2.0;
             let share = dice.between(200, 800);
             provider.push(step(first, share, 1000 - share));
             provider.push(step(first + gap(dice), 1000, 0));
         }
-        // And back, once or for good.
+        // The provider switches back, once or for good.
         _ => {
             let first = file + gap(dice) / 3.0;
             let second = first + gap(dice) / 3.0;
@@ -246,8 +248,8 @@ fn scenario(dice: &mut Dice) -> Scenario {
 }
 
 /// Broken by a version that takes over with the sleep of its refusals, by refusals that are
-/// followed by minutes at once, and by a staged version that is not tried when the live one is
-/// refused.
+/// followed by pauses of minutes at once, and by a staged version that is not tried when the live
+/// one is refused.
 #[test]
 fn trap_39_file_and_provider_agree_and_a_credential_is_there_within_one_step() {
     for seed in 0..400 {
@@ -262,7 +264,7 @@ fn trap_39_file_and_provider_agree_and_a_credential_is_there_within_one_step() {
             .filter(|at| **at > agreed + ONE_STEP)
             .collect();
         assert!(late.is_empty(), "seed {seed}: {scenario:?}: {late:?}");
-        // A life of its own each, and none may ask in a hot loop.
+        // Each version has a life of its own, and none may ask in a hot loop.
         for first in &world.attempts {
             let window = *first..*first + 10.0 * MINUTE;
             let renewals = 10.0 * MINUTE / (scenario.token_life as f64 * 0.55);
@@ -279,7 +281,7 @@ fn trap_39_file_and_provider_agree_and_a_credential_is_there_within_one_step() {
     }
 }
 
-/// Tokens of 40 s, the new secret in the file at once and at the provider after 15 s: nobody
+/// Tokens live 40 s, the file has the new secret at once and the provider after 15 s: no caller
 /// notices.
 #[test]
 fn trap_39_a_provider_that_is_a_little_late_costs_nothing() {
@@ -332,7 +334,7 @@ fn trying_again_obeys_retry_after_and_begins_a_row_anew() {
     assert!(due <= 3 * SECOND, "{due:?}");
 }
 
-/// Broken by a sign that counts each time: nodes that answer in turn would make a hot loop.
+/// Broken by a sign that counts every time: nodes that answer in turn would make a hot loop.
 #[test]
 fn a_sign_is_a_refusal_that_is_new_and_counts_once_a_minute() {
     let trouble = |code: &str| {

@@ -1,8 +1,7 @@
-//! Runs the simulator: on all processors, with seeds that are the same every time, and prints what
-//! it met.
+//! Runs the simulator on all processors, with the same seeds every time, and prints what it met.
 //!
 //! `TOKEND_SIM_EVENTS` sets the number of events (default 1 million; CI: 80 million),
-//! `TOKEND_SIM_SEED` the first world.
+//! `TOKEND_SIM_SEED` sets the first world.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,11 +15,11 @@ const EVENTS: u64 = 1_000_000;
 const EVENTS_PER_PROFILE: u64 = 1500;
 const PROFILES: u64 = 256;
 
-/// Every (state × event × condition) is met at least this often in a run of so many events.
+/// A run of `LEAST_OF` events meets every (state × event × condition) at least this often.
 const LEAST: u64 = 1000;
 const LEAST_OF: u64 = 80_000_000;
 
-/// Small numbers scatter: a short run is content with half of its share.
+/// Small numbers scatter, so a short run needs only half of its share.
 fn least(events: u64) -> u64 {
     if events < LEAST_OF {
         LEAST * events / LEAST_OF / 2
@@ -66,7 +65,8 @@ fn no_adversary_makes_it_break_a_promise() {
     let events = setting("TOKEND_SIM_EVENTS", EVENTS);
     let first_world = setting("TOKEND_SIM_SEED", 1);
     let lives = events.div_ceil(EVENTS_PER_PROFILE);
-    // Few lives still mean many worlds: some profiles of many of them, not all of a few.
+    // A few lives still mean many worlds: the run takes some profiles of many worlds, not all
+    // profiles of a few.
     let worlds = lives.div_ceil(PROFILES).max(64);
     let next = AtomicU64::new(0);
     let enough = AtomicBool::new(false);
@@ -153,7 +153,7 @@ fn explain(world: u64, profile: u64, promise: &str) -> String {
 
 #[test]
 fn a_life_can_be_lived_again_from_its_script() {
-    // A script that breaks a promise by itself: it serves a caller from before time began for its
+    // This script breaks a promise by itself: it serves a caller from before time began for its
     // token.
     let mut coverage = Coverage::default();
     let lived = live(1, 1, EVENTS_PER_PROFILE, &mut coverage, true);
@@ -169,8 +169,8 @@ fn a_life_can_be_lived_again_from_its_script() {
     assert_eq!(script.replay(), Ok(()));
 }
 
-/// Found in 80 million events: the books allowed a token that was first said to live for ever no
-/// more repetitions when it then had an end, which is halved towards as any other.
+/// Found in 80 million events. A token first said to live for ever later got an end, towards which
+/// repetitions halve as for any other token. The books did not allow these repetitions.
 #[test]
 fn a_token_that_lives_for_ever_and_then_does_not_is_halved_towards_its_end() {
     let text = "seed=12848058593599703677 0.9 0.5 5000000000 1000000000 60000000000 5583166424683 true\n\

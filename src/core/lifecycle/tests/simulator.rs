@@ -4,14 +4,14 @@
 //! wall-clock steps, and what each issuer is up to ([`world`]). A *driver* leads one profile
 //! through it: an event queue of timers, answers, callers and reports ([`driver`]). The *oracle*
 //! plays the broker's part around one `Lifecycle`, keeps its own books in true time, and says which
-//! promise a step has broken ([`oracle`]). What was met is counted ([`coverage`]).
+//! promise a step has broken ([`oracle`]). The *coverage* counts what was met ([`coverage`]).
 //!
 //! Everything comes from a seed, so a life that breaks a promise can be lived again; it is then cut
 //! down to the few inputs that matter and printed as a script ([`script`]). Profiles of a world
 //! share its clocks and issuers and nothing else, as in the daemon, so that they can be lived one
 //! after another.
 //!
-//! Pure, like the rest of the core: `simulation.rs` beside it runs it on threads and prints.
+//! It is pure, like the rest of the core. `simulation.rs` beside it runs it on threads and prints.
 
 pub mod coverage;
 pub mod driver;
@@ -25,7 +25,7 @@ use crate::core::credential::Fingerprint;
 use crate::core::time::{BootTime, Stamp, WallTime};
 
 /// Nanoseconds. The simulator counts in plain numbers, so that its arithmetic shares nothing with
-/// what it judges.
+/// the code that it judges.
 pub type Nanos = u64;
 
 pub const MILLISECOND: Nanos = 1_000_000;
@@ -33,19 +33,19 @@ pub const SECOND: Nanos = 1_000_000_000;
 pub const MINUTE: Nanos = 60 * SECOND;
 pub const HOUR: Nanos = 60 * MINUTE;
 
-/// One moment on three clocks. The daemon sees two of them.
+/// One moment on three clocks. The daemon sees only two of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// What time it really is. Never stands still, never jumps.
+    /// The true time. It never stands still and never jumps.
     pub truth: Nanos,
-    /// CLOCK_BOOTTIME: the truth, less the time for which the virtual machine was paused.
+    /// CLOCK_BOOTTIME: the true time, less the time for which the virtual machine was paused.
     pub boot: Nanos,
-    /// CLOCK_REALTIME: the truth, and whatever it was stepped by.
+    /// CLOCK_REALTIME: the true time, plus all steps of the clock.
     pub wall: Nanos,
 }
 
 impl Moment {
-    /// What the daemon sees.
+    /// The two clocks that the daemon sees.
     pub fn stamp(self) -> Stamp {
         Stamp {
             boot: BootTime(Duration::from_nanos(self.boot)),
@@ -62,15 +62,15 @@ pub enum Said {
     For(Nanos),
 }
 
-/// In place of the number of an attempt: the one in flight, so that a script stays meaningful when
-/// parts are left out.
+/// Stands for the number of the attempt in flight, so that a script stays meaningful when parts of
+/// it are left out.
 pub const IN_FLIGHT: u64 = 0;
 
-/// Something that happens to a profile.
+/// An input to a profile.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     Tick,
-    /// A caller looks at what is published, and asks when it will not do.
+    /// A caller looks at what is published, and asks if that does not suffice.
     Read(Nanos),
     /// A caller asks without looking.
     Ask(Nanos),
@@ -90,37 +90,37 @@ pub enum Input {
     Again,
 }
 
-/// Events as they turned out.
+/// The kinds of events, by what they turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Tick,
-    /// Answered from what is published.
+    /// A caller is answered from what is published.
     Read,
     Ask,
-    /// With a min_ttl.
+    /// A caller asks with a `min_ttl`.
     AskTtl,
     New,
     Repeated,
-    /// A token that is over.
+    /// An attempt brings a token whose life is over.
     Dead,
     Unlimited,
     Transient,
     RetryAfter,
     Permanent,
-    /// Result of an attempt that is not the one in flight.
+    /// The result of an attempt that is not the one in flight.
     Void,
     ReportHeld,
     ReportOther,
-    /// A sign that what was refused may do now.
+    /// A sign that a refused attempt may succeed now.
     Again,
 }
 
-/// Random numbers of the simulator: SplitMix64, not shared with what it judges.
+/// Random numbers of the simulator: SplitMix64, not shared with the code that it judges.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// From two seeds.
+    /// Mixes two seeds.
     pub fn mixed(one: u64, other: u64) -> Dice {
         let mut dice = Dice(one.wrapping_mul(0xd605_1ba4_a24d_5e35) ^ other);
         dice.roll();
@@ -135,7 +135,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// 0 to `end`, without `end`; 0 when there is nothing to choose from.
+    /// A number from 0 up to, but without, `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
         if end == 0 {
             return 0;
@@ -153,7 +153,7 @@ impl Dice {
         self.below(1000) < times
     }
 
-    /// Each order of magnitude as likely as the next.
+    /// A number between both; each order of magnitude is as likely as the next.
     pub fn spread(&mut self, from: u64, to: u64) -> u64 {
         let (low, high) = ((from.max(1) as f64).ln(), (to.max(1) as f64).ln());
         let unit = (self.roll() >> 11) as f64 / (1u64 << 53) as f64;
@@ -165,7 +165,7 @@ impl Dice {
     }
 }
 
-/// Cheap: no HMAC. Tokens are numbers.
+/// A cheap fingerprint without HMAC. Tokens are numbers.
 pub fn fingerprint(token: u64) -> Fingerprint {
     Fingerprint::parse(&format!("{token:032x}")).expect("32 hexadecimal digits")
 }

@@ -1,10 +1,10 @@
-//! The traps of docs/traps.md that lie in the pure core and are not in the parent module. Each
-//! names the one line that, broken, turns it red.
+//! The traps of docs/traps.md that lie in the pure core and are not in the parent module. Each test
+//! names the one broken line that turns it red.
 
 use super::*;
 
-/// Broken by `LifecycleEvent::Asked` setting `earliest` to now: after a failure every waiter asks
-/// again in turn.
+/// Broken by `LifecycleEvent::Asked` that sets `earliest` to now: after a failure every waiting
+/// caller asks again in turn.
 #[test]
 fn trap_11_waiters_do_not_ask_again_in_turn_after_a_failure() {
     let mut life = Life::new(Refresh::default());
@@ -18,7 +18,7 @@ fn trap_11_waiters_do_not_ask_again_in_turn_after_a_failure() {
     }
 }
 
-/// Broken by `start` without `doing = Some(…)`: each caller who finds one slow request starts
+/// Broken by `start` without `doing = Some(…)`: each caller that meets a slow request starts
 /// another.
 #[test]
 fn trap_12_a_slow_request_holds_up_nobody_who_can_be_served() {
@@ -33,8 +33,8 @@ fn trap_12_a_slow_request_holds_up_nobody_who_can_be_served() {
     }
 }
 
-/// Broken by `due_after` without the draw: everything that started together is renewed together for
-/// ever after.
+/// Broken by `due_after` without the draw: profiles that started together are renewed together for
+/// ever.
 #[test]
 fn trap_29_profiles_of_one_moment_drift_apart() {
     let dues: std::collections::BTreeSet<_> = (0..100)
@@ -51,7 +51,7 @@ fn trap_29_profiles_of_one_moment_drift_apart() {
     assert!(last > first.map(|due| due + 600).as_ref());
 }
 
-/// Broken by a `due` that draws again: a plan that is looked at often enough comes true early.
+/// Broken by a `due` that draws again: a plan comes true early if it is looked at often enough.
 #[test]
 fn trap_29_what_was_drawn_stays() {
     let mut life = Life::with_one(Refresh::default());
@@ -63,8 +63,8 @@ fn trap_29_what_was_drawn_stays() {
     }
 }
 
-/// Broken by a verdict of `Wait` where `refusal` is returned. (To serve without a credential cannot
-/// be written.)
+/// Broken by a verdict of `Wait` where `refusal` is returned. (The code cannot express serving
+/// without a credential.)
 #[test]
 fn trap_31_a_failure_is_an_answer_and_never_an_empty_credential() {
     let mut life = Life::new(Refresh::default());
@@ -76,7 +76,7 @@ fn trap_31_a_failure_is_an_answer_and_never_an_empty_credential() {
     assert!(life.machine.held().is_none());
 }
 
-/// Broken by `failed` setting `earliest` to `BootTime::NEVER`: an identity provider that was down
+/// Broken by `failed` that sets `earliest` to `BootTime::NEVER`: an identity provider that was down
 /// at the start is never asked again.
 #[test]
 fn trap_34_who_was_down_at_the_start_is_asked_again_and_served_within_a_step() {

@@ -1,34 +1,34 @@
-//! What to look at when an identity provider refuses the client itself, the likeliest first.
+//! What to check when an identity provider refuses the client itself, the likeliest cause first.
 
 use crate::core::profile::client_auth::{Assertion, AssertionSource, Audience, ClientAuth};
 
-/// What may be wrong with a client, as far as it is known here.
+/// What may be wrong with a client, as far as the daemon knows.
 #[derive(Clone, Copy, Debug)]
 pub struct Suspects<'a> {
-    /// How it proves itself.
+    /// How the client proves its identity.
     pub auth: &'a ClientAuth,
-    /// Whether the issuer is known, so that it is an assertion's audience where nothing else is
+    /// Whether the issuer is known. Then it is the audience of assertions, unless another is
     /// configured.
     pub issuer_known: bool,
-    /// Whether id and secret look the same form-urlencoded.
+    /// Whether form-urlencoding leaves id and secret unchanged.
     pub plain: bool,
-    /// The certificate that it shows.
+    /// The certificate that the client shows.
     pub certificate: Option<Shown<'a>>,
 }
 
-/// A client certificate, as it is shown.
+/// A client certificate as the client shows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
-    /// Key of the configuration that names it.
+    /// The configuration key that names it.
     pub role: &'a str,
-    /// Whose it is.
+    /// The subject of the certificate.
     pub subject: &'a str,
-    /// Certificates of its chain, itself included.
+    /// The number of certificates in its chain, itself included.
     pub chain: usize,
 }
 
 impl Suspects<'_> {
-    /// Cause and cure.
+    /// The cause and the cure.
     pub(super) fn cure(&self) -> String {
         const REFUSED: &str = "the identity provider does not accept";
         match self.auth {
@@ -68,8 +68,7 @@ impl Suspects<'_> {
         }
     }
 
-    /// The audience to try first, where nobody has chosen one: identity providers want one or the
-    /// other.
+    /// The audience to try first, if none is configured: identity providers want one or the other.
     fn other_audience(&self, assertion: &Assertion) -> &'static str {
         match (&assertion.audience, self.issuer_known) {
             (None, true) => {
@@ -84,7 +83,7 @@ impl Suspects<'_> {
         }
     }
 
-    /// The encoding to try first, where it makes a difference.
+    /// The encoding to try first, if the encodings differ.
     fn other_encoding(&self) -> &'static str {
         match self.auth {
             _ if self.plain => "",

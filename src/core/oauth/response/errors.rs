@@ -1,4 +1,4 @@
-//! Everything that is not HTTP 200.
+//! Answers with a status other than 200.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::core::oauth::withhold::echoes;
 use crate::core::secret::Secret;
 
 /// Error codes with their kind and cure: RFC 6749 §5.2 and §4.1.2.1, RFC 8628 §3.5, RFC 8707 §2.
-/// Codes in this table are our own words and may always be shown.
+/// The codes in this table are the daemon's own words and may always be shown.
 const CODES: [(&str, FailureKind, &str); 11] = [
     ("invalid_client", FailureKind::Permanent, ""),
     (
@@ -92,7 +92,7 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
             "{said} with a body in the coding {}, {UNASKED}",
             coded.unwrap_or_default()
         )),
-        // Token endpoints give a reason, in JSON (RFC 6749 §5.2). What stands before them does not:
+        // Token endpoints give a reason in JSON (RFC 6749 §5.2). What stands before them does not:
         // firewalls, gateways, challenges.
         400 | 403 if !is_json => Failure::transient(format!(
             "{said} without a reason ({}), as a gateway, firewall or proxy does and no token endpoint: see that it lets \
@@ -124,13 +124,13 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
     failure.with_oauth_error(code)
 }
 
-/// The failure for an answer that states an error code, which may be none that can be shown.
+/// The failure for an answer with an error code, which may be one that cannot be shown.
 fn stated_error(said: &str, status: u16, code: Option<&str>, asked: &Asked<'_>) -> Failure {
     let known = CODES.iter().find(|(known, ..)| code == Some(*known));
     let (kind, cure) = match known {
         Some(("invalid_client", kind, _)) => (*kind, asked.suspects.cure()),
-        // RFC 6749 §5.2 has 401 for clients that are not who they say. Keycloak answers so to a
-        // wrong secret, and to a client without a service account.
+        // RFC 6749 §5.2 has 401 for clients that fail to prove their identity. Keycloak answers so
+        // to a wrong secret, and to a client without a service account.
         Some(("unauthorized_client", kind, grant)) if status == 401 => (
             *kind,
             format!("{}; or {grant}", asked.suspects.cure()),
@@ -149,9 +149,9 @@ fn stated_error(said: &str, status: u16, code: Option<&str>, asked: &Asked<'_>) 
     }
 }
 
-/// The `error` code, if it may be shown: one that we know, or 1 to 40 characters of `[a-z_]` that
-/// repeat no secret. Registered codes are all of that form; secrets, keys and their encodings (hex,
-/// base64) nearly never are.
+/// The `error` code, if it may be shown: a known one, or 1 to 40 characters of `[a-z_]` that repeat
+/// no secret. Registered codes are all of that form; secrets, keys and their encodings (hex,
+/// base64) almost never are.
 pub(super) fn code_of(answer: &Map<String, Value>, secrets: &[&Secret]) -> Option<String> {
     let code = answer.get("error")?.as_str()?;
     let known = CODES.iter().any(|(known, ..)| *known == code);
@@ -165,8 +165,8 @@ pub(super) fn code_of(answer: &Map<String, Value>, secrets: &[&Secret]) -> Optio
     (known || harmless).then(|| code.into())
 }
 
-/// Entra ID puts its real code into error_description: the first `AADSTS` with 4 to 8 digits, and
-/// nothing else of it.
+/// The real code of Entra ID, which stands in error_description: the first `AADSTS` with 4 to 8
+/// digits. No other part of that text is used.
 fn microsoft_code(answer: &Map<String, Value>, secrets: &[&Secret]) -> Option<String> {
     let text = answer.get("error_description")?.as_str()?;
     let (_, rest) = text.split_once("AADSTS")?;

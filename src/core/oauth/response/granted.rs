@@ -1,21 +1,21 @@
 //! The scopes that an answer grants (RFC 6749 §3.3). They go into the audit record and to every
-//! caller, so they are held against what is secret and bounded.
+//! caller, so they are bounded, and checked against what is secret.
 
 use crate::core::oauth::withhold::repeats;
 use crate::core::secret::Secret;
 
-/// Scopes that are passed on. Real clients have a few dozen; each grant's audit record repeats them
-/// all.
+/// The most scopes that are passed on. Real clients have a few dozen; the audit record of each
+/// grant repeats them all.
 const MOST: usize = 256;
 
-/// Longest scope, in bytes. They are URLs at the longest.
+/// The longest scope, in bytes. The longest real ones are URLs.
 const LONGEST: usize = 256;
 
-/// All of them together, in bytes.
+/// The longest sum of all scopes, in bytes.
 const LONGEST_TOGETHER: usize = 8 * 1024;
 
-/// The scopes of an answer that can be passed on, and how many cannot. What was asked for is our
-/// own word and no echo.
+/// The scopes of an answer that can be passed on, and the number of those that cannot. A scope that
+/// was asked for is the daemon's own word and no echo.
 pub(super) fn scopes(text: &str, asked: &[String], secrets: &[&Secret]) -> (Vec<String>, usize) {
     let ours = |scope: &str| asked.iter().any(|known| known == scope);
     let stated = text.split(' ').filter(|scope| !scope.is_empty());
@@ -30,7 +30,7 @@ pub(super) fn scopes(text: &str, asked: &[String], secrets: &[&Secret]) -> (Vec<
         })
         .take(MOST)
         .collect();
-    // A secret that is cut to pieces.
+    // Several scopes together may be a secret that is cut to pieces.
     let foreign: Vec<&str> = shown.iter().copied().filter(|scope| !ours(scope)).collect();
     if repeats(&foreign.concat(), secrets) || repeats(&foreign.join(" "), secrets) {
         shown.retain(|scope| ours(scope));

@@ -1,4 +1,4 @@
-//! What an answer of the token endpoint is taken for.
+//! How answers of the token endpoint are judged.
 
 mod cure;
 mod failures;
@@ -41,7 +41,7 @@ fn answer<'a>(status: u16, body: &'a [u8]) -> Response<'a> {
     }
 }
 
-/// Of a client of which nothing else is known.
+/// A client of which nothing else is known.
 fn suspects(auth: &ClientAuth) -> Suspects<'_> {
     Suspects {
         auth,
@@ -136,7 +136,7 @@ fn trap_48_a_scope_that_repeats_the_secret_or_the_token_is_withheld_and_counted(
     ] {
         assert_eq!(granted(&format!("admin {echo}")), (vec!["admin".into()], 1));
     }
-    // In pieces, each of them too short to tell, what was asked for in between.
+    // The secret comes in pieces, each too short to tell, with the requested scope in between.
     let pieces = "Marker Secret- read 012345 6789";
     assert_eq!(granted(pieces), (vec!["read".into()], 4));
     // Short words occur in any long secret.
@@ -241,7 +241,7 @@ fn trap_38_opaque_and_jwt_tokens() {
         json!({ "access_token": token, "token_type": "Bearer", "expires_in": 3600 }).to_string();
     let mut response = answer(200, text.as_bytes());
     assert_eq!(ask(&response).unwrap().lifetime, seconds(100));
-    // The issuer's clock is 40 s behind ours, and its Date says so.
+    // The issuer's clock is 40 s behind the daemon's, and its Date says so.
     response.date = Some("Tue, 24 Nov 2026 03:28:20 GMT");
     let issued = ask(&response).unwrap();
     assert_eq!(issued.lifetime, seconds(139));

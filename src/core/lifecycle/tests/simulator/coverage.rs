@@ -1,4 +1,4 @@
-//! What the simulator met: every (state × event × condition), counted.
+//! What the simulator met: it counts every (state × event × condition).
 
 use std::fmt::Write;
 
@@ -34,19 +34,19 @@ const STATES: [LifecycleState; 6] = [
     LifecycleState::Asleep,
 ];
 
-/// How the clocks stand.
+/// The state of the clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
     Steady,
-    /// The wall clock has run ahead: what is held is doubted.
+    /// The wall clock has run ahead, so the held credential is doubted.
     Doubt,
-    /// This was to happen earlier; the machine stood still.
+    /// The event was due earlier, but the machine stood still.
     Late,
 }
 
 const WEATHERS: [Weather; 3] = [Weather::Steady, Weather::Doubt, Weather::Late];
 
-/// Issuer modes, then the weathers.
+/// The modes of an issuer, then the weathers.
 const CONDITIONS: usize = 8 + 3;
 const ROWS: usize = 6 * 2 * 15;
 
@@ -79,7 +79,7 @@ impl Coverage {
         }
     }
 
-    /// The table, and what is missing from it or should not be in it.
+    /// The table, with the combinations that are missing from it or should not be in it.
     pub fn report(&self, least: u64) -> (String, Vec<String>) {
         let mut table = String::new();
         let mut wrong = Vec::new();
@@ -152,15 +152,15 @@ fn row(state: LifecycleState, doing: bool, kind: Kind) -> usize {
     (state as usize * 2 + usize::from(doing)) * 15 + kind as usize
 }
 
-/// What can be met at all. All else is an error when it is met, and this is an error when it is met
-/// too rarely.
+/// Whether a combination can be met at all. It is an error to meet any other, and an error to meet
+/// this one too rarely.
 fn reachable(state: LifecycleState, doing: bool, kind: Kind, condition: usize) -> bool {
     let mode = Mode::ALL.get(condition).copied();
     let weather = condition
         .checked_sub(Mode::ALL.len())
         .map(|at| WEATHERS[at]);
     let served = matches!(state, LifecycleState::Fresh | LifecycleState::Stale);
-    // Results count for what the issuer was up to when it was asked.
+    // A result counts for the mode in which the issuer was when it was asked.
     let answers: &[Mode] = match kind {
         Kind::New | Kind::Dead => &[
             Mode::Healthy,
@@ -191,15 +191,16 @@ fn reachable(state: LifecycleState, doing: bool, kind: Kind, condition: usize) -
         _ => &Mode::ALL,
     };
     let result = answers.len() < Mode::ALL.len();
-    // Nothing sleeps while an attempt is in flight; without one, no result is accepted.
+    // Nothing sleeps while an attempt is in flight. Without an attempt no result is accepted.
     if state == LifecycleState::Asleep && doing || result && !doing {
         return false;
     }
-    // Nothing is read where nothing is served, and nothing while it is doubted.
+    // Nothing is read where nothing is served, nor while the credential is doubted.
     if kind == Kind::Read && (!served || weather == Some(Weather::Doubt)) {
         return false;
     }
-    // What can be repeated is alive. That it is not served in these states needs a doubt.
+    // A token that can be repeated is alive. It goes unserved in these states only if it is
+    // doubted.
     if kind == Kind::Repeated
         && matches!(
             state,

@@ -12,7 +12,7 @@ use super::{Dice, HOUR, IN_FLIGHT, Input, MILLISECOND, MINUTE, Moment, Nanos, SE
 use crate::core::lifecycle::LifecycleState;
 use crate::core::profile::Refresh;
 
-/// One attempt is given up by the broker after this.
+/// The broker gives up an attempt after this time.
 const DEADLINE: Nanos = 20 * SECOND;
 
 /// As in the broker: all lifecycles get a tick when the wall clock has run ahead by this much…
@@ -28,21 +28,21 @@ pub struct Broken {
     pub script: Box<Script>,
 }
 
-/// What a life came to.
+/// The result of a life.
 #[derive(Clone, Copy, Default)]
 pub struct Lived {
     pub events: u64,
     pub time: Nanos,
     pub attempts: u64,
-    /// Tokens that live this long, in the mean.
+    /// The mean life of the tokens.
     pub scale: Nanos,
 }
 
-/// An attempt: waiting for its turn, or sent.
+/// An attempt that waits for its turn, or that was sent.
 struct Attempt {
     number: u64,
     at: Nanos,
-    /// What the issuer was up to when it was asked.
+    /// The mode in which the issuer was when it was asked.
     mode: Mode,
     answer: Option<Input>,
 }
@@ -57,14 +57,16 @@ pub struct Driver {
     nominal: Nanos,
     attempt: Option<Attempt>,
     call: Nanos,
-    /// Somebody repairs what the issuer refuses, and the other version of the profile ends then.
+    /// When an operator repairs what the issuer refuses. The other version of the profile ends
+    /// then.
     repair: Option<Nanos>,
     drift_tick: Option<Nanos>,
     drift_from: Moment,
-    /// The token that the issuer would hand out again: its number, when it was made, its life.
+    /// The token that the issuer would hand out again: its number, the time when it was made, and
+    /// its life.
     minted: Option<(u64, Nanos, Nanos)>,
     tokens: u64,
-    /// Events per renewal that its callers make.
+    /// The events that its callers make per renewal.
     rate: u64,
     script: Option<Script>,
     lived: Lived,
@@ -73,7 +75,7 @@ pub struct Driver {
 /// Lives `events` events of profile `profile` of world `world`.
 ///
 /// # Errors
-/// The first promise that was broken, with what led there if `record` was set.
+/// The first promise that was broken, and the inputs that led there if `record` was set.
 pub fn live(
     world: u64,
     profile: u64,
@@ -194,7 +196,8 @@ impl Driver {
         self.step_in(self.mode, input, coverage, weather)
     }
 
-    /// Results count for what the issuer was up to when it was asked.
+    /// Makes a step in a weather and mode. Results count for the mode in which the issuer was when
+    /// it was asked.
     fn step_in(
         &mut self,
         mode: Mode,
@@ -254,7 +257,7 @@ impl Driver {
         }
     }
 
-    /// Its turn has come, or its answer.
+    /// Lets the attempt have its turn, or its answer.
     fn attempt_moves_on(
         &mut self,
         coverage: &mut Coverage,
@@ -279,7 +282,7 @@ impl Driver {
             ..attempt
         });
         if self.dice.permille(140) {
-            // The daemon is starved, or stopped, and finds the answer later.
+            // The daemon is starved or stopped, and finds the answer later.
             self.clocks.truth += self.dice.spread(latency + 1, 2 * MINUTE);
         }
         Ok(())
@@ -294,11 +297,12 @@ impl Driver {
         }
     }
 
-    /// What callers and reporters do, and signs. Rare states see a bit of everything, or they would
-    /// stay unexplored.
+    /// Makes the events of callers, reporters and signs. Rare states see a bit of each, or they
+    /// would stay unexplored.
     fn caller(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
         let now = self.clocks.now();
-        // Refused and then down: seldom, since what is refused is soon tried again.
+        // A provider that refuses and is then down is rare, since a refused attempt is soon made
+        // again.
         let state = self.oracle.state(now);
         let down = self.mode == Mode::Down && state == LifecycleState::Rejected;
         let between = self.between(now);
@@ -318,13 +322,13 @@ impl Driver {
                 self.step(Input::Again, coverage, weather)?;
             }
             _ if self.dice.permille(if explore { 150 } else { 15 }) => {
-                // Whoever ticks more often than planned changes nothing.
+                // A driver that ticks more often than planned changes nothing.
                 self.step(Input::Tick, coverage, weather)?;
             }
             _ if self.dice.permille(match (down, explore) {
                 (true, _) => 300,
                 (false, true) => 250,
-                // Next to the many reports there is little room for anything else.
+                // The many reports leave little room for other events.
                 (false, false) if in_doubt => 150,
                 (false, false) => 40,
             }) =>
@@ -353,19 +357,20 @@ impl Driver {
         Ok(())
     }
 
-    /// Nothing to serve, nothing has failed, nothing is tried: only within the minimum interval.
+    /// Whether there is nothing to serve, nothing has failed and no attempt is under way. That
+    /// happens only within the minimum interval.
     fn between(&self, now: Moment) -> bool {
         self.attempt.is_none() && self.oracle.state(now) == LifecycleState::Fetching
     }
 
-    /// The issuer has repeated its token, so that nobody has to wait for an end of the doubt. Only
-    /// a report of that token has the next attempt made soon.
+    /// Whether the issuer has repeated its token in doubt, so that no caller waits for the doubt to
+    /// end. Then only a report of that token makes the next attempt come soon.
     pub(super) fn fresh_in_doubt(&self, now: Moment) -> bool {
         self.oracle.doubted(now) && self.oracle.state(now) == LifecycleState::Fresh
     }
 
     fn report(&mut self, coverage: &mut Coverage, weather: Weather) -> Result<(), String> {
-        // What is reported now is not reported when it has been repeated.
+        // A token that is reported now cannot be reported after it has been repeated.
         let doubted = weather == Weather::Doubt && !self.oracle.fails();
         let of_held = match (doubted, &self.attempt) {
             (true, Some(_)) => 20,
@@ -383,7 +388,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Callers come at their own rate, and at the moments at which something changes.
+    /// Callers come at their own rate, and at the moments when something changes.
     fn plan_next_call(&mut self, now: Moment) {
         let wake = self.oracle.wake_at(now);
         let mean = wake.map_or(self.nominal, |wake| wake.saturating_sub(now.boot)) / self.rate;

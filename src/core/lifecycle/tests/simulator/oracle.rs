@@ -1,4 +1,4 @@
-//! Plays the broker around one lifecycle, keeps books of its own, and says which promise a step has
+//! Plays the broker around one lifecycle, keeps its own books, and says which promise a step has
 //! broken.
 //!
 //! The books are kept in true time and in plain numbers. Where the rules leave no choice the oracle
@@ -19,13 +19,13 @@ use crate::core::profile::Refresh;
 use crate::core::secret::Secret;
 use crate::core::time::BootTime;
 
-/// What a step showed to the driver.
+/// What a step shows to the driver.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// The state before the step, and whether an attempt was under way.
     pub before: (LifecycleState, bool),
     pub kind: Kind,
-    /// The attempt that has to be started.
+    /// The attempt to start.
     pub fetch: Option<u64>,
 }
 
@@ -33,9 +33,9 @@ pub struct Oracle {
     life: Lifecycle,
     rules: Refresh,
     books: Books,
-    /// What the broker published: readers look at this.
+    /// What the broker has published, for readers.
     view: Option<Arc<Credential>>,
-    /// When a reader was last answered from the view; the broker tells the lifecycle before the
+    /// When a reader was last answered from the view. The broker tells the lifecycle before the
     /// next event.
     view_asked: Option<Nanos>,
     waiters: Vec<Waiter>,
@@ -47,7 +47,7 @@ struct Waiter {
     min_ttl: Nanos,
 }
 
-/// More callers wait at once for no more insight.
+/// At most this many callers wait at once; more would show nothing new.
 const WAITERS: usize = 4;
 
 impl Oracle {
@@ -68,7 +68,7 @@ impl Oracle {
         self.life.wake_at(now.stamp()).map(|at| nanos(at.0))
     }
 
-    /// Moments at which something changes, on the boot clock.
+    /// The moments at which something changes, on the boot clock.
     pub fn borders(&self) -> [Option<Nanos>; 3] {
         [
             self.books.end(),
@@ -103,10 +103,10 @@ impl Oracle {
         self.books.doubted(now)
     }
 
-    /// Lives one step.
+    /// Makes one step.
     ///
     /// # Errors
-    /// The promise that was broken.
+    /// The promise that the step broke.
     pub fn step(&mut self, now: Moment, input: &Input) -> Result<Step, String> {
         let stamp = now.stamp();
         if let Some(asked) = self.view_asked {
@@ -182,7 +182,7 @@ impl Oracle {
         })
     }
 
-    /// The attempt that is meant.
+    /// The number of the attempt that an input means.
     fn number(&self, attempt: u64) -> u64 {
         if attempt == IN_FLIGHT {
             self.books.in_flight.unwrap_or(IN_FLIGHT)
@@ -296,9 +296,9 @@ impl Oracle {
         }
     }
 
-    /// The end of an attempt is an answer to all who wait, good or bad. Only where the clocks make
-    /// what came doubtful, or where it came too late for a `min_ttl`, may the next attempt do
-    /// better.
+    /// Checks that the end of an attempt, good or bad, answers all callers that wait. They may wait
+    /// for the next attempt only where the clocks make the credential doubtful, or where it came
+    /// too late for a `min_ttl`.
     fn nobody_waits_on(&self, now: Moment, kind: Kind) -> Result<(), String> {
         let may = |waiter: &Waiter| {
             kind == Kind::New
@@ -313,7 +313,7 @@ impl Oracle {
         }
     }
 
-    /// As `Actor::handle` and `Actor::carry_out`.
+    /// Acts like `Actor::handle` and `Actor::carry_out`.
     fn handle(&mut self, now: Moment, event: LifecycleEvent) -> Result<(), String> {
         let stamp = now.stamp();
         let reaction = self.life.handle(stamp, event);
@@ -346,7 +346,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// As the end of `Actor::handle`: what came may be too short-lived for somebody who waits.
+    /// Acts like the end of `Actor::handle`: the new credential may be too short-lived for a caller
+    /// that waits.
     fn ask_for_waiters(&mut self, now: Moment) -> Result<(), String> {
         let longest = self.waiters.iter().map(|waiter| waiter.min_ttl).max();
         match longest {

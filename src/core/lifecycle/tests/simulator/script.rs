@@ -1,4 +1,4 @@
-//! A life as text: printed when a promise is broken, and lived again from there.
+//! A life as text: it is printed when a promise is broken, and can be run again from there.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::oracle::Oracle;
 use super::{IN_FLIGHT, Input, Moment, Nanos, Said};
 use crate::core::profile::Refresh;
 
-/// Seed and rules of a lifecycle, and all that happened to it.
+/// The seed and rules of a lifecycle, with all its inputs.
 #[derive(Clone, Default, Debug, PartialEq)]
 pub struct Script {
     seed: u64,
@@ -37,7 +37,7 @@ impl Script {
         self.lines.len()
     }
 
-    /// Lives it.
+    /// Runs the script.
     ///
     /// # Errors
     /// The promise that is broken.
@@ -52,7 +52,7 @@ impl Script {
             .try_for_each(|(now, input)| oracle.step(*now, input).map(|_| ()))
     }
 
-    /// Leaves out whatever can be left out with the same promise still broken.
+    /// Leaves out all inputs without which the same promise is still broken.
     pub fn shrink(&self) -> Script {
         let promise = |result: Result<(), String>| {
             result.err().map(|text| -> String {
@@ -84,7 +84,7 @@ impl Script {
         }
     }
 
-    /// Reads what Display wrote.
+    /// Reads the text that Display writes.
     pub fn parse(text: &str) -> Option<Script> {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let mut head = lines.next()?.split_whitespace();
@@ -141,7 +141,7 @@ impl fmt::Display for Script {
     }
 }
 
-/// Nanoseconds: truth, boot clock, wall clock.
+/// The true time, boot clock and wall clock, in nanoseconds.
 struct At<'a>(&'a Moment);
 
 impl fmt::Display for At<'_> {

@@ -1,27 +1,27 @@
-//! What happens to a host and its identity providers, whatever its profiles do.
+//! Events of a host and its identity providers that do not depend on its profiles.
 
 use super::{Dice, HOUR, MILLISECOND, MINUTE, Moment, Nanos, SECOND};
 
-/// Identity providers of a world. Profile `p` uses issuer `p % ISSUERS`.
+/// The number of identity providers in a world. Profile `p` uses issuer `p % ISSUERS`.
 pub const ISSUERS: u64 = 8;
 
-/// What an issuer is up to.
+/// The behaviour of an issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Healthy,
-    /// Refuses connections, or lets them hang.
+    /// The issuer refuses connections, or lets them hang.
     Down,
-    /// Answers late, or not before the deadline.
+    /// The issuer answers late, or not before the deadline.
     Slow,
-    /// 429 with Retry-After: none, seconds, minutes, weeks.
+    /// The issuer answers 429, with Retry-After: none, seconds, minutes, weeks.
     Limiting,
-    /// Hands out the token that it has.
+    /// The issuer hands out the token that it has.
     Repeating,
-    /// Lifetimes of a millisecond or a century, unknown, unlimited, over on arrival.
+    /// The lifetimes are a millisecond or a century, unknown, unlimited, or over on arrival.
     Odd,
-    /// invalid_client.
+    /// The issuer answers invalid_client.
     Refusing,
-    /// Healthy, but the API refuses its tokens.
+    /// The issuer is healthy, but the API refuses its tokens.
     Revoking,
 }
 
@@ -38,14 +38,14 @@ impl Mode {
     ];
 }
 
-/// How a repeating issuer speaks of the token's life.
+/// What a repeating issuer says about the token's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repetition {
-    /// The full life every time: a cached answer.
+    /// It states the full life every time, like a cached answer.
     Full,
-    /// What is left of it.
+    /// It states the life that is left.
     CountingDown,
-    /// Less than what is left of it.
+    /// It states less than the life that is left.
     Shrinking,
 }
 
@@ -54,10 +54,10 @@ pub enum Change {
     Mode(Mode, Repetition),
     /// Everything stands still but the clocks.
     Suspend(Nanos),
-    /// Everything stands still, the boot clock too.
+    /// Everything stands still, and the boot clock too.
     Pause(Nanos),
-    /// Everything stands still, both clocks too: nobody can see it until the wall clock is set
-    /// right.
+    /// Everything stands still, and both clocks too. This cannot be seen until the wall clock is
+    /// set right.
     Freeze(Nanos),
     /// The wall clock is set.
     Step(i64),
@@ -89,7 +89,7 @@ impl Clocks {
         }
     }
 
-    /// When the boot clock will show `boot`, if it does not stand still.
+    /// The true time at which the boot clock will show `boot`, if it does not stand still.
     pub fn truth_of(&self, boot: Nanos) -> Nanos {
         boot.saturating_add(self.paused)
     }
@@ -106,7 +106,7 @@ impl Clocks {
                 self.apply(Change::Pause(by));
                 self.apply(Change::Step(-i64::try_from(by).expect("hours")));
             }
-            // The limits keep the sum of many steps within what the machine's type can hold.
+            // The limits keep the sum of many steps within the type of the machine.
             Change::Step(by) => {
                 const MOST: i64 = 20 * 365 * 24 * 3600 * 1_000_000_000;
                 self.step = self.step.saturating_add(by).clamp(-MOST, MOST);
@@ -115,19 +115,19 @@ impl Clocks {
     }
 }
 
-/// The changes that one profile lives through: those of its host and those of its issuer, in order.
+/// The changes that one profile lives through, in order: those of its host and those of its issuer.
 pub struct Changes {
     scale: Nanos,
     host: Dice,
     issuer: Dice,
     calm: bool,
-    /// Its clocks change this often for each life of a token.
+    /// How often the clocks of the world change for each life of a token.
     storms: Nanos,
-    /// Its issuers cache tokens.
+    /// Whether the issuers of the world cache tokens.
     caches: bool,
     next_host: Nanos,
     next_issuer: Nanos,
-    /// The wall clock was stopped with the machine and will be set right.
+    /// The amount by which the wall clock, stopped with the machine, will be set right.
     owed: Option<Nanos>,
     mode: Mode,
 }
@@ -138,7 +138,7 @@ impl Changes {
         let scale = host.spread(10 * SECOND, 24 * HOUR);
         Changes {
             scale,
-            // A quarter of the worlds have honest clocks: there the oracle grants no tolerance at
+            // A quarter of the worlds have honest clocks. There the oracle grants no tolerance at
             // all.
             calm: host.permille(250),
             caches: host.permille(300),
@@ -152,7 +152,7 @@ impl Changes {
         }
     }
 
-    /// Around this long live the tokens of this world.
+    /// The tokens of this world live about this long.
     pub fn scale(&self) -> Nanos {
         self.scale
     }
@@ -176,7 +176,7 @@ impl Changes {
         let dice = &mut self.issuer;
         let longest = (3 * self.scale).max(30 * MINUTE);
         self.mode = match self.mode {
-            // After refusals anything may come; mostly nothing does, and then few profiles would
+            // After refusals anything may come. Mostly nothing does, and then few profiles would
             // meet it while rejected.
             Mode::Refusing if self.caches && dice.permille(600) => Mode::Repeating,
             Mode::Refusing => dice.one_of(&Mode::ALL),
@@ -219,7 +219,7 @@ impl Changes {
             0..30 => Change::Suspend(dice.spread(MILLISECOND, long)),
             30..55 => Change::Pause(dice.spread(MILLISECOND, long)),
             55..60 => {
-                // A hypervisor that stops both clocks; the time service sets the wall clock right
+                // A hypervisor stops both clocks, and the time service sets the wall clock right
                 // later.
                 let by = dice.spread(SECOND, long);
                 self.owed = Some(by);

@@ -1,4 +1,5 @@
-//! What is said of a refused client: what fits how it proves itself, the likeliest first.
+//! The advice for a refused client: it fits how the client proves its identity, with the likeliest
+//! cause first.
 
 use super::*;
 use crate::core::oauth::response::cure::Shown;

@@ -1,4 +1,4 @@
-//! Answers that are no success: what kind each is, with what cure, and what is not told.
+//! Answers that are no success: the kind of each, its advice, and what is withheld.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn error_codes_are_permanent_or_transient_with_their_cure() {
 fn statuses_without_a_code() {
     for status in [401, 403] {
         for text in ["", "<html>", "{}", r#"{"error":1}"#] {
-            // A gateway's answer.
+            // This is a gateway's answer.
             if status == 403 && !text.starts_with('{') {
                 continue;
             }
@@ -55,7 +55,7 @@ fn statuses_without_a_code() {
     ] {
         transient(ask(&answer(status, b"<html>")));
     }
-    // A status that means trouble stays transient whatever the code says.
+    // A status that means trouble stays transient, whatever the code says.
     for status in [404, 429, 500, 503] {
         transient(ask(&answer(status, br#"{"error":"invalid_client"}"#)));
     }

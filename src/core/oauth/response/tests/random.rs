@@ -1,4 +1,4 @@
-//! Whatever the token endpoint answers.
+//! Random answers of the token endpoint.
 
 use proptest::prelude::*;
 

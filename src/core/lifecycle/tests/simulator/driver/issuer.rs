@@ -1,11 +1,11 @@
-//! What the issuer answers to one profile, by what it is up to.
+//! The answers of an issuer to one profile, by the issuer's mode.
 
 use super::{DEADLINE, Driver};
 use crate::core::lifecycle::tests::simulator::world::{Mode, Repetition};
 use crate::core::lifecycle::tests::simulator::{HOUR, Input, MILLISECOND, Nanos, SECOND, Said};
 
 impl Driver {
-    /// What the issuer answers, and how soon.
+    /// The issuer's answer, and the time until it comes.
     pub(super) fn issuer(&mut self, attempt: u64) -> (Nanos, Input) {
         let dice = &mut self.dice;
         let quick = dice.spread(MILLISECOND, 500 * MILLISECOND);
@@ -16,7 +16,7 @@ impl Driver {
         };
         let life = self.nominal / 10 * dice.between(8, 12);
         if self.minting() && self.dice.permille(90) {
-            // Over before it is there.
+            // The token's life is over before it arrives.
             return (2 * SECOND + quick, self.mint(attempt, SECOND));
         }
         let troubled = self.minting() && self.mode != Mode::Healthy;
@@ -53,8 +53,9 @@ impl Driver {
             },
             Mode::Refusing if dice.permille(100) => (quick, fail(false, None)),
             Mode::Refusing => (quick, fail(true, None)),
-            // Seldom met, so all of it is met about equally often: what comes from elsewhere too,
-            // above or in another mode, has half the share of what comes only from here.
+            // This state is rare, so all answers are about equally often: an answer that also comes
+            // elsewhere, above or in another mode, has half the share of an answer that comes only
+            // here.
             Mode::Repeating if in_doubt => match dice.below(12) {
                 0 => (quick, fail(true, None)),
                 1 => (2 * SECOND + quick, self.mint(attempt, SECOND)),
@@ -91,7 +92,7 @@ impl Driver {
     }
 
     fn mint(&mut self, attempt: u64, life: Nanos) -> Input {
-        // Issuers speak in seconds.
+        // Issuers state lifetimes in seconds.
         let life = (life / SECOND).max(1) * SECOND;
         self.mint_as(attempt, Said::For(life))
     }

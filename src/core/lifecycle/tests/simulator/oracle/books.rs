@@ -1,4 +1,4 @@
-//! What the oracle knows: of the credential, of the attempts, of the failures.
+//! The oracle's knowledge of the credential, the attempts and the failures.
 
 mod held;
 
@@ -11,8 +11,8 @@ use crate::core::credential::Credential;
 use crate::core::lifecycle::IDLE_AFTER;
 use crate::core::profile::Refresh;
 
-/// Attempts in a row of failures that may fall into [`WINDOW`]. The mean pause is 30 s, so 20 are
-/// expected; for full jitter to yield 70 it would have to be wrong by more than ten standard
+/// At most this many attempts in a row of failures may fall into [`WINDOW`]. The mean pause is 30
+/// s, so 20 are expected. If full jitter yielded 70, it would be off by more than ten standard
 /// deviations.
 const WINDOW_ATTEMPTS: usize = 70;
 const WINDOW: Nanos = 10 * MINUTE;
@@ -25,23 +25,23 @@ pub struct Books {
     last_start: Option<Nanos>,
     pub held: Option<Held>,
     generation: u64,
-    /// Life of the newest token that was new, less the margin.
+    /// The life of the newest token that was new, less the margin.
     pub granted: Option<Nanos>,
     pub row: Option<Row>,
-    /// It has worked, or is to replace what works: a refusal may pass in seconds.
+    /// The profile has worked, or is to replace what works, so a refusal may pass in seconds.
     in_rotation: bool,
-    /// The issuer has asked not to be asked before this.
+    /// The issuer has asked for no attempt before this.
     told_until: Nanos,
-    /// Something happened that allows an attempt before it is planned.
+    /// An event allows an attempt before the planned one.
     hurry: bool,
-    /// Somebody wanted one that lives longer than what others are served.
+    /// A caller wanted a credential that lives longer than the one that others are served.
     forced: bool,
     last_seen: Option<Nanos>,
     recent: VecDeque<Nanos>,
     pub due: Option<DueSeen>,
 }
 
-/// What was planned after the last step, and under which circumstances.
+/// The plan after the last step, and its circumstances.
 #[derive(Clone, Copy, PartialEq)]
 pub struct DueSeen {
     pub due: Option<Nanos>,
@@ -49,11 +49,11 @@ pub struct DueSeen {
     pub doubted: bool,
 }
 
-/// A row of failures.
+/// Failures in a row.
 pub struct Row {
     pub failures: u32,
     pub permanents: u32,
-    /// No attempt before this, and none planned later than that.
+    /// No attempt starts before this, and none is planned later than `not_after`.
     pub not_before: Nanos,
     pub not_after: Nanos,
 }
@@ -84,7 +84,7 @@ impl Books {
         self.held.as_ref().is_some_and(|held| held.end.is_none())
     }
 
-    /// Whether there is one that lives for `min_ttl` on the boot clock.
+    /// Whether a credential is held that lives for `min_ttl` on the boot clock.
     pub fn lives(&self, now: Moment, min_ttl: Nanos) -> bool {
         self.held.as_ref().is_some_and(|held| {
             held.end
@@ -115,7 +115,7 @@ impl Books {
                 .is_some_and(|seen| now.boot.saturating_sub(seen) < nanos(IDLE_AFTER))
     }
 
-    /// The next attempt may start here as far as the minimum interval goes.
+    /// The earliest start of the next attempt by the minimum interval.
     pub fn interval_over(&self, rules: &Refresh) -> Nanos {
         self.last_start.unwrap_or(0) + nanos(rules.min_interval)
     }
@@ -127,8 +127,8 @@ impl Books {
     pub fn asked(&mut self, now: Moment, min_ttl: Nanos) {
         self.seen(now);
         let possible = self.granted.is_none_or(|granted| min_ttl <= granted);
-        // An issuer that repeats itself is not asked more often because somebody wants what it does
-        // not give.
+        // An issuer that repeats itself is not asked more often because a caller wants what the
+        // issuer does not give.
         let unmet = !self.lives(now, min_ttl) || self.doubted(now);
         if possible && unmet && !self.repeated_and_alive(now) {
             let good = self.lives(now, 0) && !self.doubted(now);
@@ -137,7 +137,7 @@ impl Books {
         }
     }
 
-    /// No caller's `min_ttl` has what is held replaced before this.
+    /// The moment before which no caller's `min_ttl` replaces the held credential.
     pub fn forced_from(&self) -> Nanos {
         let held = self.held.as_ref();
         let life = held.and_then(|held| Some((held.statement?.0.boot, held.end?)));
@@ -146,8 +146,7 @@ impl Books {
         })
     }
 
-    /// A tick came. Whatever the wall clock was set back by until then hides no pause that comes
-    /// later.
+    /// Notes a tick. Once the wall clock is seen to be set back, the step hides no later pause.
     pub fn wall_set_back(&mut self, now: Moment) {
         if let Some((asked, _)) = self.held.as_mut().and_then(|held| held.statement.as_mut()) {
             let even = asked.wall + (now.boot - asked.boot);
@@ -158,7 +157,7 @@ impl Books {
         }
     }
 
-    /// Whether it is the one that is held.
+    /// Whether the reported token is the held one.
     pub fn reported(&mut self, now: Moment, token: u64) -> bool {
         let Some(held) = self.held.as_mut().filter(|held| held.token == token) else {
             return false;
@@ -172,8 +171,8 @@ impl Books {
         true
     }
 
-    /// What was refused may do now; only the minimum interval and what the issuer has asked for
-    /// hold it back.
+    /// Notes that a refused attempt may succeed now. Only the minimum interval and the issuer's
+    /// wish to wait hold it back.
     pub fn again(&mut self, now: Moment, rules: &Refresh) {
         let earliest = self.interval_over(rules).max(self.told_until).max(now.boot);
         let Some(row) = &mut self.row else { return };
@@ -270,7 +269,7 @@ impl Books {
         let less_margin = life.map(|life| life - nanos(rules.margin).min(life / 10));
         let said_end = less_margin.map(|life| asked.boot + life);
         let same = self.held.as_ref().filter(|held| held.token == token);
-        // One token has one end: the earliest that was ever said.
+        // One token has one end: the earliest that was ever stated.
         let end = match (said_end, same.and_then(|held| held.end)) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -285,14 +284,15 @@ impl Books {
         self.recent.clear();
         if let (Some(held), true) = (&mut self.held, repeated) {
             if let (None, Some(end)) = (held.end, end) {
-                // It was said to live for ever, and now has an end to be halved towards.
+                // The token was said to live for ever, and now has an end towards which repetitions
+                // halve.
                 held.allowance += halvings(end - now.boot, rules);
             }
             held.end = end;
             held.repeats += 1;
             held.allowance -= 1;
-            // An issuer that counts down has looked; one that says the same as before may have it
-            // from a cache.
+            // An issuer that counts down has looked at its clock. One that says the same as before
+            // may answer from a cache.
             if let Some(life) = life
                 && held.statement.is_none_or(|(_, before)| life < before)
             {
@@ -380,7 +380,7 @@ impl Books {
         }
     }
 
-    /// Promise 1 and `min_ttl`: judges a credential that somebody got.
+    /// Checks promise 1 and `min_ttl`: judges a credential that a caller got.
     pub fn served(
         &self,
         credential: &Credential,
@@ -418,7 +418,7 @@ impl Books {
         Ok(())
     }
 
-    /// After each step: whether the clocks make a renewal of a repeating issuer permissible.
+    /// Notes after each step whether the clocks permit a renewal from a repeating issuer.
     pub fn note_doubt(&mut self, now: Moment) -> Result<(), String> {
         let Some(held) = &mut self.held else {
             return Ok(());

@@ -15,8 +15,8 @@ impl Oracle {
         };
         self.books_agree(now, kind)?;
         self.books.note_doubt(now)?;
-        // A void result may come before the tick that is due: it does nothing, so nothing is
-        // started either.
+        // A void result may come before the due tick: it does nothing, so it starts no attempt
+        // either.
         if kind != Kind::Void {
             self.answers_are_right(now, 0)?;
             if wanted > 0 {
@@ -48,7 +48,7 @@ impl Oracle {
                     )),
                 }
             }
-            // Of a sleeping profile nobody has asked: the first who does wakes it.
+            // No caller has asked for a sleeping profile: the first that does wakes it.
             Verdict::Refuse(_) if lives && min_ttl == 0 && books.awake(&self.rules, now) => {
                 match books
                     .held
@@ -71,7 +71,7 @@ impl Oracle {
                 if row.is_none() && rejected {
                     return Err("called rejected, and nobody rejected it".to_owned());
                 }
-                // Told to come back at a time that makes sense.
+                // The caller is told to come back at a sensible time.
                 let Some(after) = refusal.retry_after else {
                     return Err("refused without a time to come back".to_owned());
                 };
@@ -98,7 +98,7 @@ impl Oracle {
         }
     }
 
-    /// A caller who has to wait, waits for something.
+    /// Checks that a caller that has to wait waits for something.
     pub(super) fn wait_is_bounded(&self, now: Moment, min_ttl: Nanos) -> Result<(), String> {
         let books = &self.books;
         let verdict = self
@@ -157,7 +157,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// The renewal of a new credential lies within `at ± jitter` of its life.
+    /// Checks that the renewal of a new credential lies within `at ± jitter` of its life.
     fn share_is_right(&self, now: Moment) -> Result<(), String> {
         const DAY: Nanos = 24 * 60 * MINUTE;
         let Some(credential) = self.life.held() else {
@@ -240,8 +240,8 @@ impl Oracle {
         }
     }
 
-    /// Readers of a sleeping profile are seen only when somebody looks: that has to happen before
-    /// its end.
+    /// Checks that a sleeping profile is looked at before its credential ends: only a look notices
+    /// its readers.
     fn sleeper_is_watched(&self, now: Moment, wake: Option<Nanos>) -> Result<(), String> {
         let books = &self.books;
         let interval = nanos(self.rules.min_interval).max(SECOND / 100);
@@ -256,7 +256,7 @@ impl Oracle {
                     ),
                 }
             }
-            // Nothing can be read, so there is nothing to look for.
+            // Nothing can be read, so no look is needed.
             _ if !books.lives(now, 0) && wake.is_some() => {
                 Err("a sleeping profile without a credential is woken".to_owned())
             }
@@ -271,7 +271,7 @@ impl Oracle {
         )
     }
 
-    /// What has been drawn once stays: a look changes no plan.
+    /// Checks that a drawn number stays: a look changes no plan.
     fn plans_are_kept(&mut self, now: Moment, kind: Kind) -> Result<(), String> {
         let seen = DueSeen {
             due: self.life.due(now.stamp()).map(|at| nanos(at.0)),

@@ -1,5 +1,5 @@
-//! The credential that is held, as the oracle knows it: when it was asked for in truth, and what
-//! was said of its life.
+//! The held credential as the oracle knows it: the true time when it was asked for, and the stated
+//! life.
 
 use crate::core::credential::WALL_DRIFT_TOLERATED;
 use crate::core::lifecycle::tests::simulator::{Moment, Nanos, nanos};
@@ -8,19 +8,19 @@ use crate::core::profile::Refresh;
 pub struct Held {
     pub token: u64,
     pub generation: u64,
-    /// Not served from here on, on the boot clock. Only ever comes nearer for one token.
+    /// The end of service, on the boot clock. For one token it only ever comes nearer.
     pub end: Option<Nanos>,
-    /// The statement that its true life is measured by: when it was asked for, and what was said.
-    /// None: unlimited.
+    /// The statement that measures the true life: when it was asked for, and the stated life. None:
+    /// unlimited.
     pub statement: Option<(Moment, Nanos)>,
-    /// refresh_at of the credential.
+    /// The `refresh_at` of the credential.
     pub planned: Option<Nanos>,
     pub reported: bool,
     pub repeats: u32,
-    /// Repetitions that the same-token guard may still cause.
+    /// How many repetitions the same-token guard may still cause.
     pub allowance: i64,
     pub was_doubted: bool,
-    /// Life left when it came.
+    /// The life that was left when it came.
     pub arrived_with: Nanos,
 }
 
@@ -46,7 +46,7 @@ impl Held {
     }
 }
 
-/// How often a life can be halved until the minimum interval is reached.
+/// How often a life can be halved before the minimum interval is reached.
 pub fn halvings(life: Nanos, rules: &Refresh) -> i64 {
     let intervals = (life / nanos(rules.min_interval).max(1)).max(1);
     i64::from(intervals.ilog2())
@@ -59,10 +59,10 @@ fn elapsed(from: Moment, to: Moment) -> (i128, i128) {
     )
 }
 
-/// How long a daemon that sees two clocks may be deceived about the time since `asked`. Nothing as
-/// long as the boot clock counts. A pause that the wall clock shows counts fully once it is beyond
-/// what is tolerated; one that the wall clock hides, because it was set back before anybody looked,
-/// cannot be seen.
+/// How long a daemon that sees two clocks may be deceived about the time since `asked`: not at all
+/// as long as the boot clock counts. A pause that the wall clock shows counts fully once it is
+/// beyond the tolerance. A pause that the wall clock hides, because it was set back before the
+/// daemon looked, cannot be seen.
 pub fn tolerated(asked: Moment, now: Moment) -> Nanos {
     let (boot, wall) = elapsed(asked, now);
     let truth = i128::from(now.truth - asked.truth);
