@@ -53,8 +53,8 @@ impl Callers {
         }
     }
 
-    /// The peer that connected. It is the process that called `connect`, whichever process holds
-    /// the descriptor now.
+    /// The peer that connected. Its identity is that of the moment of `connect`, whichever process
+    /// holds the descriptor now.
     ///
     /// # Errors
     /// The kernel does not tell the caller, or tells an overflow id. Such a connection is closed.
