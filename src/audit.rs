@@ -1,14 +1,14 @@
-//! The record of who was given what, and who was not.
+//! Records who was given which credential, and who was refused.
 //!
 //! The first grants of a credential to a principal are written before the answer leaves, one for
-//! each connection; what follows is counted and written as one record within [`FLUSH`], so that an
-//! answer from memory costs nothing for it, and a connection for each call writes no record for
-//! each call. A denial is written at once, its repetitions likewise. What is written goes through
-//! one thread, `audit`, so that a disk that hangs stops nobody who is served; what is to happen to
-//! grants then is `audit.on_failure`.
+//! each connection. Later grants are counted and written as one record within [`FLUSH`]. So an
+//! answer from memory costs nothing for the record, and a client that opens a connection for each
+//! call does not cause a record for each call. A denial is written at once, its repetitions are
+//! counted likewise. One thread, `audit`, does all writing, so a disk that hangs stops no caller.
+//! `audit.on_failure` says what happens to grants then.
 //!
-//! Each record has a number; a number that is missing is a record that is missing. No secret is in
-//! any of them: a credential is named by its fingerprint.
+//! Each record has a number; a missing number is a missing record. No record contains a secret: a
+//! credential is named by its fingerprint.
 
 mod accounts;
 mod denials;
@@ -37,56 +37,54 @@ use crate::core::policy::Decision;
 use crate::core::profile;
 use crate::core::time::{Stamp, WallTime};
 
-/// What is counted is written this often: half of the ten seconds that are promised, the rest is
+/// Counts are written this often. That is half of the ten seconds that are promised; the rest is
 /// for the writing.
 pub const FLUSH: Duration = Duration::from_secs(5);
 
-/// With `on_failure = "deny"`, what was counted longer ago than this has been written, or nothing
-/// more is counted: so much of what was given is without a record at the most when the sink begins
-/// to fail.
+/// With `on_failure = "deny"`, grants are counted only while everything counted longer ago than
+/// this has been written. So when the sink begins to fail, the grants of at most this time have no
+/// record.
 const UNRECORDED: Duration = Duration::from_secs(1);
 
-/// What is counted is written this often then, so that as a rule nobody has to wait for it.
+/// With `deny`, counts are written this often, so that normally no caller waits for it.
 const FLUSH_TO_DENY: Duration = Duration::from_millis(500);
 
-/// A record has to be written within this time. A local disk or the journal takes a thousandth of
-/// it; what takes longer hangs.
+/// A record has to be written within this time, otherwise the sink hangs. A local disk or the
+/// journal takes a thousandth of it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Batches of records that may wait to be written: a second's worth of the fastest callers.
+/// This many batches of records may wait to be written: a second's worth of the fastest callers.
 const QUEUE: usize = 16_384;
 
-/// Records that are written in one piece at most.
+/// The most records that are written in one piece.
 const BATCH: usize = 256;
 
-/// Credentials whose record could not be written that are remembered until it can, about a
-/// megabyte. Beyond that they are counted as lost.
+/// This many credentials whose record could not be written are remembered until it can be, which
+/// takes about a megabyte. Grants beyond that are counted as lost.
 const OWED: usize = 4096;
 
-/// Of the records that were handed over, how many were written and how many were not.
+/// How many of the records that were handed over were written, and how many were not.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Written.
     pub written: AtomicU64,
-    /// Not written.
     pub lost: AtomicU64,
 }
 
-/// Whose account a record is charged to.
+/// The user whose account a record is charged to.
 type PrincipalUid = u32;
 
-/// The one place that says so.
+/// The only place that decides whose account that is.
 fn principal(peer: &Peer) -> PrincipalUid {
     peer.owner
 }
 
-/// What was counted together with others since its principal had as many records of its own as one
-/// may have.
+/// Events that were counted together with others, because their principal already had as many
+/// records of its own as it may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limited {
-    /// How often.
+    /// The number of such events.
     pub count: u64,
-    /// The principal, the last time.
+    /// The principal of the latest one.
     pub last: Option<u32>,
 }
 
@@ -97,41 +95,41 @@ impl Limited {
     }
 }
 
-/// Hands records to the thread that writes them. One for the daemon.
+/// Hands records to the thread that writes them. The daemon has one.
 pub struct Audit {
     clock: Clock,
     commands: mpsc::Sender<WriterCommand>,
     condition: Arc<Condition>,
-    /// What has been counted and not been written. A line is here once.
+    /// Entries with counts that have not been written. Each entry is here once.
     counted: Mutex<Vec<Arc<LedgerEntry>>>,
     accounts: Mutex<AuditAccounts>,
     denials: Mutex<Denials>,
-    /// Somebody waits for what is counted to be written.
+    /// Notified when a caller waits for counts to be written.
     due: Notify,
-    /// That has been tried.
+    /// Notified when writing them has been attempted.
     flushed: Notify,
 }
 
 /// How a grant was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// It was given before: it is counted.
+    /// The credential had been given before, so the grant was counted.
     Counted,
-    /// It was written, or it is known that it could not be, or it was counted after others had been
-    /// written; that took time.
+    /// Recording took time: the grant was written, or is known to be unwritable, or was counted
+    /// after others had been written.
     Written,
 }
 
-/// A grant could not be recorded, and none is to be given without its record.
+/// The grant could not be recorded, and no grant may go without its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unrecorded;
 
 impl Audit {
-    /// Starts the thread. That nothing can be written is no reason not to start; it is told by
-    /// [`Audit::trouble`].
+    /// Starts the thread. The daemon also starts if nothing can be written; [`Audit::trouble`]
+    /// tells that.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// The system gives no thread.
     pub fn start(clock: Clock, settings: &profile::AuditSettings) -> io::Result<Arc<Audit>> {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let condition = Arc::new(Condition::new(clock.clone(), settings.deny_on_failure));
@@ -156,36 +154,35 @@ impl Audit {
         }
     }
 
-    /// Takes other settings over, from the next record on.
+    /// Takes over other settings, from the next record on.
     pub async fn configure(&self, settings: &profile::AuditSettings) {
         self.condition.set_deny(settings.deny_on_failure);
         self.send(WriterCommand::Configure(settings.clone())).await;
     }
 
-    /// Opens the file anew: somebody has moved it away.
+    /// Reopens the file, because it was moved away.
     pub fn reopen(&self) {
         let _ = self.commands.try_send(WriterCommand::Reopen);
     }
 
-    /// What an operator has to know; None: records are written.
+    /// What an operator has to know. None: records are written.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.condition.trouble()
     }
 
-    /// Whether nobody is given a credential now, since its record could not be written.
+    /// Whether no caller gets a credential now, because the record could not be written.
     #[must_use]
     pub fn refuses(&self) -> bool {
         self.condition.refuses()
     }
 
-    /// What has become of the records.
     #[must_use]
     pub fn counts(&self) -> &Counts {
         self.condition.counts()
     }
 
-    /// Grants and denials that have no record of their own for a limit's sake.
+    /// Grants and denials that have no record of their own because of a limit.
     #[must_use]
     pub fn limited(&self) -> (Limited, Limited) {
         let grants = lock(&self.accounts).limited();
@@ -195,7 +192,7 @@ impl Audit {
     /// Records that a credential is about to be handed out.
     ///
     /// # Errors
-    /// When it must not be.
+    /// The credential must not be handed out.
     #[inline]
     pub async fn granted(
         &self,
@@ -203,8 +200,7 @@ impl Audit {
         peer: &Arc<Peer>,
         given: GrantedCredential<'_>,
     ) -> Result<Recorded, Unrecorded> {
-        // With a sink that fails, nobody is to be given anything on the word that it will be
-        // counted.
+        // While the sink fails, no grant may go on the promise that it will be counted.
         if self.may_count() && ledger.count(&given, self) {
             return Ok(Recorded::Counted);
         }
@@ -236,7 +232,7 @@ impl Audit {
             if self.condition.denies() {
                 return Err(Unrecorded);
             }
-            // It is written when that is possible again.
+            // The count is written when that is possible again.
             line.count(self);
         }
         line.settle();
@@ -244,14 +240,14 @@ impl Audit {
         Ok(Recorded::Written)
     }
 
-    /// Whether a grant may go on the word that it will be recorded.
+    /// Whether a grant may go on the promise that it will be recorded.
     #[inline]
     fn may_count(&self) -> bool {
         self.condition.may_count(&self.clock)
     }
 
-    /// Waits until what was counted too long ago has been written, or could not be; all wait for
-    /// the same attempt. Whether there was anything to wait for.
+    /// Waits until what was counted too long ago has been written or could not be. All callers wait
+    /// for the same attempt. Returns whether there was anything to wait for.
     async fn catch_up(&self) -> bool {
         if self.may_count() || self.condition.fails() || self.condition.hangs() {
             return false;
@@ -264,7 +260,7 @@ impl Audit {
         true
     }
 
-    /// Records that somebody was not given what was asked for. The answer does not wait for it.
+    /// Records a denial. The answer does not wait for that.
     pub fn denied(&self, peer: &Arc<Peer>, action: Action, profile: &str, decision: Decision) {
         let draft = lock(&self.denials).enter(peer, action, profile, decision, self.now());
         if let Some(draft) = draft
@@ -281,14 +277,15 @@ impl Audit {
         self.clock.now().wall
     }
 
-    /// Writes what has been counted, now, when somebody waits for it, and every [`FLUSH`]; with
-    /// `deny` more often.
+    /// Writes all counts now, whenever a caller waits for it, and every [`FLUSH`]; more often with
+    /// `deny`.
     pub async fn flush_for_ever(&self) {
         loop {
             let denials = lock(&self.denials).due(self.clock.now());
             self.flush(denials).await;
-            // Who is refused may be told by readiness not to come again, and then nobody's record
-            // would find out that it can be written.
+            // While callers are refused, readiness may keep all of them away. Then no caller's
+            // record would find out that records can be written again, so the thread is told to
+            // try.
             if self.condition.refuses() && self.condition.try_again() {
                 let _ = self.commands.try_send(WriterCommand::TryAgain);
             }
@@ -315,7 +312,7 @@ impl Audit {
         }
     }
 
-    /// Whether all that had been counted was written.
+    /// Writes all grants that have been counted. Returns whether all were written.
     async fn flush_grants(&self, now: Stamp) -> bool {
         let mut counted = std::mem::take(&mut *lock(&self.counted)).into_iter();
         loop {
@@ -343,20 +340,21 @@ impl Audit {
         }
     }
 
-    /// Writes everything that is there, and that the daemon ends. Bounded by `within`.
+    /// Writes everything that is there, and a record that the daemon ends. Takes at most `within`.
     pub async fn finish(&self, within: Duration) {
         let ending = async {
             let denials = lock(&self.denials).take(self.clock.now());
             self.flush(denials).await;
             let (done, told) = oneshot::channel();
             self.send(WriterCommand::Finish(done)).await;
-            // An error means that it has ended already.
+            // An error means that the thread has already ended.
             let _ = told.await;
         };
         let _ = tokio::time::timeout(within, ending).await;
     }
 
-    /// Whether it has been written. A sink that hangs is waited for once, not by everybody.
+    /// Writes a record at once. Returns whether it was written. Only one caller waits for a sink
+    /// that hangs.
     async fn write_now(&self, draft: Draft) -> bool {
         if self.condition.hangs() {
             return false;
@@ -370,7 +368,7 @@ impl Audit {
         }
     }
 
-    /// How many of them were written, from the first.
+    /// Writes records in their order. Returns how many of them were written.
     async fn write(&self, drafts: Vec<Draft>) -> usize {
         let (done, told) = oneshot::channel();
         self.send(WriterCommand::Write(drafts, Some(done))).await;

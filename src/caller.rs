@@ -1,5 +1,5 @@
-//! Who is asking: the kernel's answer about the other end of a connection, read once when it is
-//! accepted; and its systemd unit, found out when something asks for it for the first time.
+//! Identifies the caller. The kernel tells about the other end of a connection once, when the
+//! connection is accepted. The caller's systemd unit is looked up when it is first needed.
 
 mod directory;
 mod units;
@@ -16,24 +16,25 @@ use self::units::Units;
 use crate::core::policy::subuid::SubordinateUids;
 use crate::core::policy::{Caller, Directory, Subject, Unit};
 
-/// The id that the kernel puts in place of one that has no number here (another user namespace).
-/// Nobody can be told from it, so nobody with it is served.
+/// The id that the kernel puts in place of an id from another user namespace that has no number
+/// here. It identifies nobody, so no caller with it is served.
 const OVERFLOW_DEFAULT: u32 = 65534;
 
-/// Reads callers.
+/// Identifies the callers of connections.
 #[derive(Clone, Debug)]
 pub struct Callers {
-    /// uid and gid, beside [`OVERFLOW_DEFAULT`].
+    /// The overflow uid and gid, beside [`OVERFLOW_DEFAULT`].
     overflow: (u32, u32),
     units: Arc<Units>,
     subordinate: Arc<ArcSwap<SubordinateUids>>,
 }
 
-/// Numbers that users may give to processes of their user namespaces.
+/// This file lists the uids that users may give to processes of their user namespaces.
 pub const SUBUID: &str = "/etc/subuid";
 
 impl Callers {
-    /// Asks the kernel for its overflow ids, and what it tells about the unit of a caller, once.
+    /// Asks the kernel once for its overflow ids, and for what it can tell about the unit of a
+    /// caller.
     #[must_use]
     pub fn new() -> Callers {
         let default = (OVERFLOW_DEFAULT, OVERFLOW_DEFAULT);
@@ -44,7 +45,7 @@ impl Callers {
         }
     }
 
-    /// Reads again who owns which subordinate uids. Blocks.
+    /// Reads again which user owns which subordinate uids. Blocks.
     pub fn read_subordinate_uids(&self) {
         let now = subordinate_uids();
         if now != **self.subordinate.load() {
@@ -52,11 +53,11 @@ impl Callers {
         }
     }
 
-    /// Who connected. The identity is that of the moment of `connect`, whoever holds the descriptor
-    /// now.
+    /// The peer that connected. Its identity is that of the moment of `connect`, whichever process
+    /// holds the descriptor now.
     ///
     /// # Errors
-    /// When the kernel does not say, or says an overflow id: such a connection is closed.
+    /// The kernel does not tell the caller, or tells an overflow id. Such a connection is closed.
     pub fn of(&self, stream: &UnixStream) -> io::Result<Peer> {
         let credentials = stream.peer_cred()?;
         let (uid, gid) = (credentials.uid(), credentials.gid());
@@ -69,7 +70,7 @@ impl Callers {
             ));
         }
         let mut groups = crate::sys::peer_groups(stream)?;
-        // Many groups of another user namespace look like this one.
+        // The overflow id may stand for many groups of another user namespace.
         groups.retain(|group| !is_overflow(*group, self.overflow.1));
         Ok(Peer {
             owner: self.subordinate.load().owner(uid),
@@ -79,15 +80,15 @@ impl Callers {
                 groups,
                 pid: credentials.pid(),
             },
-            // Taken now, while whoever connected is there as a rule; a kernel that has none gives
-            // no unit either.
+            // Taken now, because the process usually still exists. A kernel that gives no pidfd
+            // gives no unit either.
             process: Mutex::new(crate::sys::peer_process(stream).ok()),
             unit: OnceLock::new(),
             units: self.units.clone(),
         })
     }
 
-    /// Somebody of whom nothing but ids is known: the unit never is. For connections that are no
+    /// A peer of which only ids are known, and never the unit. This is for connections that are not
     /// sockets.
     #[must_use]
     pub fn known_by_ids(&self, caller: Caller) -> Peer {
@@ -100,7 +101,8 @@ impl Callers {
         }
     }
 
-    /// Why rules that name a unit match nobody on this machine; None: they work.
+    /// The reason why rules that name a unit match no caller on this machine. None: such rules
+    /// work.
     #[must_use]
     pub fn no_units(&self) -> Option<&str> {
         self.units.trouble()
@@ -118,8 +120,8 @@ fn subordinate_uids() -> SubordinateUids {
     SubordinateUids::parse(&text, |name| SystemDirectory.user(name).ok().flatten())
 }
 
-/// The usual one too, where this kernel has another: that can be changed while we run, and nobody
-/// but `nobody` has it.
+/// Whether an id is an overflow id. The usual id counts too where this kernel has another: the
+/// setting can be changed while the daemon runs, and only `nobody` has the usual id.
 fn is_overflow(id: u32, told: u32) -> bool {
     id == told || id == OVERFLOW_DEFAULT
 }
@@ -127,20 +129,19 @@ fn is_overflow(id: u32, told: u32) -> bool {
 /// The other end of one connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// Its ids.
     pub caller: Caller,
-    /// The user whose doing it is: the owner of a subordinate uid, and else the user itself. For
+    /// The responsible user: the owner of a subordinate uid, otherwise the user itself. This is for
     /// accounts, never for decisions.
     pub owner: u32,
-    /// The process that connected, until its unit has been found out. The number of a process is
-    /// used again; this is not.
+    /// The process that connected, until its unit has been looked up. The number of a process is
+    /// used again, but a pidfd stays with its process.
     process: Mutex<Option<OwnedFd>>,
     unit: OnceLock<Option<Arc<str>>>,
     units: Arc<Units>,
 }
 
 impl Peer {
-    /// The systemd unit as far as it has been found out.
+    /// The systemd unit, as far as it has been looked up.
     #[must_use]
     pub fn unit(&self) -> Unit<'_> {
         match self.unit.get() {
@@ -150,7 +151,7 @@ impl Peer {
         }
     }
 
-    /// Whom decisions about this peer are about.
+    /// The subject of access decisions about this peer.
     #[must_use]
     pub fn subject(&self) -> Subject<'_> {
         Subject {
@@ -159,8 +160,8 @@ impl Peer {
         }
     }
 
-    /// The unit as far as it is known or can be found out within microseconds; for accounts, which
-    /// do without.
+    /// The unit, if it is known or can be looked up within microseconds. This is for accounts,
+    /// which can do without it.
     #[must_use]
     pub fn unit_at_once(&self) -> Option<Arc<str>> {
         if let Some(unit) = self.unit.get() {
@@ -170,8 +171,8 @@ impl Peer {
         self.units.quickly(process.as_ref()?, self.caller.pid)
     }
 
-    /// Finds the unit out, once for the connection. May read many folders, so not on a thread that
-    /// serves; see [`Peer::find_unit`].
+    /// Looks up the unit, once for the connection. It may read many folders, so it must not run on
+    /// a thread that serves; see [`Peer::find_unit`].
     pub fn look_for_unit(&self) {
         self.unit.get_or_init(|| {
             let process = self.take_process()?;
@@ -179,11 +180,11 @@ impl Peer {
         });
     }
 
-    /// Finds the unit out, once for the connection.
+    /// Looks up the unit on another thread, once for the connection.
     pub async fn find_unit(self: &Arc<Self>) {
         if self.unit.get().is_none() {
             let peer = self.clone();
-            // It cannot be cancelled; were it to panic, the unit stays unknown, which matches no
+            // The task cannot be cancelled. If it panics, the unit stays unknown, which matches no
             // rule.
             let _ = tokio::task::spawn_blocking(move || peer.look_for_unit()).await;
         }

@@ -1,5 +1,5 @@
-//! Profiles by name: what a request needs to know of one, swapped whole on reload and read without
-//! a lock.
+//! Profiles by name: what a request needs to know of a profile. The registry is swapped whole on
+//! reload and read without a lock.
 
 pub mod reload;
 
@@ -19,81 +19,78 @@ use reload::Reloaded;
 /// The registry that is in force.
 pub type Current = Arc<ArcSwap<Registry>>;
 
-/// Of the next registry.
+/// The serial number of the next registry.
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Every profile of one configuration.
 #[derive(Debug)]
 pub struct Registry {
-    /// Grows with each configuration that was taken over.
+    /// Grows with each configuration that is taken over.
     pub generation: u64,
-    /// Who administers the daemon.
     pub admins: Access,
-    /// Why the configuration as it is on disk is not in force, nor any part of it; empty: it is,
-    /// profile by profile.
+    /// Why no part of the configuration on disk is in force. Empty: it is in force, profile by
+    /// profile.
     pub refused: Vec<String>,
-    /// Why nothing can be served: nothing was ever in force, and what is on disk cannot be used.
-    /// For whoever asks, so that no profile is named in it.
+    /// Why nothing can be served: no configuration was ever in force, and the one on disk cannot be
+    /// used. All callers see this text, so it names no profile.
     pub closed: Option<String>,
     /// What an operator should know of the daemon itself.
     pub warnings: Vec<String>,
-    /// Tells this registry from every other.
+    /// A number that differs from that of every other registry with other profiles or rules.
     pub serial: u64,
-    /// Whom any rule names.
+    /// The users and groups that any rule names.
     pub named: Named,
-    /// Whether a rule of any profile depends on callers' units.
+    /// Whether a rule of any profile depends on the caller's unit.
     asks_for_units: bool,
     entries: HashMap<ProfileName, Arc<RegistryEntry>>,
 }
 
-/// Why a profile is not for a caller.
+/// Why a profile is hidden from a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
-    /// It is not there, or nothing permits.
+    /// The profile does not exist, or no rule permits it.
     Denied,
-    /// That depends on the caller's unit, or looks as if it did: a name that nobody has is not to
-    /// be told from one that a rule with a unit keeps, not even by how long it takes.
+    /// The decision depends on the caller's unit, or has to look as if it did. A profile that does
+    /// not exist must not be told from one that a rule with a unit protects, not even by the time
+    /// that the answer takes.
     NeedsUnit,
 }
 
 /// One profile, as the server sees it.
 #[derive(Debug)]
 pub struct RegistryEntry {
-    /// Its name.
     pub name: ProfileName,
-    /// As in the configuration; may be empty for an invalid one.
+    /// The word of the configuration; may be empty for an invalid profile.
     pub method: String,
-    /// Base URL of the API.
+    /// The base URL of the API.
     pub target: Option<String>,
-    /// Issuer or token endpoint.
+    /// The issuer or the token endpoint.
     pub issuer: Option<String>,
-    /// Who may use it.
     pub access: Access,
-    /// What its files say of that now, where it is not in force: they have to permit too.
+    /// Access rules of the files that are not in force. They have to permit a caller too.
     pub also: Vec<Access>,
     /// What a caller may ask for beyond the default.
     pub request: RequestSettings,
-    /// Whether it works.
     pub health: ProfileHealth,
-    /// What an operator should know although it works.
+    /// What an operator should know although the profile works.
     pub warnings: Vec<String>,
-    /// Whether its files say what is served, and if not, why.
+    /// Whether the profile is served as its files say, and if not, why.
     pub reloaded: Reloaded,
-    /// Its own certificates.
+    /// The profile's own certificates.
     pub certificates: Vec<(ProfileLocation, Certificate)>,
 }
 
-/// Where a certificate is; two of them differ while what is new is being tried.
+/// Where a certificate is. The two places differ while a new version is on trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProfileLocation {
-    /// Presented to the identity provider.
+    /// The profile presents it to the identity provider.
     InUse,
-    /// In the files.
+    /// It is in the files.
     OnDisk,
 }
 
 impl ProfileLocation {
-    /// As in answers.
+    /// The word for this in answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,8 +101,8 @@ impl ProfileLocation {
 }
 
 impl RegistryEntry {
-    /// Whether a caller may use it. Where more than one has to permit, the one that is in force
-    /// names the rule.
+    /// Whether a caller may use the profile. If more than one rule set has to permit, the one in
+    /// force names the rule.
     #[must_use]
     pub fn decide(&self, subject: Subject<'_>) -> Decision {
         let mut decision = self.access.decide(subject);
@@ -128,7 +125,7 @@ impl RegistryEntry {
         }
     }
 
-    /// Whether everybody may do the same with both.
+    /// Whether both entries permit the same to every caller.
     #[must_use]
     pub fn permits_the_same_as(&self, other: &RegistryEntry) -> bool {
         self.access == other.access && self.also == other.also && self.request == other.request
@@ -144,14 +141,13 @@ impl RegistryEntry {
 /// Whether a profile works.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProfileHealth {
-    /// Its credentials are published here.
+    /// The profile works; this handle leads to its published credentials.
     Managed(Arc<ProfileHandle>),
-    /// It cannot be used, and why.
+    /// The profile cannot be used, for this reason.
     Invalid(String),
 }
 
 impl Registry {
-    /// A registry of these.
     #[must_use]
     pub fn new(generation: u64, admins: Access, entries: Vec<Arc<RegistryEntry>>) -> Registry {
         let mut named = Named::default();
@@ -177,12 +173,12 @@ impl Registry {
         }
     }
 
-    /// The same, when what is on disk now cannot be used.
+    /// The same registry, while the configuration on disk cannot be used.
     #[must_use]
     pub fn refusing(&self, refused: Vec<String>) -> Registry {
         Registry {
             generation: self.generation,
-            // The same profiles, and the same callers for them.
+            // Profiles and access are the same, so the number is too.
             serial: self.serial,
             named: self.named.clone(),
             admins: self.admins.clone(),
@@ -194,7 +190,8 @@ impl Registry {
         }
     }
 
-    /// The same where nothing was ever in force: `why` is for whoever asks.
+    /// The same registry, when no configuration was ever in force. `why` is the text for all
+    /// callers.
     #[must_use]
     pub fn closed(&self, refused: Vec<String>, why: String) -> Registry {
         Registry {
@@ -203,8 +200,8 @@ impl Registry {
         }
     }
 
-    /// The profile of this name and what permits it. One that is not there and one that is not
-    /// permitted look alike.
+    /// The profile of this name, and the rule that permits it. A profile that does not exist and
+    /// one that is not permitted look alike.
     ///
     /// # Errors
     /// [`Hidden`]
@@ -228,25 +225,25 @@ impl Registry {
         })
     }
 
-    /// The profile of this name, whoever asks.
+    /// The profile of this name, without regard to the caller.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<RegistryEntry>> {
         self.entries.get(name)
     }
 
-    /// Whether what callers may see can depend on a unit that has not been looked for.
+    /// Whether the answer to callers can depend on a unit that has not been looked up.
     #[must_use]
     pub fn needs(&self, unit: Unit<'_>) -> bool {
         self.asks_for_units && unit == Unit::NotAsked
     }
 
-    /// The profiles that this caller may use, by name.
+    /// The profiles that this caller may use, sorted by name.
     #[must_use]
     pub fn visible(&self, subject: Subject<'_>) -> Vec<&Arc<RegistryEntry>> {
         self.sorted(|entry| entry.decide(subject).permits())
     }
 
-    /// Whether everybody gets the same from both; what there is to say does not count.
+    /// Whether every caller gets the same from both registries. Warnings and reasons do not count.
     #[must_use]
     pub fn serves_the_same_as(&self, other: &Registry) -> bool {
         self.admins == other.admins
@@ -259,19 +256,17 @@ impl Registry {
             })
     }
 
-    /// Every profile, by name.
+    /// Every profile, sorted by name.
     #[must_use]
     pub fn all(&self) -> Vec<&Arc<RegistryEntry>> {
         self.sorted(|_| true)
     }
 
-    /// How many profiles there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -35,9 +35,9 @@ pub use self::session::Session;
 pub use self::status::in_one_line;
 pub use self::wire::encode;
 
-/// Serves `listener`, or the newest of `listeners` that has come since, until `shutdown` says true;
-/// then lets what is in flight finish for a bounded time. Who asks through `own` is the daemon
-/// itself.
+/// Serves `listener` until `shutdown` becomes true, then gives what is in flight a bounded time to
+/// finish. A newer listener from `listeners` replaces the one before. Requests that come through
+/// `own` are the daemon's own.
 pub async fn run(
     listener: UnixListener,
     listeners: mpsc::Receiver<UnixListener>,

@@ -1,5 +1,5 @@
-//! What the service manager is told and has handed over, and what the process gives up before it
-//! holds a secret.
+//! Talks to the service manager, takes over what it has handed over, and hardens the process before
+//! it holds a secret.
 
 pub mod store;
 
@@ -16,10 +16,10 @@ use rustix::process::{
 use sd_notify::NotifyState;
 use tracing::{debug, warn};
 
-/// No core dump, no other process of the same user that reads our memory or descriptors; and as
-/// many descriptors as the service manager allows, since each connection is one. A sandbox may
-/// forbid any of it: then it has done so itself. Done twice it does nothing new, but what failed is
-/// said only once there is a log.
+/// Forbids core dumps, and forbids other processes of the same user to read our memory or
+/// descriptors. Also raises the number of descriptors to what the service manager allows, since
+/// each connection is one. A sandbox may forbid any of this; then it has already done the same. A
+/// second call changes nothing, but it reports failures if the first call came before the log.
 pub fn harden() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         warn!(%error, "cannot forbid core dumps and tracing of this process");
@@ -41,19 +41,18 @@ pub fn harden() {
     }
 }
 
-/// What the service manager has handed over.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    /// The socket that it listens on for us (`tokend.socket`).
+    /// The socket on which the service manager listens for us (`tokend.socket`).
     pub listener: Option<UnixListener>,
-    /// Descriptors that an earlier run of this service had it keep, by name.
+    /// Descriptors that an earlier run of this service left with the service manager, by name.
     pub stored: Vec<(String, OwnedFd)>,
 }
 
-/// Takes over what the service manager has handed over. Once, at the start.
+/// Takes over what the service manager has handed over. May be called once, at the start.
 ///
 /// # Errors
-/// When it was announced in a way that makes no sense, or more than one socket is there.
+/// The announcement makes no sense, or there is more than one socket.
 pub fn inherit() -> io::Result<Inherited> {
     let mut inherited = Inherited::default();
     for (descriptor, name) in sd_notify::listen_fds_with_names()? {
@@ -73,35 +72,35 @@ pub fn inherit() -> io::Result<Inherited> {
     Ok(inherited)
 }
 
-/// Whether it is a Unix socket that is listened on.
+/// Whether the descriptor is a listening Unix socket.
 fn listens(descriptor: &OwnedFd) -> bool {
     sockopt::socket_domain(descriptor) == Ok(AddressFamily::UNIX)
         && sockopt::socket_type(descriptor) == Ok(SocketType::STREAM)
         && sockopt::socket_acceptconn(descriptor) == Ok(true)
 }
 
-/// Who waits at a socket of the service manager has the daemon started anew whenever it has ended:
-/// one that cannot start takes this long, so that a broken one is not started several times a
-/// second.
+/// A daemon that cannot start takes this long to end. A caller that waits at a socket of the
+/// service manager causes a new start whenever the daemon has ended; without the pause, a broken
+/// daemon would be started several times a second.
 pub const FAILED_START: Duration = Duration::from_secs(10);
 
-/// Whether a service manager waits for messages of this process.
+/// Whether a service manager expects messages from this process.
 #[must_use]
 pub fn is_there() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty())
 }
 
-/// The socket answers.
+/// Reports that the socket answers.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// What there is to say, in one line.
+/// Reports a status in one line.
 pub fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
 
-/// The configuration is being read again; [`ready`] ends it.
+/// Reports that the configuration is being read again; [`ready`] ends that.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -109,24 +108,24 @@ pub fn reloading() {
     }
 }
 
-/// What is in flight finishes, then the process ends.
+/// Reports that the process ends after what is in flight.
 pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
-/// How long the service manager waits for a sign of life, if it does.
+/// How long the service manager waits for a sign of life. None: it has no watchdog.
 #[must_use]
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
 }
 
-/// A sign of life.
+/// Sends a sign of life.
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    // Without a service manager there is nobody to tell, which is no error.
+    // Without a service manager there is nothing to tell, and no error.
     if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "cannot tell the service manager");
     }

@@ -1,5 +1,5 @@
-//! What no crate that is in use here offers: the one module with `unsafe`, with an argument at each
-//! place.
+//! Calls that no crate in use here offers. This is the only module with `unsafe`; each place gives
+//! its argument.
 
 #![allow(unsafe_code, reason = "see the argument at each place")]
 
@@ -10,13 +10,13 @@ use std::os::unix::net::UnixDatagram;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// NGROUPS_MAX of Linux: more groups than this no process has.
+/// NGROUPS_MAX of Linux: no process has more groups than this.
 const GROUPS_MAX: usize = 65536;
 
-/// Supplementary groups of the other end at the time of its `connect`: SO_PEERGROUPS.
+/// The supplementary groups of the other end at the time of its `connect`: SO_PEERGROUPS.
 ///
 /// # Errors
-/// What `getsockopt` says; ENOPROTOOPT before Linux 4.13.
+/// The error of `getsockopt`; ENOPROTOOPT before Linux 4.13.
 pub fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
     let mut groups: Vec<libc::gid_t> = vec![0; 32];
     loop {
@@ -50,12 +50,11 @@ pub fn peer_groups(socket: &impl AsFd) -> io::Result<Vec<u32>> {
     }
 }
 
-/// The process that called `connect`, held so that its number cannot become another's:
-/// SO_PEERPIDFD.
+/// The process that called `connect`, held so that no other process can take its place under the
+/// same number: SO_PEERPIDFD.
 ///
 /// # Errors
-/// What `getsockopt` says; ENOPROTOOPT before Linux 6.5, and other errors for a process that is
-/// gone.
+/// The error of `getsockopt`; ENOPROTOOPT before Linux 6.5, and others for a process that is gone.
 pub fn peer_process(socket: &impl AsFd) -> io::Result<OwnedFd> {
     let mut process: libc::c_int = -1;
     let mut length = size_of_val(&process) as libc::socklen_t;
@@ -81,13 +80,13 @@ pub fn peer_process(socket: &impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(process) })
 }
 
-/// The uid and the gid that the kernel puts in place of those that have no number here:
-/// kernel.overflowuid and overflowgid, asked of the kernel itself, since a sandbox may hide
-/// /proc/sys. For what a socket was sent before anybody wanted to know by whom, it tells no process
-/// and these two.
+/// The uid and gid that the kernel puts in place of ids that have no number here:
+/// kernel.overflowuid and overflowgid. The kernel itself is asked, because a sandbox may hide
+/// /proc/sys. For data that was sent to a socket before the receiver asked for its sender, the
+/// kernel reports no process and these two ids.
 ///
 /// # Errors
-/// What the system says, and `InvalidData` when it tells something else.
+/// The error of the system, and `InvalidData` when the kernel reports something else.
 pub fn overflow_ids() -> io::Result<(u32, u32)> {
     let (here, there) = UnixDatagram::pair()?;
     there.send(&[0])?;
@@ -97,7 +96,7 @@ pub fn overflow_ids() -> io::Result<(u32, u32)> {
         iov_base: byte.as_mut_ptr().cast(),
         iov_len: byte.len(),
     };
-    // More than a header and three numbers, aligned for the header.
+    // This has room for more than a header and three numbers, and is aligned for the header.
     let mut control = [0_u64; 8];
     // SAFETY: it consists of integers and pointers, for which zero is a value.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -124,14 +123,14 @@ pub fn overflow_ids() -> io::Result<(u32, u32)> {
     let header = wanted.ok_or(io::ErrorKind::InvalidData)?;
     // SAFETY: the kernel says that a `ucred` follows this header; it need not be aligned.
     let told = unsafe { std::ptr::read_unaligned(libc::CMSG_DATA(header).cast::<libc::ucred>()) };
-    // A process, were there one, would be one with numbers of its own.
+    // If there were a process, the ids would be its own.
     (told.pid == 0)
         .then_some((told.uid, told.gid))
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Takes over a descriptor that the service manager left open for this process: once each, and only
-/// those that sd_listen_fds(3) counts.
+/// Takes over a descriptor that the service manager left open for this process. Each may be taken
+/// once, and only those that sd_listen_fds(3) counts.
 pub fn inherited(descriptor: RawFd) -> OwnedFd {
     // SAFETY: the service manager passed it to this process by number (LISTEN_FDS, LISTEN_PID), it
     // is open, and nothing else here knows of it: `supervisor::inherit` is the only caller, and
@@ -139,10 +138,10 @@ pub fn inherited(descriptor: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
-/// Id of the cgroup that a process is in: PIDFD_GET_INFO. None: the kernel does not say.
+/// The id of the cgroup that a process is in: PIDFD_GET_INFO. None: the kernel does not say.
 ///
 /// # Errors
-/// What `ioctl` says; ENOTTY before Linux 6.13, ESRCH for a process that is gone.
+/// The error of `ioctl`; ENOTTY before Linux 6.13, ESRCH for a process that is gone.
 pub fn cgroup_id(process: &OwnedFd) -> io::Result<Option<u64>> {
     // SAFETY: it consists of integers, for which zero is a value.
     let mut info: libc::pidfd_info = unsafe { std::mem::zeroed() };
@@ -158,16 +157,17 @@ pub fn cgroup_id(process: &OwnedFd) -> io::Result<Option<u64>> {
     Ok(says.then_some(info.cgroupid).filter(|id| *id != 0))
 }
 
-/// Whether the process that a pidfd holds has not ended. What cannot be looked at has.
+/// Whether the process that a pidfd holds is alive. A process that cannot be examined counts as
+/// ended.
 pub fn is_alive(process: &OwnedFd) -> bool {
-    // Readable once it has ended (pidfd_open(2)).
+    // A pidfd becomes readable when its process ends (pidfd_open(2)).
     let mut ended = [PollFd::new(process, PollFlags::IN)];
     matches!(poll(&mut ended, Some(&Timespec::default())), Ok(0))
 }
 
-/// Gives memory that is free back to the system, which glibc's allocator by itself does only at the
-/// end of its heaps. Takes about a millisecond for each ten megabytes, and whoever allocates
-/// meanwhile waits.
+/// Gives free memory back to the system. glibc's allocator by itself does so only at the end of its
+/// heaps. This takes about a millisecond for each ten megabytes, and threads that allocate
+/// meanwhile wait.
 pub fn return_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes no pointer, and may be called from any thread at any time.
@@ -176,13 +176,13 @@ pub fn return_free_memory() {
     }
 }
 
-/// The system's allocator, wiping what is given back: secrets pass through buffers of libraries
-/// (HTTP, TLS, JSON, base64) that do not know what they hold, and the next owner of such a piece,
-/// or whoever reads this memory, must not find them. What grows or shrinks moves, as `GlobalAlloc`
-/// has it when nothing else is said: the system's own `realloc` may leave the old piece behind as
-/// it was, and nobody could wipe it afterwards.
+/// The system's allocator, with freed memory wiped. Secrets pass through buffers of libraries
+/// (HTTP, TLS, JSON, base64) that do not know what they hold. The next owner of such memory, or a
+/// process that reads it, must not find them. A block that grows or shrinks is moved, which is the
+/// default of `GlobalAlloc`: the system's own `realloc` may leave the old block behind as it was,
+/// and then it could not be wiped any more.
 ///
-/// C libraries that call `malloc` themselves are not covered; aws-lc, the one here that sees
+/// C libraries that call `malloc` themselves are not covered. aws-lc, the one here that sees
 /// secrets, wipes by itself.
 pub struct Wiping;
 
@@ -216,7 +216,7 @@ unsafe impl GlobalAlloc for Wiping {
 mod tests {
     use super::*;
 
-    /// Broken by anything that has to be read from /proc/sys, which the shipped unit does not see.
+    /// Broken by anything that has to be read from /proc/sys, which the shipped unit cannot see.
     #[test]
     fn the_kernel_itself_tells_its_overflow_ids() {
         let read = |name: &str| -> u32 {

@@ -1,4 +1,4 @@
-//! Log set-up. What is logged is decided where it happens; secrets have no way here, since their
+//! Sets up the log. The code that logs decides what to log. Secrets cannot get here, because their
 //! type has no text.
 
 mod journal;
@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// Form of the log.
+/// The form of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Lines for people, on standard error.
@@ -25,10 +25,10 @@ pub enum Format {
     Journald,
 }
 
-/// Starts logging; `TOKEND_LOG` is a tracing filter, for instance `debug`. Default: `info`.
+/// Starts logging. `TOKEND_LOG` is a tracing filter, for instance `debug`; the default is `info`.
 ///
 /// # Errors
-/// When `TOKEND_LOG` is no filter or the journal cannot be reached; says what to do.
+/// `TOKEND_LOG` is not a filter, or the journal cannot be reached. The text says what to do.
 pub fn start(format: Format) -> Result<(), String> {
     let filter = match std::env::var("TOKEND_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|error| {
@@ -61,18 +61,18 @@ pub fn start(format: Format) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// From now on a panic tells where it happened, and of its words only those that stand in the
-/// source as they are: `expect` on a Result adds the error, and a text that is cut in the wrong
-/// place is quoted whole, whatever it may be.
+/// From now on a panic tells where it happened, and only texts that stand in the source as they
+/// are. Other texts may hold values: `expect` on a Result adds the error, and a text that is cut in
+/// the wrong place is quoted whole, whatever it may be.
 pub fn keep_values_out_of_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let place = panic.location().map(ToString::to_string);
         let mut err = std::io::stderr();
         let line = told(thread.name(), place.as_deref(), panic.payload());
-        // Nobody may be listening any more, and a panic in here would abort.
+        // Standard error may be closed, and a panic in here would abort.
         let _ = writeln!(err, "{line}");
-        // Names of functions and no values; RUST_BACKTRACE asks for it.
+        // The trace has names of functions and no values. RUST_BACKTRACE asks for it.
         let trace = Backtrace::capture();
         if trace.status() == BacktraceStatus::Captured {
             let _ = writeln!(err, "{trace}");
@@ -80,7 +80,7 @@ pub fn keep_values_out_of_panics() {
     }));
 }
 
-/// A panic as one line.
+/// Formats a panic as one line.
 fn told(thread: Option<&str>, place: Option<&str>, payload: &(dyn Any + Send)) -> String {
     let words = payload
         .downcast_ref::<&'static str>()
@@ -92,15 +92,15 @@ fn told(thread: Option<&str>, place: Option<&str>, payload: &(dyn Any + Send)) -
     )
 }
 
-/// Libraries below us log frames, headers and bodies at their finer levels, and those hold tokens:
-/// whatever TOKEND_LOG says, only their warnings come through.
+/// Whether an event may be logged. Libraries below us log frames, headers and bodies at their finer
+/// levels, and those hold tokens. So only their warnings come through, whatever TOKEND_LOG says.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let ours = metadata.target() == "tokend" || metadata.target().starts_with("tokend::");
-    // It logs every refused certificate; the failure of the attempt says the same, once and with
-    // the profile.
+    // This library logs every refused certificate. The failure of the attempt says the same, once
+    // and with the profile.
     let repeats_us = metadata.target().starts_with("rustls_platform_verifier");
-    // It warns of what a caller does wrong, as often as the caller does it: hundreds of thousands
-    // of lines in a second.
+    // h2 warns of a caller's mistakes as often as the caller makes them: hundreds of thousands of
+    // lines in a second.
     let others_do = metadata.target().starts_with("h2::");
     ours || (*metadata.level() <= Level::WARN && !repeats_us && !others_do)
 }

@@ -1,8 +1,9 @@
-//! What each principal has been given lately, on all its connections together, and which of it gets
-//! a record of its own: so that a connection for each call does not write a record for each call.
+//! Remembers what each principal has been given lately, on all its connections together, and
+//! decides which grants get a record of their own. So a client that opens a connection for each
+//! call does not cause a record for each call.
 //!
-//! Looked at when a connection is given a credential for the first time; what follows of the same
-//! is the connection's ledger's.
+//! It is asked when a connection is given a credential for the first time. The connection's ledger
+//! counts later grants of the same credential.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,30 +14,30 @@ use super::{Limited, PrincipalUid, principal};
 use crate::caller::Peer;
 use crate::core::time::BootTime;
 
-/// How long a number of records of their own lasts, and what is not given again within that time is
-/// forgotten.
+/// Limits on records of one's own apply to one interval of this length. A credential that is not
+/// given again within an interval is forgotten.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Connections of one principal that have a record of their own in an [`INTERVAL`] for the same
-/// credential. Workers that keep their connections, and several processes of one user, are told
-/// apart; what is beyond is counted together.
+/// In one [`INTERVAL`], this many connections of one principal get a record of their own for the
+/// same credential. So workers that keep their connections, and several processes of one user, can
+/// be told apart. Grants to further connections are counted together.
 const FEW: u32 = 8;
 
-/// Such records of one principal in an [`INTERVAL`] for all credentials together, beyond the first
-/// of each.
+/// In one [`INTERVAL`], one principal gets this many such records for all credentials together,
+/// beyond the first of each.
 const PER_PRINCIPAL: u32 = 256;
 
-/// Credentials of one principal that are counted each by itself, a few hundred bytes each. What is
-/// beyond is counted by profile, so that which profile it was is never lost.
+/// This many credentials of one principal are counted separately, at a few hundred bytes each.
+/// Further ones are counted by profile, so that the profile is never lost.
 const LINES_PER_PRINCIPAL: usize = 512;
 
-/// Credentials of all principals, about ten megabytes. What is beyond is not remembered, and so
-/// recorded for each connection.
+/// This many credentials of all principals are remembered, which takes about ten megabytes. Further
+/// ones are not remembered, so each connection gets a record for them.
 const LINES_IN_ALL: usize = 16_384;
 
-/// Of all principals.
+/// The audit accounts of all principals.
 pub struct AuditAccounts {
-    /// When the [`INTERVAL`] began.
+    /// The beginning of the [`INTERVAL`].
     began: BootTime,
     lines: usize,
     of: HashMap<PrincipalUid, AuditAccount>,
@@ -46,20 +47,18 @@ pub struct AuditAccounts {
 #[derive(Default)]
 struct AuditAccount {
     lines: HashMap<LedgerKey, AuditEntry>,
-    /// Records that were its own since the [`INTERVAL`] began, but for the first of each
-    /// credential.
+    /// Separate records since the [`INTERVAL`] began, without the first of each credential.
     own: u32,
 }
 
 struct AuditEntry {
     line: Arc<LedgerEntry>,
     own: u32,
-    /// Whether it was given to a connection since the [`INTERVAL`] began.
+    /// Whether a connection was given the credential since the [`INTERVAL`] began.
     used: bool,
 }
 
 impl AuditAccounts {
-    /// Nobody has been given anything.
     pub fn new() -> AuditAccounts {
         AuditAccounts {
             began: BootTime(Duration::ZERO),
@@ -69,8 +68,8 @@ impl AuditAccounts {
         }
     }
 
-    /// Where what is given to this connection for the first time is counted, and whether it gets a
-    /// record of its own before.
+    /// The entry that counts what this connection is given for the first time, and whether the
+    /// grant gets a record of its own before.
     pub fn enter(
         &mut self,
         peer: &Arc<Peer>,
@@ -103,8 +102,8 @@ impl AuditAccounts {
             });
         entry.used = true;
         entry.line.share(peer);
-        // Nobody is given anything on the word that it will be counted with what has no record yet
-        // itself.
+        // A grant must not be promised to be counted with a credential whose own first record is
+        // still missing.
         let first = !entry.line.is_settled();
         let own = first || (entry.own < FEW && account.own < PER_PRINCIPAL);
         if own {
@@ -116,8 +115,8 @@ impl AuditAccounts {
         (entry.line.clone(), own)
     }
 
-    /// Begins another [`INTERVAL`] when it is time: what was not given in the last one, and no
-    /// connection has, is forgotten.
+    /// Begins another [`INTERVAL`] when it is time. Forgets what was not given in the last one and
+    /// is in no connection's ledger.
     pub fn turn(&mut self, now: BootTime) {
         if now.since(self.began) < INTERVAL {
             return;

@@ -1,4 +1,4 @@
-//! What has been denied since the last flush, and what of it has a record of its own.
+//! Counts denials since the last flush, and decides which of them get a record of their own.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -11,38 +11,38 @@ use crate::caller::Peer;
 use crate::core::policy::Decision;
 use crate::core::time::{BootTime, Stamp, WallTime};
 
-/// Names that one principal may be denied under in the time of one [`FLUSH`], each with a record of
-/// its own; what is beyond is counted together. It bounds what somebody who asks for everything can
-/// write.
+/// One principal may be denied under this many names per [`FLUSH`], each with a record of its own.
+/// Further denials are counted together. This bounds the records that a caller can cause by asking
+/// for everything.
 const PER_PRINCIPAL: u32 = 256;
 
-/// As much as eight principals can fill. Whoever else is denied something then has fewer names, and
-/// is still named.
+/// As many names as eight principals can fill. From then on, each principal has fewer names, so
+/// that others who are denied something are still named.
 const MANY: usize = 8 * PER_PRINCIPAL as usize;
 
-/// Names of each principal while there are so many.
+/// The names of each principal when there are that many.
 const FEW: u32 = 8;
 
-/// Of all principals together, about a megabyte. What is beyond is counted without a name, as one.
+/// The names of all principals together, about a megabyte. Denials beyond that are counted as one,
+/// without a name.
 const IN_ALL: usize = 4096;
 
-/// Stands for the names beyond. It is no name of a profile.
+/// Stands for all further names. No profile can have this name.
 const OTHERS: &str = "(others)";
 
-/// What is the same for all that are counted together. None: somebody beyond [`IN_ALL`].
+/// What denials that are counted together have in common. None: a caller beyond [`IN_ALL`].
 type DenialKey = (Option<u32>, Action, String);
 
 /// Denials since the last flush.
 pub struct Denials {
     since: BootTime,
-    /// How often since then beyond the first time.
+    /// The number of denials after the first one.
     names: HashMap<DenialKey, (RecordedCaller, u64)>,
     per_principal: HashMap<PrincipalUid, u32>,
     limited: Limited,
 }
 
 impl Denials {
-    /// None yet.
     pub fn new() -> Denials {
         Denials {
             since: BootTime(Duration::ZERO),
@@ -52,7 +52,7 @@ impl Denials {
         }
     }
 
-    /// Counts it. What of it is to be written at once: it is the first of its name.
+    /// Counts a denial. Returns the record to write at once if it is the first of its name.
     pub fn enter(
         &mut self,
         peer: &Arc<Peer>,
@@ -71,13 +71,13 @@ impl Denials {
             Slot::Vacant(new) => new.insert((who.clone(), 0)),
         };
         if name == OTHERS {
-            // The first of them is somebody.
+            // The record of the first one names its caller.
             who = RecordedCaller::Peer(peer.clone());
         }
         Some(Draft::denial(now, who, action, name, decision, 1))
     }
 
-    /// Under whose and what name it is counted.
+    /// The caller and the name under which a denial is counted.
     fn place(
         &mut self,
         peer: &Arc<Peer>,
@@ -115,7 +115,7 @@ impl Denials {
         (who, (uid, action, OTHERS.to_owned()))
     }
 
-    /// What has been counted, if it is time for that.
+    /// The counted denials, if it is time to write them.
     pub fn due(&mut self, now: Stamp) -> Vec<Draft> {
         if now.boot.since(self.since) < FLUSH {
             return Vec::new();
@@ -123,7 +123,6 @@ impl Denials {
         self.take(now)
     }
 
-    /// What has been counted.
     pub fn take(&mut self, now: Stamp) -> Vec<Draft> {
         self.since = now.boot;
         self.per_principal = HashMap::new();
@@ -148,7 +147,7 @@ mod tests {
     use crate::caller::Callers;
     use crate::core::policy::Caller;
 
-    /// What is written of so many denials of each of these users, first and counted.
+    /// Denies `users` users `names` names each. Returns all records, first and counted.
     fn written(denials: &mut Denials, callers: &Callers, users: u32, names: u32) -> Vec<Draft> {
         let mut written = Vec::new();
         for uid in 0..users {
@@ -173,21 +172,22 @@ mod tests {
         written
     }
 
-    /// Broken by `place` without IN_ALL: a thousand users write a thousand times as much as one.
+    /// Broken by `place` without IN_ALL: a thousand users write a thousand times as many records as
+    /// one.
     #[test]
     fn many_principals_write_no_more_records_of_denials_than_the_bound_of_all() {
         let (mut denials, callers) = (Denials::new(), Callers::new());
         let all = written(&mut denials, &callers, 1000, 300);
         let total: u64 = all.iter().map(|draft| draft.count).sum();
         assert_eq!(total, 300_000, "all are counted");
-        // Each name once, and once more for what was counted under it.
+        // Each name has one record, and one more for what was counted under it.
         assert!(all.len() <= 2 * IN_ALL + 2, "{}", all.len());
         let limited = denials.limited();
         assert_eq!(limited.last, Some(999));
         assert!(limited.count > 290_000, "{limited:?}");
     }
 
-    /// Broken by `place` without FEW: eight who guess take the names of everybody else.
+    /// Broken by `place` without FEW: eight users who guess names take the names of all others.
     #[test]
     fn whoever_is_denied_little_is_named_while_others_guess() {
         let (mut denials, callers) = (Denials::new(), Callers::new());

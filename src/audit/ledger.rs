@@ -1,4 +1,5 @@
-//! What one connection has been given: what is the same again is counted, and nothing else happens.
+//! The ledger of one connection: what it has been given. If it is given the same again, that is
+//! only counted.
 
 use std::cmp::Ordering as Order;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,33 +14,32 @@ use crate::core::policy::Decision;
 use crate::core::profile::ProfileName;
 use crate::core::time::WallTime;
 
-/// Different credentials that are remembered of one connection. With more in use, each is recorded
-/// at each renewal of the ledger, which is too much and never too little.
+/// This many different credentials of one connection are remembered. With more in use, each is
+/// recorded at each renewal of the ledger: too often, but never too rarely.
 const LINES: usize = 16_384;
 
 /// A credential as it is handed out.
 #[derive(Clone, Copy, Debug)]
 pub struct GrantedCredential<'a> {
-    /// Of this profile.
     pub profile: &'a ProfileName,
-    /// As which of its credentials it was asked for.
+    /// The variant of the profile that was asked for.
     pub variant: &'a Variant,
-    /// The credential.
     pub credential: &'a Credential,
-    /// What permits it.
+    /// The rule that permits it.
     pub decision: Decision,
-    /// How it was asked for.
+    /// The call that asked for it.
     pub action: Action,
 }
 
 /// What one connection has been given.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// By profile, variant and call; as a rule there is one.
+    /// Ordered by profile, variant and call. Usually there is one.
     lines: Mutex<Vec<Arc<LedgerEntry>>>,
 }
 
-/// One credential, given to one principal: on one connection or on many, which count here together.
+/// One credential that was given to one principal. Its grants on one or many connections are
+/// counted together here.
 #[derive(Debug)]
 pub(super) struct LedgerEntry {
     key: LedgerKey,
@@ -48,21 +48,21 @@ pub(super) struct LedgerEntry {
     /// The first connection, and whether it is not the only one.
     peer: Arc<Peer>,
     several: AtomicBool,
-    /// The first grant has its record, or is owed one.
+    /// Set when the first grant has its record, or is owed one.
     settled: AtomicBool,
-    /// How often it was given and that was not written.
+    /// Grants that have not been written.
     count: AtomicU64,
-    /// Since when, in milliseconds since 1970.
+    /// The time of the first of them, in milliseconds since 1970.
     since: AtomicU64,
 }
 
-/// What is the same for all grants that are counted together.
+/// What grants that are counted together have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LedgerKey {
     uid: u32,
-    /// None: of any group.
+    /// None: any group.
     gid: Option<u32>,
-    /// As far as it is known when the grant is about to be recorded. None: of any.
+    /// The unit, if it is known when the grant is about to be recorded. None: any unit.
     unit: Option<Arc<str>>,
     profile: ProfileName,
     variant: Variant,
@@ -73,7 +73,7 @@ pub(super) struct LedgerKey {
 }
 
 impl Ledger {
-    /// Counts it, if it was given before.
+    /// Counts a grant if the credential was given before. Returns whether it was.
     pub(super) fn count(&self, given: &GrantedCredential<'_>, audit: &Audit) -> bool {
         let lines = lock(&self.lines);
         let Ok(at) = lines.binary_search_by(|line| line.key.order(given)) else {
@@ -88,8 +88,9 @@ impl Ledger {
         is_it
     }
 
-    /// Notes that it was given for the first time, in place of the credential before it. What is
-    /// counted for a whole profile is not noted: each of its credentials is another.
+    /// Notes that the credential was given for the first time, in place of the one before it. An
+    /// entry for a whole profile is not noted, because each credential of the profile is a
+    /// different one.
     pub(super) fn enter(&self, line: Arc<LedgerEntry>, given: &GrantedCredential<'_>) {
         if line.key.fingerprint.is_none() {
             return;
@@ -119,7 +120,7 @@ impl LedgerKey {
         }
     }
 
-    /// The same for whatever the principal is given of the profile.
+    /// The key for everything that the principal is given of the profile.
     pub(super) fn of_profile(principal: PrincipalUid, given: &GrantedCredential<'_>) -> LedgerKey {
         LedgerKey {
             uid: principal,
@@ -133,7 +134,7 @@ impl LedgerKey {
         }
     }
 
-    /// In which order a ledger has them.
+    /// Compares by the order of entries in a ledger.
     fn order(&self, given: &GrantedCredential<'_>) -> Order {
         self.profile
             .cmp(given.profile)
@@ -165,14 +166,15 @@ impl LedgerEntry {
         }
     }
 
-    /// That this connection counts here too.
+    /// Notes that this connection is counted here too.
     pub(super) fn share(&self, peer: &Arc<Peer>) {
         if !Arc::ptr_eq(peer, &self.peer) {
             self.several.store(true, Ordering::Relaxed);
         }
     }
 
-    /// The first grant has its record, or is owed one: others may be counted from here on.
+    /// Notes that the first grant has its record, or is owed one. From here on further grants may
+    /// be counted.
     pub(super) fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
     }
@@ -181,7 +183,7 @@ impl LedgerEntry {
         self.settled.load(Ordering::Relaxed)
     }
 
-    /// Once more. What has been counted is in the list of what is to be written, once.
+    /// Counts one more grant. An entry with a count is in the list of what has to be written, once.
     pub(super) fn count(self: &Arc<Self>, audit: &Audit) {
         if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
             let now = u64::try_from(audit.now().0.as_millis()).unwrap_or(u64::MAX);
@@ -190,12 +192,12 @@ impl LedgerEntry {
         }
     }
 
-    /// It is to be written, so often more than is counted. While nothing can be written, only so
-    /// much is remembered.
+    /// Adds to the count and puts the entry into the list of what has to be written. While nothing
+    /// can be written, the list is bounded.
     pub(super) fn owe(self: Arc<Self>, audit: &Audit, count: u64) {
         let before = self.count.fetch_add(count, Ordering::Relaxed);
         if count > 0 && before > 0 {
-            // Given again meanwhile, so it is in the list.
+            // The credential was given again meanwhile, so the entry is in the list.
             return;
         }
         let mut counted = lock(&audit.counted);
@@ -207,12 +209,12 @@ impl LedgerEntry {
         }
     }
 
-    /// How often it was given. From here on counting begins anew.
+    /// Returns the count and resets it.
     pub(super) fn take(&self) -> u64 {
         self.count.swap(0, Ordering::Relaxed)
     }
 
-    /// What has been counted.
+    /// The record of the counted grants.
     pub(super) fn draft(&self, at: WallTime, count: u64) -> Draft {
         let key = &self.key;
         let who = match self.several.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! One record, as a line of JSON and as an entry of the journal.
+//! One audit record, as a line of JSON and as a journal entry.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,30 +10,29 @@ use crate::core::credential::Fingerprint;
 use crate::core::policy::Decision;
 use crate::core::time::WallTime;
 
-/// Names of profiles are at most this long; what callers send in their place is cut.
+/// The longest name of a profile. Longer names from callers are cut.
 const NAME: usize = 128;
 
-/// Names entries of this kind in the journal: `journalctl MESSAGE_ID=…`.
+/// Identifies audit entries in the journal: `journalctl MESSAGE_ID=…`.
 const MESSAGE_ID: &str = "3f1a7c0e5d9b4b6e8a2f4c7d1e0b9a58";
 
-/// What was asked for.
+/// The kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// A credential, in either language.
+    /// A request for a credential, in either protocol.
     GetToken,
     /// A stream of credentials.
     WatchToken,
-    /// Note of a credential that an API refused.
+    /// A report that an API refused a credential.
     ReportRejected,
-    /// Health of a profile.
+    /// A look at the health of a profile.
     Health,
-    /// State of everything.
+    /// A look at the status of everything.
     GetStatus,
-    /// Another look at the files.
+    /// A request to read the files again.
     Reload,
-    /// Why somebody may or may not.
+    /// An explanation why a caller may or may not.
     Explain,
-    /// Metrics.
     Metrics,
 }
 
@@ -52,12 +51,10 @@ impl Action {
     }
 }
 
-/// What became of it.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditEvent {
-    /// It was handed out.
     Grant,
-    /// It was refused.
     Deny,
 }
 
@@ -70,27 +67,26 @@ impl AuditEvent {
     }
 }
 
-/// Whom a record is about.
+/// The caller that a record is about.
 #[derive(Clone, Debug)]
 pub enum RecordedCaller {
-    /// The other end of one connection.
     Peer(Arc<Peer>),
-    /// Several connections: what they have in common.
+    /// What several connections have in common.
     Several {
-        /// None: they are of several users.
+        /// None: the connections belong to several users.
         uid: Option<u32>,
-        /// None: it is not the same for all.
+        /// None: the group is not the same for all.
         gid: Option<u32>,
-        /// None: it is not known to be the same for all.
+        /// None: the unit is not known to be the same for all.
         unit: Option<Arc<str>>,
     },
 }
 
-/// A record that has no number yet, and whose caller's unit has not been looked for.
+/// A record that has no number yet, and whose caller's unit has not been looked up.
 #[derive(Debug)]
 pub struct Draft {
     pub at: WallTime,
-    /// When it happened for the first time of those that are counted here.
+    /// The time of the first of the events that are counted here.
     pub since: Option<WallTime>,
     pub event: AuditEvent,
     pub action: Action,
@@ -101,7 +97,7 @@ pub struct Draft {
     pub decision: Decision,
     /// Fingerprint and generation.
     pub credential: Option<(Fingerprint, u64)>,
-    /// How often it happened.
+    /// The number of events.
     pub count: u64,
 }
 
@@ -129,7 +125,7 @@ impl Draft {
         }
     }
 
-    /// The record with its number. Looks for the caller's unit, which may read many folders.
+    /// The record with its number. Looks up the caller's unit, which may read many folders.
     pub fn finished(self, seq: u64) -> Record {
         let (uid, gid, pid, unit) = match &self.who {
             RecordedCaller::Peer(peer) => {
@@ -174,14 +170,14 @@ impl Draft {
 /// A record as it is written.
 #[derive(Debug)]
 pub struct Record {
-    /// For people.
+    /// The text for people.
     message: String,
-    /// In this order.
+    /// The fields, in this order.
     fields: Vec<(&'static str, Value)>,
 }
 
 impl Record {
-    /// What concerns the record itself: `start`, `stop`, and `lost` with the number of records that
+    /// A record about the log itself: `start`, `stop`, or `lost` with the number of records that
     /// could not be written.
     pub fn own(at: WallTime, seq: u64, event: &str, more: Vec<(&'static str, Value)>) -> Record {
         let mut fields = Record::begin(at, seq, event);
@@ -201,7 +197,7 @@ impl Record {
         ]
     }
 
-    /// One line of JSON, with its end.
+    /// One line of JSON, with its line break.
     pub fn line(&self) -> String {
         let mut line = String::with_capacity(512);
         for (name, value) in &self.fields {
@@ -212,8 +208,8 @@ impl Record {
         line
     }
 
-    /// The datagram of the journal's native protocol: `NAME=value` lines, and values with a line
-    /// break by their length.
+    /// The datagram of the journal's native protocol: `NAME=value` lines. Values with a line break
+    /// are written with their length.
     pub fn datagram(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
         let mut put = |name: &str, value: &str| {
@@ -229,7 +225,7 @@ impl Record {
         };
         put("MESSAGE", &self.message);
         put("MESSAGE_ID", MESSAGE_ID);
-        // Normal, but worth being kept.
+        // Normal, but significant.
         put("PRIORITY", "5");
         put("SYSLOG_IDENTIFIER", "tokend");
         for (name, value) in &self.fields {
@@ -248,7 +244,7 @@ impl Record {
     }
 }
 
-/// A name as it is recorded.
+/// Cuts a name to the length that is recorded.
 pub fn shortened(profile: &str) -> String {
     profile.chars().take(NAME).collect()
 }

@@ -1,4 +1,4 @@
-//! Where records go: the journal, or a file that somebody else rotates.
+//! Writes records to the journal, or to a file that another program rotates.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,13 +10,13 @@ use std::time::Duration;
 use super::record::Record;
 use crate::core::profile::AuditSink;
 
-/// Where journald takes entries with fields.
+/// The socket where journald takes entries with fields.
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// A journal that takes nothing for so long is not there.
+/// If the journal accepts nothing for this long, it counts as absent.
 const JOURNAL_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Where records go. What is not open is opened by the next record.
+/// Where records go. The next record opens what is not open.
 #[derive(Debug)]
 pub enum Sink {
     Journal(Option<UnixDatagram>),
@@ -26,17 +26,15 @@ pub enum Sink {
     },
 }
 
-/// The file.
 #[derive(Debug)]
 pub struct OpenFile {
     file: File,
     identity: (u64, u64),
-    /// Its last line has no end: the disk was full.
+    /// Whether the last line has no end, because the disk was full.
     torn: bool,
 }
 
 impl Sink {
-    /// Opens nothing yet.
     pub fn new(sink: &AuditSink) -> Sink {
         match sink {
             AuditSink::Journald => Sink::Journal(None),
@@ -47,7 +45,7 @@ impl Sink {
         }
     }
 
-    /// Opens anew with the next record.
+    /// Makes the next record open the file or journal again.
     pub fn reopen(&mut self) {
         match self {
             Sink::Journal(socket) => *socket = None,
@@ -55,7 +53,7 @@ impl Sink {
         }
     }
 
-    /// Writes records, and says how many of them. Fewer than all: the next was not, and why.
+    /// Writes records. Returns how many of them were written and, if not all, why the next was not.
     pub fn write(&mut self, records: &[Record]) -> (usize, io::Result<()>) {
         match self {
             Sink::Journal(socket) => {
@@ -89,7 +87,7 @@ fn send(socket: &mut Option<UnixDatagram>, record: &Record) -> io::Result<()> {
     {
         return Ok(());
     }
-    // It may have been started anew since it was connected to.
+    // Journald may have been restarted since the socket was connected.
     let new = UnixDatagram::unbound()?;
     new.set_write_timeout(Some(JOURNAL_PATIENCE))?;
     new.connect(JOURNAL)?;
@@ -98,9 +96,9 @@ fn send(socket: &mut Option<UnixDatagram>, record: &Record) -> io::Result<()> {
     Ok(())
 }
 
-/// All of them in one piece: nobody else's line comes in between.
+/// Appends all records in one piece, so that no foreign line comes in between.
 fn append(path: &Path, slot: &mut Option<OpenFile>, records: &[Record]) -> io::Result<()> {
-    // Moved away or removed without a word: nobody would look for records there.
+    // The file was moved away or removed without notice: nobody would look for records in it.
     if let Some(open) = slot
         && !fs::symlink_metadata(path).is_ok_and(|there| identity(&there) == open.identity)
     {
@@ -120,7 +118,7 @@ fn append(path: &Path, slot: &mut Option<OpenFile>, records: &[Record]) -> io::R
     let length = open.file.metadata()?.len();
     let outcome = open.file.write_all(text.as_bytes());
     if outcome.is_err() {
-        // Half a line is worse than none. Where it cannot be taken back, the next one begins on a
+        // Half a line is worse than none. If it cannot be taken back, the next record begins on a
         // line of its own.
         open.torn = open.file.set_len(length).is_err();
     } else {

@@ -1,5 +1,5 @@
-//! What a sink that hangs or fails does to those who are served, and what one who takes much is
-//! written of: the thread that writes is not there, so that the test writes or does not.
+//! Tests what a sink that hangs or fails does to callers, and what is recorded of a caller who
+//! takes much. There is no writing thread: the test itself writes or does not.
 
 use tokio::net::UnixStream;
 
@@ -13,7 +13,7 @@ use crate::core::profile::ProfileName;
 use crate::core::secret::Secret;
 use crate::core::time::{BootTime, Stamp};
 
-/// With nobody who writes, but somebody who keeps what is sent.
+/// An audit whose commands are kept and never executed.
 fn hanging(deny: bool) -> (Audit, mpsc::Receiver<WriterCommand>) {
     let (commands, inbox) = mpsc::channel(QUEUE);
     let stamp = Stamp {
@@ -26,7 +26,7 @@ fn hanging(deny: bool) -> (Audit, mpsc::Receiver<WriterCommand>) {
     (Audit::new(clock, commands, condition), inbox)
 }
 
-/// With a sink that works until it is told not to; what it has written.
+/// An audit whose sink works until it is told not to, and what the sink has written.
 fn working(deny: bool) -> (Arc<Audit>, Arc<Mutex<Vec<Draft>>>, Arc<AtomicBool>) {
     let (audit, mut inbox) = hanging(deny);
     let audit = Arc::new(audit);
@@ -79,7 +79,7 @@ fn peer() -> Arc<Peer> {
     Arc::new(Callers::new().of(&here).expect("known"))
 }
 
-/// How one grant ends, and how long it takes.
+/// The result of one grant, and how long it takes.
 async fn grant(
     audit: &Audit,
     ledger: &Ledger,
@@ -88,7 +88,7 @@ async fn grant(
     grant_of(audit, ledger, peer, "p", "t").await
 }
 
-/// How one grant of this token of this profile ends, and how long it takes.
+/// The result of granting this token of this profile, and how long it takes.
 async fn grant_of(
     audit: &Audit,
     ledger: &Ledger,
@@ -161,8 +161,8 @@ async fn what_is_owed_is_bounded_and_what_is_beyond_is_lost_aloud() {
     assert!(audit.counts().lost.load(Ordering::Relaxed) >= 10);
 }
 
-/// Broken by `accounts` that gives every connection a record of its own: a worker with a connection
-/// for each call writes as many records as it makes calls.
+/// Broken by `accounts` that gives every connection a record of its own: a worker that opens a
+/// connection for each call writes as many records as it makes calls.
 #[tokio::test(start_paused = true)]
 async fn a_connection_for_each_call_writes_a_few_records_and_one_with_the_number_of_the_others() {
     let (audit, written, _works) = working(false);
@@ -176,7 +176,7 @@ async fn a_connection_for_each_call_writes_a_few_records_and_one_with_the_number
             Recorded::Counted
         };
         assert_eq!(outcome, Ok(expected), "{n}");
-        // And what follows on such a connection costs no record either.
+        // Further grants on such a connection cost no record either.
         if n % 10 == 0 {
             assert_eq!(
                 grant(&audit, &ledger, &other).await.0,
@@ -184,7 +184,8 @@ async fn a_connection_for_each_call_writes_a_few_records_and_one_with_the_number
             );
         }
     }
-    // Another credential of the same profile is another one: it is there before the answer.
+    // Another credential of the same profile is a different one: its record is there before the
+    // answer.
     let (outcome, _) = grant_of(&audit, &Ledger::default(), &peer(), "p", "renewed").await;
     assert_eq!(outcome, Ok(Recorded::Written));
     assert_eq!(total(&written), 9, "before the answers");
@@ -200,7 +201,7 @@ async fn a_connection_for_each_call_writes_a_few_records_and_one_with_the_number
     assert!(counted.since.is_some());
     let (grants, _) = audit.limited();
     assert_eq!((grants.count, grants.last), (2992, uid));
-    // Nobody has it any more: it begins anew.
+    // No connection has the credential any more, so recording starts anew.
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(
         grant(&audit, &Ledger::default(), &peer()).await.0,
@@ -208,8 +209,8 @@ async fn a_connection_for_each_call_writes_a_few_records_and_one_with_the_number
     );
 }
 
-/// Broken by `enter` that does not look whether the line is settled: others are given on the word
-/// of a record that nobody has written.
+/// Broken by `enter` that does not check whether the entry is settled: grants would rely on a
+/// record that was never written.
 #[tokio::test(start_paused = true)]
 async fn nobody_is_counted_before_the_first_record_is_written() {
     let (audit, inbox) = hanging(false);
@@ -225,8 +226,8 @@ async fn nobody_is_counted_before_the_first_record_is_written() {
     assert!(waiting.iter().all(|one| !one.is_finished()));
 }
 
-/// Broken by `enter` without LINES_PER_PRINCIPAL: whoever is permitted much would take memory for
-/// as many credentials as there ever are.
+/// Broken by `enter` without LINES_PER_PRINCIPAL: a caller with many permissions would take memory
+/// for as many credentials as there ever are.
 #[tokio::test(start_paused = true)]
 async fn what_is_remembered_of_a_principal_is_bounded_and_names_the_profile() {
     let (audit, written, _works) = working(false);
@@ -246,13 +247,13 @@ async fn what_is_remembered_of_a_principal_is_bounded_and_names_the_profile() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(total(&written), 2000);
     assert!(lock(&written).iter().all(|record| record.profile == "many"));
-    // All of it is forgotten when it is not given any more.
+    // All of it is forgotten once it is not given any more.
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(lock(&audit.accounts).remembered(), 0);
 }
 
-/// Broken by `may_count` that only looks whether the sink fails, with `flush_for_ever` that waits
-/// for FLUSH: until then, nobody knows.
+/// Broken by `may_count` that only checks whether the sink fails, together with `flush_for_ever`
+/// that waits for FLUSH: the failure is unknown until then.
 #[tokio::test(start_paused = true)]
 async fn with_deny_at_most_a_second_of_grants_is_without_a_record_when_the_sink_begins_to_fail() {
     let (audit, written, works) = working(true);
@@ -275,7 +276,7 @@ async fn with_deny_at_most_a_second_of_grants_is_without_a_record_when_the_sink_
         after += 1;
         assert!(failed.elapsed() < UNRECORDED, "{after} grants");
     }
-    // Not one more, however long it takes.
+    // Not one more grant goes, however long it takes.
     for _ in 0..5000 {
         assert!(!call(false).await.0);
     }
@@ -286,7 +287,7 @@ async fn with_deny_at_most_a_second_of_grants_is_without_a_record_when_the_sink_
 }
 
 /// Broken by `may_count` without UNRECORDED: the flush hangs with what it has taken, and nothing
-/// says so.
+/// reports that.
 #[tokio::test(start_paused = true)]
 async fn with_deny_a_sink_that_begins_to_hang_is_noticed_within_a_second() {
     let (audit, mut inbox) = hanging(true);
@@ -331,8 +332,8 @@ async fn with_deny_a_sink_that_begins_to_hang_is_noticed_within_a_second() {
     );
 }
 
-/// Broken by `fail` that says each new beginning: a caller who fills a disk, and lets it empty,
-/// would fill the log.
+/// Broken by `fail` that logs each new beginning: a caller that fills a disk and lets it empty
+/// again would fill the log.
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_fails_and_works_by_turns_is_said_once_in_a_minute() {
     let (audit, _inbox) = hanging(false);
@@ -347,7 +348,7 @@ async fn a_sink_that_fails_and_works_by_turns_is_said_once_in_a_minute() {
         tokio::time::advance(Duration::from_millis(10)).await;
     }
     assert_eq!(said, 1);
-    // What goes on is said when it may be.
+    // The trouble that goes on is logged when the limit allows it.
     for _ in 0..60 {
         condition.outcome(Err("full".to_owned()));
         tokio::time::advance(Duration::from_secs(1)).await;

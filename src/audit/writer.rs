@@ -1,4 +1,4 @@
-//! The thread that writes, and what is known of how it goes.
+//! The thread that writes records, and what is known of its condition.
 
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -17,22 +17,23 @@ use crate::core::profile;
 use crate::core::repeated::Repeated;
 use crate::core::time::BootTime;
 
-/// What the thread is told.
+/// A command for the thread.
 pub enum WriterCommand {
-    /// Write these; who waits is told how many were, and sees to the others.
+    /// Write these records. If the sender waits, it is told how many were written, and handles the
+    /// rest.
     Write(Vec<Draft>, Option<oneshot::Sender<usize>>),
     Reopen,
-    /// See whether records can be written again.
+    /// Check whether records can be written again.
     TryAgain,
     Configure(profile::AuditSettings),
-    /// Nothing comes after this.
+    /// The last command.
     Finish(oneshot::Sender<()>),
 }
 
-/// How it goes, in one byte, which is looked at with each grant.
+/// The condition of the thread, in one byte that is read with each grant.
 pub struct Condition {
     flags: AtomicU8,
-    /// What was counted before this has been written, in milliseconds on the boot clock.
+    /// Everything that was counted before this has been written, in milliseconds on the boot clock.
     caught_up: AtomicU64,
     why: Mutex<Option<String>>,
     said: Mutex<LoggedTrouble>,
@@ -40,21 +41,21 @@ pub struct Condition {
     clock: Clock,
 }
 
-/// What the log has been told. Callers that fill a disk or a queue, and let it empty again, would
-/// fill the log.
+/// What the log has been told. It is limited, because callers that fill a disk or a queue and let
+/// it empty again would fill the log.
 #[derive(Debug, Default)]
 struct LoggedTrouble {
     why: Option<String>,
     lines: Repeated<()>,
 }
 
-/// `on_failure = "deny"`
+/// Set with `on_failure = "deny"`.
 const DENY: u8 = 1;
 /// The last record was not written.
 const FAILS: u8 = 2;
-/// It takes so long that nobody waits for it.
+/// Writing takes so long that no caller waits for it.
 const HANGS: u8 = 4;
-/// The thread has been told to try again, and has not done so.
+/// The thread has been told to try again, and has not done so yet.
 const TRIES: u8 = 8;
 
 impl Condition {
@@ -78,9 +79,9 @@ impl Condition {
         self.has(DENY)
     }
 
-    /// Whether a grant may go on the word that it will be recorded. With `deny` not while that
-    /// fails, and not while something that was counted more than [`UNRECORDED`] ago has not been
-    /// written: nobody would know yet that it fails.
+    /// Whether a grant may go on the promise that it will be recorded. With `deny` it may not while
+    /// writing fails. It also may not while something that was counted more than [`UNRECORDED`] ago
+    /// is unwritten, because a failure would not be known yet.
     #[inline]
     pub fn may_count(&self, clock: &Clock) -> bool {
         let flags = self.flags.load(Ordering::Relaxed);
@@ -91,7 +92,7 @@ impl Condition {
         flags & (FAILS | HANGS) == 0 && clock.now().boot.since(BootTime(caught_up)) < UNRECORDED
     }
 
-    /// What was counted before `at` has been written.
+    /// Notes that everything counted before `at` has been written.
     pub fn caught_up(&self, at: BootTime) {
         let at = u64::try_from(at.0.as_millis()).unwrap_or(u64::MAX);
         self.caught_up.fetch_max(at, Ordering::Relaxed);
@@ -106,19 +107,19 @@ impl Condition {
         self.has(HANGS)
     }
 
-    /// Whether no grant goes, as far as is known: the next record may be written.
+    /// Whether grants are refused as far as is known. The next record may still be written.
     pub fn refuses(&self) -> bool {
         let flags = self.flags.load(Ordering::Relaxed);
         flags & DENY != 0 && flags & (FAILS | HANGS) != 0
     }
 
-    /// Whether the thread is to be told to try again: it may hang, and what it is told may then not
-    /// become more and more.
+    /// Whether to tell the thread to try again. The thread may hang, and commands for it must not
+    /// pile up.
     pub fn try_again(&self) -> bool {
         self.flags.fetch_or(TRIES, Ordering::Relaxed) & TRIES == 0
     }
 
-    /// Somebody has waited in vain.
+    /// Notes that a caller has waited in vain.
     pub fn hang(&self, patience: Duration) {
         if !self.has(HANGS) {
             self.fail(format!(
@@ -129,7 +130,7 @@ impl Condition {
         self.set(HANGS, true);
     }
 
-    /// Grants or denials will not be recorded, since too many wait for it.
+    /// Notes grants or denials that will not be recorded because too many are waiting.
     pub fn overflowed(&self, lost: u64) {
         self.counts.lost.fetch_add(lost, Ordering::Relaxed);
         if !self.has(FAILS) {
@@ -137,7 +138,7 @@ impl Condition {
         }
     }
 
-    /// The thread is gone, which a panic in it alone can do.
+    /// Notes that the thread is gone. Only a panic in it can cause that.
     pub fn gone(&self) {
         self.fail("the thread that writes them has ended".to_owned());
         self.set(HANGS, true);
@@ -169,13 +170,13 @@ impl Condition {
         }
     }
 
-    /// Why records are not written, as the log was told.
+    /// The reason why records are not written, as the log was told.
     #[cfg(test)]
     pub fn said(&self) -> Option<String> {
         lock(&self.said).why.clone()
     }
 
-    /// What the sink has answered.
+    /// Notes the sink's result.
     pub fn outcome(&self, outcome: Result<(), String>) {
         match outcome {
             Ok(()) => self.works(),
@@ -186,7 +187,8 @@ impl Condition {
         }
     }
 
-    /// Said when it begins, and when the reason is another; not more often than such lines may be.
+    /// Notes a failure. It is logged when it begins and when its reason changes, but not more often
+    /// than such lines may be.
     fn fail(&self, why: String) {
         *lock(&self.why) = Some(why.clone());
         self.set(FAILS, true);
@@ -208,7 +210,7 @@ impl Condition {
         }
         self.set(FAILS | HANGS, false);
         *lock(&self.why) = None;
-        // Of what was not said nothing has to be taken back.
+        // A failure that was not logged needs no line that it is over.
         if lock(&self.said).why.take().is_some() {
             info!("[audit] records are written again");
         }
@@ -241,9 +243,9 @@ struct Writer {
     settings: profile::AuditSettings,
     sink: Sink,
     condition: Arc<Condition>,
-    /// Of the last record that was written.
+    /// The number of the last record that was written.
     seq: u64,
-    /// What was lost when that was last told.
+    /// The number of lost records when that was last recorded.
     told: u64,
 }
 
@@ -259,7 +261,7 @@ impl Writer {
                 match command {
                     WriterCommand::Write(drafts, waiting) => batches.push((drafts, waiting)),
                     other => {
-                        // In the order in which they came.
+                        // Executed in the order in which they came.
                         self.write(std::mem::take(&mut batches));
                         if let WriterCommand::Finish(done) = other {
                             self.own("stop", Vec::new());
@@ -286,7 +288,7 @@ impl Writer {
             WriterCommand::Reopen => self.sink.reopen(),
             WriterCommand::TryAgain => {
                 self.condition.set(TRIES, false);
-                // Somebody's record may have been written since.
+                // A caller's record may have been written since.
                 if self.condition.refuses() {
                     self.own("resume", Vec::new());
                 }
@@ -313,7 +315,7 @@ impl Writer {
             let mine = count.min(done);
             done -= mine;
             match who {
-                // Who has gone away need not be told.
+                // A sender that has gone away need not be told.
                 Some(who) => drop(who.send(mine)),
                 None => {
                     let lost = (count - mine) as u64;
@@ -326,20 +328,21 @@ impl Writer {
         }
     }
 
-    /// A record about the records.
+    /// Writes a record about the log itself.
     fn own(&mut self, event: &str, more: Vec<(&'static str, serde_json::Value)>) {
         let record = Record::own(self.clock.now().wall, self.seq + 1, event, more);
         self.put(&[record]);
     }
 
-    /// Writes them, and says how many. What was lost before is told as soon as anything can be.
+    /// Writes records. Returns how many were written. Losses from before are recorded as soon as
+    /// anything can be.
     fn put(&mut self, records: &[Record]) -> usize {
         let (done, outcome) = self.sink.write(records);
         let counts = self.condition.counts();
         counts.written.fetch_add(done as u64, Ordering::Relaxed);
         let lost = counts.lost.load(Ordering::Relaxed);
-        // Numbers of what was not written are used by what comes next: none is missing that was not
-        // taken away.
+        // The next records use the numbers of those that were not written. So a number is missing
+        // only if its record was taken away.
         self.seq += done as u64;
         let works = outcome.is_ok();
         self.condition

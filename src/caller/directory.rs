@@ -26,7 +26,7 @@ impl Directory for SystemDirectory {
 fn answer(found: Result<Option<u32>, Errno>) -> Result<Option<u32>, Unanswered> {
     match found {
         Ok(id) => Ok(id),
-        // getpwnam(3): another way of saying that there is none.
+        // getpwnam(3): these errors also mean that there is no such user.
         Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
         Err(error) => Err(Unanswered {
             why: error.desc().to_owned(),
@@ -35,7 +35,8 @@ fn answer(found: Result<Option<u32>, Errno>) -> Result<Option<u32>, Unanswered> 
     }
 }
 
-/// A directory that is remembered: while it does not answer, names keep the numbers that they had.
+/// A directory with a memory. While the real directory does not answer, names keep the numbers that
+/// they had.
 #[derive(Debug)]
 pub struct CachedDirectory<D> {
     directory: D,
@@ -44,7 +45,6 @@ pub struct CachedDirectory<D> {
 }
 
 impl<D> CachedDirectory<D> {
-    /// Knows nothing yet.
     #[must_use]
     pub fn new(directory: D) -> CachedDirectory<D> {
         CachedDirectory {
@@ -75,7 +75,7 @@ fn remember(
         Ok(Some(id)) => {
             known.insert(name.to_owned(), *id);
         }
-        // Gone for certain: whoever gets the number next is somebody else.
+        // The name is certainly gone: the next owner of the number is another user.
         Ok(None) => {
             known.remove(name);
         }
@@ -89,11 +89,11 @@ fn remember(
     found
 }
 
-/// The caller that a user would be who logs in now, by name or by number; None: there is no such
-/// user.
+/// The caller that a user would be after logging in now, by name or by number. None: there is no
+/// such user.
 ///
 /// # Errors
-/// When the database does not answer.
+/// The database does not answer.
 pub fn groups_of(user: &str) -> Result<Option<Caller>, String> {
     let found = match user.parse() {
         Ok(uid) => User::from_uid(nix::unistd::Uid::from_raw(uid)),
@@ -121,7 +121,7 @@ pub fn groups_of(user: &str) -> Result<Option<Caller>, String> {
 mod tests {
     use super::*;
 
-    /// Answers what was put in.
+    /// A directory that answers what was put in.
     struct Book(RefCell<Result<Option<u32>, Unanswered>>);
 
     impl Directory for Book {

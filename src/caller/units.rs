@@ -1,9 +1,9 @@
-//! From the process that connected to its systemd unit: pidfd → cgroup → unit, and alive after that
-//! was read.
+//! Finds the systemd unit of the process that connected: pidfd → cgroup → unit. The process has to
+//! be alive after the unit was read.
 //!
-//! A process is held by the kernel's own reference to it, never by its number alone: numbers are
-//! used again, and whoever gets one next would be taken for the one before. Where anything is
-//! missing the answer is None, which matches no rule.
+//! The kernel's own reference holds a process, never its number alone. Numbers are used again, and
+//! the next process with the number would be taken for the one before. If anything is missing the
+//! answer is None, which matches no rule.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,32 +15,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::core::policy::unit;
 use crate::sys;
 
-/// Cgroups whose unit is remembered. A host has hundreds of units; a unit that makes cgroups
-/// without end must not fill the memory.
+/// The unit is remembered for this many cgroups. A host has hundreds of units; a unit that makes
+/// cgroups without end must not fill the memory.
 const REMEMBERED: usize = 4096;
 
-/// Cgroups that are looked at for one that is not known, where /proc does not say where it is.
-/// Those of a host with thousands of containers; a unit that makes more than these makes itself
+/// At most this many cgroups are searched for an unknown one when /proc does not say where it is. A
+/// host with thousands of containers has about as many. A unit that makes more cgroups makes itself
 /// unknown.
 const LOOKED_AT: usize = 65_536;
 
-/// Finds units.
+/// Finds the units of processes.
 #[derive(Debug)]
 pub struct Units {
     how: CgroupSource,
-    /// Units of cgroups, by the id of the cgroup, which the kernel does not use again.
+    /// The units of cgroups, by cgroup id. The kernel does not use such an id again.
     known: Mutex<HashMap<u64, Option<Arc<str>>>>,
 }
 
-/// What the kernel offers.
+/// How the kernel tells the cgroup of a process.
 #[derive(Debug)]
 enum CgroupSource {
-    /// PIDFD_GET_INFO tells the cgroup's id (Linux 6.13). The folder is where its hierarchy is
-    /// mounted.
+    /// PIDFD_GET_INFO tells the cgroup's id (Linux 6.13). The folder is the mount point of the
+    /// cgroup hierarchy.
     Id(PathBuf),
     /// /proc/PID/cgroup of the process that a pidfd holds (Linux 6.5).
     Proc,
-    /// Nothing that could be trusted, and why.
+    /// The kernel offers nothing trustworthy, for this reason.
     Not(String),
 }
 
@@ -57,7 +57,7 @@ impl Units {
         }
     }
 
-    /// Why no unit is ever found; None: they are.
+    /// The reason why no unit is ever found. None: units are found.
     pub fn trouble(&self) -> Option<&str> {
         match &self.how {
             CgroupSource::Id(_) | CgroupSource::Proc => None,
@@ -65,18 +65,18 @@ impl Units {
         }
     }
 
-    /// The unit of a process; `pid` is the number that it had when it connected.
+    /// The unit of a process. `pid` is the number that it had when it connected.
     pub fn of(&self, process: &OwnedFd, pid: Option<i32>) -> Option<Arc<str>> {
         let unit = match &self.how {
             CgroupSource::Id(root) => self.by_id(root, sys::cgroup_id(process).ok()??, pid, search),
             CgroupSource::Proc => unit::of_cgroup(&cgroup_by_number(pid)?).map(Arc::from),
             CgroupSource::Not(_) => None,
         };
-        // Whatever was read by number was this process' own only if it has the number still.
+        // What was read by number belongs to this process only if it still has the number.
         unit.filter(|_| sys::is_alive(process))
     }
 
-    /// The same where that takes microseconds: never by a search of the hierarchy.
+    /// The same, but only if it takes microseconds: the hierarchy is never searched.
     pub fn quickly(&self, process: &OwnedFd, pid: Option<i32>) -> Option<Arc<str>> {
         let unit = match &self.how {
             CgroupSource::Id(root) => {
@@ -118,7 +118,7 @@ impl Units {
     }
 }
 
-/// What /proc says of whatever process has the number now.
+/// The cgroup of the process that has this number now, as /proc says.
 fn cgroup_by_number(pid: Option<i32>) -> Option<String> {
     // 0 stands for a process of another pid namespace.
     let pid = pid.filter(|pid| *pid > 0)?;
@@ -126,14 +126,15 @@ fn cgroup_by_number(pid: Option<i32>) -> Option<String> {
     unit::cgroup_of(&text).map(str::to_owned)
 }
 
-/// The path below `root` of the folder with this inode, level by level: units are near the top.
+/// The path below `root` of the folder with this inode. The search goes level by level, because
+/// units are near the top.
 fn search(root: &Path, id: u64) -> Option<String> {
     let mut level = vec![String::new()];
     let mut left = LOOKED_AT;
     while !level.is_empty() {
         let mut next = Vec::new();
         for folder in &level {
-            // One that is gone meanwhile holds nobody.
+            // A folder that is gone meanwhile contains no process.
             let Ok(entries) = fs::read_dir(root.join(folder)) else {
                 continue;
             };
@@ -186,7 +187,7 @@ fn how() -> CgroupSource {
     }
 }
 
-/// Where the cgroup2 hierarchy is, in the text of /proc/self/mountinfo.
+/// The mount point of the cgroup2 hierarchy, from the text of /proc/self/mountinfo.
 fn mounted(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (place, kind) = line.split_once(" - ")?;
@@ -226,14 +227,14 @@ mod tests {
         assert_eq!(search(root.path(), id(root.path())), None);
     }
 
-    /// A process in a cgroup of its own, in the kernel's own hierarchy.
+    /// A process in a cgroup of its own, in the real hierarchy of the kernel.
     struct Cgroup {
         folder: PathBuf,
         child: std::process::Child,
     }
 
     impl Cgroup {
-        /// None, said aloud, where nobody may make one.
+        /// None where cgroups may not be made; then a message says so.
         fn new(name: &str) -> Option<Cgroup> {
             let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
             let folder = mounted(&mounts)
@@ -267,8 +268,8 @@ mod tests {
         }
     }
 
-    /// Every way that a kernel offers leads to the same unit: by id with /proc and without, by
-    /// /proc alone.
+    /// Checks that every way of the kernel leads to the same unit: by id with /proc and without it,
+    /// and by /proc alone.
     #[test]
     fn every_way_finds_the_same_unit() {
         let Some(cgroup) = Cgroup::new("orders@1.service") else {
@@ -280,9 +281,10 @@ mod tests {
         let process = cgroup.process();
         let asked = [
             (by_id(), pid),
-            // Hidden, or of another pid namespace: searched for.
+            // The process is hidden, or belongs to another pid namespace: its cgroup is searched
+            // for.
             (by_id(), None),
-            // Somebody else's number does not lead astray: the folder has another id.
+            // The number of another process does not mislead: its folder has another id.
             (by_id(), Some(std::process::id().cast_signed())),
             (Units::by(CgroupSource::Proc), pid),
         ];
@@ -293,7 +295,7 @@ mod tests {
             }
             let found = units.of(&process, pid);
             assert_eq!(found.as_deref(), Some("orders@1.service"), "{units:?}");
-            // Remembered, or found again.
+            // The unit is remembered, or found again.
             let again = units.of(&process, pid);
             assert_eq!(again.as_deref(), Some("orders@1.service"), "{units:?}");
         }
@@ -302,8 +304,8 @@ mod tests {
         assert_eq!(no.trouble(), Some("so"));
     }
 
-    /// Broken by `of` without `is_alive`: the number of a process that has ended has become
-    /// another's, who is in the unit.
+    /// Broken by `of` without `is_alive`: another process has the number of one that has ended, and
+    /// is in the unit.
     #[test]
     fn trap_21_what_was_read_by_the_number_of_a_process_that_has_ended_is_not_believed() {
         let Some(cgroup) = Cgroup::new("orders@2.service") else {

@@ -1,5 +1,5 @@
-//! What became of a change to the configuration or to the files of a profile: kept, so that it can
-//! be asked and need not be looked for in a log (trap 35).
+//! Keeps the result of a change to the configuration or to a profile's files. So an operator can
+//! ask for it and need not look for it in a log (trap 35).
 
 use std::sync::Arc;
 
@@ -11,28 +11,28 @@ use crate::core::time::WallTime;
 /// What a reload did to one profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadOutcome {
-    /// It is served as before, and nobody was asked.
+    /// The profile is served as before, and no identity provider was asked.
     Unchanged,
-    /// It is new.
+    /// The profile is new.
     Added,
     /// New material or another definition is in force.
     Changed,
-    /// It is gone.
+    /// The profile is gone.
     Removed,
-    /// New material or another definition is being tried; what was there is served until it has
-    /// delivered.
+    /// New material or another definition is on trial. The earlier version is served until the new
+    /// one has delivered.
     Staged,
-    /// The identity provider rejects what is new; what was there is served, and the new is tried
-    /// again now and then.
+    /// The identity provider rejects the new version. The earlier one is served, and the new one is
+    /// tried again now and then.
     Rejected,
-    /// What is in its files cannot be used; what was there is served.
+    /// The files cannot be used. The earlier version is served.
     Kept,
-    /// It cannot be used and never could.
+    /// The profile cannot be used and never could.
     Invalid,
 }
 
 impl ReloadOutcome {
-    /// As in answers.
+    /// The word for this in answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl ReloadOutcome {
         }
     }
 
-    /// Whether the files say what is served.
+    /// Whether the profile is served as its files say.
     #[must_use]
     pub fn in_force(self) -> bool {
         match self {
@@ -63,21 +63,21 @@ impl ReloadOutcome {
     }
 }
 
-/// Where a profile stands between its files and what is served.
+/// How a profile's files relate to what is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
-    /// `Added` or `Changed` for what is in force.
+    /// `Added` or `Changed` if the files are in force.
     pub outcome: ReloadOutcome,
     /// Why the files are not in force; empty otherwise.
     pub why: String,
-    /// Since when it stands there.
+    /// The time since which this holds.
     pub since: WallTime,
-    /// What was in force before has ended, so that nothing is kept.
+    /// The version that was in force before has ended, so nothing is kept.
     pub nothing_left: bool,
 }
 
 impl Reloaded {
-    /// For people; only where something is not in force.
+    /// The text for people. It makes sense only when the files are not in force.
     #[must_use]
     pub fn told(&self) -> String {
         let what = match self.outcome {
@@ -93,16 +93,16 @@ impl Reloaded {
     }
 }
 
-/// What became of one reload.
+/// The result of one reload.
 #[derive(Clone, Debug)]
 pub struct ReloadReport {
-    /// Of the configuration that is in force after it.
+    /// The generation of the configuration that is in force after the reload.
     pub generation: u64,
-    /// Why `tokend.toml` was not taken over; then its predecessor is in force.
+    /// Why `tokend.toml` was not taken over. Empty: it was. Otherwise its predecessor is in force.
     pub refused: Vec<String>,
-    /// Every profile, by name; `Unchanged` where this reload changed nothing.
+    /// Every profile, sorted by name; `Unchanged` if this reload changed nothing.
     pub profiles: Vec<(ProfileName, Reloaded)>,
-    /// False while something is being tried for the first time.
+    /// False while a first trial is under way.
     pub settled: bool,
 }
 
@@ -118,13 +118,13 @@ impl ReloadReport {
     }
 }
 
-/// Somebody wants everything read again, and to know what becomes of it: each report replaces the
-/// one before, and the first that is settled is the last.
+/// An order to read everything again and to report the result. Each report replaces the one before,
+/// and the first settled report is the last.
 #[derive(Debug)]
 pub struct Order(pub watch::Sender<Option<Arc<ReloadReport>>>);
 
 impl Order {
-    /// The order, and where its reports arrive.
+    /// An order, and the receiver of its reports.
     #[must_use]
     pub fn new() -> (Order, watch::Receiver<Option<Arc<ReloadReport>>>) {
         let (sender, reports) = watch::channel(None);

@@ -1,5 +1,5 @@
-//! Charges what callers take to their accounts: [`crate::core::account`] behind one lock, which no
-//! answer from memory takes.
+//! Charges what callers take to their accounts. [`crate::core::account`] lies behind one lock here,
+//! and no answer from memory takes that lock.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,33 +20,31 @@ use crate::core::profile::ServerLimits;
 use crate::core::time::BootTime;
 use crate::registry::RegistryEntry;
 
-/// So many connections have to close before it is worth while to look for memory that they have
-/// left.
+/// After this many connections have closed, it is worth looking for memory that they left behind.
 const MANY: u64 = 64;
 
-/// Users with fewer connections than this, and than an eighth of what they may have, need no
-/// accounts for their units: nobody is crowded. What a unit has of those comes on top of its three
+/// A user with fewer connections than this, and with less than an eighth of its limit, needs no
+/// accounts for its units: nobody is crowded. A unit has those connections on top of its three
 /// quarters, and leaves the last eighth to the others.
 const UNITS_FROM: u64 = 16;
 
 /// A connection that has asked nothing may be closed for another's sake after this long.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// Everybody together may hold so many times what one user may, of what has no limit of its own for
-/// all.
+/// All users together may hold this many times what one user may. This applies to resources that
+/// have no limit of their own for all users.
 const USERS_AT_ONCE: u64 = 8;
 
-/// Forced renewals that one user may cause at once, after a time without any: a rotation of an
-/// API's keys has every profile of a user reported.
+/// One user may cause this many forced renewals at once, after a time without any. When an API
+/// rotates its keys, every profile of a user is reported.
 const RENEWAL_BURST: f64 = 60.0;
 
-/// The accounts of one daemon.
 #[derive(Debug)]
 pub struct Accounts {
     state: Mutex<AccountsState>,
     rounds: Rounds,
     many_left: Notify,
-    /// From so many connections of a user on its units are told apart.
+    /// A user's units get accounts of their own once the user has this many connections.
     units_from: u64,
 }
 
@@ -56,7 +54,7 @@ struct AccountsState {
     /// Connections that have asked nothing so far, oldest first.
     silent: BTreeMap<u64, SilentConnection>,
     next_connection: u64,
-    /// The most connections at a time since the last time that many had closed.
+    /// The most connections that were open at a time since many had last closed.
     most: u64,
     /// What connections of one principal share.
     shared: HashMap<(u32, Option<Arc<str>>), Weak<PrincipalShared>>,
@@ -69,27 +67,27 @@ struct SilentConnection {
     task: AbortHandle,
 }
 
-/// What all connections of one principal share.
 #[derive(Debug)]
 pub struct PrincipalShared {
-    /// Its share of the thread.
+    /// The principal's share of the thread.
     pub turns: Arc<Share>,
-    /// What it may see.
+    /// The profiles that the principal may use, if they were determined.
     pub visible: Mutex<Option<Visible>>,
-    /// Held while one of them has a long look at profiles.
+    /// Held while one of the principal's connections takes a long look at profiles.
     pub survey: tokio::sync::Mutex<()>,
 }
 
 /// The profiles that a caller may use, as one registry has them.
 #[derive(Debug)]
 pub struct Visible {
-    /// Of the registry.
+    /// The serial number of that registry.
     pub serial: u64,
-    /// Whose view it is.
+    /// The caller whose view this is.
     pub caller: Caller,
-    /// In which unit, as far as that was known.
+    /// The caller's unit, if it was known.
     pub unit: Option<Arc<str>>,
-    /// By name. They are the registry's: nothing that it has dropped is kept alive here.
+    /// The entries, sorted by name. The registry owns them: this keeps nothing alive that it has
+    /// dropped.
     pub entries: Vec<Weak<RegistryEntry>>,
 }
 
@@ -102,7 +100,7 @@ pub struct PrincipalAccount {
     connection: u64,
 }
 
-/// What is charged until it is dropped.
+/// An amount that stays charged until this is dropped.
 #[derive(Debug)]
 pub struct Charge {
     accounts: Arc<Accounts>,
@@ -115,9 +113,9 @@ pub struct Charge {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", refusal(.uid, *.full))]
 pub struct ConnectionLimitReached {
-    /// Whose connection it would have been.
+    /// The user who would have had the connection.
     pub uid: u32,
-    /// What was reached.
+    /// The owner of the limit that was reached.
     pub full: LimitOwner,
 }
 
@@ -136,7 +134,6 @@ fn refusal(uid: &u32, full: LimitOwner) -> String {
 }
 
 impl Accounts {
-    /// Nobody has anything yet.
     #[must_use]
     pub fn new(limits: &ServerLimits) -> Arc<Accounts> {
         let units_from = UNITS_FROM.min(u64::from(limits.connections_per_user) / 8);
@@ -182,10 +179,10 @@ impl Accounts {
         })
     }
 
-    /// The account for a connection of this peer, and the charge for its place.
+    /// Admits a connection of this peer. Returns its account and the charge for its place.
     ///
     /// # Errors
-    /// Where a limit of connections is reached, and whose.
+    /// A limit of connections is reached; the error says whose.
     pub fn admit(
         self: &Arc<Self>,
         peer: &Peer,
@@ -212,7 +209,7 @@ impl Accounts {
         Ok((account, place))
     }
 
-    /// An account for a connection that is none of the socket's, and needs no place.
+    /// An account for a connection that did not come over the socket and needs no place.
     #[must_use]
     pub fn without_place(self: &Arc<Self>, uid: u32, name: &str) -> PrincipalAccount {
         let who = Principal {
@@ -223,9 +220,9 @@ impl Accounts {
         self.state().account(self, who)
     }
 
-    /// Closes a connection that has asked nothing, so that there is room for one of `uid`: its own
-    /// oldest where its own limit was reached, and else that of the user who has most. Whether one
-    /// is being closed.
+    /// Closes a connection that has asked nothing, to make room for one of the refused user. If
+    /// that user's own limit was reached, its own oldest silent connection goes, otherwise one of
+    /// the user with the most connections. Returns whether a connection is being closed.
     pub fn make_room(&self, no_place: &ConnectionLimitReached, now: BootTime) -> bool {
         let mut state = self.state();
         let AccountsState { book, silent, .. } = &mut *state;
@@ -249,25 +246,23 @@ impl Accounts {
         true
     }
 
-    /// Comes when many connections have closed that were open at the same time: each of many short
-    /// ones that follow one another finds the memory of the one before.
+    /// Completes when many connections have closed that were open at the same time. Short
+    /// connections that follow one another do not count: each reuses the memory of the one before.
     pub async fn many_left(&self) {
         self.many_left.notified().await;
     }
 
-    /// Rounds of turns.
     #[must_use]
     pub fn rounds(&self) -> &Rounds {
         &self.rounds
     }
 
-    /// What is asked of the book.
+    /// Asks `ask` of the account book.
     pub fn book<T>(&self, ask: impl FnOnce(&AccountBook) -> T) -> T {
         ask(&self.state().book)
     }
 
-    /// Accounts that have reached a limit, and by how much, at most so many: those that were
-    /// refused most.
+    /// At most `most` accounts that have reached a limit, those with the most refusals first.
     #[must_use]
     pub fn refused(&self, most: usize) -> Vec<Usage> {
         let mut usages = self.book(AccountBook::usages);
@@ -303,7 +298,7 @@ impl AccountsState {
         let key = (who.uid, who.unit.clone());
         let known = self.shared.get(&key).and_then(Weak::upgrade);
         let shared = known.unwrap_or_else(|| {
-            // Of those who have left nothing is kept.
+            // Principals that have left keep nothing.
             self.shared.retain(|_, shared| shared.strong_count() > 0);
             let shared = Arc::new(PrincipalShared {
                 turns: Arc::default(),
@@ -324,13 +319,12 @@ impl AccountsState {
 }
 
 impl PrincipalAccount {
-    /// The user whose account it is.
     #[must_use]
     pub fn uid(&self) -> u32 {
         self.who.uid
     }
 
-    /// What its principal's connections share.
+    /// What all connections of this principal share.
     #[must_use]
     pub fn shared(&self) -> &PrincipalShared {
         &self.shared
@@ -358,16 +352,15 @@ impl PrincipalAccount {
         Ok(self.charged(what, amount))
     }
 
-    /// Whether it may spend now.
+    /// Checks that the account may spend now.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED, which names the limit and when it may.
+    /// RESOURCE_EXHAUSTED, which names the limit and when the account may spend again.
     pub fn may_spend(&self, what: Spent, now: BootTime) -> Result<(), Denial> {
         let may = self.accounts.state().book.may_spend(&self.who, what, now);
         may.map_err(|after| Denial::account_spent(what, after))
     }
 
-    /// Charges what was spent.
     pub fn spend(&self, what: Spent, amount: u64, now: BootTime) {
         self.accounts
             .state()
@@ -389,7 +382,7 @@ impl Charge {
     /// Charges more to the same account.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED; what was charged before stays so.
+    /// RESOURCE_EXHAUSTED. What was charged before stays charged.
     pub fn more(&mut self, amount: u64) -> Result<(), Denial> {
         let mut state = self.accounts.state();
         let charged = state.book.charge(&self.who, self.what, amount);

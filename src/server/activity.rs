@@ -1,9 +1,9 @@
-//! Whether a connection is in use: what decides when a silent one is closed.
+//! Tells whether a connection is in use, which decides when a silent one is closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Of one connection.
+/// What one connection is doing.
 #[derive(Debug, Default)]
 pub struct Activity {
     requests: AtomicUsize,
@@ -15,24 +15,23 @@ pub struct Activity {
 pub struct Busy(Arc<Activity>);
 
 impl Activity {
-    /// A request has come.
+    /// Notes that a request has come.
     pub fn request(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.stream()
     }
 
-    /// Something that outlives its request has begun.
+    /// Notes that something has begun that outlives its request.
     pub fn stream(self: &Arc<Self>) -> Busy {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         Busy(self.clone())
     }
 
-    /// How many requests have come.
+    /// The number of requests so far.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Whether anything is under way.
     pub fn is_busy(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) > 0
     }

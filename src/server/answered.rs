@@ -1,4 +1,4 @@
-//! Counts of how requests for a credential ended, which the metrics tell.
+//! Counts how requests for a credential ended. The metrics show these counts.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,26 +7,26 @@ use std::sync::{Mutex, PoisonError};
 /// How requests for a credential ended, in both protocols.
 #[derive(Debug, Default)]
 pub struct Answered {
-    /// From memory.
+    /// Answered from memory.
     pub memory: AtomicU64,
-    /// After an attempt.
+    /// Answered after an attempt.
     pub waited: AtomicU64,
-    /// With a refusal, by its reason.
+    /// Refused, by reason.
     pub refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Answered {
-    /// With a credential that was there.
+    /// Counts a request that was answered with a credential from memory.
     pub fn from_memory(&self) {
         self.memory.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// With a credential that had to come first.
+    /// Counts a request that had to wait for its credential.
     pub fn after_waiting(&self) {
         self.waited.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// With a reason why not.
+    /// Counts a request that was refused.
     pub fn refused(&self, reason: &'static str) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         *refused.entry(reason).or_default() += 1;

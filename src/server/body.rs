@@ -1,5 +1,6 @@
-//! The body of a request, with an end to the patience for it: a caller that sends half of one holds
-//! its place no longer than one that sends nothing, and no more memory than its user has for that.
+//! The body of a request, read with limited patience. A caller that sends half a body holds its
+//! place no longer than one that sends nothing, and holds no more memory than its user has for
+//! that.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,20 +16,20 @@ use super::session::Session;
 use crate::core::account::Resource;
 
 /// What a call that waits for the rest of its message holds besides that message, in bytes: its
-/// headers, its stream, its task.
+/// headers, its stream and its task.
 const CALL: usize = 4096;
 
-/// A body whose every next part has to come within a time.
+/// A body whose parts each have to arrive within a time.
 pub struct TimedBody {
     body: Incoming,
     patience: Duration,
-    /// Runs while a part is awaited; most bodies are there at the first look and need none.
+    /// Runs while a part is awaited. Most bodies are complete at the first look and need no timer.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whose account pays for it.
+    /// The session whose account pays for the body.
     session: Arc<Session>,
-    /// Came so far, in bytes.
+    /// Bytes that have arrived so far.
     came: usize,
-    /// What is charged for it, in bytes: nothing while the body has never been waited for.
+    /// Bytes that are charged for the body; 0 while nothing ever had to wait for it.
     held: usize,
     charge: Option<Charge>,
 }
@@ -36,10 +37,10 @@ pub struct TimedBody {
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// Nothing came for too long.
+    /// No part came for too long.
     #[error("the rest of the request did not come in time")]
     TooSlow,
-    /// Calls of this principal that are not yet whole hold as much as they may.
+    /// This principal's incomplete calls already hold as much as they may.
     #[error("{0}")]
     TooMany(#[source] Box<tonic::Status>),
     /// The connection failed.
@@ -48,7 +49,8 @@ pub enum BodyError {
 }
 
 impl TimedBody {
-    /// Waits for each part of `body` for so long, and where there is room for what has come.
+    /// Reads `body`. Each part has `patience` to arrive, and what has arrived is charged to
+    /// `session`.
     pub fn new(body: Incoming, patience: Duration, session: Arc<Session>) -> TimedBody {
         TimedBody {
             body,
@@ -113,15 +115,13 @@ impl Body for TimedBody {
     }
 }
 
-/// An answer whose account is charged until the last of it has been sent, or nobody reads it any
-/// more.
+/// An answer that is charged to an account until its last byte is sent or its reader has gone.
 pub struct Charged<B> {
     body: B,
     _charge: Arc<Charge>,
 }
 
 impl<B> Charged<B> {
-    /// This body, and what is charged for it.
     pub fn new(body: B, charge: Arc<Charge>) -> Charged<B> {
         Charged {
             body,

@@ -1,5 +1,5 @@
-//! From an accepted stream to requests: who is asking, limits, the authority repair, and how a
-//! connection ends.
+//! Turns an accepted stream into requests. It finds out who is asking, sets limits, installs the
+//! authority repair, and ends the connection.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,69 +25,71 @@ use crate::core::profile::ServerLimits;
 use crate::core::repeated::Repeated;
 use crate::socket::authority::RepairAuthority;
 
-/// What is in flight may take this long after a SIGTERM. Attempts are bounded by their own
-/// deadline; a watcher's stream would never end by itself.
+/// Requests in flight have this long to finish after a SIGTERM. Attempts are bounded by their own
+/// deadline, but a watcher's stream would never end by itself.
 const DRAIN: Duration = Duration::from_secs(4);
 
-/// Who waits longer is told to ask again, and has this long to hear it; then connections are cut.
+/// A caller that waits longer is told to ask again, and has this long to hear it. Then its
+/// connection is cut.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Whoever waits for nothing has this long to hear that its connection ends: a process that is
-/// stopped would hold up everybody, and one that the machine has no time for loses no call.
+/// A client that waits for no answer has this long to react to the end of its connection. Without a
+/// bound, a stopped process would hold up everybody; a process that the machine has no time for
+/// loses no call.
 const REACTION: Duration = Duration::from_secs(2);
 
-/// Whoever has connected a moment before a SIGTERM has this long to say what it wants, and gets it.
-/// Longer than a caller needs between its connecting and its asking, and shorter than a restart
-/// takes anyway.
+/// A client that connects just before a SIGTERM has this long to send its first request, which is
+/// answered. This is longer than a caller needs between connecting and asking, and shorter than a
+/// restart takes anyway.
 const FIRST_WORDS: Duration = Duration::from_millis(300);
 
-/// How often it is looked whether it has.
+/// How often the daemon checks whether that request has come.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 
-/// Pause after a failed accept: out of descriptors, for instance, which passes when a connection
-/// closes.
+/// The pause after a failed accept. A usual cause is a lack of descriptors, which passes when a
+/// connection closes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A silent HTTP/2 peer is asked this often whether it is still there, and gets this long to
-/// answer.
+/// A silent HTTP/2 peer is pinged this often, and has this long to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
 
-/// Calls that a client may take back within one turn, before they have even begun: those who take
-/// calls back for a reason wait for them first. h2 closes the connection of who does it more often
-/// (rapid reset, CVE-2023-44487).
+/// A client may reset this many calls within one turn before they have begun. Clients that reset
+/// calls for a reason wait for them first. h2 closes the connection of a client that does it more
+/// often (rapid reset, CVE-2023-44487).
 const RESETS: usize = 20;
 
 /// What a client may send for one call, and on one connection, before any of it has been read, in
-/// bytes: with hyper's own megabyte, half-sent messages on every connection of one user would take
-/// half a gigabyte. Messages are read as they come, so that larger ones only take another round.
+/// bytes. With hyper's default of one megabyte, half-sent messages on every connection of one user
+/// would take half a gigabyte. Messages are read as they come, so larger ones only take another
+/// round.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 
-/// What waits of an answer whose reader is slow, in bytes; hyper's own is 400 KB.
+/// How much of an answer may wait for a slow reader, in bytes. hyper's default is 400 KB.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// So long after many connections have closed, when others that close with them have done so too,
-/// the memory that they have left is given back.
+/// The pause between the closing of many connections and giving back the memory that they left.
+/// Others that close with them have done so by then.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
 
-/// What callers can cause to be said of their connections.
+/// Log lines about connections that callers can cause.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum ConnectionEvent {
-    /// Accepting fails, as a rule since all descriptors are taken.
+    /// Accepting fails, usually because all descriptors are taken.
     NotAccepted,
-    /// Who is asking cannot be told from others; so neither can whom it is to be charged to.
+    /// The kernel does not say who is asking, so nobody can be charged.
     Unknown,
-    /// There is no place.
+    /// There is no place for the connection.
     Full,
 }
 
-/// At most so many connections are accepted after the daemon was told to stop: as many as the
-/// kernel keeps in a backlog of the usual length.
+/// The daemon accepts at most this many connections after it was told to stop. That is the usual
+/// length of the kernel's backlog.
 const LATE: usize = 128;
 
-/// Accepts until told to stop, then drains. A new listener takes the place of the one before, to
-/// which no name leads.
+/// Accepts connections until told to stop, then drains. A new listener replaces the one before,
+/// whose name is gone.
 pub async fn accept(
     mut listener: UnixListener,
     mut listeners: mpsc::Receiver<UnixListener>,
@@ -101,11 +103,12 @@ pub async fn accept(
     let tidying = tokio::spawn(tidy_up(accounts.clone()));
     let mut lines = Repeated::default();
     let mut line = |kind, uid| lines.say((kind, uid), service.clock.now().boot);
-    // Each connection holds one end; the other hears when all are gone.
+    // Each connection holds a sender; the receiver learns when all are gone.
     let (open, all_closed) = mpsc::channel::<()>(1);
     let mut late = 0;
     loop {
-        // One at a time, so that those who come in a crowd do not keep those waiting who are here.
+        // One connection at a time, so that a crowd of new callers does not hold up those who are
+        // already here.
         tokio::task::yield_now().await;
         if *shutdown.borrow() {
             late += 1;
@@ -132,7 +135,7 @@ pub async fn accept(
                     continue;
                 }
             },
-            // Who has connected before is heard: the kernel would reset those connections.
+            // Connections made before this are still served: the kernel would reset them.
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         let peer = match service.callers.of(&stream) {
@@ -150,7 +153,7 @@ pub async fn accept(
         if let Err(no_place) = &admitted
             && accounts.make_room(no_place, now)
         {
-            // The task that is to end does so now.
+            // The aborted task ends during this.
             tokio::task::yield_now().await;
             admitted = accounts.admit(&peer, named, now);
         }
@@ -177,7 +180,7 @@ pub async fn accept(
     drain(all_closed, &close).await;
 }
 
-/// Waits for connections that end by themselves, and closes the others.
+/// Waits for connections to end by themselves, then closes the others.
 async fn drain(mut all_closed: mpsc::Receiver<()>, close: &watch::Sender<bool>) {
     if tokio::time::timeout(DRAIN, all_closed.recv()).await.is_ok() {
         return;
@@ -191,8 +194,7 @@ async fn drain(mut all_closed: mpsc::Receiver<()>, close: &watch::Sender<bool>) 
     }
 }
 
-/// A connection that has asked nothing yet, or has ended: either way it is not one of the silent
-/// ones afterwards.
+/// Marks a connection as silent until its first request or its end; dropping this removes the mark.
 struct Silence(PrincipalAccount);
 
 impl Drop for Silence {
@@ -201,7 +203,7 @@ impl Drop for Silence {
     }
 }
 
-/// What all connections of one daemon share, and how each is served.
+/// What all connections of one daemon share.
 pub struct Connections {
     protocols: Arc<Protocols>,
     limits: ServerLimits,
@@ -210,8 +212,7 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Of one daemon. `shutdown` asks them to end; `closing` tells those who still wait then to ask
-    /// again.
+    /// `shutdown` asks connections to end. `closing` tells calls that still wait then to ask again.
     #[must_use]
     pub fn new(
         service: &Arc<ApiService>,
@@ -226,8 +227,8 @@ impl Connections {
         }
     }
 
-    /// Serves this caller on this stream, of which nothing has been read yet, until the connection
-    /// ends. What is `held` is dropped then.
+    /// Serves this caller on `stream` until the connection ends. Nothing may have been read from
+    /// the stream before. `held` is dropped at the end.
     pub fn serve<S, H>(
         &self,
         stream: S,
@@ -267,29 +268,30 @@ impl Connections {
     }
 }
 
-/// Gives memory back when many connections have closed. glibc keeps what is free between what is
-/// not: without this, a storm of callers is paid for until the daemon ends.
+/// Gives memory back to the system when many connections have closed. glibc keeps free memory that
+/// lies between pieces in use, so without this the daemon would pay for a storm of callers until it
+/// ends.
 async fn tidy_up(accounts: Arc<Accounts>) {
     loop {
         accounts.many_left().await;
         tokio::time::sleep(TIDY_AFTER).await;
-        // Not on this thread, which serves.
+        // This may take a while, so it does not run on the thread that serves.
         let _ = tokio::task::spawn_blocking(crate::sys::return_free_memory).await;
     }
 }
 
-/// How long a connection may be silent.
+/// How long a connection may be silent before it is closed.
 #[derive(Clone, Copy)]
 struct IdleTimeouts {
-    /// Until its first request.
+    /// Before its first request.
     first: Duration,
     /// Between requests.
     later: Duration,
 }
 
-/// Serves a connection until it ends. It is asked to end when the daemon stops, and when it has
-/// been silent too long; a client that does not react to that, and waits for nothing, is left after
-/// [`REACTION`].
+/// Serves a connection until it ends. The connection is asked to end when the daemon stops and when
+/// it has been silent too long. A client that waits for no answer and does not react is dropped
+/// after [`REACTION`].
 async fn attend<C>(
     mut connection: FairConnection<C>,
     activity: &Activity,
@@ -301,14 +303,14 @@ async fn attend<C>(
 {
     let silence = tokio::time::sleep(patience.first);
     tokio::pin!(silence);
-    // How many requests there have been, when none of them is being answered.
+    // The number of requests so far, if none of them is being answered.
     let at_rest = || (!activity.is_busy()).then(|| activity.requests());
     let mut seen = Some(0);
     let mut ending = false;
     loop {
         tokio::select! {
-            // What happens most is looked at first; when it has nothing to do, the others get their
-            // turn.
+            // The most frequent event is checked first; the others get their turn when it has
+            // nothing to do.
             biased;
             outcome = &mut connection => {
                 if let Err(error) = outcome {
@@ -340,8 +342,8 @@ async fn attend<C>(
     }
 }
 
-/// Comes when the daemon is told to end, and a connection that is new has had the time to ask
-/// something: it would be closed without an answer otherwise.
+/// Completes when the daemon has been told to end and a new connection has had time to send its
+/// first request. Without that time it would be closed without an answer.
 async fn told_to_stop_after_first_words(shutdown: &mut watch::Receiver<bool>, activity: &Activity) {
     told_to_stop(shutdown).await;
     let patience = tokio::time::Instant::now() + FIRST_WORDS;
@@ -356,8 +358,8 @@ fn builder(limits: &ServerLimits, turn: Turn) -> auto::Builder<Turn> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // With the two apart, the head of a 400 overtakes the body of the answer before it where
-        // that waits for its reader.
+        // With vectored writes, the head of a 400 overtakes the body of the answer before it while
+        // that body waits for its reader.
         .writev(false)
         .header_read_timeout(limits.handshake_timeout)
         .max_buf_size(usize::try_from(header_size).unwrap_or(usize::MAX).max(8192));

@@ -1,4 +1,4 @@
-//! Why a request gets no credential, and the one mapping from that to gRPC status and HTTP status.
+//! Why a request gets no credential, and the one mapping from that to gRPC and HTTP status.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::core::account::{LimitOwner, Resource, Spent};
 use crate::core::lifecycle::{Refusal, RefusalKind};
 use crate::proto::{DOMAIN, INVALID_REQUEST};
 
-/// Text of a caller's, no longer than any name that could be meant, in bytes: it goes into headers,
-/// logs and what is kept.
+/// Shortens a caller's text to the length of the longest possible name, in bytes. The text goes
+/// into headers, logs and what is kept.
 pub fn shortened(text: &str) -> String {
     text[..text.floor_char_boundary(128)].to_owned()
 }
 
-/// Why there is no answer, in words for the caller.
+/// A refusal, in words for the caller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Denial {
     code: Code,
@@ -42,7 +42,7 @@ impl Denial {
         }
     }
 
-    /// Not there, or not permitted: the same words for both.
+    /// The profile does not exist or is not permitted. Both cases give the same words.
     pub fn not_found(profile: &str) -> Denial {
         let shown = shortened(profile);
         Denial::new(
@@ -54,7 +54,7 @@ impl Denial {
         )
     }
 
-    /// The configuration cannot be used, and there was none before it.
+    /// The configuration cannot be used, and no earlier one is in force.
     pub fn closed(why: &str) -> Denial {
         Denial::new(
             Code::Unavailable,
@@ -91,8 +91,8 @@ impl Denial {
         )
     }
 
-    /// It was right when it was decided upon, but this machine slept or was busy for longer than it
-    /// lived.
+    /// The credential was valid when it was chosen, but this machine then slept or was busy for
+    /// longer than the credential lived.
     pub fn too_late(profile: &str) -> Denial {
         Denial::new(
             Code::Unavailable,
@@ -102,8 +102,7 @@ impl Denial {
         .after(Some(Duration::from_secs(1)))
     }
 
-    /// The profile is there, but each time that it was asked, something else had just taken its
-    /// place.
+    /// The profile exists, but each time it was asked, another version had just replaced it.
     pub fn replaced(profile: &str) -> Denial {
         Denial::new(
             Code::Unavailable,
@@ -113,8 +112,8 @@ impl Denial {
         .after(Some(Duration::from_secs(1)))
     }
 
-    /// The daemon ends, and what is not there yet does not come any more; its successor may have a
-    /// credential.
+    /// The daemon is ending, so a credential that is not there yet will not come. The daemon's
+    /// successor may have one.
     pub fn stopping() -> Denial {
         Denial::new(
             Code::Unavailable,
@@ -179,7 +178,7 @@ impl Denial {
         .after(Some(Duration::from_secs(1)))
     }
 
-    /// A reload has not come to an end.
+    /// The reload has not finished.
     pub fn still_reading() -> Denial {
         Denial::new(
             Code::DeadlineExceeded,
@@ -198,7 +197,7 @@ impl Denial {
         )
     }
 
-    /// What the broker said.
+    /// The denial for the broker's reason.
     pub fn of(profile: &str, no_answer: NoAnswer) -> Denial {
         match no_answer {
             NoAnswer::Gone => Denial::replaced(profile),
@@ -219,7 +218,7 @@ impl Denial {
         }
     }
 
-    /// What the lifecycle said.
+    /// The denial for the lifecycle's refusal.
     pub fn refused(profile: &str, refusal: &Refusal) -> Denial {
         let (code, reason) = match refusal.kind {
             RefusalKind::Unavailable => (Code::Unavailable, "UPSTREAM_UNAVAILABLE"),
@@ -241,17 +240,17 @@ impl Denial {
         self
     }
 
-    /// Fixed name of the cause.
+    /// The fixed name of the cause.
     pub fn reason(&self) -> &'static str {
         self.reason
     }
 
-    /// For people.
+    /// The text for people.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// When asking again makes sense.
+    /// After this time it makes sense to ask again.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -305,7 +304,7 @@ impl IntoResponse for Denial {
                 StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
             )
         {
-            // Whole seconds (RFC 9110 §10.2.3), never too early.
+            // Whole seconds (RFC 9110 §10.2.3), rounded up so that nobody asks too early.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             response
                 .headers_mut()
@@ -319,8 +318,8 @@ impl IntoResponse for Denial {
 mod tests {
     use super::*;
 
-    /// Broken by the mapping of either to NOT_FOUND: whoever asks would take the profile for
-    /// removed and give up.
+    /// Broken by mapping either of them to NOT_FOUND: the caller would take the profile for removed
+    /// and give up.
     #[test]
     fn what_will_be_back_is_unavailable_and_not_missing() {
         for passing in [NoAnswer::Gone, NoAnswer::Stopped] {

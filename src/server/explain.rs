@@ -1,5 +1,5 @@
-//! Why a caller may or may not have a profile's credential, why that is or is not fresh, and what
-//! happens next.
+//! Explains why a caller may or may not have a profile's credential, why the credential is or is
+//! not fresh, and what happens next.
 
 use super::error::Denial;
 use super::service::ApiService;
@@ -14,8 +14,8 @@ use crate::proto::{
 use crate::registry::RegistryEntry;
 
 impl ApiService {
-    /// Explains. Administrators may ask about everybody and everything, others about themselves and
-    /// what they may use.
+    /// Explains access to a profile. Administrators may ask about every caller and profile, others
+    /// about themselves and the profiles that they may use.
     pub async fn explain(
         &self,
         session: &Session,
@@ -41,13 +41,12 @@ impl ApiService {
         } else {
             Some(supposed(wanted.as_user).await?)
         };
-        // It costs nothing that anybody would notice, and an explanation without it explains
-        // little.
+        // The look-up costs next to nothing, and an explanation without the unit explains little.
         session.peer.find_unit().await;
         let caller = supposed.as_ref().unwrap_or(&session.peer.caller);
         let unit = match (wanted.as_unit.as_str(), &supposed) {
             ("", None) => session.peer.unit(),
-            // Somebody else's unit is whatever one supposes, and nothing was supposed.
+            // The unit of another user is what the request supposes, and it supposed none.
             ("", Some(_)) => Unit::Unknown,
             (unit, _) => Unit::Known(unit),
         };
@@ -57,7 +56,7 @@ impl ApiService {
 }
 
 async fn supposed(user: String) -> Result<Caller, Denial> {
-    // The database may be somewhere else.
+    // The user database may be on the network.
     let name = user.clone();
     let found = tokio::task::spawn_blocking(move || groups_of(&name)).await;
     match found {
@@ -120,7 +119,7 @@ fn explained(
     }
 }
 
-/// Why the credential is as it is, and what comes.
+/// Explains in sentences why the credential is as it is, and what happens next.
 fn sentences(profile: &ProfileStatus) -> Vec<String> {
     let left = profile.expires_in.as_ref().map(wire::text);
     let life = match &left {

@@ -31,11 +31,11 @@ use crate::proto::{
 };
 use crate::registry::RegistryEntry;
 
-/// How often an open stream counts as somebody asking, so that a lazy profile stays awake while it
-/// is watched; and how soon a stream notices by itself that it is no longer permitted.
+/// How often an open stream counts as a request, so that a lazy profile stays awake while it is
+/// watched. This is also how soon a stream notices by itself that it is no longer permitted.
 const WATCH_PULSE: Duration = Duration::from_secs(5);
 
-/// How long a reload waits for what is being tried, where the caller does not say.
+/// How long a reload waits for trials when the caller does not say.
 pub const RELOAD_WAIT: Duration = Duration::from_secs(30);
 
 /// `CredentialService` for one connection.
@@ -44,10 +44,9 @@ pub struct Credentials {
     pub session: Arc<Session>,
 }
 
-/// `AdminService`.
 pub struct Admin(pub Arc<ApiService>);
 
-/// Who is asking; put there when the connection was accepted.
+/// The session of the caller. It was attached when the connection was accepted.
 pub fn session<T>(request: &Request<T>) -> Result<Arc<Session>, Status> {
     request
         .extensions()
@@ -172,7 +171,8 @@ impl AdminService for Admin {
     }
 }
 
-/// An answer that may be long: charged to the caller's account then, until it has been read.
+/// Encodes an answer that may be long. A long one is charged to the caller's account until it has
+/// been read.
 fn answer<T: Message>(session: &Session, message: T) -> Result<Response<T>, Status> {
     let size = message.encoded_len() as u64;
     let mut response = Response::new(message);
@@ -187,7 +187,7 @@ fn duration_of(name: &str, duration: Option<prost_types::Duration>) -> Result<Du
     let Some(duration) = duration else {
         return Ok(Duration::ZERO);
     };
-    // By hand: the library's own conversion overflows on the least of numbers.
+    // Converted by hand: the library's own conversion overflows on the smallest number.
     match (
         u64::try_from(duration.seconds),
         u32::try_from(duration.nanos),
@@ -215,14 +215,15 @@ fn deadline<T>(request: &Request<T>) -> Option<Duration> {
     })
 }
 
-/// An open stream: what is there, then each change, until the reader leaves, the profile goes, or
-/// the caller may no longer.
+/// An open stream. It sends the current state, then each change, until the reader leaves, the
+/// profile goes, or the caller loses its permission.
 ///
-/// It is driven by its reader, so that a slow one gets the newest next, and an idle one costs no
-/// task and no channel: a channel alone reserves room for dozens of messages.
+/// The reader drives it. So a slow reader gets the newest state next, and an idle stream costs no
+/// task and no channel; a channel alone reserves room for dozens of messages.
 pub struct Watching(Option<Pin<Box<dyn Future<Output = WatchStep> + Send>>>);
 
-/// What comes, and who says what comes after it; None: that was all.
+/// The next message, and the watcher that produces the one after it. None means that the stream is
+/// at its end.
 type WatchStep = (Result<WatchTokenResponse, Status>, Option<Watcher>);
 
 impl Stream for Watching {
@@ -238,7 +239,7 @@ impl Stream for Watching {
     }
 }
 
-/// What a stream knows.
+/// The state of an open stream.
 struct Watcher {
     service: Arc<ApiService>,
     session: Arc<Session>,
@@ -251,7 +252,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Waits for something to say.
+    /// Waits for the next message.
     async fn next(mut self) -> WatchStep {
         let profile = self.wanted.profile.as_str();
         loop {
@@ -264,8 +265,8 @@ impl Watcher {
             };
             let view = self.views.borrow_and_update().clone();
             if view.closed {
-                // Another definition or other material has taken the profile's place: go on with
-                // that, or with what has taken its place meanwhile.
+                // Another definition or other material has replaced the profile: go on with the
+                // current version.
                 match self.service.slot(&self.session, wanted).await {
                     Ok(successor) => {
                         self.views = successor.watch();
@@ -303,8 +304,8 @@ impl Watcher {
                 return (Ok(event), Some(self));
             }
             tokio::select! {
-                // The slot is held here, so its sender lives; a profile that goes says so with its
-                // last view.
+                // The sender lives as long as the slot, which is held here. A profile that goes
+                // says so with its last view.
                 _ = self.views.changed() => {}
                 () = told_to_stop(&mut self.stopping) => {
                     return (Err(Denial::stopping().into()), None);
@@ -315,13 +316,13 @@ impl Watcher {
     }
 }
 
-/// Comes when the daemon is told to end.
+/// Completes when the daemon is told to end.
 pub async fn told_to_stop(stopping: &mut tokio::sync::watch::Receiver<bool>) {
-    // An error means that the other side is gone, which is an end too.
+    // An error means that the sender is gone, which is an end too.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-/// What a stream has said last.
+/// What the stream has sent last.
 #[derive(PartialEq)]
 enum LastSent {
     Nothing,
@@ -330,7 +331,7 @@ enum LastSent {
 }
 
 fn credential_event(encoded: &[u8]) -> Option<WatchTokenResponse> {
-    // Our own encoding; were it ever not readable, the next change comes all the same.
+    // The daemon encoded this itself. Were it ever unreadable, the next change would still come.
     let credential = Credential::decode(encoded).ok()?;
     Some(WatchTokenResponse {
         event: Some(watch_token_response::Event::Credential(credential)),

@@ -1,5 +1,5 @@
-//! `grpc.health.v1.Health`: the daemon as a whole, and one service name per profile that the caller
-//! may use.
+//! `grpc.health.v1.Health`: one service name for the daemon as a whole, and one for each profile
+//! that the caller may use.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use super::session::Session;
 use crate::audit::Action;
 use crate::core::policy::Decision;
 
-/// How often a watched profile is looked at. Health is for supervisors; they poll in seconds.
+/// How often a watched profile is checked. Health is for supervisors, which poll in seconds.
 const WATCH_PULSE: Duration = Duration::from_secs(1);
 
-/// The daemon answers, so these serve; a profile's state is under the profile's own name.
+/// These names serve as long as the daemon answers. A profile's state is under the profile's own
+/// name.
 const OURS: [&str; 3] = ["", "tokend.v1.CredentialService", "tokend.v1.AdminService"];
 
-/// Health of the daemon.
 #[derive(Clone)]
 pub struct HealthService(pub Arc<ApiService>);
 
@@ -76,7 +76,7 @@ impl Health for HealthService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let session = session(&request)?;
         let busy = session.activity.stream();
-        // No profile has a longer name, and this one is kept as long as the stream.
+        // No profile has a longer name, and the stream keeps this text.
         let service = shortened(&request.into_inner().service);
         let health = self.clone();
         let (events, stream) = mpsc::channel(1);
@@ -85,8 +85,8 @@ impl Health for HealthService {
             let _busy = busy;
             let mut told = None;
             loop {
-                // The protocol wants an unknown service to be told as such, and the stream to stay
-                // open.
+                // The protocol demands that an unknown service is reported as such, and the stream
+                // stays open.
                 let status = health
                     .status(&service, &session)
                     .await

@@ -1,4 +1,4 @@
-//! The same socket for clients that speak HTTP/1.1 and JSON.
+//! The HTTP/1.1 and JSON side of the socket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +27,17 @@ use crate::registry::{ProfileHealth, RegistryEntry};
 type SessionExtension = Extension<Arc<Session>>;
 type ServiceState = State<Arc<ApiService>>;
 
-/// Names under which this server may be addressed. Others mean a browser that was led here by a
-/// name of somebody else's.
+/// Names under which this server may be addressed. Any other name means a browser that a foreign
+/// name led here.
 const HOSTS: [&str; 4] = ["tokend", "localhost", "127.0.0.1", "[::1]"];
 
-/// Largest body of a request: a fingerprint and some air.
+/// The largest body of a request, in bytes: a fingerprint and some room.
 const BODY_LIMIT: usize = 4096;
 
-/// Of a longer body so much is read before the answer, in bytes: a client that sends more than this
+/// At most this much of a longer body is read before the answer, in bytes. A client that sends more
 /// by mistake sees its connection closed.
 const MOST_READ: usize = 1024 * 1024;
 
-/// The HTTP side of the socket.
 pub fn router(service: Arc<ApiService>) -> Router {
     Router::new()
         .route("/v1/profiles", get(profiles))
@@ -63,16 +62,16 @@ async fn guard(request: Request, next: Next) -> Response {
     guarded(&headers, &uri, async || next.run(request).await).await
 }
 
-/// With its body read, whoever will look at it: a client that is still sending when the connection
-/// is closed sees a broken pipe and not the answer (trap 58). What is longer than any body may be
-/// is kept up to where that can be told.
+/// Reads the whole body before anything looks at the request. A client that is still sending when
+/// the connection is closed sees a broken pipe instead of the answer (trap 58). Of a body that is
+/// too long, just enough is kept to tell that it is.
 pub async fn read_wholly(request: Request) -> Request {
     if request.body().is_end_stream() {
         return request;
     }
     let (parts, mut body) = request.into_parts();
     let (mut kept, mut came) = (Vec::new(), 0);
-    // One that breaks off or takes too long is judged by what has come.
+    // A body that breaks off or takes too long is judged by what has arrived.
     while came < MOST_READ
         && let Some(Ok(frame)) = body.frame().await
     {
@@ -84,7 +83,7 @@ pub async fn read_wholly(request: Request) -> Request {
     Request::from_parts(parts, axum::body::Body::from(kept))
 }
 
-/// Keeps browsers out, and answers out of caches.
+/// Keeps browsers out, and keeps answers out of caches.
 async fn guarded(
     headers: &HeaderMap,
     uri: &Uri,
@@ -100,7 +99,7 @@ async fn guarded(
     response
 }
 
-/// Why a request is refused whatever it asks for.
+/// The reason to refuse a request whatever it asks for, if there is one.
 pub fn refuse(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
     if is_from_a_browser(headers) {
         return Some(
@@ -125,8 +124,8 @@ pub fn refuse(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
     (!any).then_some("a Host header is needed: tokend or localhost")
 }
 
-/// Whether the headers are those that only browsers send. `Sec-Fetch-Mode` is none of them: Node's
-/// own `fetch` sends it, too, and no browser sends it without `Sec-Fetch-Site` (trap 52).
+/// Whether the headers include one that only browsers send. `Sec-Fetch-Mode` is not among them:
+/// Node's own `fetch` sends it too, and no browser sends it without `Sec-Fetch-Site` (trap 52).
 pub fn is_from_a_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN)
         || headers.keys().any(|name| {
@@ -145,14 +144,13 @@ fn is_ours(host: &[u8]) -> bool {
     HOSTS.iter().any(|ours| ours.eq_ignore_ascii_case(name))
 }
 
-/// The profile of `/v1/profiles/NAME/token`, if this is such a path and its name is written as it
-/// is.
+/// The profile in `/v1/profiles/NAME/token`, if the path has that form and the name is not escaped.
 pub fn token_of(path: &str) -> Option<&str> {
     let name = path.strip_prefix("/v1/profiles/")?.strip_suffix("/token")?;
     (!name.is_empty() && !name.contains(['/', '%'])).then_some(name)
 }
 
-/// `GET /v1/profiles/NAME/token` without a router in between: most requests are this one.
+/// Answers `GET /v1/profiles/NAME/token` without a router, because most requests are this one.
 pub async fn token_at_once(
     service: &ApiService,
     session: &Session,
@@ -176,7 +174,7 @@ async fn token(
     credential(&service, &session, profile, query.as_deref()).await
 }
 
-/// The name in the path; one that is not even text is nobody's.
+/// The profile name in the path. A name that is not even text belongs to no profile.
 fn named(path: Result<Path<String>, PathRejection>) -> String {
     path.map_or_else(|_| "\u{fffd}".to_owned(), |Path(name)| name)
 }
@@ -204,7 +202,7 @@ fn ask(profile: String, query: Option<&str>) -> Result<CredentialRequest, Denial
     for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         match key.as_ref() {
             "min_ttl" => ask.min_ttl = duration("min_ttl", &value)?,
-            // Both `scopes=a&scopes=b` and `scopes=a b`, which is how OAuth writes them.
+            // Both `scopes=a&scopes=b` and `scopes=a b` are accepted; OAuth writes the second.
             "scopes" => ask.scopes.extend(
                 value
                     .split(' ')
@@ -291,7 +289,7 @@ async fn state(
     service.survey(&session, admin, look).await
 }
 
-/// `wait`: how long to wait for what is being tried at identity providers.
+/// `wait` says how long to wait for trials at identity providers.
 async fn reload(
     State(service): ServiceState,
     Extension(session): SessionExtension,
@@ -308,7 +306,7 @@ async fn reload(
     Ok(Json(proto::json::value(&status::reload(&report))))
 }
 
-/// `as_user` and `as_unit`: for whom it is explained, for administrators.
+/// `as_user` and `as_unit` say for whom to explain; only administrators may use them.
 async fn why(
     State(service): ServiceState,
     Extension(session): SessionExtension,
@@ -355,7 +353,7 @@ fn readiness(service: &ApiService, visible: &[Arc<RegistryEntry>]) -> Response {
                 ProfileHealth::Managed(handle) => {
                     let view = handle.own().view();
                     if view.state(now).available() {
-                        // It is for want of a record then.
+                        // Only a missing audit record can be the cause then.
                         return json!({
                             "name": entry.name.as_str(),
                             "state": view.state(now).as_str(),

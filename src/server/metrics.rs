@@ -1,8 +1,8 @@
 //! `GET /metrics`: the state of the daemon in the Prometheus text format, version 0.0.4.
 //!
-//! Read when asked for, from what is published anyway, so that nothing has to be kept in step: a
-//! profile that is gone is gone here too. Names of profiles are labels; secrets, tokens,
-//! fingerprints and messages are not here.
+//! The page is made when it is asked for, from what is published anyway. So nothing has to be kept
+//! in step: a profile that is gone is gone here too. Names of profiles are labels. Secrets, tokens,
+//! fingerprints and messages never appear.
 
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,14 +16,13 @@ use crate::core::account::{Resource, Spent};
 use crate::core::time::Stamp;
 use crate::registry::{ProfileHealth, RegistryEntry};
 
-/// Accounts that are told apart. Who has reached no limit for long is forgotten, so this stays
-/// small.
+/// At most this many accounts have lines of their own. Accounts that have reached no limit for a
+/// long time are forgotten, so the number stays small.
 const ACCOUNTS: usize = 64;
 
-/// Its media type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Everything, as text.
+/// Renders all metrics as text.
 pub fn render(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> String {
     let now = service.clock.now();
     let registry = service.registry.load();
@@ -190,7 +189,7 @@ fn profiles(page: &mut Page, service: &ApiService, entries: &[Arc<RegistryEntry>
     }
 }
 
-/// The profiles that can be used.
+/// Names and handles of the profiles that can be used.
 fn handles(entries: &[Arc<RegistryEntry>]) -> impl Iterator<Item = (&str, &ProfileHandle)> {
     entries
         .iter()
@@ -290,7 +289,7 @@ fn handle(entry: &RegistryEntry) -> Option<&ProfileHandle> {
     }
 }
 
-/// The format's own words.
+/// Metric types, in the format's own words.
 #[derive(Clone, Copy)]
 enum MetricKind {
     Gauge,
@@ -298,13 +297,13 @@ enum MetricKind {
 }
 use MetricKind::{Counter, Gauge};
 
-/// The text as it grows.
+/// The text of the page while it grows.
 #[derive(Default)]
 struct Page {
     text: String,
 }
 
-/// One metric: its lines stand together.
+/// One metric, whose lines stand together.
 struct Family<'a> {
     name: &'static str,
     text: &'a mut String,

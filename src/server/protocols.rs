@@ -1,4 +1,4 @@
-//! gRPC, and HTTP with JSON: which of the two a request speaks, and who answers it.
+//! Tells which protocol a request speaks, gRPC or HTTP with JSON, and who answers it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::proto::credential_service_server::CredentialServiceServer;
 
-/// Calls whose answer is a stream that stays open, and services all of whose calls are. Each is
+/// Calls that answer with a stream that stays open, and services that have only such calls. Each is
 /// charged to its caller's account as long as it lasts.
 const STREAMS: [&str; 4] = [
     "/tokend.v1.CredentialService/WatchToken",
@@ -36,33 +36,31 @@ const STREAMS: [&str; 4] = [
     "/grpc.reflection.v1alpha.ServerReflection/",
 ];
 
-/// An answer that is longer than this, in bytes, is charged to its caller's account until it has
-/// been read.
+/// An answer longer than this, in bytes, is charged to its caller's account until it has been read.
 pub const LONG_ANSWER: u64 = 64 * 1024;
 
-/// The call that is made most.
+/// The most frequent call.
 const GET_TOKEN: &str = "/tokend.v1.CredentialService/GetToken";
 
 /// Paths of `tokend.v1.CredentialService`.
 const CREDENTIAL_SERVICE: &str = "/tokend.v1.CredentialService/";
 
-/// Both protocols, for every connection.
+/// Both protocols, shared by all connections.
 pub struct Protocols {
     service: Arc<ApiService>,
-    /// Largest message, in bytes.
+    /// The largest message, in bytes.
     message_size: usize,
-    /// Everything but the service that most calls are for.
+    /// All gRPC services except `CredentialService`, which gets most calls.
     grpc: Router,
     json: Router,
-    /// How long the next part of a request may take, and of a conversation.
+    /// How long the next part of a request may take; `later` is the same for a conversation.
     first: Duration,
     later: Duration,
-    /// Becomes true when nobody may wait any longer.
+    /// Becomes true when no call may wait any longer.
     closing: watch::Receiver<bool>,
 }
 
 impl Protocols {
-    /// Of one daemon.
     pub fn new(
         service: &Arc<ApiService>,
         limits: &ServerLimits,
@@ -99,7 +97,7 @@ impl Protocols {
     }
 }
 
-/// What gRPC reads of a request's headers.
+/// The request headers that gRPC reads.
 const READ: [header::HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::TE,
@@ -109,12 +107,11 @@ const READ: [header::HeaderName; 6] = [
     HeaderName::from_static("grpc-message-type"),
 ];
 
-/// Headers of a usual request are no larger than this, in bytes.
+/// The headers of a usual request take at most this many bytes.
 const USUAL: usize = 2048;
 
-/// Without the headers that nobody reads, where they are more than usual: a call that waits for the
-/// rest of its message keeps what it holds, and of those a caller may have as many as there is room
-/// for.
+/// Drops unused headers from a request whose headers are larger than usual. A call that waits for
+/// the rest of its message keeps what it holds, and a caller may have many such calls.
 fn lightened(mut request: Request<Incoming>) -> Request<Incoming> {
     let headers = request.headers();
     let size: usize = headers
@@ -125,7 +122,7 @@ fn lightened(mut request: Request<Incoming>) -> Request<Incoming> {
         let mut few = HeaderMap::with_capacity(READ.len());
         for name in READ {
             if let Some(value) = headers.get(&name) {
-                // A value of its own: the one that is there may be a part of the whole block.
+                // Copied, because the original value may be a part of the whole header block.
                 if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
                     few.insert(name, value);
                 }
@@ -140,12 +137,11 @@ fn lightened(mut request: Request<Incoming>) -> Request<Incoming> {
 pub struct ConnectionService {
     protocols: Arc<Protocols>,
     session: Arc<Session>,
-    /// Called without a router in between, which is a tenth of what an answer from memory costs.
+    /// Called without a router, which would add a tenth to the cost of an answer from memory.
     credentials: CredentialServiceServer<Credentials>,
 }
 
 impl ConnectionService {
-    /// A connection of this caller.
     pub fn new(protocols: &Arc<Protocols>, session: Arc<Session>) -> ConnectionService {
         let credentials = Credentials {
             service: protocols.service.clone(),
@@ -159,7 +155,7 @@ impl ConnectionService {
         }
     }
 
-    /// Answers one request, at the latest when the daemon can wait no longer.
+    /// Answers one request. The answer comes at the latest when the daemon can wait no longer.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let _busy = self.session.activity.request();
         if self.session.activity.requests() == 1 {
@@ -178,7 +174,8 @@ impl ConnectionService {
         let request = if is_grpc { lightened(request) } else { request };
         let mut closing = self.protocols.closing.clone();
         tokio::select! {
-            // An answer from memory is there at the first look, and nothing else costs anything.
+            // An answer from memory is ready at the first look, and then nothing else costs
+            // anything.
             biased;
             response = self.route(is_grpc, request) => response,
             () = told_to_stop(&mut closing) => {
@@ -193,7 +190,7 @@ impl ConnectionService {
     }
 
     async fn route(&self, is_grpc: bool, request: Request<Incoming>) -> Response<Body> {
-        // Most calls are one of these two, and nothing of them is charged here.
+        // Most calls are one of these two, and they are not charged here.
         if is_grpc && request.uri().path() == GET_TOKEN {
             return self.credential(request).await;
         }
@@ -212,7 +209,7 @@ impl ConnectionService {
             );
             return self.weighed(answer.await.map(Body::new));
         }
-        // In memory of its own: every call would have room for all that any call may need.
+        // Boxed, because otherwise every call would reserve the room that any call may need.
         Box::pin(self.another(is_grpc, request)).await
     }
 
@@ -229,7 +226,7 @@ impl ConnectionService {
         }
         let mut response = self.reply(is_grpc, request).await;
         if is_grpc {
-            // A message has been charged where its length was known.
+            // A message was charged where its length became known.
             let charge = response.extensions_mut().remove::<Arc<Charge>>();
             return match charge {
                 Some(charge) => response.map(|body| Body::new(Charged::new(body, charge))),
@@ -239,7 +236,7 @@ impl ConnectionService {
         self.weighed(response)
     }
 
-    /// An answer whose length is known; a long one is charged.
+    /// Charges an answer of known length if it is long.
     fn weighed(&self, response: Response<Body>) -> Response<Body> {
         match hyper::body::Body::size_hint(response.body()).exact() {
             Some(size) if size > LONG_ANSWER => self.charged(response, size),
@@ -247,7 +244,7 @@ impl ConnectionService {
         }
     }
 
-    /// A long answer, if there is room for it.
+    /// Charges a long answer, or refuses it if there is no room for it.
     fn charged(&self, response: Response<Body>, size: u64) -> Response<Body> {
         match self.session.account.charge(Resource::Bytes, size) {
             Ok(charge) => response.map(|body| Body::new(Charged::new(body, Arc::new(charge)))),
@@ -255,7 +252,7 @@ impl ConnectionService {
         }
     }
 
-    /// A call of the service that most are for.
+    /// Calls `CredentialService`, which gets most calls.
     async fn credential(&self, request: Request<Incoming>) -> Response<Body> {
         let (patience, session) = (self.protocols.first, self.session.clone());
         let request = request.map(|body| TimedBody::new(body, patience, session));

@@ -1,10 +1,10 @@
-//! `[server] metrics_listen`: the metrics, and nothing else, over TCP. Whoever can connect may read
-//! them, so that a monitoring system needs no account on the host; it is not there unless it is
-//! asked for.
+//! `[server] metrics_listen`: the metrics, and nothing else, over TCP. Everybody who can connect
+//! may read them, so a monitoring system needs no account on the host. The listener exists only if
+//! the configuration asks for it.
 //!
-//! Nobody can be told apart here, so nobody can take much: a connection is for one request, the
-//! page is made at most once a second for all of them and on another thread, and a connection that
-//! says nothing makes room for one that does.
+//! Clients cannot be told apart here, so none of them may take much. A connection is for one
+//! request. The page is rendered on another thread, at most once a second for all clients together.
+//! A connection that sends nothing makes room for one that does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,32 +33,29 @@ use super::service::ApiService;
 use crate::core::repeated::Repeated;
 use crate::core::time::BootTime;
 
-/// Connections at the same time. A monitoring system has one or two; more would only cost memory.
+/// The most connections at a time. A monitoring system has one or two; more would only cost memory.
 const CONNECTIONS: usize = 32;
 
-/// A connection has to be over within this time: its request come, and the answer read.
+/// The time for a whole connection: for its request to come and its answer to be read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A page is this old at most.
+/// The highest age of a page.
 const RENEWED: Duration = Duration::from_secs(1);
 
-/// Pause after a failed accept: out of descriptors, for instance.
+/// The pause after a failed accept, for instance for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What all connections share.
 struct ScrapeServer {
     service: Arc<ApiService>,
     page: Mutex<Option<(BootTime, Bytes)>>,
 }
 
-/// A connection that is open.
 struct OpenScrape {
     /// Whether its request has come, with its body.
     has_asked: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
-/// Serves until told to stop.
 pub async fn run(
     listener: TcpListener,
     service: Arc<ApiService>,
@@ -77,8 +74,8 @@ pub async fn run(
             (StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .with_state(shared);
-    // Where only this host can connect, its browsers can be led here by a name that somebody else
-    // owns (DNS rebinding); elsewhere any name may be the right one.
+    // Where only this host can connect, a foreign name can lead its browsers here (DNS rebinding).
+    // Elsewhere any name may be the right one.
     let local = listener
         .local_addr()
         .is_ok_and(|own| own.ip().is_loopback());
@@ -90,7 +87,7 @@ pub async fn run(
     let mut open: VecDeque<OpenScrape> = VecDeque::new();
     let mut lines = Repeated::default();
     loop {
-        // One at a time: whoever asks for credentials has a turn in between.
+        // One connection at a time, so that requests for credentials have a turn in between.
         tokio::task::yield_now().await;
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -119,7 +116,7 @@ pub async fn run(
     }
 }
 
-/// Closes the oldest connection that has not asked; whether there was one.
+/// Closes the oldest connection that has sent no request. Returns whether there was one.
 fn close_one(open: &mut VecDeque<OpenScrape>) -> bool {
     let silent = open
         .iter()
@@ -131,12 +128,13 @@ fn close_one(open: &mut VecDeque<OpenScrape>) -> bool {
     true
 }
 
-/// One request, and its answer.
+/// Serves one request.
 async fn serve(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>) {
     let router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
         let has_asked = has_asked.clone();
         async move {
-            // Whoever keeps its body back has not asked, and makes room like those who say nothing.
+            // A client that keeps its body back has not asked; its connection may be closed to make
+            // room, like that of a silent client.
             let request = read_wholly(request).await;
             has_asked.store(true, Ordering::Relaxed);
             next.run(request).await
@@ -163,7 +161,8 @@ async fn page(State(shared): State<Arc<ScrapeServer>>) -> Response {
 }
 
 impl ScrapeServer {
-    /// The page, made anew if it is too old. Whoever comes meanwhile waits for the same one.
+    /// The page, rendered anew if it is too old. Clients that come meanwhile wait for the same
+    /// page.
     async fn page(&self) -> Option<Bytes> {
         let mut page = self.page.lock().await;
         let now = self.service.clock.now().boot;
@@ -177,14 +176,14 @@ impl ScrapeServer {
             let entries: Vec<_> = service.registry.load().all().into_iter().cloned().collect();
             Bytes::from(metrics::render(&service, &entries))
         };
-        // What a defect has printed of it is where it happened.
+        // If rendering panics, the panic itself has told where.
         let made = tokio::task::spawn_blocking(render).await.ok()?;
         *page = Some((now, made.clone()));
         Some(made)
     }
 }
 
-/// No browser, and no name of somebody else's that leads here.
+/// Refuses browsers, and requests that a foreign name led here.
 async fn guard(headers: HeaderMap, uri: Uri, request: Request, next: Next) -> Response {
     match refuse(&headers, &uri) {
         Some(why) => (StatusCode::FORBIDDEN, why).into_response(),

@@ -25,41 +25,37 @@ use crate::core::time::Stamp;
 use crate::registry::reload::{Order, ReloadReport};
 use crate::registry::{Current, Hidden, ProfileHealth, RegistryEntry};
 
-/// Times that a profile may be replaced under a request before that gives up. A reload takes longer
-/// than a look-up, so one is usual and more are not.
+/// A request gives up after its profile was replaced this many times. A reload takes longer than a
+/// look-up, so one replacement is usual and more are not.
 const SUCCESSORS: usize = 3;
 
-/// Profiles that are looked at on the thread that serves. Each takes microseconds.
+/// Up to this many profiles are looked at on the serving thread. Each takes microseconds.
 const SHORT_LOOK: usize = 64;
 
-/// To decide so many times who may use a profile takes as long as to tell what is known of one.
+/// Deciding access to this many profiles takes as long as telling what is known of one.
 const ENTRIES_DECIDED: usize = 32;
 
 /// Everything that a request needs.
 pub struct ApiService {
-    /// The profiles.
     pub registry: Current,
     /// Gets what is not in memory.
     pub broker: Broker,
-    /// Tells the time.
     pub clock: Clock,
     /// When the daemon started.
     pub started: Stamp,
-    /// Tells who connects.
+    /// Finds out who connects.
     pub callers: Callers,
-    /// What each principal takes.
+    /// The accounts of all principals.
     pub accounts: Arc<Accounts>,
-    /// Whoever has a long look at profiles.
+    /// Lets one long look at profiles run at a time.
     pub surveys: Arc<Semaphore>,
     /// The limits that the daemon was started with.
     pub limits: ServerLimits,
-    /// Records who is given what.
     pub audit: Arc<Audit>,
-    /// How requests for a credential ended.
     pub answered: Answered,
-    /// Where everything can be asked to be read again.
+    /// Asks for everything to be read again.
     pub reload: mpsc::Sender<Order>,
-    /// Becomes true when the daemon is told to end: streams end then, so that nobody has to wait
+    /// Becomes true when the daemon is told to end. Streams end then, so that nothing has to wait
     /// for them.
     pub stopping: watch::Receiver<bool>,
 }
@@ -67,9 +63,8 @@ pub struct ApiService {
 /// What a caller asks for.
 #[derive(Debug, Default)]
 pub struct CredentialRequest {
-    /// Name of the profile.
     pub profile: String,
-    /// Never answered with less.
+    /// The answer lives at least this long.
     pub min_ttl: Duration,
     /// Scopes beyond the default.
     pub scopes: Vec<String>,
@@ -80,8 +75,8 @@ pub struct CredentialRequest {
 }
 
 impl ApiService {
-    /// The daemon as a caller of its own, for the watchdog: nothing that others take is missing to
-    /// it.
+    /// The session that the daemon itself uses for the watchdog. What other callers take is not
+    /// missing to it.
     #[must_use]
     pub fn itself(&self) -> Session {
         let caller = Caller {
@@ -94,7 +89,7 @@ impl ApiService {
         Session::new(self.callers.known_by_ids(caller), account)
     }
 
-    /// The profile, if this caller may use it, and what permits it.
+    /// The profile, if this caller may use it, and the rule that permits it.
     pub async fn permitted(
         &self,
         session: &Session,
@@ -115,8 +110,9 @@ impl ApiService {
         }
     }
 
-    /// Looks at every profile that this caller may use, by name, or at all if `all` says so;
-    /// charged to its account. A long look is not taken on the thread that serves.
+    /// Looks at every profile that this caller may use, or at every profile if `all` says so,
+    /// sorted by name. The caller's account pays for it. A long look does not run on the serving
+    /// thread.
     pub async fn survey<T: Send + 'static>(
         self: &Arc<Self>,
         session: &Session,
@@ -125,7 +121,7 @@ impl ApiService {
     ) -> Result<T, Denial> {
         let started = self.clock.now().boot;
         session.account.may_spend(Spent::Profiles, started)?;
-        // Administrators are told how things stand, and the reason with it.
+        // Administrators are told the state of every profile, and the reason with it.
         if !all && let Some(why) = self.closed() {
             return Err(why);
         }
@@ -140,8 +136,8 @@ impl ApiService {
         if entries.len() <= SHORT_LOOK {
             return Ok(look(self, &entries));
         }
-        // One at a time, of each principal and in all: the processor is wanted by those who ask for
-        // credentials.
+        // One at a time, for each principal and in all: requests for credentials need the
+        // processor.
         let _own = session.account.shared().survey.lock().await;
         let turn = self.surveys.clone().acquire_owned().await;
         let service = self.clone();
@@ -149,12 +145,12 @@ impl ApiService {
             let _turn = turn;
             look(&service, &entries)
         });
-        // It cannot be cancelled, and a panic has been told where it was.
+        // This task cannot be cancelled, and a panic has already been reported where it happened.
         looked.await.map_err(|_| Denial::stopping())
     }
 
-    /// The profiles that this caller may use, by name. That is found out once for each principal
-    /// and registry.
+    /// The profiles that this caller may use, sorted by name. They are determined once for each
+    /// principal and registry.
     async fn visible(&self, session: &Session) -> Vec<Arc<RegistryEntry>> {
         if self.registry.load().needs(session.peer.unit()) {
             session.peer.find_unit().await;
@@ -184,7 +180,7 @@ impl ApiService {
             entries: entries.iter().map(Arc::downgrade).collect(),
         });
         drop(last);
-        // What that took, in profiles that are looked at.
+        // The cost of that, counted in profiles that are looked at.
         let took = registry.len() / ENTRIES_DECIDED;
         session
             .account
@@ -192,22 +188,21 @@ impl ApiService {
         entries
     }
 
-    /// Why nothing can be served, if so.
+    /// The reason why nothing can be served, if there is one.
     pub fn closed(&self) -> Option<Denial> {
         self.registry.load().closed.as_deref().map(Denial::closed)
     }
 
-    /// That there is no such profile, for whoever may know that.
+    /// The denial for a profile that does not exist, for callers who may know that.
     pub fn absent(&self, profile: &str) -> Denial {
         self.closed().unwrap_or_else(|| Denial::not_found(profile))
     }
 
-    /// Whether callers get a credential of the profile, and its record can be written.
+    /// Whether callers get a credential of the profile and the record of it can be written.
     pub fn available(&self, entry: &RegistryEntry, now: Stamp) -> bool {
         !self.audit.refuses() && entry.available(now)
     }
 
-    /// Whether the caller is an administrator.
     pub async fn is_admin(&self, session: &Session) -> bool {
         let look = || {
             let registry = self.registry.load();
@@ -222,7 +217,7 @@ impl ApiService {
         }
     }
 
-    /// Refuses whoever is no administrator.
+    /// Refuses every caller that is not an administrator.
     pub async fn for_admins(&self, session: &Session, action: Action) -> Result<(), Denial> {
         if self.is_admin(session).await {
             return Ok(());
@@ -232,7 +227,7 @@ impl ApiService {
         Err(Denial::not_admin())
     }
 
-    /// The profile, if this caller may use it; for somebody who wants something of it.
+    /// The profile, if this caller may use it, for a caller that wants something of it.
     pub async fn entry(
         &self,
         session: &Session,
@@ -254,7 +249,7 @@ impl ApiService {
         })
     }
 
-    /// What lets the caller have this credential, if the profile works.
+    /// The permit for this credential, if the profile works.
     pub async fn permit(&self, session: &Session, wanted: Wanted<'_>) -> Result<Permit, Denial> {
         let action = wanted.action;
         let (entry, decision) = self.entry(session, wanted.profile, action).await?;
@@ -276,8 +271,8 @@ impl ApiService {
         })
     }
 
-    /// Does something on a permit, and once more on a new one when the profile has been replaced
-    /// meanwhile: its successor may be in force already.
+    /// Attempts something with a permit. If the profile has been replaced meanwhile, attempts it
+    /// once more with a new permit, because the successor may already be in force.
     async fn with_permit<T, Attempt>(
         &self,
         session: &Session,
@@ -329,7 +324,7 @@ impl ApiService {
         self.admit(session)?;
         let _waiting = session.account.charge(Resource::Waiting, 1)?;
         if permit.in_memory(Duration::ZERO, now).is_some() {
-            // There is one that lives: to want another is to want a renewal.
+            // A live credential exists, so wanting another means wanting a renewal.
             session.account.may_spend(Spent::Renewals, now.boot)?;
         }
         let variant = permit.variant.clone();
@@ -346,9 +341,9 @@ impl ApiService {
             Ok(answer) => answer,
             Err(why) => return Ok(Err(why)),
         };
-        // Whether it is for this caller may have changed while it was waited for.
+        // The caller's access may have changed during the wait.
         (permit.entry, permit.decision) = self.entry(session, &ask.profile, permit.action).await?;
-        // It was right when it was sent. Time may have passed on the way here.
+        // The answer was right when it was sent, but time may have passed on the way here.
         let now = self.clock.now();
         let now = self.record(session, permit.given(&answer), now).await?;
         if !answer.credential.lives(now, Duration::ZERO) {
@@ -358,8 +353,8 @@ impl ApiService {
         Ok(Ok((answer, permit.entry, now)))
     }
 
-    /// Records that a credential is about to be handed out, which is judged again if that has taken
-    /// time. When it was judged.
+    /// Records that a credential is about to be handed out. If recording has taken time, the
+    /// credential is judged again. Returns the moment of the judgement.
     pub async fn record(
         &self,
         session: &Session,
@@ -384,7 +379,7 @@ impl ApiService {
         }
     }
 
-    /// Has everything read again, and waits at most so long for what is being tried.
+    /// Has everything read again, and waits at most this long for trials.
     pub async fn reload(
         &self,
         session: &Session,
@@ -396,14 +391,14 @@ impl ApiService {
         let mut stopping = self.stopping.clone();
         let settled = async {
             if self.reload.send(order).await.is_ok() {
-                // An error means that there is nobody to tell any more; what has been told counts.
+                // An error means that the sender is gone; the last report counts.
                 let _ = reports
                     .wait_for(|report| report.as_ref().is_some_and(|report| report.settled))
                     .await;
             }
         };
         tokio::select! {
-            // What has been told is passed on, even if the daemon ends with it.
+            // A finished report is passed on, even if the daemon is ending.
             biased;
             _ = tokio::time::timeout(wait, settled) => {}
             _ = stopping.wait_for(|stop| *stop) => return Err(Denial::stopping()),
@@ -412,7 +407,7 @@ impl ApiService {
         last.ok_or_else(Denial::still_reading)
     }
 
-    /// Counts a request that the broker has to deal with.
+    /// Counts a request that the broker has to handle.
     fn admit(&self, session: &Session) -> Result<(), Denial> {
         let now = self.clock.now().boot;
         session.account.may_spend(Spent::Requests, now)?;
@@ -420,7 +415,7 @@ impl ApiService {
         Ok(())
     }
 
-    /// On whose account the broker is asked.
+    /// The account on which the broker is asked.
     fn asker(&self, session: &Session) -> Asker {
         let (account, clock) = (session.account.clone(), self.clock.clone());
         Asker {
@@ -431,7 +426,7 @@ impl ApiService {
         }
     }
 
-    /// Takes note that an API refused a credential.
+    /// Notes that an API refused a credential.
     pub async fn report(
         &self,
         session: &Session,
@@ -456,7 +451,7 @@ impl ApiService {
         .await
     }
 
-    /// The slot to watch, for somebody who has not watched it so far.
+    /// The slot to watch, for a stream that has not watched it before.
     pub async fn first_slot(
         &self,
         session: &Session,
@@ -468,8 +463,8 @@ impl ApiService {
         self.slot(session, wanted).await
     }
 
-    /// The slot to watch; watching wakes a sleeping profile. That another has taken its place is
-    /// nothing that the caller did.
+    /// The slot to watch. Watching wakes a sleeping profile. The caller did not cause it when
+    /// another version replaces the profile, so it is not charged for that.
     pub async fn slot(&self, session: &Session, wanted: Wanted<'_>) -> Result<Arc<Slot>, Denial> {
         self.with_permit(session, wanted, |permit| async move {
             let Permit {

@@ -1,5 +1,5 @@
-//! Whoever is at the other end of a connection: who it is, what it has been given, and whether it
-//! still does something.
+//! The session of one connection: who the caller is, what it has been given, and whether it is
+//! active.
 
 use std::sync::Arc;
 
@@ -8,21 +8,20 @@ use super::activity::Activity;
 use crate::audit::Ledger;
 use crate::caller::Peer;
 
-/// Of one connection.
 #[derive(Debug)]
 pub struct Session {
-    /// The kernel's word.
+    /// Who the caller is, as the kernel says.
     pub peer: Arc<Peer>,
-    /// What it has been given.
+    /// What the caller has been given.
     pub ledger: Ledger,
-    /// Whether it is silent.
+    /// Whether the connection is silent.
     pub activity: Arc<Activity>,
-    /// Whose account pays for it.
+    /// The account that pays for the connection.
     pub account: PrincipalAccount,
 }
 
 impl Session {
-    /// Has been given nothing yet.
+    /// A session whose caller has been given nothing yet.
     pub fn new(peer: Peer, account: PrincipalAccount) -> Session {
         Session {
             peer: Arc::new(peer),

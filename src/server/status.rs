@@ -1,4 +1,4 @@
-//! Status of the daemon and its profiles, for people and for monitoring.
+//! The status of the daemon and its profiles, for people and for monitoring.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,16 +20,16 @@ use crate::proto::{
 use crate::registry::reload::{ReloadReport, Reloaded};
 use crate::registry::{ProfileHealth, Registry, RegistryEntry};
 
-/// Accounts that are named where somebody has reached a limit.
+/// At most this many accounts that have reached a limit are named.
 const ACCOUNTS: usize = 16;
 
-/// What others are not told of the daemon.
+/// Fields about the daemon that only administrators see.
 const FOR_ADMINS: [&str; 4] = ["audit", "limits", "refused", "warnings"];
 
-/// What those are told who may not know what is wrong with the daemon.
+/// The text for callers who may not know what is wrong with the daemon.
 pub const UNRECORDED: &str = "callers are refused: no audit record can be written, and audit.on_failure = \"deny\" lets no credential go without; an administrator sees why in `tokend status`";
 
-/// These profiles, in short.
+/// Lists these profiles, in short.
 pub fn listed(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> ListProfilesResponse {
     let now = service.clock.now();
     let profiles = entries.iter().map(|entry| ProfileSummary {
@@ -43,7 +43,7 @@ pub fn listed(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> ListProfi
     }
 }
 
-/// The state of these profiles, and of the daemon as far as everybody may know it.
+/// The state of these profiles, and of the daemon as far as every caller may know it.
 fn of_profiles(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> GetStatusResponse {
     let now = service.clock.now();
     GetStatusResponse {
@@ -76,8 +76,8 @@ pub fn of(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> GetStatusResp
     }
 }
 
-/// The same as JSON. What concerns the daemon as a whole is for administrators, and not even named
-/// to others.
+/// The same as JSON. Fields about the daemon as a whole are for administrators; others do not even
+/// see their names.
 pub fn json(service: &ApiService, entries: &[Arc<RegistryEntry>], admin: bool) -> Value {
     if admin {
         return proto::json::value(&of(service, entries));
@@ -89,9 +89,9 @@ pub fn json(service: &ApiService, entries: &[Arc<RegistryEntry>], admin: bool) -
     body
 }
 
-/// How it goes, for `systemctl status`.
+/// The daemon's state in one line, for `systemctl status`.
 pub fn in_one_line(registry: &Registry, audit: &Audit, now: Stamp) -> String {
-    /// More names than these are not read.
+    /// At most this many names are listed.
     const NAMES: usize = 3;
     let entries = registry.all();
     let missing: Vec<&str> = entries
@@ -120,7 +120,7 @@ pub fn in_one_line(registry: &Registry, audit: &Audit, now: Stamp) -> String {
     line
 }
 
-/// What callers may take, in the order of the reference.
+/// The limits for callers, in the order of the reference.
 fn limits(service: &ApiService) -> Vec<LimitStatus> {
     let limits = &service.limits;
     let reached = service.accounts.refused(ACCOUNTS);
@@ -199,7 +199,7 @@ fn limits(service: &ApiService) -> Vec<LimitStatus> {
     })
 }
 
-/// Principals that have reached a limit, those first that have done so most often.
+/// Principals that have reached a limit, those with the most refusals first.
 fn who(reached: &[Usage], refused: impl Fn(&Usage) -> u64) -> Vec<String> {
     let names = reached.iter().filter_map(|usage| {
         let count = refused(usage);
@@ -239,7 +239,7 @@ fn counted_together(service: &ApiService) -> Vec<String> {
         .collect()
 }
 
-/// The state of one.
+/// The state of one profile.
 pub fn profile(audit: &Audit, entry: &RegistryEntry, now: Stamp) -> ProfileStatus {
     let mut status = ProfileStatus {
         name: entry.name.to_string(),
@@ -322,7 +322,7 @@ fn reloaded(name: &ProfileName, reloaded: &Reloaded) -> ProfileReload {
     }
 }
 
-/// What became of a reload.
+/// The result of a reload.
 pub fn reload(report: &ReloadReport) -> ReloadResponse {
     ReloadResponse {
         complete: report.complete(),

@@ -1,14 +1,15 @@
-//! A share of the thread for each connection: how much of it is read, and how many of its calls are
-//! begun, before the others have their turn.
+//! Gives each connection a share of the thread: how much of it is read, and how many of its calls
+//! are begun, before the others have their turn.
 //!
 //! One thread serves every connection, and h2 reads and judges frames for as long as there are any:
-//! a hundred thousand PINGs of one caller would keep everybody else waiting. And hyper has each
-//! call begun by an executor: if its tasks were the runtime's, a connection with forty calls would
-//! have forty turns. So the task that reads a connection also begins its calls. Most are answered
-//! at the first poll, which costs no task; one that has to wait becomes a task of its own.
+//! a hundred thousand PINGs of one caller would keep everybody else waiting. Also, hyper has an
+//! executor begin each call. If these tasks were the runtime's, a connection with forty calls would
+//! have forty turns. So the task that reads a connection also begins its calls. Most calls are
+//! answered at the first poll, which costs no task; a call that has to wait becomes a task of its
+//! own.
 //!
-//! Turns belong to principals first: in each round every principal that is ready has its share,
-//! whether it has one connection or five hundred. See [`round`].
+//! Turns belong to principals first. In each round every ready principal has its share, whether it
+//! has one connection or five hundred. See [`round`].
 
 mod round;
 #[cfg(test)]
@@ -25,24 +26,25 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 pub use self::round::{Rounds, Share};
 
-/// Bytes that one connection may have read in one turn. The worst of them is some hundred frames
-/// without payload or a thousand fields of a header block, which take some tens of microseconds to
-/// judge; a call of `GetToken` is about a hundred bytes, so that many in flight lose nothing.
+/// At most this many bytes of one connection are read in one turn. At worst these are some hundred
+/// frames without payload or a thousand fields of a header block, which take some tens of
+/// microseconds to judge. A call of `GetToken` is about a hundred bytes, so many calls in flight
+/// lose nothing.
 const BYTES: u64 = 1024;
 
-/// Calls that one connection may have begun in one turn. The smallest are thirty bytes each, and
-/// take longer than reading them.
+/// At most this many calls of one connection are begun in one turn. The smallest are thirty bytes
+/// each, and beginning them takes longer than reading them.
 const CALLS: usize = 8;
 
-/// A connection has so many times as much when nobody else has had a turn since its last: the two
-/// system calls and the poll of the driver that each turn costs would take a tenth of its
-/// throughput.
+/// A connection may do this many times as much when no other connection has had a turn since its
+/// last. Each turn costs two system calls and a poll of the driver, which would otherwise take a
+/// tenth of its throughput.
 const ALONE: usize = 4;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a connection, its stream and the executor of its calls know of its turn. One task uses all
-/// three.
+/// What a connection, its stream and the executor of its calls know of the connection's turn. One
+/// task uses all three.
 #[derive(Clone, Default)]
 pub struct Turn(Arc<Mutex<TurnState>>);
 
@@ -50,9 +52,10 @@ pub struct Turn(Arc<Mutex<TurnState>>);
 struct TurnState {
     /// Bytes that may still be read in this turn.
     bytes: u64,
-    /// Calls that have not been begun. Nothing is read meanwhile, so that they do not become more.
+    /// Calls that have not been begun. The stream is not read while there are any, so that they do
+    /// not become more.
     calls: VecDeque<Call>,
-    /// Whether reading ended for want of a turn.
+    /// Whether reading stopped because the turn was used up.
     cut_short: bool,
 }
 
@@ -66,7 +69,7 @@ impl Turn {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins at most so many of the calls that have come; returns how many.
+    /// Begins at most `most` of the calls that have come. Returns how many it has begun.
     fn begin_calls(&self, most: usize, context: &mut Context<'_>) -> usize {
         let mut begun = 0;
         while begun < most {
@@ -80,9 +83,9 @@ impl Turn {
     }
 }
 
-/// Looks once whether a call is over already.
+/// Polls a call once; a call that is not finished then becomes a task.
 fn begin(mut call: Call, context: &mut Context<'_>) {
-    // A panic is the end of its own call, as in a task, and not of all calls of the connection.
+    // A panic ends only its own call, as in a task, and not all calls of the connection.
     let outcome = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)));
     if let Ok(Poll::Pending) = outcome {
         tokio::spawn(call);
@@ -99,21 +102,21 @@ where
 }
 
 /// A connection that is served turn by turn. A turn ends when there is nothing more to do, or when
-/// as much has been done as one may have: then the connection waits until everybody else who is
-/// ready has had a turn, those included of whom the runtime does not know yet.
+/// the connection has done as much as it may. In the second case the connection waits until every
+/// other ready connection has had a turn, including those that the runtime does not know of yet.
 pub struct FairConnection<C> {
     connection: Pin<Box<C>>,
     turn: Turn,
     rounds: Rounds,
     share: Arc<Share>,
     bell: Arc<SharedWaker>,
-    /// Rings it.
+    /// The waker that rings the bell.
     waker: Waker,
 }
 
 impl<C> FairConnection<C> {
-    /// `connection` reads from a [`MeteredStream`] and has its calls begun by an executor, both
-    /// of which share `turn`. `share` is its principal's.
+    /// `connection` reads from a [`MeteredStream`], and an executor begins its calls. Both share
+    /// `turn` with it. `share` is the share of the connection's principal.
     pub fn new(connection: C, turn: Turn, share: Arc<Share>, rounds: Rounds) -> FairConnection<C> {
         let bell = Arc::new(SharedWaker::default());
         FairConnection {
@@ -134,12 +137,12 @@ impl<C> FairConnection<C> {
         self.rounds.queue(&self.share, self.bell.clone());
     }
 
-    /// Whether it may go on now; otherwise its task is woken when it may.
+    /// Whether the connection may go on now. If not, its task is woken when it may.
     fn may_go_on(&self, task: &Waker) -> bool {
         match self.bell.polled_by(task) {
             Phase::Queued => false,
             Phase::Called => {
-                // Those that wait longer have the next round.
+                // Connections that have waited longer go first, in the next round.
                 self.rounds.keep_going();
                 true
             }
@@ -186,13 +189,13 @@ impl<C: Future> Future for FairConnection<C> {
         let mut calls = CALLS * times;
         let mut inner = Context::from_waker(waker);
         loop {
-            // The connection is about to look for whatever has rung so far.
+            // The connection is about to see everything that has rung so far.
             bell.state().rung = false;
             turn.state().cut_short = false;
             if let Poll::Ready(outcome) = connection.as_mut().poll(&mut inner) {
                 return Poll::Ready(outcome);
             }
-            // Their answers go out together, with the next look at the connection.
+            // The answers of these calls go out together, with the next poll of the connection.
             let begun = turn.begin_calls(calls, &mut inner);
             if begun == 0 {
                 break;
@@ -211,9 +214,9 @@ impl<C: Future> Future for FairConnection<C> {
     }
 }
 
-/// Wakes the connection's task, but not during a poll: each call that is begun in a turn rings when
-/// it is answered, and would have the connection polled once more for nothing. Nor between two
-/// turns: a caller with many calls in flight would have its next turn with each answer.
+/// Wakes the connection's task, but neither during a poll nor between two turns. Each call that is
+/// begun in a turn rings when it is answered, which would poll the connection once more for
+/// nothing. And a caller with many calls in flight would have its next turn with each answer.
 #[derive(Debug, Default)]
 pub struct SharedWaker(Mutex<WakerState>);
 
@@ -227,19 +230,20 @@ struct WakerState {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Phase {
-    /// Whoever rings wakes the task.
+    /// A ring wakes the task.
     #[default]
     Idle,
-    /// The task polls the connection, and looks afterwards whether the bell has rung.
+    /// The task polls the connection, and checks afterwards whether the bell has rung.
     Polling,
     /// The connection waits in its principal's queue.
     Queued,
-    /// The round has given the connection a turn that it has not begun.
+    /// The round has given the connection a turn, which has not begun yet.
     Called,
 }
 
 impl SharedWaker {
-    /// This task polls from now on, if the connection does not wait for its turn; the phase before.
+    /// Starts polling by this task, unless the connection waits for its turn. Returns the phase
+    /// before.
     fn polled_by(&self, task: &Waker) -> Phase {
         let mut state = self.state();
         match &mut state.task {
@@ -253,7 +257,7 @@ impl SharedWaker {
         before
     }
 
-    /// The task polls no more; it is woken if the bell has rung since the last poll began.
+    /// Ends polling. The task is woken if the bell has rung since the last poll began.
     fn polled(&self) {
         let mut state = self.state();
         if state.phase == Phase::Polling {
@@ -264,7 +268,7 @@ impl SharedWaker {
         }
     }
 
-    /// The connection has its turn.
+    /// Gives the connection its turn.
     fn call(&self) {
         let mut state = self.state();
         state.phase = Phase::Called;
@@ -302,12 +306,12 @@ impl Wake for SharedWaker {
     }
 }
 
-/// Calls that have not been begun end with their connection. They would not by themselves: each
-/// holds the executor it came from.
+/// Ends the calls that have not been begun together with their connection. They would not end by
+/// themselves: each holds the executor that it came from.
 impl<C> Drop for FairConnection<C> {
     fn drop(&mut self) {
-        // It leaves the queue, or a turn that it has been given: the next round must not wait for
-        // it.
+        // The connection leaves the queue, or gives up a turn that it was given: the next round
+        // must not wait for it.
         let before = std::mem::take(&mut self.bell.state().phase);
         if matches!(before, Phase::Queued | Phase::Called) {
             self.rounds.keep_going();
@@ -317,15 +321,15 @@ impl<C> Drop for FairConnection<C> {
     }
 }
 
-/// A stream that is read as far as the turn goes. For what it has not read then [`FairConnection`]
-/// wakes the task.
+/// A stream that is read only as far as the turn allows. [`FairConnection`] wakes the task for the
+/// rest.
 pub struct MeteredStream<S> {
     stream: Take<S>,
     turn: Turn,
 }
 
 impl<S: AsyncRead> MeteredStream<S> {
-    /// Reads nothing before [`FairConnection`] has begun a turn.
+    /// Wraps `stream`. Nothing is read before [`FairConnection`] has begun a turn.
     pub fn new(stream: S, turn: Turn) -> MeteredStream<S> {
         MeteredStream {
             stream: stream.take(0),

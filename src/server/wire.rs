@@ -1,4 +1,4 @@
-//! Domain to wire: a credential as protobuf and as JSON, times and durations.
+//! Translates from domain to wire: a credential as protobuf and as JSON, times and durations.
 
 use std::fmt;
 use std::io::Write;
@@ -13,7 +13,7 @@ use crate::core::credential::{Credential, Fingerprint, Scheme};
 use crate::core::time::{END_OF_TIME, Stamp, WallTime};
 use crate::proto;
 
-/// Encodes a credential as `tokend.v1.Credential`: done once, when it is published.
+/// Encodes a credential as `tokend.v1.Credential`, once, when it is published.
 #[must_use]
 pub fn encode(credential: &Credential, stale: bool, target: Option<&str>, now: Stamp) -> Bytes {
     proto::Credential {
@@ -33,7 +33,7 @@ pub fn encode(credential: &Credential, stale: bool, target: Option<&str>, now: S
     .into()
 }
 
-/// The answer as JSON, flat; what is absent in protobuf is absent here, empty text is kept.
+/// The answer as flat JSON. What is absent in protobuf is absent here; empty text is kept.
 pub fn json(answer: &Answer, target: Option<&str>, now: Stamp) -> Vec<u8> {
     let credential = &answer.credential;
     let token = credential.token.expose();
@@ -50,10 +50,10 @@ pub fn json(answer: &Answer, target: Option<&str>, now: Stamp) -> Vec<u8> {
         confirmation: credential.confirmation.as_deref().unwrap_or_default(),
         expires_in: credential.ttl(now).map(seconds),
     };
-    // One piece of memory: growing would leave copies of the token behind.
+    // Allocated once: growing would leave copies of the token behind.
     let mut body = Vec::with_capacity(2 * token.len() + REST);
     body.extend_from_slice(b"{\"token\":");
-    // Without an early end, so that it is done many bytes at a time.
+    // Without an early exit, so that the compiler can check many bytes at a time.
     if token
         .bytes()
         .fold(true, |plain, byte| plain & is_plain(byte))
@@ -68,7 +68,7 @@ pub fn json(answer: &Answer, target: Option<&str>, now: Stamp) -> Vec<u8> {
         body.extend_from_slice(b",\"authorization\":");
         serde_json::to_writer(&mut body, &AsDisplayed(Authorization(credential))).expect(IN_MEMORY);
     }
-    // What follows begins with a brace, in whose place the comma belongs.
+    // The rest begins with a brace, which the comma replaces.
     let comma = body.len();
     serde_json::to_writer(&mut body, &rest).expect(IN_MEMORY);
     body[comma] = b',';
@@ -77,16 +77,17 @@ pub fn json(answer: &Answer, target: Option<&str>, now: Stamp) -> Vec<u8> {
 
 const IN_MEMORY: &str = "text and numbers can always be written to memory";
 
-/// Room for everything but the tokens, in bytes, as long as scopes and target are of usual length.
+/// Room for everything but the tokens, in bytes. It suffices for scopes and a target of usual
+/// length.
 const REST: usize = 768;
 
-/// Whether a byte stands for itself in JSON (RFC 8259 §7). Looking costs a tenth of what escaping
-/// does, and of a token there is nothing to escape.
+/// Whether a byte stands for itself in JSON (RFC 8259 §7). Checking costs a tenth of escaping, and
+/// a token has nothing to escape.
 fn is_plain(byte: u8) -> bool {
     byte >= b' ' && byte != b'"' && byte != b'\\'
 }
 
-/// Everything but the token.
+/// All fields of an answer except the token.
 #[derive(Serialize)]
 struct ResponseFields<'a> {
     token_type: &'static str,
@@ -104,7 +105,7 @@ struct ResponseFields<'a> {
     expires_in: Option<f64>,
 }
 
-/// Becomes JSON text as it is displayed, without a copy in between.
+/// Serializes a value as its displayed text, without a copy in between.
 struct AsDisplayed<T>(T);
 
 impl<T: fmt::Display> Serialize for AsDisplayed<T> {
@@ -113,7 +114,8 @@ impl<T: fmt::Display> Serialize for AsDisplayed<T> {
     }
 }
 
-/// Seconds with milliseconds, rounded down: a credential never seems to live longer than it does.
+/// Seconds with milliseconds, rounded down so that a credential never seems to live longer than it
+/// does.
 pub fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }
@@ -134,8 +136,8 @@ impl fmt::Display for Authorization<'_> {
     }
 }
 
-/// A wall-clock time as protobuf has it; the far future is cut at the year 9999, which is where the
-/// format ends.
+/// A wall-clock time as protobuf. A time after the year 9999, where the format ends, is cut to
+/// that.
 pub fn timestamp(at: WallTime) -> prost_types::Timestamp {
     let at = at.0.min(END_OF_TIME);
     prost_types::Timestamp {
@@ -144,7 +146,7 @@ pub fn timestamp(at: WallTime) -> prost_types::Timestamp {
     }
 }
 
-/// A length of time as protobuf has it; saturates.
+/// A length of time as protobuf. Too long a time saturates.
 pub fn duration(length: Duration) -> prost_types::Duration {
     let length = length.min(END_OF_TIME);
     prost_types::Duration {

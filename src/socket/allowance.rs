@@ -1,37 +1,39 @@
-//! How many frames a connection may send that serve no call.
+//! Limits how many frames a connection may send that serve no call.
 //!
 //! PING, SETTINGS, PRIORITY, WINDOW_UPDATE, frames of unknown types and DATA without bytes cost the
-//! sender nothing and nothing in HTTP/2 limits them. Honest clients send them too: a PING to
-//! measure the line, a WINDOW_UPDATE for what they have read, a RST_STREAM for a call that nobody
-//! waits for any more. But theirs go with calls and with what they are sent, which earn them; what
-//! is earned by neither comes out of a bucket that fills with time.
+//! sender nothing, and nothing in HTTP/2 limits them. Honest clients send such frames too: a PING
+//! to measure the line, a WINDOW_UPDATE for what they have read, a RST_STREAM for a call that
+//! nobody waits for any more. But the frames of honest clients go with calls and with the answers
+//! sent to them, and both of these earn frames. All other frames are paid from a bucket that fills
+//! with time.
 
 use std::time::Duration;
 
-/// What a frame costs, in bytes of answers: whoever is sent so many may send one frame for it.
-/// Clients have at most one WINDOW_UPDATE and one PING for each message, and none is shorter than
-/// this with its status.
+/// What a frame costs, in bytes of answers: a client that is sent this many bytes may send one
+/// frame for them. Clients send at most one WINDOW_UPDATE and one PING for each message, and no
+/// message with its status is shorter than this.
 const FRAME: u64 = 32;
 
-/// Frames that a call earns beside its answer: its message, which may come in parts, and its end.
+/// The frames that a call earns beside its answer: for its message, which may come in parts, and
+/// its end.
 const PER_CALL: u64 = 8;
 
-/// What a client has sent since somebody looked last.
+/// The frames that a client has sent since the last look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// HEADERS, which begin calls.
+    /// HEADERS frames, which begin calls.
     pub calls: u32,
     /// All other frames.
     pub others: u32,
 }
 
-/// What one connection has left.
+/// What one connection may still send.
 #[derive(Debug)]
 pub struct Allowance {
-    /// In bytes, as everything here.
+    /// The size of the bucket, in bytes like everything here.
     most: u64,
     left: u64,
-    /// When time was last counted.
+    /// The time up to which the bucket has been filled.
     filled: Duration,
 }
 
@@ -41,8 +43,8 @@ pub struct Allowance {
 pub struct Exceeded;
 
 impl Allowance {
-    /// So many frames per second, and a second's worth at once. `now` is time since whenever, here
-    /// and later.
+    /// Allows this many frames per second, and as many at once. `now` counts from an arbitrary
+    /// moment, the same for every call.
     #[must_use]
     pub fn new(per_second: u32, now: Duration) -> Allowance {
         let most = u64::from(per_second) * FRAME;
@@ -53,15 +55,15 @@ impl Allowance {
         }
     }
 
-    /// So many bytes have been sent to the client.
+    /// Notes that this many bytes have been sent to the client.
     pub fn sent(&mut self, bytes: usize) {
         self.earn(bytes as u64);
     }
 
-    /// Pays for what the client has sent. The clock is asked only where nothing else is left.
+    /// Pays for what the client has sent. The clock is read only when the rest does not suffice.
     ///
     /// # Errors
-    /// When it is not enough.
+    /// The client has sent more than it may.
     pub fn pay(&mut self, tally: Tally, now: impl FnOnce() -> Duration) -> Result<(), Exceeded> {
         let earned = u64::from(tally.calls) * PER_CALL * FRAME;
         let price = u64::from(tally.others) * FRAME;
@@ -119,7 +121,7 @@ mod tests {
         );
     }
 
-    /// What honest clients send for each call, at any speed: the clock is never asked.
+    /// Sends what honest clients send for each call, at any speed. The clock is never read.
     #[test]
     fn calls_and_answers_earn_what_goes_with_them() {
         for (tally, answered) in [

@@ -1,4 +1,4 @@
-//! Stock gRPC clients on a Unix socket: their `:authority`, made legal on the way in.
+//! Makes the `:authority` of stock gRPC clients on a Unix socket legal on the way in.
 //!
 //! For `unix:/run/tokend/tokend.sock` Python's grpcio, and probably every client built on the same
 //! C library, sends the `:authority` `run%2Ftokend%2Ftokend.sock`; grpc-java sends the path as it
@@ -14,19 +14,19 @@
 //!   step.
 //! - Nothing is held back and nothing is allocated: a byte is decided when it arrives, wherever the
 //!   reads cut the stream.
-//! - Whatever is not HTTP/2, or is malformed, switches the scanner off for good; h2 or hyper judges
-//!   those bytes.
-//! - Frames are known here before anybody else sees them, so what they cost is settled here too:
+//! - Anything that is not HTTP/2, or is malformed, switches the scanner off for good. Then h2 or
+//!   hyper judges those bytes.
+//! - The scanner knows frames before any other part sees them, so their cost is settled here too:
 //!   [`super::allowance`].
-//! - What the application sees as authority is mangled. A Unix socket has one authority: it must
-//!   never decide anything.
+//! - The application sees a mangled authority. A Unix socket has one authority, so it must never
+//!   decide anything.
 //!
-//! Two more things are made harmless on the way, both about a connection which is being closed in
-//! an orderly way, and a call that its client has begun before it has read which was the last. A
-//! WINDOW_UPDATE for it would end the connection with all calls on it, see [`scanner`]. And a
-//! client whose write fails, since the connection is gone, does not read on: it takes for lost what
-//! the last GOAWAY lets it send again elsewhere. So this end stops writing and listens, until the
-//! other has closed too.
+//! Two more things are made harmless on the way. Both are about a connection that is being closed
+//! in an orderly way, and a call that its client has begun before it has read which call was the
+//! last. First, a WINDOW_UPDATE for that call would end the connection with all calls on it, see
+//! [`scanner`]. Second, a client whose write fails because the connection is gone does not read on:
+//! it takes those calls for lost that the last GOAWAY lets it send again elsewhere. So this end
+//! stops writing and listens until the client has closed too.
 //!
 //! Not repaired, because no known client sends it: a literal whose name is an index into the
 //! *dynamic* table, and those illegal bytes of a Huffman value that `value.rs` says it cannot turn
@@ -51,30 +51,30 @@ use tokio::time::{Instant, Sleep};
 use self::scanner::Scanner;
 use super::allowance::Allowance;
 
-/// A client that knows of the end has this long to close its own.
+/// A client that knows of the end has this long to close its own side.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// An accepted stream whose client may be a stock gRPC client.
 ///
 /// Reading repairs `:authority` as the module says. Shutting down waits until the client has closed
-/// its end too, two seconds at most, if it speaks HTTP/2 and has answered that it knows of the end.
-/// Writing goes straight to the stream. One value serves one connection, from its first byte: put
-/// on a stream that was already read from, it sees no preface and does nothing. Errors are the
-/// stream's own.
+/// its end too, two seconds at most, if the client speaks HTTP/2 and has answered that it knows of
+/// the end. Writing goes straight to the stream. One value serves one connection, from its first
+/// byte: on a stream that was already read from, it sees no preface and does nothing. Errors are
+/// the stream's own.
 #[derive(Debug)]
 pub struct RepairAuthority<S> {
     stream: S,
     scanner: Scanner,
-    /// Counted here because here the frames are known already.
+    /// Kept here because this layer already knows the frames.
     allowance: Allowance,
     since: Instant,
-    /// While the end is waited for.
+    /// Runs while the client's end is awaited.
     last_words: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> RepairAuthority<S> {
     /// Takes over a stream that nothing has been read from. Reading fails when the client has sent
-    /// so many frames per second beyond what calls and answers account for.
+    /// more than this many frames per second beyond what calls and answers account for.
     #[must_use]
     pub fn new(stream: S, control_frames_per_second: u32) -> Self {
         RepairAuthority {
@@ -96,7 +96,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for RepairAuthority<S> {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        // What the caller had in the buffer was repaired when it was read, or never came from here.
+        // The caller's earlier bytes in the buffer were repaired when they were read, or came from
+        // elsewhere.
         if let Some(fresh) = buf.filled_mut().get_mut(before..) {
             this.scanner.repair(fresh);
             let tally = this.scanner.take_tally();

@@ -1,13 +1,13 @@
-//! Making the socket: its folder is looked at, a stale file is told from a live daemon, and the
-//! name appears only when owner and mode are right and it is being listened on.
+//! Makes the socket. Its folder is checked, a stale file is told from a live daemon, and the name
+//! appears only when owner and mode are right and the socket is listening.
 //!
-//! No lock is taken: whoever may open the folder could hold it and keep the daemon from starting.
-//! Instead, the socket is made under a name that cannot be foreseen and then given its own name by
-//! `link`, which never replaces anything. A stale socket is exchanged for ours in one step, and
-//! what came out of the exchange is looked at: had another daemon replaced the stale one in the
-//! meantime, it gets its name back. Three daemons that replace one stale socket within the same
-//! microseconds can leave two that believe to have it; a file system that cannot exchange names
-//! (`EINVAL`), two.
+//! No lock is taken: everybody who may open the folder could hold the lock and keep the daemon from
+//! starting. Instead, the socket is made under a name that cannot be foreseen and then gets its own
+//! name by `link`, which never replaces anything. A stale socket is exchanged for ours in one step,
+//! and then we check what came out of the exchange. If another daemon had replaced the stale one in
+//! the meantime, it gets its name back. If three daemons replace one stale socket within the same
+//! microseconds, two can be left that believe to have it. On a file system that cannot exchange
+//! names (`EINVAL`), two daemons suffice for that.
 
 pub mod folder;
 
@@ -24,68 +24,62 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, UCred};
 use rustix::process::geteuid;
 
-/// Connections that the kernel keeps for us until they are accepted. The kernel caps it at
-/// net.core.somaxconn, which is 4096 today; fewer would refuse callers when a host's workers all
-/// start at once.
+/// The number of connections that the kernel keeps for us until they are accepted. The kernel caps
+/// it at net.core.somaxconn, which is 4096 today. A smaller number would refuse callers when all
+/// workers of a host start at once.
 const BACKLOG: i32 = 4096;
 
-/// A socket address' longest path, in bytes.
+/// The longest path of a socket address, in bytes.
 const LONGEST: usize = 107;
 
-/// How names of sockets in the making begin.
+/// The prefix of temporary socket names.
 const PREFIX: &str = ".tk";
 
-/// What follows it, in characters of [`ALPHABET`].
+/// The number of random characters of [`ALPHABET`] after the prefix.
 const RANDOM: usize = 5;
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// Another name, or another look at the one that is there, after somebody was faster.
+/// How often another name is tried, or the existing one is checked again, after another process was
+/// faster.
 const ATTEMPTS: usize = 16;
 
-/// Nothing is in the making for so long: it is what a killed daemon left.
+/// A temporary socket older than this was left by a killed daemon.
 const LEFT_OVER: Duration = Duration::from_secs(60);
 
-/// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// A daemon is there.
+    /// Another daemon serves the socket.
     #[error("{path} is served by another process{pid}; stop that one first, or set another `socket`", path = .path.display(), pid = said(*.pid))]
     Taken {
-        /// The socket.
         path: PathBuf,
-        /// Who has it, if the kernel says.
+        /// The process that serves it, if the kernel says.
         pid: Option<i32>,
     },
-    /// Something that is not a socket is there.
+    /// Something that is not a socket has the name.
     #[error("{} exists and is not a socket; it is left alone: remove it, or set another `socket`", .0.display())]
     NotASocket(PathBuf),
-    /// Others could put their own socket in place of ours.
+    /// Others could replace our socket with their own.
     #[error("the folder {path} {why}; {cure}", path = .path.display())]
     Folder {
-        /// The folder.
         path: PathBuf,
-        /// What is wrong.
         why: String,
-        /// What to do.
         cure: String,
     },
     /// The name does not fit into a socket address.
     #[error("the socket's path {} has {length} bytes, and the kernel takes at most 107: set a shorter `socket`", .path.display())]
     TooLong {
-        /// The socket.
         path: PathBuf,
-        /// Its length.
+        /// The length of `path`, in bytes.
         length: usize,
     },
-    /// The system says no.
+    /// A system call failed.
     #[error("cannot {action} {path}: {source}", path = .path.display())]
     System {
-        /// What was tried.
+        /// What the daemon tried to do.
         action: &'static str,
-        /// With what.
+        /// The path that it tried to do it with.
         path: PathBuf,
-        /// The system's word.
         source: io::Error,
     },
 }
@@ -94,7 +88,7 @@ fn said(pid: Option<i32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
 }
 
-/// A socket that is listened on. Dropping it removes the name, if it is still ours.
+/// A listening socket. Dropping it removes the name, if it is still ours.
 #[derive(Debug)]
 pub struct Bound {
     listener: Option<UnixListener>,
@@ -103,30 +97,29 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The listening socket, once.
+    /// The listening socket. Only the first call returns it.
     pub fn take_listener(&mut self) -> Option<UnixListener> {
         self.listener.take()
     }
 
-    /// Its name.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is there under its name now.
+    /// What the socket's name refers to now.
     #[must_use]
     pub fn whose(&self) -> PathOwner {
         match identity(&self.path) {
             Ok(found) if found == self.identity => PathOwner::Ours,
             Err(error) if error.kind() == io::ErrorKind::NotFound => PathOwner::Nobodys,
-            // Whatever cannot be looked at is not ours to touch.
+            // A file that cannot be examined is not ours to touch.
             Ok(_) | Err(_) => PathOwner::Others,
         }
     }
 }
 
-/// What is there under a socket's name.
+/// What a socket's name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathOwner {
     /// Our socket.
@@ -140,7 +133,7 @@ pub enum PathOwner {
 impl Drop for Bound {
     fn drop(&mut self) {
         if is(&self.path, self.identity) {
-            // Nobody is left to be told.
+            // Nobody is left to be told of an error.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -149,7 +142,7 @@ impl Drop for Bound {
 /// Binds `path` and listens, with `mode` and, where given, `group`.
 ///
 /// # Errors
-/// [`BindError`]; what was there before is left as it was, but for a stale socket.
+/// [`BindError`]. What was there before is left as it was, except for a stale socket.
 pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindError> {
     let system = |action, path: &Path| {
         let path = path.to_owned();
@@ -167,7 +160,7 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
         path: path.clone(),
         length,
     })?;
-    // Before anything is made.
+    // Checked before anything is made.
     occupied(&path, &address)?;
     clear(&folder);
     let socket = socket().map_err(system("make a socket for", &path))?;
@@ -184,7 +177,8 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
         Ok(ours)
     };
     let outcome = finish();
-    // Gone already, ours under a name that is not needed any more, or the stale one that was there.
+    // This is gone already, or ours under a name that is not needed any more, or the old stale
+    // socket.
     let _ = fs::remove_file(&new);
     Ok(Bound {
         identity: outcome?,
@@ -193,8 +187,8 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<Bound, BindErr
     })
 }
 
-/// Asks only for what is not so already: the sandbox of the shipped unit refuses every `chown`, one
-/// that changes nothing too.
+/// Changes the group only if it differs. The sandbox of the shipped unit refuses every `chown`,
+/// even one that changes nothing.
 fn give(socket: &Path, group: Option<u32>) -> io::Result<()> {
     match group {
         Some(group) if fs::metadata(socket)?.gid() != group => {
@@ -212,13 +206,13 @@ fn socket() -> io::Result<OwnedFd> {
 
 /// Binds to a name in the folder that nobody can have foreseen and taken.
 fn bind_new(socket: &OwnedFd, folder: &Path, path: &Path) -> io::Result<PathBuf> {
-    // Shorter where only short names fit; the socket's own name, which fits, has at least one byte.
+    // The name is shorter if only short names fit. The socket's own name fits and has at least one
+    // byte.
     let room = LONGEST.saturating_sub(folder.join("x").as_os_str().len() - 1);
     for _ in 0..ATTEMPTS {
         let name = random_name()?;
         let new = folder.join(&name[name.len().saturating_sub(room)..]);
-        // Where there is room for one letter only, it may be the very name that it is to have in
-        // the end.
+        // If there is room for one letter only, the name may be the final one.
         if new == path {
             continue;
         }
@@ -242,10 +236,10 @@ fn random_name() -> io::Result<String> {
     Ok(PREFIX.chars().chain(random).collect())
 }
 
-/// Removes what daemons left that were killed while they made a socket: our user's, old, and nobody
-/// listens.
+/// Removes what daemons left that were killed while they made a socket: old sockets of our user
+/// that nobody listens on.
 fn clear(folder: &Path) {
-    // A folder that may be used but not be read keeps what is in it.
+    // A folder that may be used but not read keeps what is in it.
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
@@ -270,13 +264,13 @@ fn clear(folder: &Path) {
             && SocketAddrUnix::new(&path)
                 .is_ok_and(|address| matches!(ask(&address), Ok(ProbeAnswer::Refused)));
         if stale {
-            // It is in nobody's way if it stays.
+            // A file that stays is in nobody's way.
             let _ = fs::remove_file(&path);
         }
     }
 }
 
-/// Gives the socket `new` its name, unless somebody else serves under it.
+/// Gives the socket `new` its name, unless another process serves under it.
 fn put_in_place(
     new: &Path,
     path: &Path,
@@ -296,7 +290,7 @@ fn put_in_place(
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(system("put in place")(error)),
         }
-        // Another daemon that gave back what it had exchanged may have put ours here.
+        // Another daemon may have put our socket here when it gave back what it had exchanged.
         if is(path, ours) {
             return Ok(());
         }
@@ -313,8 +307,8 @@ fn put_in_place(
     })
 }
 
-/// Puts `new` in the place of the stale socket; false, and nothing changed, if that is not there
-/// any more.
+/// Replaces the stale socket with `new`. Returns false, and changes nothing, if the stale socket is
+/// not there any more.
 fn replace(new: &Path, path: &Path, stale: FileId) -> io::Result<bool> {
     let exchange = || renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
     match exchange() {
@@ -348,8 +342,8 @@ fn identity(path: &Path) -> io::Result<FileId> {
     Ok((found.dev(), found.ino()))
 }
 
-/// What is at the socket's path: nothing, or a socket that nobody listens on; anything else is an
-/// error.
+/// Checks the socket's path. Returns None if nothing is there, and the identity of a socket that
+/// nobody listens on. Anything else is an error.
 fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<FileId>, BindError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -380,7 +374,7 @@ fn occupied(path: &Path, address: &SocketAddrUnix) -> Result<Option<FileId>, Bin
     }
 }
 
-/// Who listens at `path`, if somebody does and the kernel says who. Never waits.
+/// The process that listens at `path`, if there is one and the kernel says which. Never waits.
 #[must_use]
 pub fn listener(path: &Path) -> Option<UCred> {
     match ask(&SocketAddrUnix::new(path).ok()?) {
@@ -389,9 +383,9 @@ pub fn listener(path: &Path) -> Option<UCred> {
     }
 }
 
-/// What a connection to a socket gives.
+/// The result of connecting to a socket.
 enum ProbeAnswer {
-    /// Somebody has it; the process, if the kernel says.
+    /// A process serves it; the kernel may say which.
     Served(Option<UCred>),
     /// Nobody listens.
     Refused,
@@ -399,14 +393,14 @@ enum ProbeAnswer {
     Gone,
 }
 
-/// Never waits: whoever listens may have a full backlog and accept nothing.
+/// Connects without waiting. A listening process may have a full backlog and accept nothing.
 fn ask(address: &SocketAddrUnix) -> io::Result<ProbeAnswer> {
     let socket = socket()?;
     Ok(match rustix::net::connect(&socket, address) {
         Ok(()) => ProbeAnswer::Served(rustix::net::sockopt::socket_peercred(&socket).ok()),
         Err(Errno::CONNREFUSED) => ProbeAnswer::Refused,
         Err(Errno::NOENT) => ProbeAnswer::Gone,
-        // A full backlog or no permission: somebody has it.
+        // The backlog is full or permission is missing, so a process has the socket.
         Err(_) => ProbeAnswer::Served(None),
     })
 }

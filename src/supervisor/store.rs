@@ -1,8 +1,8 @@
 //! The service manager's descriptor store: memory that outlives the process, and no disk.
 //!
-//! What is kept lies in a memfd that nobody can change any more (all seals), and is stored under a
-//! new name before the one before is removed, so that there is always a whole one.
-//! `MemorySwapMax=0` of the unit keeps it out of swap.
+//! The data lies in a sealed memfd that nobody can change any more (all seals). It is stored under
+//! a new name before the previous one is removed, so there is always a complete one.
+//! `MemorySwapMax=0` in the unit keeps it out of swap.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Seek, Write};
@@ -20,31 +20,32 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use sd_notify::NotifyState;
 use zeroize::Zeroizing;
 
-/// How names in the store begin; a number follows.
+/// The prefix of names in the store. A number follows it.
 const PREFIX: &str = "tokend-credentials-";
 
-/// The largest that is read back: tens of thousands of profiles with large tokens. More was not
-/// written by us.
+/// The largest content that is read back, in bytes: enough for tens of thousands of profiles with
+/// large tokens. The daemon never wrote more.
 const LARGEST: u64 = 256 << 20;
 
-/// The service manager has to have taken a descriptor within this time before the one before is
+/// The service manager has to accept a descriptor within this time. Only then is the previous one
 /// removed.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
 };
 
-/// Whether there is a service manager that keeps descriptors. systemd says so since 254; before, it
-/// is tried.
+/// Whether there is a service manager that keeps descriptors. systemd says so since version 254;
+/// earlier versions are simply tried.
 #[must_use]
 pub fn is_there() -> bool {
     super::is_there() && std::env::var("FDSTORE").map_or(true, |room| room != "0")
 }
 
-/// What was left under a name, or why it cannot be read.
+/// The name of a stored item, and its content or why it cannot be read.
 pub type StoredItem = (String, io::Result<Zeroizing<Vec<u8>>>);
 
-/// Reads what an earlier run has left, newest name last. What is not sealed was not left by us.
+/// Reads what an earlier run has left, newest name last. Memory that is not sealed was not left by
+/// this daemon.
 #[must_use]
 pub fn read(stored: Vec<(String, OwnedFd)>) -> Vec<StoredItem> {
     let ours = stored
@@ -61,10 +62,10 @@ fn number(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
 
-/// What is in sealed memory.
+/// Reads sealed memory.
 ///
 /// # Errors
-/// When it is not sealed, too large, or the system says so.
+/// The memory is not sealed or is too large, or the system reports an error.
 pub fn content(descriptor: OwnedFd) -> io::Result<Zeroizing<Vec<u8>>> {
     if !fcntl_get_seals(&descriptor)?.contains(sealed()) {
         return Err(io::Error::other("it is not sealed"));
@@ -74,10 +75,10 @@ pub fn content(descriptor: OwnedFd) -> io::Result<Zeroizing<Vec<u8>>> {
     if length > LARGEST {
         return Err(io::Error::other("it is too large"));
     }
-    // One more, so that the buffer has not to grow to see the end: growing leaves a copy behind.
+    // One byte more, so that the buffer need not grow to see the end: growing leaves a copy behind.
     let room = usize::try_from(length).map_err(io::Error::other)? + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    // Whoever wrote it shared the position.
+    // The file position is shared with the process that wrote it.
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -87,11 +88,11 @@ fn sealed() -> SealFlags {
     SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE
 }
 
-/// Has the service manager keep these bytes under this number, and forget those of the number
+/// Makes the service manager keep these bytes under this number and forget those under the number
 /// `before`. Blocks for as long as that takes.
 ///
 /// # Errors
-/// What the system says; then what was kept before is still there.
+/// The error of the system. What was kept before is still there then.
 pub fn keep(bytes: &[u8], number: u64, before: Option<u64>) -> io::Result<()> {
     let memory = seal(bytes)?;
     let text = format!("FDSTORE=1\nFDNAME={}", name(number));
@@ -103,10 +104,10 @@ pub fn keep(bytes: &[u8], number: u64, before: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts these bytes into memory of their own that nobody can change.
+/// Puts these bytes into sealed memory that nobody can change.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memory()?);
     file.write_all(bytes)?;
@@ -126,16 +127,16 @@ fn memory() -> io::Result<OwnedFd> {
         .map_err(io::Error::from)
 }
 
-/// Has the service manager forget what it keeps under this number.
+/// Makes the service manager forget what it keeps under this number.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn forget(number: u64) -> io::Result<()> {
     let text = format!("FDSTOREREMOVE=1\nFDNAME={}", name(number));
     sd_notify::notify(&[NotifyState::Custom(&text)])
 }
 
-/// A message with a descriptor (sd_notify(3)).
+/// Sends a message with a descriptor (sd_notify(3)).
 fn hand_over(text: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let path = std::env::var_os("NOTIFY_SOCKET")
         .ok_or_else(|| io::Error::other("there is no service manager"))?;
@@ -153,7 +154,7 @@ fn hand_over(text: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Comes back when the service manager has dealt with everything that it was told before.
+/// Returns when the service manager has handled everything that it was told before.
 fn barrier() -> io::Result<()> {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
     hand_over("BARRIER=1", theirs.as_fd())?;

@@ -1,5 +1,5 @@
-//! The journal's own protocol. `journalctl` shows the message alone, so whatever an event has to
-//! say stands in that; its fields are there besides, to search by.
+//! The journal's own protocol. `journalctl` shows only the message, so the message says everything
+//! about an event. The event's fields are added so that they can be searched.
 
 use std::fmt::Debug;
 use std::io;
@@ -11,14 +11,14 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// Where journald takes entries with fields.
+/// The socket where journald takes entries with fields.
 const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Longer values are cut: a datagram finds room for about 200 kB, and one that finds none is lost
-/// without a word.
+/// Longer values are cut, in bytes. A datagram has room for about 200 kB, and a larger one is lost
+/// without notice.
 const LONGEST: usize = 8 * 1024;
 
-/// Sends events there.
+/// Sends log events to the journal.
 pub struct Journal {
     socket: UnixDatagram,
     path: PathBuf,
@@ -26,14 +26,14 @@ pub struct Journal {
 
 impl Journal {
     /// # Errors
-    /// When nobody listens.
+    /// No process listens on the journal's socket.
     pub fn new() -> io::Result<Journal> {
         Journal::at(PathBuf::from(SOCKET))
     }
 
     fn at(path: PathBuf) -> io::Result<Journal> {
         let socket = UnixDatagram::unbound()?;
-        // The journal throws an empty datagram away.
+        // An empty datagram tests the socket; the journal discards it.
         socket.send_to(&[], &path)?;
         Ok(Journal { socket, path })
     }
@@ -41,7 +41,7 @@ impl Journal {
 
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        // A log that cannot be written has nobody else to tell.
+        // If the log cannot be written, there is nowhere to report that.
         let _ = self.socket.send_to(&datagram(event), &self.path);
     }
 }
@@ -67,7 +67,7 @@ fn datagram(event: &Event<'_>) -> Vec<u8> {
         put(&mut bytes, "CODE_LINE", &line.to_string());
     }
     for (name, value) in &said.fields {
-        // The prefix keeps them apart from the journal's own.
+        // The prefix keeps our fields apart from the journal's own.
         let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         put(
             &mut bytes,
@@ -78,7 +78,7 @@ fn datagram(event: &Event<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Every value by its length, since there may be a line break in it.
+/// Writes every value with its length, since it may contain a line break.
 fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
     let value = &value[..value.floor_char_boundary(LONGEST)];
     bytes.extend_from_slice(name.as_bytes());
@@ -88,7 +88,7 @@ fn put(bytes: &mut Vec<u8>, name: &str, value: &str) {
     bytes.push(b'\n');
 }
 
-/// What an event says.
+/// The texts of an event.
 #[derive(Default)]
 struct EventText {
     words: String,
@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// The fields of what the journal gets for what is logged.
+    /// The fields that the journal gets for what is logged.
     fn entry(log: impl FnOnce()) -> Vec<(String, String)> {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("socket");
@@ -178,7 +178,7 @@ mod tests {
         value
     }
 
-    /// Broken by a message of the event's words alone.
+    /// Broken by a message that has only the event's words.
     #[test]
     fn trap_50_the_journals_message_holds_profile_and_cause() {
         let cause = "the identity provider rejects the client (invalid_client)";

@@ -1,5 +1,5 @@
-//! What lets a caller have one of a profile's credentials. It is made once for a call and used
-//! until the call is answered.
+//! The permit: what lets a caller have one of a profile's credentials. It is made once for a call
+//! and used until the call is answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::core::time::Stamp;
 use crate::proto::WatchTokenRequest;
 use crate::registry::RegistryEntry;
 
-/// Scopes that one request may name.
+/// The most scopes that one request may name.
 const SCOPES_PER_REQUEST: usize = 32;
 
-/// What a call names, and which call it is.
+/// What a call asks for, and which call it is.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     pub profile: &'a str,
@@ -27,7 +27,7 @@ pub struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    /// The profile with nothing beyond its default.
+    /// The profile's default credential.
     pub fn default_of(profile: &'a str, action: Action) -> Wanted<'a> {
         Wanted {
             profile,
@@ -60,7 +60,7 @@ impl<'a> From<&'a WatchTokenRequest> for Wanted<'a> {
     }
 }
 
-/// What lets a caller have a credential, and where that is published.
+/// What lets a caller have a credential, and where the credential is published.
 pub struct Permit {
     pub entry: Arc<RegistryEntry>,
     pub handle: Arc<ProfileHandle>,
@@ -70,7 +70,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// What the audit records before this answer leaves.
+    /// The grant that the audit records before this answer leaves.
     pub fn given<'a>(&'a self, answer: &'a Answer) -> GrantedCredential<'a> {
         GrantedCredential {
             profile: &self.entry.name,
@@ -81,7 +81,7 @@ impl Permit {
         }
     }
 
-    /// The published credential, if it will do.
+    /// The published credential, if it lives long enough.
     pub fn in_memory(&self, min_ttl: Duration, now: Stamp) -> Option<Arc<Answer>> {
         let look = |slot: &Slot| {
             let answer = slot.view().servable(now, min_ttl).cloned()?;
@@ -96,7 +96,7 @@ impl Permit {
     }
 }
 
-/// What the caller names beyond the default, as far as the profile allows it.
+/// The variant that the caller names beyond the default, as far as the profile allows it.
 pub fn variant(entry: &RegistryEntry, wanted: Wanted<'_>) -> Result<Variant, Denial> {
     let Wanted {
         scopes, audience, ..

@@ -1,5 +1,5 @@
-//! The bytes of answers with everything and with nothing in them; tests/it/answers.rs has those of
-//! a running daemon.
+//! Checks the bytes of answers with every field and with none. tests/it/answers.rs has those of a
+//! running daemon.
 
 use super::*;
 use crate::core::time::WallTime;

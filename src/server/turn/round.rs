@@ -1,9 +1,10 @@
 //! Rounds: in each, every principal that is ready has one share of the thread.
 //!
-//! A connection whose principal has had its share waits in the principal's queue. A round ends
-//! where the runtime has asked the kernel for news and has polled every task that it knew to be
-//! ready; then the first connection of each queue goes on. So a principal with five hundred
-//! connections waits behind its own, and everybody else at most for one share of each principal.
+//! A connection whose principal has used its share waits in the principal's queue. A round ends
+//! when the runtime has asked the kernel for news and has polled every task that it knew to be
+//! ready. Then the first connection of each queue goes on. So a principal with five hundred
+//! connections waits behind its own, and everybody else waits at most for one share of each
+//! principal.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -17,13 +18,13 @@ use tokio::task::yield_now;
 
 use super::SharedWaker;
 
-/// What a principal may have done in one round, in calls. Everybody else waits for that long; with
-/// less, the queues would be looked after more often than calls are answered. A principal that is
-/// alone has no more: its throughput does not grow with the share, and whoever comes would wait for
-/// what is left of it.
+/// A principal may do this much in one round, in calls. Everybody else waits for that long. With a
+/// smaller share, looking after the queues would happen more often than answering calls. A
+/// principal that is alone gets no more: its throughput does not grow with the share, and a
+/// newcomer would wait for what is left of it.
 const CALLS: usize = 16;
 
-/// So many bytes are counted as one call: those of the smallest.
+/// This many bytes count as one call. The smallest call is as long.
 const BYTES_OF_A_CALL: u64 = 64;
 
 /// The rounds of one thread.
@@ -33,23 +34,22 @@ pub struct Rounds(Arc<RoundState>);
 #[derive(Debug, Default)]
 struct RoundState {
     number: AtomicU64,
-    /// Which connection has had the last turn.
+    /// The connection that had the last turn.
     last: AtomicUsize,
-    /// Whether the end of this round has been asked for.
+    /// Whether the end of this round has been requested.
     ending: AtomicBool,
-    /// Principals in whose queues somebody waits.
+    /// Principals with waiting connections.
     waiting: Mutex<Vec<Arc<Share>>>,
 }
 
-/// One principal's share of the rounds.
 #[derive(Debug, Default)]
 pub struct Share(Mutex<ShareState>);
 
 #[derive(Debug, Default)]
 struct ShareState {
-    /// The round in which the share was used last.
+    /// The round in which the share was last used.
     round: u64,
-    /// What was used of it in that round, in calls.
+    /// How much of the share was used in that round, in calls.
     calls: usize,
     /// The principal's connections that wait for a turn.
     queue: VecDeque<Arc<SharedWaker>>,
@@ -60,7 +60,7 @@ impl Rounds {
     /// of the principal's connections waits.
     pub fn admits(&self, share: &Share, place: usize) -> bool {
         let now = self.0.number.load(Ordering::Relaxed);
-        // Nobody else was ready since this connection's last turn, so nobody waits for its next.
+        // No other connection was ready since this one's last turn, so none waits for its next.
         let is_alone = self.0.last.load(Ordering::Relaxed) == place;
         let mut state = share.state();
         if mem::replace(&mut state.round, now) != now || is_alone {
@@ -69,12 +69,12 @@ impl Rounds {
         state.calls < CALLS && state.queue.is_empty()
     }
 
-    /// Notes which connection has a turn; whether it had the last one too.
+    /// Notes that a connection has a turn. Returns whether it also had the last one.
     pub fn is_alone(&self, place: usize) -> bool {
         self.0.last.swap(place, Ordering::Relaxed) == place
     }
 
-    /// Has a connection wait for its turn.
+    /// Puts a connection into its principal's queue.
     pub fn queue(&self, share: &Arc<Share>, bell: Arc<SharedWaker>) {
         let mut state = share.state();
         state.queue.push_back(bell);
@@ -85,15 +85,15 @@ impl Rounds {
         self.end_round();
     }
 
-    /// Sees to it that there is another round while somebody waits.
+    /// Makes sure that there is another round while a connection waits.
     pub fn keep_going(&self) {
         if !self.0.waiting().is_empty() {
             self.end_round();
         }
     }
 
-    /// Has this round end where the runtime wakes those that yield, after it has asked the kernel
-    /// for news: ended at once, it would leave out those of whom the kernel has not told yet.
+    /// Ends this round where the runtime wakes yielding tasks, after it has asked the kernel for
+    /// news. Ended at once, the round would leave out those of whom the kernel has not told yet.
     fn end_round(&self) {
         if !self.0.ending.swap(true, Ordering::Relaxed) {
             let waker = Waker::from(self.0.clone());
@@ -102,7 +102,7 @@ impl Rounds {
     }
 }
 
-/// The next round begins.
+/// Begins the next round.
 impl Wake for RoundState {
     fn wake(self: Arc<Self>) {
         self.ending.store(false, Ordering::Relaxed);
@@ -112,11 +112,12 @@ impl Wake for RoundState {
             let mut state = share.state();
             state.round = now;
             state.calls = 0;
-            // Connections that have ended are still queued, but no longer queued in their bell.
+            // Connections that have ended are still in the queue, but their bell is no longer
+            // queued.
             go_on.extend(iter::from_fn(|| state.queue.pop_front()).find(|bell| bell.is_queued()));
             !state.queue.is_empty()
         });
-        // Each connection that goes on asks for the round after this.
+        // Each connection that goes on asks for the round after this one.
         go_on.iter().for_each(|bell| bell.call());
     }
 }
@@ -128,7 +129,7 @@ impl RoundState {
 }
 
 impl Share {
-    /// Counts what was done in a turn.
+    /// Charges what was done in a turn to the share.
     pub fn used(&self, calls: usize, bytes: u64) {
         let as_calls = usize::try_from(bytes / BYTES_OF_A_CALL).unwrap_or(usize::MAX);
         let mut state = self.state();

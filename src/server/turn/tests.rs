@@ -19,7 +19,7 @@ fn reading(
     let turn = Turn::default();
     let mut stream = MeteredStream::new(stream, turn.clone());
     let connection = async move {
-        // However large the buffer: it does not stretch the turn.
+        // The size of the buffer does not stretch the turn.
         let mut all = Vec::with_capacity(LONG);
         while stream.read_buf(&mut all).await.unwrap() > 0 {}
         all
@@ -27,7 +27,8 @@ fn reading(
     FairConnection::new(connection, turn, Arc::default(), rounds.clone())
 }
 
-/// Somebody else who has something to do whenever asked; how often that was.
+/// A second task that has something to do whenever it is polled; the counter says how often that
+/// was.
 fn somebody_else(rounds: &Rounds) -> (tokio::task::JoinHandle<()>, Arc<AtomicUsize>) {
     let (turn, rounds) = (Turn::default(), rounds.clone());
     let had = Arc::new(AtomicUsize::new(0));
@@ -42,7 +43,8 @@ fn somebody_else(rounds: &Rounds) -> (tokio::task::JoinHandle<()>, Arc<AtomicUsi
     (other, had)
 }
 
-/// Broken by `FairConnection` that goes on without a pause: the other is not heard before the end.
+/// Broken by `FairConnection` that goes on without a pause: the other task is not polled before the
+/// end.
 #[tokio::test]
 async fn who_sends_without_end_is_read_in_turns_with_others() {
     let (mut client, server) = tokio::io::duplex(LONG);
@@ -73,7 +75,7 @@ async fn who_is_alone_has_longer_turns() {
     assert_eq!(turns, 4, "1 + 4 + 4 + the rest");
 }
 
-/// Broken by `may_go_on` that takes `Queued` like `Idle`: whoever wakes the connection gives it a
+/// Broken by `may_go_on` that takes `Queued` like `Idle`: every wake-up would give the connection a
 /// turn.
 #[tokio::test]
 async fn a_pause_is_not_over_because_somebody_wakes_the_connection() {
@@ -110,8 +112,8 @@ async fn a_pause_is_not_over_because_somebody_wakes_the_connection() {
     }
 }
 
-/// Broken by a turn that is not renewed where it was not used up: who sends little pays for what
-/// was long ago.
+/// Broken by a turn that is not renewed when it was not used up: a client that sends little would
+/// pay for what it sent long ago.
 #[tokio::test]
 async fn who_sends_little_at_a_time_never_waits() {
     let (mut client, server) = tokio::io::duplex(LONG);
@@ -157,8 +159,8 @@ async fn calls_are_begun_so_many_in_a_turn_and_nothing_is_read_before_them() {
     other.abort();
 }
 
-/// Broken by `polled` that does not look whether the bell has rung, and by `wake_by_ref` that notes
-/// nothing during a poll.
+/// Broken by `polled` that does not check whether the bell has rung, and by `wake_by_ref` that
+/// notes nothing during a poll.
 #[tokio::test]
 async fn who_rings_during_the_last_look_is_heard() {
     let rung_by = |itself: bool| {
@@ -234,7 +236,7 @@ async fn calls_that_nobody_has_begun_end_with_their_connection() {
     assert!(released.await.is_err(), "it was dropped");
 }
 
-/// Broken by dropping calls that are not over at the first look, and by not catching a panic.
+/// Broken by dropping calls that are not finished at the first poll, and by not catching a panic.
 #[tokio::test]
 async fn a_call_may_wait_and_may_panic_and_is_nobody_elses_business() {
     let turn = Turn::default();
@@ -254,8 +256,8 @@ async fn a_call_may_wait_and_may_panic_and_is_nobody_elses_business() {
     over.await.unwrap();
 }
 
-/// A connection that has something to read whenever it is asked, each time `bytes`; how often it
-/// had a turn is counted.
+/// A connection that has `bytes` to read each time it is polled; the counter says how often it had
+/// a turn.
 fn busy(
     share: &Arc<Share>,
     rounds: &Rounds,
@@ -279,7 +281,8 @@ fn busy(
     ))
 }
 
-/// Broken by turns that are each connection's own: the one connection has a hundredth.
+/// Broken by turns that belong to connections and not to principals: the one connection has a
+/// hundredth.
 #[tokio::test]
 async fn who_has_a_hundred_connections_has_no_more_turns_than_who_has_one() {
     let rounds = Rounds::default();
@@ -299,7 +302,7 @@ async fn who_has_a_hundred_connections_has_no_more_turns_than_who_has_one() {
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// Broken by a queue in which those that come last go first.
+/// Broken by a queue that is served from its end.
 #[tokio::test]
 async fn connections_of_one_principal_have_their_turns_one_after_another() {
     let rounds = Rounds::default();
@@ -324,8 +327,8 @@ async fn connections_of_one_principal_have_their_turns_one_after_another() {
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// Broken by rounds that end only with a turn: whoever waits behind connections that have ended
-/// waits for ever.
+/// Broken by rounds that end only with a turn: a connection behind others that have ended waits for
+/// ever.
 #[tokio::test]
 async fn connections_that_end_in_the_queue_hold_nobody_up() {
     let rounds = Rounds::default();
@@ -344,8 +347,8 @@ async fn connections_that_end_in_the_queue_hold_nobody_up() {
     last.abort();
 }
 
-/// Broken by `admits` that does not look at what has been used, or at who waits already, and by
-/// `may_go_on` that does not keep the rounds going: nobody else would end them.
+/// Broken by `admits` that ignores what has been used or who already waits, and by `may_go_on` that
+/// does not keep the rounds going: nobody else would end them.
 #[tokio::test]
 async fn many_connections_that_ask_little_share_too_and_wait_one_after_another() {
     let rounds = Rounds::default();

@@ -1,8 +1,8 @@
-//! HPACK as far as the repair needs it: where the value of `:authority` is in a header block (RFC
-//! 7541 section 6).
+//! HPACK as far as the repair needs it: finds the value of `:authority` in a header block (RFC 7541
+//! section 6).
 //!
-//! No tables are kept. An indexed field carries no bytes of its own; a literal whose name is an
-//! index above the static table is somebody else's field, or one that the repair does not cover.
+//! No tables are kept. An indexed field carries no bytes of its own. A literal whose name is an
+//! index above the static table is another field, or one that the repair does not cover.
 
 use super::value::AuthorityValue;
 
@@ -12,11 +12,11 @@ const NAME: &[u8] = b":authority";
 /// [`NAME`] in the Huffman code of RFC 7541 appendix B, with its seven bits of padding.
 const HUFFMAN_NAME: &[u8] = &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f];
 
-/// The bit before a string's length that says Huffman.
+/// The bit before a string's length that marks Huffman coding.
 const HUFFMAN: u8 = 0x80;
 
-/// The most continuation bytes of an integer: values up to 2^28, and no overflow of 32 bits. h2
-/// draws the same line.
+/// The most continuation bytes of an integer. This allows values up to 2^28 and cannot overflow 32
+/// bits. h2 draws the same line.
 const MAX_CONTINUATION: u8 = 4;
 
 /// A walk over the header blocks of one connection.
@@ -25,7 +25,7 @@ pub struct Block {
     at: HpackState,
 }
 
-/// Where in a header block the next byte stands.
+/// The position of the next byte in a header block.
 #[derive(Debug, Clone, Copy)]
 enum HpackState {
     /// At the first byte of a representation: the only place where a block may end.
@@ -34,17 +34,17 @@ enum HpackState {
     Integer {
         of: IntegerMeaning,
         value: u32,
-        /// How many continuation bytes there were.
+        /// The number of continuation bytes so far.
         seen: u8,
     },
     /// At the length of a literal name.
     NameLength,
     Name {
         left: u32,
-        /// What the rest must be, as long as it can still be `:authority`.
+        /// What the rest must be if the name is `:authority`; None if it is another name.
         wanted: Option<&'static [u8]>,
     },
-    /// At the length of a value, of `:authority` or another.
+    /// At the length of the value of `:authority` or of another field.
     ValueLength { authority: bool },
     /// In a value that stays as it is.
     OtherValue { left: u32 },
@@ -52,14 +52,14 @@ enum HpackState {
     Authority { left: u32, value: AuthorityValue },
 }
 
-/// What an integer says.
+/// The meaning of an integer.
 #[derive(Debug, Clone, Copy)]
 enum IntegerMeaning {
     /// The index of a whole field.
     Field,
     /// The size of the dynamic table.
     TableSize,
-    /// The index of a literal's name; 0: the name follows.
+    /// The index of a literal's name; with 0 the name itself follows.
     Name,
     NameLength {
         huffman: bool,
@@ -77,7 +77,7 @@ impl Block {
         }
     }
 
-    /// Goes over the next bytes of the block. None: malformed.
+    /// Repairs the next bytes of the block. None: the block is malformed.
     pub fn repair(&mut self, mut bytes: &mut [u8]) -> Option<()> {
         while let Some(&first) = bytes.first() {
             let used = match self.at {
@@ -161,13 +161,13 @@ impl Block {
         Some(())
     }
 
-    /// The block ends here. None: in the middle of a field.
+    /// Ends the block. None: it ends in the middle of a field.
     pub fn end(&self) -> Option<()> {
         matches!(self.at, HpackState::Field).then_some(())
     }
 }
 
-/// What follows the first byte of an integer of `prefix` bits (RFC 7541 section 5.1).
+/// The state after the first byte of an integer of `prefix` bits (RFC 7541 section 5.1).
 fn integer(of: IntegerMeaning, first: u8, prefix: u32) -> Option<HpackState> {
     let mask = (1 << prefix) - 1;
     let value = u32::from(first) & mask;
@@ -178,7 +178,7 @@ fn integer(of: IntegerMeaning, first: u8, prefix: u32) -> Option<HpackState> {
     }
 }
 
-/// What follows an integer. None: there is no field with the index 0.
+/// The state after an integer. None: no field has the index 0.
 fn decoded(of: IntegerMeaning, value: u32) -> Option<HpackState> {
     Some(match (of, value) {
         (IntegerMeaning::Field, 0) => return None,
@@ -216,14 +216,14 @@ fn decoded(of: IntegerMeaning, value: u32) -> Option<HpackState> {
     })
 }
 
-/// Takes from the rest of a string as many bytes as are here, and says how many.
+/// Takes as many bytes of the rest of a string as are here. Returns how many.
 fn take(left: &mut u32, bytes: &[u8]) -> usize {
     match u32::try_from(bytes.len()) {
         Ok(here) if here < *left => {
             *left -= here;
             bytes.len()
         }
-        // The whole rest is here, so it fits; and so it does when there are more bytes than 32 bits
+        // The whole rest is here, so it fits. The same holds when there are more bytes than 32 bits
         // can count.
         _ => std::mem::take(left) as usize,
     }

@@ -1,5 +1,5 @@
-//! HTTP/2 as far as the repair needs it: the preface, frames, and which of their bytes are a header
-//! block.
+//! HTTP/2 as far as the repair needs it: recognizes the preface, frames, and which of their bytes
+//! are a header block.
 
 use super::hpack::Block;
 use crate::socket::allowance::Tally;
@@ -24,63 +24,63 @@ const PRIORITY: u8 = 0x20;
 /// section 6.2).
 const PRIORITY_FIELDS: usize = 5;
 
-/// What h2 asks in the PING between its two GOAWAYs: the answer says that the client has read the
-/// first.
+/// The payload of the PING that h2 sends between its two GOAWAYs. The client's answer says that it
+/// has read the first GOAWAY.
 const FAREWELL: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
 
 /// Repairs `:authority` in what one client sends, as it arrives.
 ///
-/// No I/O and no heap; it remembers a frame's head and where it is, and no byte of any value.
+/// The scanner does no I/O and uses no heap. It remembers a frame's head and its own position, and
+/// no byte of any value.
 #[derive(Debug)]
 pub struct Scanner {
     at: ScanState,
-    /// The head of the frame at hand, complete up to what [`ScanState::Head`] says.
+    /// The head of the current frame, complete up to what [`ScanState::Head`] says.
     head: [u8; HEAD],
-    /// The header block at hand; between blocks, at the start of the next.
+    /// The current header block; between blocks, the start of the next.
     block: Block,
-    /// The stream whose header block has not ended: until it has, only its CONTINUATION may come.
+    /// The stream whose header block has not ended. Until it has, only a CONTINUATION of that
+    /// stream may come.
     open: Option<u32>,
     /// The newest stream.
     newest: u32,
-    /// The newest when h2 was told that it may close the connection; of later ones it takes no
-    /// notice.
+    /// The newest stream when h2 was told that it may close the connection. h2 ignores later
+    /// streams.
     last: Option<u32>,
-    /// What has come since somebody looked.
+    /// The frames since the last look.
     tally: Tally,
 }
 
-/// Where in the connection the next byte stands.
+/// The position of the next byte in the connection.
 #[derive(Debug, Clone, Copy)]
 enum ScanState {
-    /// In the preface, after so many of its bytes.
+    /// In the preface, after this many of its bytes.
     Preface(usize),
-    /// In a frame's head, after so many of its bytes.
+    /// In a frame's head, after this many of its bytes.
     Head(usize),
-    /// At the length of the padding of a HEADERS frame whose payload this is, the length itself
-    /// included.
+    /// At the padding length of a HEADERS frame. The payload still includes that length.
     PadLength(Payload),
     /// In a frame's payload.
     Payload(Payload),
-    /// In the payload of an answered PING, after so many of its bytes, all of which were those of
-    /// [`FAREWELL`].
+    /// In the payload of an answered PING, after this many bytes, all of which match [`FAREWELL`].
     Farewell(usize),
-    /// Not HTTP/2, or malformed. Never left again.
+    /// The bytes are not HTTP/2, or are malformed. The scanner never leaves this state.
     Off,
 }
 
 /// What is left of a frame's payload, in bytes and in this order.
 #[derive(Debug, Clone, Copy)]
 struct Payload {
-    /// Not of interest: other frames' payloads and the priority fields.
+    /// Bytes that do not matter: other frames' payloads and the priority fields.
     skip: usize,
-    /// Header block.
+    /// Bytes of the header block.
     block: usize,
     padding: usize,
     /// Whether the header block ends with this frame.
     ends: bool,
 }
 
-/// At the first byte of a connection.
+/// Starts at the first byte of a connection.
 impl Default for Scanner {
     fn default() -> Self {
         Scanner {
@@ -96,10 +96,10 @@ impl Default for Scanner {
 }
 
 impl Scanner {
-    /// Goes over the next bytes of the connection and replaces what is illegal in a value of
+    /// Repairs the next bytes of the connection: replaces what is illegal in a value of
     /// `:authority`.
     ///
-    /// It does not matter how the connection is cut into calls. Bytes that are not HTTP/2, or
+    /// It does not matter how the connection is cut into calls. Bytes that are not HTTP/2, or are
     /// malformed, are left alone, and so is everything that follows them.
     pub fn repair(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
@@ -113,22 +113,22 @@ impl Scanner {
         }
     }
 
-    /// The frames whose heads were complete since this was asked last.
+    /// The frames whose heads have become complete since the last call.
     ///
-    /// Nothing is counted after what is no HTTP/2, since nothing is read then by anybody who speaks
-    /// it.
+    /// Nothing is counted after bytes that are not HTTP/2, because no HTTP/2 implementation reads
+    /// on then.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
 
-    /// Whether the client has said that it has read that the connection will end.
+    /// Whether the client has answered that it knows that the connection will end.
     #[must_use]
     pub fn knows_the_end(&self) -> bool {
         self.last.is_some()
     }
 
-    /// Makes one step, over at least one byte or into another state, and says over how many bytes.
-    /// None: malformed.
+    /// Makes one step, which passes at least one byte or changes the state. Returns the number of
+    /// bytes passed. None: the bytes are malformed.
     fn step(&mut self, bytes: &mut [u8]) -> Option<usize> {
         match self.at {
             ScanState::Preface(seen) => {
@@ -204,14 +204,14 @@ impl Scanner {
         }
     }
 
-    /// Where the frame at hand is a WINDOW_UPDATE of a stream that h2 ignores since it is saying
-    /// goodbye: the last byte of a stream that it knows, to which another few bytes of window do
-    /// nothing.
+    /// If the current frame is a WINDOW_UPDATE of a stream that h2 ignores because it is closing
+    /// the connection, returns another last byte for the stream's number. With that byte the frame
+    /// belongs to a stream that h2 knows, where a few more bytes of window do no harm.
     ///
-    /// A client may begin a stream before it has seen which was the last. h2 ignores its HEADERS,
-    /// DATA and RST_STREAM, but its WINDOW_UPDATE is an error that ends the connection, and all
-    /// calls on it (h2 0.4.20, `recv_window_update`). One of 128 such streams has no neighbour that
-    /// is known, and is left to that.
+    /// A client may begin a stream before it has seen which was the last. h2 ignores the HEADERS,
+    /// DATA and RST_STREAM of such a stream, but treats its WINDOW_UPDATE as an error that ends the
+    /// connection and all calls on it (h2 0.4.20, `recv_window_update`). One of 128 such streams
+    /// has no known neighbour; its WINDOW_UPDATE still ends the connection.
     fn heard_of(&self) -> Option<u8> {
         let (last, [_, _, _, kind, _, ..]) = (self.last?, self.head);
         let unheard_of = kind == WINDOW_UPDATE && self.stream() > last;
@@ -219,14 +219,14 @@ impl Scanner {
         (unheard_of && self.stream().to_be_bytes()[..3] == above).then_some(known)
     }
 
-    /// The stream of the frame at hand.
+    /// The stream of the current frame.
     fn stream(&self) -> u32 {
         let [_, _, _, _, _, stream @ ..] = self.head;
-        // The topmost bit is reserved, and ignored by who receives it.
+        // The topmost bit is reserved, and receivers ignore it.
         u32::from_be_bytes(stream) & 0x7fff_ffff
     }
 
-    /// What follows a complete head.
+    /// The state after a complete head.
     fn frame(&mut self) -> Option<ScanState> {
         let [a, b, c, kind, flags, ..] = self.head;
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
@@ -279,7 +279,7 @@ impl Scanner {
     }
 }
 
-/// Takes from a part of the payload as many bytes as are here, and says how many.
+/// Takes as many bytes of a part of the payload as are here. Returns how many.
 fn take(part: &mut usize, bytes: &[u8]) -> usize {
     let used = bytes.len().min(*part);
     *part -= used;

@@ -1,5 +1,5 @@
-//! The repair against judges of its own kind: the http crate, an HPACK coder written apart from it,
-//! and h2 itself.
+//! Tests the repair against independent judges: the http crate, an HPACK coder that was written
+//! apart from it, and h2 itself.
 
 mod adapter;
 mod coder;

@@ -1,7 +1,8 @@
-//! What an authority may look like, and what an illegal one becomes, byte for byte and bit for bit.
+//! Decides what an authority may look like, and what an illegal one becomes, byte for byte and bit
+//! for bit.
 //!
-//! The judge is the http crate's `Authority`, which follows RFC 3986 section 3.2. There are two
-//! codings of a value in HPACK (RFC 7541 section 5.2), and so there are two repairs.
+//! The judge is the http crate's `Authority`, which follows RFC 3986 section 3.2. HPACK has two
+//! codings of a value (RFC 7541 section 5.2), so there are two repairs.
 
 /// The repair of one value of `:authority`.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +21,7 @@ impl AuthorityValue {
         }
     }
 
-    /// Goes over the next bytes of the value; `last`: with them the value is complete.
+    /// Repairs the next bytes of the value. `last` says that they complete the value.
     pub fn repair(&mut self, bytes: &mut [u8], last: bool) {
         let end = bytes.len();
         for (byte, n) in bytes.iter_mut().zip(1..) {
@@ -32,22 +33,22 @@ impl AuthorityValue {
     }
 }
 
-/// The repair of a plain value: whatever comes in, what goes out is an authority.
+/// The repair of a plain value. Whatever comes in, an authority goes out.
 ///
-/// What is one already, stays as it is, except for what only the user information of a URI may have
-/// (several colons, percent-encoding): that is not known before its `@`, and HTTP/2 forbids it (RFC
-/// 9113 section 8.3.1).
+/// A legal authority stays as it is. The exception is what only the user information of a URI may
+/// have (several colons, percent-encoding): it cannot be recognized before its `@`, and HTTP/2
+/// forbids it (RFC 9113 section 8.3.1).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plain {
-    /// Whether something was replaced. From then on this is no `host:port`, and its delimiters mean
-    /// nothing.
+    /// Whether something was replaced. From then on the value is not a `host:port`, and its
+    /// delimiters mean nothing.
     spoiled: bool,
     bracket: Bracket,
-    /// How many colons there were that count: see [`Plain::repair`].
+    /// The number of colons that count: see [`Plain::repair`].
     colons: u8,
 }
 
-/// Where in the value we stand: only one pair of brackets is legal.
+/// The position in relation to brackets. Only one pair is legal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Bracket {
     #[default]
@@ -58,19 +59,19 @@ enum Bracket {
 
 /// The most colons outside brackets: the one before the port.
 const MAX_COLONS: u8 = 1;
-/// The most colons in an IPv6 address and in front of it, which is where the http crate stops
-/// counting.
+/// The most colons in an IPv6 address and in front of it. The http crate stops counting there.
 const MAX_COLONS_INSIDE: u8 = 8;
 
-/// What an illegal byte becomes: legal anywhere in an authority.
+/// The replacement for an illegal byte. It is legal anywhere in an authority.
 const REPLACEMENT: u8 = b'-';
 
 impl Plain {
-    /// The byte that goes out for the next one that comes in; `last`: it is the value's last.
+    /// The replacement for the next byte. `last` says that it is the last of the value.
     pub fn repair(&mut self, byte: u8, last: bool) -> u8 {
         let inside = self.bracket == Bracket::Inside;
         match byte {
-            // The bracket was handed on, so it has to be closed, whatever is said here.
+            // The opening bracket was already handed on, so the closing one has to follow, whatever
+            // byte this is.
             _ if inside && (last || byte == b']') => {
                 self.bracket = Bracket::After;
                 self.colons = 0;
@@ -84,7 +85,7 @@ impl Plain {
                 self.bracket = Bracket::Inside;
                 byte
             }
-            // After the user information colons count from 0 again.
+            // After the user information, colons count from 0 again.
             b'@' if !self.spoiled && !last => {
                 self.colons = 0;
                 byte
@@ -110,11 +111,11 @@ impl Plain {
     }
 }
 
-/// The repair of a Huffman value, as far as it can be done.
+/// The repair of a Huffman value, as far as it is possible.
 ///
-/// A code may lie across two reads, and the bits of the first are gone when the second comes. So an
-/// illegal symbol is repaired at one bit of its code, which is turned when it arrives and leads to
-/// a legal symbol of the same length:
+/// A code may lie across two reads, and the bits of its first part are gone when the second part
+/// comes. So an illegal symbol is repaired at one bit of its code. That bit is flipped when it
+/// arrives, which leads to a legal symbol of the same length:
 ///
 /// | symbol | code | becomes |
 /// |---|---|---|
@@ -126,30 +127,30 @@ impl Plain {
 /// | `@`, `[`, after one of these | `111111111101 x` | `$` |
 /// | `]`, after one of these | `1111111111100` | `~` |
 ///
-/// The other illegal symbols (`? # | > < \ ^ { } ` and what is not printable) have no such
-/// neighbour and stay.
+/// The other illegal symbols (`? # | > < \ ^ { } ` and the unprintable ones) have no such neighbour
+/// and stay.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Huffman {
     /// Whether something was replaced.
     spoiled: bool,
-    /// The bits of the code at hand, as they were handed on, and how many they are.
+    /// The bits of the current code, as they were handed on, and their number.
     code: u16,
     bits: u8,
 }
 
-/// No legal symbol has a longer code: one that comes this far is left alone, with the rest of the
-/// value.
+/// No legal symbol has a longer code. A code that gets this long is left alone, with the rest of
+/// the value.
 const MAX_BITS: u8 = 13;
 
 impl Huffman {
-    /// The byte that goes out for the next one that comes in.
+    /// The byte to hand on for the next one that comes in.
     pub fn repair(&mut self, byte: u8) -> u8 {
         (0..8)
             .rev()
             .fold(0, |out, n| out << 1 | self.bit(byte >> n & 1))
     }
 
-    /// The same for a bit, 0 or 1.
+    /// The same for one bit, 0 or 1.
     fn bit(&mut self, bit: u8) -> u8 {
         if self.bits > MAX_BITS {
             return bit;
@@ -178,8 +179,9 @@ impl Huffman {
         out
     }
 
-    /// Whether the bits at hand are a symbol. The code is canonical: the codes of one length are
-    /// those below a limit, unless a shorter one would have ended before (RFC 7541 appendix B).
+    /// Whether the current bits are a whole symbol. The code is canonical: the codes of one length
+    /// are those below a limit, unless a shorter code would have ended before (RFC 7541 appendix
+    /// B).
     fn complete(&self) -> bool {
         let limit = match self.bits {
             5 => 0x0a,

@@ -1,4 +1,4 @@
-//! The folder of the socket: nobody but root and the daemon's own user may be able to put another
+//! Checks the folder of the socket: only root and the daemon's own user may be able to put another
 //! socket there.
 
 use std::fs;
@@ -11,8 +11,8 @@ use rustix::process::geteuid;
 use super::BindError;
 use crate::safe_open::{OpenError, guarded_folder};
 
-/// Makes the folder if only it is missing, and refuses one in which others could replace the
-/// socket.
+/// Makes the folder if only the folder itself is missing. Refuses a folder in which others could
+/// replace the socket.
 pub(super) fn make_and_check(folder: &Path) -> Result<(), BindError> {
     match fs::DirBuilder::new().mode(0o755).create(folder) {
         Ok(()) => {}
@@ -28,11 +28,11 @@ pub(super) fn make_and_check(folder: &Path) -> Result<(), BindError> {
     check(folder, geteuid().as_raw())
 }
 
-/// Refuses a folder in which others than root and the daemon's user `us` could replace the socket,
-/// or that they could replace with what it is in.
+/// Refuses a folder in which users other than root and the daemon's user `us` could replace the
+/// socket. Also refuses a folder that they could replace through its parent.
 ///
 /// # Errors
-/// [`BindError::Folder`], and [`BindError::System`] when it cannot be looked at.
+/// [`BindError::Folder`], and [`BindError::System`] when the folder cannot be examined.
 pub fn check(folder: &Path, us: u32) -> Result<(), BindError> {
     guarded_folder(folder, us).map_err(|error| match error {
         OpenError::System(source) => BindError::System {

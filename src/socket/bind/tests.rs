@@ -1,4 +1,4 @@
-//! Names, owners and everything that may be in the way.
+//! Tests names, owners and everything that may be in the way.
 
 use std::os::unix::net::UnixStream;
 
@@ -151,7 +151,7 @@ fn the_longest_path_that_fits_can_be_bound_whatever_the_folders_depth() {
         let fill = "x".repeat(LONGEST - base - name.len() - 2);
         let path = folder.path().join(fill).join(name);
         assert_eq!(path.as_os_str().len(), LONGEST);
-        // Often enough that the one letter for which there is room is the name itself.
+        // Tried often enough that the only possible letter is sometimes the name itself.
         for _ in 0..if name.len() == 1 { 300 } else { 1 } {
             let _bound = bind(&path, 0o660, None).expect("bound");
             assert_eq!(names(path.parent().expect("folder")), [name]);

@@ -1,5 +1,5 @@
-//! The adapter itself, and what it is for: a stock client's request through h2, with it and
-//! without.
+//! Tests the adapter and its purpose: a stock client's request passes through h2 with it and fails
+//! without it.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ use super::coder::{PREFACE, frame, put_literal, request};
 /// More frames than any test here sends.
 const PLENTY: u32 = 1000;
 
-/// A stream that writes down what is asked of it.
+/// A stream that records what is asked of it.
 #[derive(Default)]
 struct Recorder {
     vectored: Vec<Vec<u8>>,
@@ -96,7 +96,7 @@ async fn writing_goes_straight_to_the_stream() {
     assert!(!io.is_write_vectored());
 }
 
-/// A connection on which the client has said this, and its shutting down by the server.
+/// A connection whose client has sent `said`, and the server's task that shuts it down.
 async fn shut_down_after(said: &[u8]) -> (UnixStream, tokio::task::JoinHandle<io::Result<()>>) {
     let (server, mut client) = UnixStream::pair().unwrap();
     client.write_all(said).await.unwrap();
@@ -107,13 +107,13 @@ async fn shut_down_after(said: &[u8]) -> (UnixStream, tokio::task::JoinHandle<io
     (client, shutting_down)
 }
 
-/// What h2 asks between its two GOAWAYs, answered.
+/// The client's answer to the PING that h2 sends between its two GOAWAYs.
 fn knows_the_end() -> Vec<u8> {
     let farewell = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
     [PREFACE, &frame(6, 1, 0, &farewell)].concat()
 }
 
-/// Broken by a connection that is closed as soon as all is said: the client's write fails, and it
+/// Broken by closing the connection as soon as everything is sent: the client's write fails, and it
 /// does not read on.
 #[tokio::test]
 async fn a_call_that_crosses_the_end_can_be_written() {
@@ -134,7 +134,8 @@ async fn a_client_that_stays_is_not_waited_for_for_ever() {
     shutting_down.await.unwrap().unwrap();
     assert_eq!(begin.elapsed().as_secs(), 2);
     assert!(client.write_all(b"x").await.is_err());
-    // Who speaks something else, or has not been told of the end, may have stopped listening.
+    // A client that speaks another protocol, or was not told of the end, may have stopped
+    // listening.
     for said in [b"GET / HTTP/1.1\r\n\r\n", PREFACE] {
         let (_client, shutting_down) = shut_down_after(said).await;
         let begin = tokio::time::Instant::now();
@@ -164,7 +165,7 @@ async fn only_what_a_read_filled_is_gone_over() {
     let (mut client, server) = tokio::io::duplex(1024);
     client.write_all(&stream).await.unwrap();
 
-    // The buffer holds the same request already, which never came through here.
+    // The buffer already holds the same request, which never came through the adapter.
     let mut io = RepairAuthority::new(server, PLENTY);
     let mut space = [0; 256];
     let mut buf = ReadBuf::new(&mut space);
@@ -185,8 +186,7 @@ async fn only_what_a_read_filled_is_gone_over() {
     );
 }
 
-/// What a server answers on stream 1: the type and payload of the first HEADERS or RST_STREAM
-/// frame.
+/// The server's answer on stream 1: the type and payload of the first HEADERS or RST_STREAM frame.
 async fn answer<S>(
     server: impl FnOnce(tokio::io::DuplexStream) -> S,
     stream: &[u8],
@@ -222,7 +222,7 @@ where
 async fn h2_refuses_a_stock_client_without_the_adapter_and_answers_with_it() {
     const RST_STREAM: u8 = 3;
     const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
-    // A response's header block that begins with the index of `:status: 200`.
+    // The header block of a response that begins with the index of `:status: 200`.
     const STATUS_200: u8 = 0x88;
 
     let stock = stock_request(b"run%2Ftokend.sock");
@@ -272,7 +272,7 @@ async fn a_flood_ends_the_connection_and_its_answers_do_not_pay_for_it() {
     );
 }
 
-/// At any speed, with everything that goes with calls, and no clock that could help.
+/// Calls may come at any speed, with all frames that go with them. The clock cannot help here.
 #[tokio::test(start_paused = true)]
 async fn calls_at_full_speed_do_not() {
     let mut block = Vec::new();

@@ -1,11 +1,11 @@
-//! A small HPACK and HTTP/2 coder, for the tests to write connections with and to read them back.
+//! A small HPACK and HTTP/2 coder with which the tests write connections and read them back.
 
 use std::collections::VecDeque;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The symbols of RFC 7541 appendix B up to 19 bits, by the length of their codes and in the order
-/// of these.
+/// of their codes.
 const SYMBOLS: &[(u32, &[u8])] = &[
     (5, b"012aceiost"),
     (6, b" %-./3456789=A_bdfghlmnpru"),
@@ -20,8 +20,8 @@ const SYMBOLS: &[(u32, &[u8])] = &[
     (19, b"\\\xc3\xd0"),
 ];
 
-/// Every symbol with its code and the length of that: a canonical code counts up, and doubles when
-/// it gets longer.
+/// Every symbol with its code and the length of the code. The code is canonical: it counts up, and
+/// doubles when it gets longer.
 fn codes() -> impl Iterator<Item = (u8, u32, u32)> {
     let (mut code, mut before) = (0_u32, 5);
     SYMBOLS.iter().flat_map(move |&(bits, symbols)| {
@@ -90,8 +90,8 @@ pub fn put_string(out: &mut Vec<u8>, text: &[u8], coded: bool) {
     }
 }
 
-/// A literal: `form` 0x40 with indexing, 0x00 without, 0x10 never; `name` an index, or a text and
-/// whether Huffman.
+/// Writes a literal. `form` is 0x40 with indexing, 0x00 without, and 0x10 for never. `name` is an
+/// index, or a text and whether it is Huffman-coded.
 pub fn put_literal(
     out: &mut Vec<u8>,
     form: u8,
@@ -140,12 +140,11 @@ impl Table {
         }
     }
 
-    /// How many fields there are to point at.
     pub fn len(&self) -> usize {
         61 + self.entries.len()
     }
 
-    /// The static table is only told apart by number, but for the one name that matters.
+    /// Entries of the static table are told apart only by number, except `:authority`.
     fn get(&self, index: usize) -> Header {
         match index {
             1 => (b":authority".to_vec(), Vec::new()),

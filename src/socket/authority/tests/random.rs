@@ -1,4 +1,5 @@
-//! Random connections at random cuts, read back by another HPACK decoder; and garbage.
+//! Repairs random connections at random cuts, and reads them back with another HPACK decoder.
+//! Repairs garbage, too.
 
 use http::uri::Authority;
 use proptest::prelude::*;
@@ -8,7 +9,7 @@ use super::coder::{Header, PREFACE, Table, frame, put_integer, put_literal, requ
 use super::streams::{repaired, repaired_slowly, tallied};
 use crate::socket::allowance::Tally;
 
-/// Cuts a connection into frames: kind, flags, payload. The preface is not looked at.
+/// Cuts a connection into frames: kind, flags, payload. The preface is skipped unread.
 fn frames(stream: &[u8]) -> Vec<(u8, u8, &[u8])> {
     let mut at = &stream[PREFACE.len()..];
     let mut frames = Vec::new();
@@ -20,7 +21,7 @@ fn frames(stream: &[u8]) -> Vec<(u8, u8, &[u8])> {
     frames
 }
 
-/// Everything a connection says: header blocks decoded, other frames as they are.
+/// The content of a connection: header blocks decoded, other frames as they are.
 #[derive(Debug, PartialEq)]
 enum Said<'a> {
     Headers(Vec<Header>),
@@ -82,7 +83,7 @@ fn field() -> impl Strategy<Value = Field> {
         2 => ("[ -Z_a-z~:/]{0,20}", any::<bool>()).prop_map(|(n, coded)| Err((n.into_bytes(), coded))),
     ];
     let value = prop_oneof![
-        // Huffman values that can be repaired, or need not be.
+        // Huffman values that can be repaired or need no repair.
         "/[a-z:/%@ -]{0,40}".prop_map(|v| (v.into_bytes(), true)),
         "[a-z]{1,9}(:[0-9]{1,5})?".prop_map(|v| (v.into_bytes(), true)),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(|v| (v, false)),
@@ -208,8 +209,8 @@ proptest! {
         }
     }
 
-    /// Broken by a tally in `At::Payload`, which a frame without payload at the end of a read does
-    /// not come to.
+    /// Broken by a tally in `At::Payload`: a frame without payload at the end of a read never gets
+    /// there.
     #[test]
     fn every_frame_is_counted_once_wherever_it_is_cut(
         parts in prop::collection::vec(part(), 0..8), cuts in prop::collection::vec(any::<Index>(), 0..12)
@@ -233,7 +234,8 @@ proptest! {
     fn garbage_after_the_preface_is_cut_as_one_likes(
         garbage in prop::collection::vec(any::<u8>(), 0..400), short: bool, cuts in prop::collection::vec(any::<Index>(), 0..8)
     ) {
-        // Half of the time in a frame that takes it all, so that it is read as a header block.
+        // Half of the time the garbage is wrapped in one frame, so that it is read as a header
+        // block.
         let stream = if short { [PREFACE, &garbage].concat() } else { request(&garbage) };
         let out = repaired(&stream, &cuts);
         prop_assert_eq!(out.len(), stream.len());

@@ -1,4 +1,4 @@
-//! Whole connections: every way to send `:authority`, and what must stay as it is.
+//! Tests whole connections: every way to send `:authority`, and what must stay as it is.
 
 use proptest::sample::Index;
 
@@ -20,7 +20,7 @@ pub fn repaired(stream: &[u8], cuts: &[Index]) -> Vec<u8> {
     out
 }
 
-/// What was counted on the way, summed up over the parts.
+/// The frames counted on the way, summed up over the parts.
 pub fn tallied(stream: &[u8], cuts: &[Index]) -> Tally {
     let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
     cuts.sort_unstable();
@@ -89,8 +89,8 @@ fn a_name_that_only_looks_like_it_is_left_alone() {
             // Another field's index, and the first of the dynamic table.
             put_literal(&mut block, 0x40, Ok(2), (BAD, false));
             put_literal(&mut block, 0x40, Ok(62), (BAD, true));
-            // Indexes whose lower bits are those of `:authority`, were a prefix one bit shorter or
-            // longer.
+            // Indexes whose lower bits would be those of `:authority` if a prefix were one bit
+            // shorter or longer.
             put_literal(&mut block, 0x40, Ok(33), (BAD, false));
             put_literal(&mut block, 0x10, Ok(9), (BAD, false));
             put_literal(&mut block, 0x00, Ok(16), (BAD, false));
@@ -123,8 +123,8 @@ fn an_empty_value_and_what_follows_it_are_walked() {
 fn a_later_request_on_the_connection_is_repaired_too() {
     let mut first = Vec::new();
     put_literal(&mut first, 0x00, Ok(1), (BAD, false));
-    // A frame of a kind nobody knows, with a header block for a payload, between an empty block and
-    // a CONTINUATION.
+    // A frame of an unknown kind, with a header block as its payload, between an empty block and a
+    // CONTINUATION.
     let stream = [
         request(&first),
         frame(0xfa, 0xff, 0, &first),
@@ -217,14 +217,13 @@ fn anything_malformed_switches_it_off_for_good() {
 
 #[test]
 fn the_longest_integer_that_h2_reads_is_read() {
-    // Four continuation bytes, the last of them without need.
+    // Four continuation bytes, of which the last is not needed.
     let mut block = vec![0xff, 0x80, 0x80, 0x80, 0x00];
     put_literal(&mut block, 0x40, Ok(1), (BAD, false));
     assert!(repaired(&request(&block), &[]).ends_with(b"run-2Ftokend.sock"));
 }
 
-/// Broken by `heard_of` that is always None, and by a [`FAREWELL`] that any answered PING is taken
-/// for.
+/// Broken by `heard_of` that is always None, and by taking any answered PING for a [`FAREWELL`].
 #[test]
 fn who_begins_a_stream_after_the_last_may_open_its_window() {
     const FAREWELL: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
@@ -250,7 +249,7 @@ fn who_begins_a_stream_after_the_last_may_open_its_window() {
     let expected = [&before[..], &closing, &instead].concat();
     assert_eq!(repaired(&stream, &[]), expected);
     assert_eq!(repaired_slowly(&stream), expected);
-    // Only h2's own question is answered with that.
+    // Only the answer to h2's own PING counts.
     let asked = [
         &before[..],
         &frame(6, 0, 0, &FAREWELL),

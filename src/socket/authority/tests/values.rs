@@ -1,4 +1,4 @@
-//! Single values, against the http crate.
+//! Tests single values against the http crate.
 
 use http::uri::Authority;
 use proptest::prelude::*;
@@ -88,7 +88,7 @@ fn every_short_plain_value_becomes_an_authority_and_a_legal_one_stays() {
         let shown = value.escape_ascii();
         assert!(is_authority(&repaired), "{shown}");
         assert_eq!(plain(&repaired), repaired, "{shown}: a second repair");
-        // The documented exception: what only user information may have.
+        // The documented exception: parts that are legal only in user information.
         let colons = value.iter().take_while(|&&b| b != b'[');
         let exception = value.contains(&b'@') || colons.filter(|&&b| b == b':').count() > 1;
         if is_authority(&value) && !exception {
@@ -138,7 +138,8 @@ fn every_short_huffman_path_becomes_an_authority_and_a_legal_value_stays() {
         let (repaired, shown) = (coded(&path), path.escape_ascii());
         assert_eq!(repaired.len(), path.len(), "{shown}");
         assert!(is_authority(&repaired), "{shown}");
-        // Percent-encoding is legal in user information and zones, and is not looked for there.
+        // Percent-encoding is legal in user information and zones, and the test does not look for
+        // it there.
         if is_authority(&value) && !value.contains(&b'%') {
             assert_eq!(coded(&value), value);
         }
