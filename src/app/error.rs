@@ -6,7 +6,6 @@ use crate::cli::exit;
 use crate::core::config;
 use crate::socket::bind::BindError;
 
-/// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the configuration cannot be used")]
