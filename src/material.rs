@@ -254,7 +254,6 @@ impl std::fmt::Debug for AssertionKey {
 /// Reads and validates all material of a profile. Certificates are checked against the time `now`.
 ///
 /// # Errors
-///
 /// Every problem, with its key, the path, the cause and the cure. No problem shows any of the
 /// content.
 pub fn read(
@@ -340,7 +339,6 @@ fn read_bundle(source: &TrustSource, reader: &mut MaterialReader<'_>) -> Option<
 /// about the certificates named for that.
 ///
 /// # Errors
-///
 /// As [`read`].
 pub fn trust(
     source: &TrustSource,

@@ -55,7 +55,6 @@ pub trait Provider: Send + Sync + 'static {
 /// Makes one attempt, and gives it up at its deadline.
 ///
 /// # Errors
-///
 /// Those of the provider. A passed deadline is a transient failure.
 pub async fn attempt(provider: &dyn Provider, variant: &Variant) -> Result<Issued, Failure> {
     let deadline = provider.deadline();
@@ -106,7 +105,6 @@ impl Shared {
 /// opens no connection.
 ///
 /// # Errors
-///
 /// A permanent failure if material and configuration do not go together. The message says what to
 /// change.
 pub fn build(

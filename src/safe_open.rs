@@ -22,7 +22,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// Symbolic links on the way to one file. Linux itself gives up after 40.
+/// Most symbolic links on the way to one file. Linux itself gives up after 40.
 const LINKS_LONGEST: usize = 40;
 
 /// `TMPFS_MAGIC` of statfs(2).
@@ -66,7 +66,6 @@ impl From<Errno> for OpenError {
 /// of a pipe.
 ///
 /// # Errors
-///
 /// When a link on the way belongs to neither root nor this process's user, or others could have put
 /// it there; when the file has a second name and others may create names in its folder; and when a
 /// system call fails.
@@ -89,13 +88,12 @@ pub fn file(path: &Path) -> Result<File, OpenError> {
 /// folder on the way.
 ///
 /// # Errors
-///
 /// When others could change the file or put another in its place, and when a system call fails.
 pub fn guarded_file(path: &Path, us: u32) -> Result<File, OpenError> {
     let way = ResolvedPath::walk(path, us, true)?;
     let (file, about) = way.open()?;
     let place = way.place();
-    // The caller refuses what is no regular file, since it knows what was expected.
+    // The caller refuses a file that is not regular, since it knows what was expected.
     if !is(&about, FileType::RegularFile) {
         return Ok(file);
     }
@@ -120,7 +118,6 @@ pub fn guarded_file(path: &Path, us: u32) -> Result<File, OpenError> {
 /// put another folder in its place. Every folder on the way counts.
 ///
 /// # Errors
-///
 /// When others can, and when a system call fails.
 pub fn guarded_folder(path: &Path, us: u32) -> Result<(), OpenError> {
     let way = ResolvedPath::walk(path, us, true)?;
@@ -366,7 +363,7 @@ fn root() -> Result<OwnedFd, OpenError> {
     Ok(openat(CWD, "/", flags, Mode::empty())?)
 }
 
-/// The components of a path, the last one first.
+/// The components of a path, in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     path.components()
         .rev()

@@ -57,7 +57,6 @@ impl Tls {
     /// speaking for the certificate that it began with.
     ///
     /// # Errors
-    ///
     /// When the key cannot be used for TLS. Material has checked that before.
     pub fn client_config(
         &self,
@@ -105,7 +104,6 @@ impl Tls {
     /// The same configuration, with a witness that records the certificates that servers show.
     ///
     /// # Errors
-    ///
     /// As [`Tls::client_config`].
     pub fn witnessed(
         &self,

@@ -1,4 +1,4 @@
-//! Why the daemon does not run, and with which exit code it says so.
+//! The reasons why the daemon does not run, and their exit codes.
 
 use std::io;
 

@@ -23,7 +23,6 @@ const LONGEST: u64 = 16 * 1024 * 1024;
 /// not even the names of its files.
 ///
 /// # Errors
-///
 /// When `tokend.toml` itself cannot be read, is no regular file, is too long, or can be written by
 /// others.
 pub fn sources(path: &Path, us: u32, readers: &AccessScan) -> io::Result<Sources> {

@@ -43,7 +43,7 @@ pub fn start(
         if let Some(start) = kept.and_then(|kept| from_last_good(plan, inherited, kept, &error)) {
             return Ok(Some(start));
         }
-        // Without an inherited socket the exit code tells the error, and no caller is waiting.
+        // Without an inherited socket no caller is waiting, and the daemon's exit tells the error.
         let Some(listener) = inherited else {
             return Err(error);
         };

@@ -164,8 +164,8 @@ fn await_one(
         if matches!(error, ClientError::Refused(_)) {
             refused = Some(error);
         }
-        // Near the end, half of the rest is a short enough pause that the last second is not slept
-        // away.
+        // Near the end the pause is half of the time left, so that the command does not sleep
+        // through the last second.
         thread::sleep(pause.min(left / 2));
     }
 }

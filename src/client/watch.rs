@@ -32,7 +32,6 @@ impl Client {
     /// Calls `tell` with the current state and with each change, until it returns false.
     ///
     /// # Errors
-    ///
     /// When the daemon cannot be reached, refuses, or ends the stream ([`ClientError::Closed`]).
     pub fn watch(
         &self,

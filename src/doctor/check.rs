@@ -110,7 +110,6 @@ impl Examined {
 /// Reads everything and asks nobody. The configuration may belong to root or to the user `us`.
 ///
 /// # Errors
-///
 /// When `tokend.toml` cannot be read.
 pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
     let read = |readers: &AccessScan| match load::sources(path, whose(us, readers), readers) {

@@ -135,7 +135,7 @@ fn derivation(numbers: [Option<u64>; 3]) -> Result<u64, CostRefusal> {
     }
 }
 
-/// Reads an integer. One that is too large or negative counts as the largest, which is as absurd.
+/// Reads an integer. One that is too large or negative counts as the largest: both are absurd.
 fn unsigned(content: &[u8]) -> u64 {
     let negative = content.first().is_some_and(|byte| byte & 0x80 != 0);
     if negative || content.len() > 8 {

@@ -22,10 +22,10 @@ use crate::safe_open::{self, OpenError};
 /// Longest secret, key or certificate chain, in bytes. A larger file is something else.
 pub(super) const LONGEST_SECRET: u64 = 64 * 1024;
 
-/// Longest trust bundle, in bytes; the bundles of Linux distributions have about 250 KB.
+/// Longest trust bundle, in bytes. The bundles of Linux distributions have about 250 KB.
 pub(super) const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
 
-/// Longest keystore or truststore, in bytes; the one that comes with Java has about 200 KB.
+/// Longest keystore or truststore, in bytes. The one that comes with Java has about 200 KB.
 pub(super) const LONGEST_STORE: u64 = 512 * 1024;
 
 /// The files of one look. Profiles that share a file share one reading of it, so all see the same

@@ -24,7 +24,7 @@ use crate::core::profile::Http;
 /// burst still share a connection.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Idle connections kept per host.
+/// At most this many idle connections are kept per host.
 const MOST_IDLE: usize = 4;
 
 /// The asking side waits this much longer than `http.timeout`. In that time the client can notice

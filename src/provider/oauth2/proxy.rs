@@ -70,7 +70,6 @@ impl Environment {
     /// Checks that there is a way to this URL.
     ///
     /// # Errors
-    ///
     /// A permanent failure if the proxy cannot be used. Going without it may not be what the
     /// operator wants.
     pub(super) fn check(&self, url: &Url) -> Result<(), Failure> {
@@ -94,8 +93,8 @@ fn parse(text: &str) -> Option<Url> {
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-/// What there is to say of the way to an identity provider: that it leads through a proxy that only
-/// the environment names.
+/// The remark that the way to an identity provider leads through a proxy that only the environment
+/// names.
 #[must_use]
 pub fn remark(idp: &Idp) -> Option<Diagnostic> {
     let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;

@@ -1,11 +1,11 @@
-//! `NO_PROXY`: what is asked without a proxy. There is no standard for it; understood is what curl,
-//! Go and Python understand.
+//! `NO_PROXY`: the hosts that requests reach without a proxy. It has no standard. This parser
+//! understands what curl, Go and Python understand.
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
-/// The entries of a list, parted by commas or spaces.
+/// The entries of a list, separated by commas or spaces.
 #[derive(Debug, Default)]
 pub(super) struct Exceptions {
     entries: Vec<Exception>,

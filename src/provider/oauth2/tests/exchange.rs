@@ -222,7 +222,6 @@ async fn a_configured_proxy_is_used() {
     assert!(!message.contains("ProxyMarker"), "{message}");
 }
 
-/// The environment belongs to the process, so this test runs itself again with another one.
 #[tokio::test]
 async fn trap_48_scopes_that_repeat_a_secret_are_withheld_and_remarked() {
     let server = Server::plain(|seen| {
@@ -263,7 +262,8 @@ async fn trap_48_an_access_token_that_is_sent_back_is_refused() {
 }
 
 /// Of the environment's proxies only `HTTPS_PROXY` is obeyed, with the exceptions of `NO_PROXY`,
-/// and never for loopback.
+/// and never for loopback. The environment belongs to the process, so this test runs itself again
+/// with another one.
 #[tokio::test]
 async fn trap_48_the_environments_proxies_are_obeyed_as_documented() {
     const WITH: &str = "TOKEND_TEST_PROXIED";
