@@ -41,7 +41,7 @@ struct DiscoveryState {
     document: Option<Arc<Document>>,
     /// The document is used without a look until then. None: a look is due.
     fresh_until: Option<BootTime>,
-    /// The failure of the last look, if it failed, and when that look ended.
+    /// The last failed look, and when it ended.
     failed: Option<(BootTime, Failure)>,
 }
 
