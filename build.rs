@@ -24,9 +24,9 @@ const JSON: [&str; 13] = [
     "ReloadResponse",
 ];
 
-/// What serde is to know of messages and fields of these: the forms are those of src/proto/json.rs.
+/// The serde attributes of messages and fields. The functions they name are in src/proto/json.rs.
 const FORMS: [(&str, &[&str]); 9] = [
-    // What a daemon of another version may leave out, and what only administrators are told.
+    // A daemon of another version may leave these out, and only administrators get some of them.
     (
         "default",
         &[
@@ -104,10 +104,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["proto"],
     )?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    // For reflection. Encoded by protox's own prost, so that both agree on the format.
+    // The server offers these descriptors for reflection. protox encodes them with its own prost,
+    // so that both agree on the format.
     fs::write(out.join("tokend.v1.bin"), descriptors.encode_to_vec())?;
     let types = tonic_prost_build::configure()
-        // Its credential is encoded once, when it is published: see src/proto.rs.
+        // The broker encodes this credential once, when it publishes it: see src/proto.rs.
         .extern_path(
             ".tokend.v1.GetTokenResponse",
             "crate::proto::GetTokenResponse",

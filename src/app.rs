@@ -1,8 +1,8 @@
-//! What serves: `serve` and `dev`.
+//! The commands that run a daemon: `serve` and `dev`.
 //!
-//! Two threads, each with a runtime of its own: this one serves the socket; the other, `upstream`,
-//! talks to identity providers and reads files, so that an RSA signature or a TLS handshake never
-//! delays an answer.
+//! The daemon has two threads, each with a runtime of its own. This one serves the socket. The
+//! other, `upstream`, talks to identity providers and reads files, so that an RSA signature or a
+//! TLS handshake never delays an answer.
 
 pub(crate) mod assembly;
 mod configuration;
@@ -26,7 +26,6 @@ use std::process::ExitCode;
 
 use crate::cli::{Command, exit};
 
-/// Runs the commands that serve: `serve` and `dev`.
 #[must_use]
 pub fn run(command: Command) -> ExitCode {
     let code = match command {

@@ -1,8 +1,7 @@
-//! The command line: what can be said, and the commands that only talk to a running daemon, or to
-//! nobody.
+//! The command line, and the commands that only talk to a running daemon or to nobody.
 //!
 //! Those commands block and need no asynchronous runtime; see `client`. Names and exit codes are
-//! those of the interface.
+//! part of the interface.
 
 pub mod complaint;
 pub mod exit;
@@ -303,7 +302,7 @@ pub fn parse() -> Result<Cli, clap::Error> {
     Cli::try_parse()
 }
 
-/// Runs the commands that only talk to a running daemon, or to nobody; None for the others.
+/// Runs a command that only talks to a running daemon or to nobody. None for any other command.
 #[must_use]
 pub fn run_client(command: &Command) -> Option<ExitCode> {
     let out = &mut io::stdout();
@@ -330,7 +329,7 @@ pub fn run_client(command: &Command) -> Option<ExitCode> {
     Some(ExitCode::from(code))
 }
 
-/// The client of the daemon that is meant; None of the ways to name its socket may have worked.
+/// The client for the chosen daemon. An error if no socket could be named.
 fn client(daemon: &SocketArgs) -> Result<Client, ClientError> {
     let socket = match &daemon.socket {
         Some(path) => path.clone(),
@@ -343,8 +342,7 @@ fn client(daemon: &SocketArgs) -> Result<Client, ClientError> {
     Ok(Client::new(socket, Clock::system()))
 }
 
-/// Writes everything at once. Ok(false): whoever read has gone away, which ends a command without a
-/// word.
+/// Writes everything at once. Ok(false): the reader has gone away, and the command ends silently.
 pub(crate) fn print(out: &mut dyn Write, text: &str, err: &mut dyn Write) -> Result<bool, u8> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
@@ -360,7 +358,7 @@ pub(crate) fn print(out: &mut dyn Write, text: &str, err: &mut dyn Write) -> Res
     }
 }
 
-/// A profile's name is for the daemon to judge; an empty one is a mistake in a script.
+/// Refuses an empty name, which is a mistake in a script. The daemon judges all other names.
 fn name(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("a profile's name is not empty".into());
@@ -368,8 +366,8 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A number with a unit; a bare number would be read as seconds by one and as milliseconds by the
-/// next.
+/// Parses a number with a unit. Without a unit, some people would read seconds and others
+/// milliseconds.
 fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);

@@ -1,9 +1,9 @@
 //! The Rust client of the socket: blocking, one request per connection, HTTP/1.1 and JSON.
 //!
-//! Blocking, because a command that asks one question ends sooner than an asynchronous runtime
-//! starts. Every call has one deadline that covers connecting, asking and each read of the answer.
-//! A connection that ends before its answer is complete is tried once more, since that is what a
-//! daemon that is being replaced looks like: no request does harm twice.
+//! The client blocks, because a command with one question ends sooner than an asynchronous runtime
+//! starts. Every call has one deadline for connecting, asking and each read of the answer. If a
+//! connection ends before its answer is complete, the call is tried once more: a daemon that is
+//! being replaced looks like that, and no request does harm twice.
 
 mod answer;
 mod connect;
@@ -28,30 +28,30 @@ use crate::clock::Clock;
 use crate::core::time::BootTime;
 use crate::proto::{ExplainResponse, GetStatusResponse, ListProfilesResponse, ReloadResponse};
 
-/// What a daemon that has waited as long as it was told to may need to say so.
+/// The extra time for the answer of a daemon that has waited as long as it was told to.
 const ANSWER_AFTER_WAIT: Duration = Duration::from_secs(5);
 
-/// A daemon that does not even say within this time that it is there does not answer; it takes a
-/// thousandth of it.
+/// A daemon that gives no sign of life within this time counts as not answering. A sign of life
+/// normally takes a thousandth of it.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// Why a question was not answered.
+/// The reason why a question was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No connection to the daemon.
+    /// There is no connection to the daemon.
     #[error("daemon not reachable{}: {cause}", at(.socket))]
     Unreachable {
-        /// Where it was looked for; None when not even that is known.
+        /// The path that was tried. None if not even that is known.
         socket: Option<PathBuf>,
         /// What is wrong, for people.
         cause: String,
         /// What to do about it, for people.
         cure: String,
     },
-    /// Somebody listens who is not the daemon for all that is known: it was asked nothing.
+    /// A program listens that may not be the daemon. It was asked nothing.
     #[error("what listens at {} is not believed: {cause}", .socket.display())]
     Unbelieved {
-        /// Where it listens.
+        /// The path that it listens at.
         socket: PathBuf,
         /// What is wrong, for people.
         cause: String,
@@ -61,10 +61,10 @@ pub enum ClientError {
     /// The connection ended before the answer was complete, twice.
     #[error("the daemon closed the connection at {} before its answer was complete", .0.display())]
     Closed(PathBuf),
-    /// What answers at the socket does not speak as tokend does. Never holds a part of the answer.
+    /// The answer is not one of tokend. This error never holds a part of the answer.
     #[error("what answers at {} is not understood: {problem}", .socket.display())]
     Nonsense {
-        /// Where it answers.
+        /// The path that it answers at.
         socket: PathBuf,
         /// What about the answer is wrong.
         problem: String,
@@ -72,7 +72,7 @@ pub enum ClientError {
     /// The caller's own deadline passed.
     #[error("no answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
-    /// The daemon says no.
+    /// The daemon refused the request.
     #[error("{0}")]
     Refused(ServerRefusal),
 }
@@ -84,16 +84,16 @@ fn at(socket: &Option<PathBuf>) -> String {
     }
 }
 
-/// What is asked for in place of the profile's own credential.
+/// A request for a credential.
 #[derive(Clone, Debug, Default)]
 pub struct TokenQuery {
-    /// Name of the profile.
+    /// The name of the profile.
     pub profile: String,
-    /// Least remaining life; None: any that has not expired.
+    /// The least remaining life. None: any credential that has not expired.
     pub min_ttl: Option<Duration>,
-    /// Empty: the profile's own.
+    /// The scopes. Empty: the profile's own.
     pub scopes: Vec<String>,
-    /// None: the profile's own.
+    /// The audience. None: the profile's own.
     pub audience: Option<String>,
 }
 
@@ -105,13 +105,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to nothing yet: each call does.
+    /// Makes a client. Each call connects anew.
     #[must_use]
     pub fn new(socket: PathBuf, clock: Clock) -> Client {
         Client { socket, clock }
     }
 
-    /// Where the daemon is looked for.
+    /// The path of the daemon's socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
@@ -123,8 +123,8 @@ impl Client {
         &self.clock
     }
 
-    /// The credential of a profile, or why there is none. A success is never an empty credential,
-    /// except for method `none`.
+    /// The credential of a profile, or the reason why there is none. A success never has an empty
+    /// credential, except for method `none`.
     pub fn token(
         &self,
         query: &TokenQuery,
@@ -149,7 +149,7 @@ impl Client {
         answer::credential(body).map_err(|problem| self.nonsense(problem))
     }
 
-    /// State of the daemon and of one profile, or of all that the caller may see.
+    /// The state of the daemon and of one profile, or of all profiles that the caller may see.
     pub fn status(
         &self,
         profile: Option<&str>,
@@ -163,15 +163,15 @@ impl Client {
         self.ask_for("GET", &target, timeout)
     }
 
-    /// Names of the profiles that the caller may use.
+    /// The names of the profiles that the caller may use.
     pub fn profiles(&self, timeout: Duration) -> Result<Vec<String>, ClientError> {
         let list: Received<ListProfilesResponse> = self.ask_for("GET", "/v1/profiles", timeout)?;
         let profiles = list.message.profiles.into_iter();
         Ok(profiles.map(|profile| profile.name).collect())
     }
 
-    /// Why the caller, or another one that is supposed, may or may not have the credential of a
-    /// profile.
+    /// The reason why the caller, or an assumed other caller, may or may not have a profile's
+    /// credential.
     pub fn explain(
         &self,
         profile: &str,
@@ -192,14 +192,14 @@ impl Client {
         self.ask_for("GET", &target, timeout)
     }
 
-    /// Has everything read again; waits at most so long for what is being tried then, and a little
-    /// longer for the answer.
+    /// Has everything read again. The daemon waits at most `wait` for its trials, and the client a
+    /// little longer for the answer.
     pub fn reload(&self, wait: Duration) -> Result<Received<ReloadResponse>, ClientError> {
         let target = format!("/v1/reload?wait={}", unit_of(wait));
         self.ask_for("POST", &target, wait.saturating_add(ANSWER_AFTER_WAIT))
     }
 
-    /// The message of a 200, and nothing else.
+    /// Returns the message of a 200. Any other answer is an error.
     fn ask_for<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -210,7 +210,7 @@ impl Client {
         answer::received(&body).map_err(|problem| self.nonsense(problem))
     }
 
-    /// The body of a 200, and nothing else.
+    /// Returns the body of a 200. Any other answer is an error.
     fn ask(
         &self,
         method: &str,
@@ -254,10 +254,10 @@ impl Client {
         })
     }
 
-    /// Why nothing came: the daemon is slow, since it does say that it is there; or it does not
-    /// answer at all.
+    /// Tells apart the two reasons for silence: the daemon is slow but gives a sign of life, or it
+    /// does not answer at all.
     fn silent(&self, stream: &UnixStream, timeout: Duration) -> ClientError {
-        // The question is given up: a daemon that is at its answer is not to wait for us.
+        // The question is given up, so that a daemon that is answering it does not wait for us.
         let _ = stream.shutdown(Shutdown::Both);
         let deadline = Deadline {
             clock: &self.clock,
@@ -266,7 +266,7 @@ impl Client {
         };
         let alive = connect::connect(&self.socket, &deadline).is_ok_and(|stream| {
             let answer = http::exchange(&stream, "GET", "/healthz", &deadline);
-            // The beginning of an answer is a sign of life, too.
+            // The beginning of an answer is a sign of life too.
             matches!(answer, Ok(_) | Err(http::HttpError::TimedOut))
         });
         match alive {
@@ -283,26 +283,26 @@ impl Client {
     }
 }
 
-/// The one moment by which everything about a question has to be over.
+/// The moment by which everything about a question must be over.
 struct Deadline<'a> {
     clock: &'a Clock,
     at: BootTime,
-    /// For telling.
+    /// The timeout, for messages.
     timeout: Duration,
 }
 
 impl Deadline<'_> {
-    /// Time left for one blocking step; None when there is none. At most an hour, since socket
-    /// options do not take every duration: whoever waits asks again. At least a millisecond, since
-    /// zero would mean for ever.
+    /// The time left for one blocking step. None if there is none. It is at most an hour, since
+    /// socket options do not take every duration: the caller then repeats the step. It is at least
+    /// a millisecond, since zero would mean for ever.
     fn left(&self) -> Option<Duration> {
         let left = self.at.since(self.clock.now().boot);
         (!left.is_zero()).then(|| left.clamp(Duration::from_millis(1), Duration::from_secs(3600)))
     }
 }
 
-/// All but the unreserved characters of RFC 3986 §2.3 is encoded: fits a path segment as well as a
-/// query parameter.
+/// Everything but the unreserved characters of RFC 3986 §2.3 is encoded. The result fits a path
+/// segment and a query parameter.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -313,8 +313,8 @@ fn encoded(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, RESERVED)
 }
 
-/// A duration as one number with one unit, so that it needs no space; rounded up to milliseconds,
-/// since a caller that asks for a life must not get less.
+/// Formats a duration as one number with one unit, so that it needs no space. It rounds up to
+/// milliseconds, since a caller that asks for a life must not get less.
 fn unit_of(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         format!("{}s", duration.as_secs())

@@ -7,7 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::core::time::{BootTime, Stamp, WallTime};
 
-/// Tells the time; tests hand in their own.
+/// Reads the clocks. Tests pass in their own.
 #[derive(Clone)]
 pub struct Clock(Source);
 
@@ -18,19 +18,19 @@ enum Source {
 }
 
 impl Clock {
-    /// The machine's clocks: CLOCK_BOOTTIME and CLOCK_REALTIME, both read without a system call.
+    /// The machine's clocks: CLOCK_BOOTTIME and CLOCK_REALTIME. Reading them takes no system call.
     #[must_use]
     pub fn system() -> Clock {
         Clock(Source::System)
     }
 
-    /// Whatever `now` says.
+    /// A clock that returns what `now` returns.
     #[must_use]
     pub fn given(now: impl Fn() -> Stamp + Send + Sync + 'static) -> Clock {
         Clock(Source::Given(Arc::new(now)))
     }
 
-    /// Both clocks, now.
+    /// Reads both clocks.
     #[must_use]
     pub fn now(&self) -> Stamp {
         match &self.0 {
@@ -43,9 +43,9 @@ impl Clock {
     }
 }
 
-/// A clock before its epoch reads as the epoch: such a machine has other troubles.
+/// A clock before its epoch reads as the epoch: such a machine has other trouble.
 fn read(id: ClockId) -> Duration {
-    // Through libc: rustix finds the vDSO by itself, which crashes under valgrind.
+    // This goes through libc: rustix finds the vDSO by itself, which crashes under valgrind.
     let time = clock_gettime(id).expect("Linux has had both clocks since 2.6.39");
     Duration::new(
         u64::try_from(time.tv_sec()).unwrap_or(0),

@@ -1,9 +1,8 @@
-//! `tokend doctor`: looks for what is usually wrong, and says of each finding what to do about it.
+//! `tokend doctor`: looks for the usual faults, and says of each finding what to do about it.
 //!
-//! Everything that is looked at is told, also when it is well: who asks a doctor wants to know what
-//! was looked at. Nothing is changed, and no token is asked for (`tokend check --online` does
-//! that). Identity providers are asked beside everything else, all at once, so that none of them
-//! delays the rest.
+//! It reports every check, even the good ones, since an operator wants to know what was checked. It
+//! changes nothing and asks for no token (`tokend check --online` does that). It asks all identity
+//! providers at the same time, beside everything else, so that none of them delays the rest.
 
 mod accounts;
 mod callers;
@@ -31,7 +30,7 @@ use crate::core::config::{Finding, Severity};
 
 const AREA: &str = "configuration";
 
-/// Runs `tokend check` and `tokend doctor`; any other command is not for this room.
+/// Runs `tokend check` or `tokend doctor`. None for any other command.
 #[must_use]
 pub fn run(command: &Command) -> Option<ExitCode> {
     match command {
@@ -60,7 +59,7 @@ fn doctor(args: &DoctorArgs) -> u8 {
     } else {
         report.text()
     };
-    // Whoever has read enough changes nothing of the verdict.
+    // A reader that has gone away does not change the verdict.
     if let Err(code) = print(&mut io::stdout(), &text, &mut io::stderr()) {
         return code;
     }
@@ -71,8 +70,8 @@ fn doctor(args: &DoctorArgs) -> u8 {
     }
 }
 
-/// Whose the configuration may be beside root: this process's user, and for root the user of the
-/// daemon, if one answers that can be believed.
+/// The user besides root that may own the configuration: this process's user, or for root the
+/// daemon's user, if a credible daemon answers.
 fn owner(args: &DoctorArgs) -> u32 {
     let me = app::privacy::daemon_uid();
     let daemons = || daemon::user(&socket(args, None).ok()?, args.timeout);
@@ -86,7 +85,7 @@ fn usable(examined: &Result<Examined, Box<Finding>>) -> Option<&Examined> {
         .filter(|examined| examined.outcome.config.is_some())
 }
 
-/// All but the configuration itself, as far as that lets it.
+/// Checks everything but the configuration itself, as far as the configuration allows.
 fn look(
     args: &DoctorArgs,
     path: &Path,
@@ -118,7 +117,7 @@ fn look(
     }
     match asking.map(std::thread::JoinHandle::join) {
         Some(Ok(asked)) => report.append(asked),
-        // One that panicked must not look like one that found nothing.
+        // A panic must not look like a check without findings.
         Some(Err(panic)) => std::panic::resume_unwind(panic),
         None if args.offline => report.well(providers::AREA, "not looked at: --offline".into()),
         None => {}
@@ -144,7 +143,7 @@ fn rest(
     machine::look(report, config, examined.names("audit"), daemon);
 }
 
-/// As the daemon finds its own, but for `--socket`.
+/// Finds the socket as the daemon does, unless `--socket` is given.
 fn socket(args: &DoctorArgs, examined: Option<&Examined>) -> Result<PathBuf, String> {
     let configured = || {
         examined
@@ -162,8 +161,8 @@ fn socket(args: &DoctorArgs, examined: Option<&Examined>) -> Result<PathBuf, Str
         .map_err(|error| error.to_string())
 }
 
-/// Errors one by one. Warnings are about what somebody has chosen, so that they are counted and are
-/// no finding here.
+/// Reports each error. Warnings are about deliberate choices, so they are only counted and are no
+/// findings here.
 fn configuration(
     report: &mut DoctorReport,
     path: &Path,

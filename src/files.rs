@@ -1,10 +1,10 @@
-//! "These files may have changed." Knows nothing of their meaning and may cry wolf: whoever listens
-//! reads and compares.
+//! Reports that files may have changed. It knows nothing about their meaning and may raise false
+//! alarms: the listener reads and compares.
 //!
-//! What is watched is not the files but every folder on the way to them, through every symbolic
-//! link: files are replaced by renaming, folders are re-created, and Kubernetes swaps a link
-//! (`..data`) far away from the name that is configured. After each change everything is watched
-//! anew, since a folder of the same name may be another one.
+//! It does not watch the files but every folder on the way to them, through every symbolic link.
+//! Files are replaced by renaming, folders are re-created, and Kubernetes swaps a link (`..data`)
+//! far away from the configured name. After each change everything is watched anew, since a folder
+//! of the same name may be another one.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,39 +18,37 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-/// Rotation is often several file operations: it is over when nothing has happened for this long.
+/// A rotation is often several file operations. It is over when nothing has happened for this long.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Files that never come to rest are looked at all the same after this.
+/// Files that never settle are looked at after this long anyway.
 const SETTLE_LONGEST: Duration = Duration::from_secs(1);
 
-/// Symbolic links on the way to one file. Linux itself gives up after 40.
+/// Most symbolic links on the way to one file. Linux itself gives up after 40.
 const LINKS_LONGEST: usize = 40;
 
-/// Said where the system gives no events.
+/// The warning if the system gives no events.
 pub const DEAF: &str = "no file events: changes are found by reading the files every ten seconds; for inotify, raise \
                         fs.inotify.max_user_watches or user.max_inotify_watches";
 
-/// Watches what it is told to.
 pub struct Files {
     stirred: Arc<Notify>,
-    /// None: the system gives no events, and only polling helps.
+    /// None if the system gives no events, so that only polling helps.
     watcher: Option<RecommendedWatcher>,
-    /// The last attempt to watch failed, and that was said.
+    /// True if the last attempt to watch failed, which has been logged.
     complained: bool,
 }
 
-/// What to watch.
+/// The files and folders to watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// Files, whether they exist or not.
+    /// Files, whether or not they exist.
     pub files: BTreeSet<PathBuf>,
-    /// Folders of which every entry counts.
+    /// Folders in which every entry counts.
     pub folders: BTreeSet<PathBuf>,
 }
 
 impl Files {
-    /// Watches nothing yet.
     #[must_use]
     pub fn new() -> Files {
         Files {
@@ -60,8 +58,8 @@ impl Files {
         }
     }
 
-    /// Watches these, anew. Call it before reading them: what changes after the reading is then
-    /// noticed.
+    /// Watches these files and folders instead of the previous ones. The caller must call this
+    /// before it reads them, so that every change after the reading is noticed.
     pub fn follow(&mut self, interest: &Interest) {
         let trail = WatchPaths::of(interest);
         let folders = trail.folders;
@@ -76,7 +74,7 @@ impl Files {
         };
         let stirred = self.stirred.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // An error is a reason to look: an overflow of the queue, for instance.
+            // An error is a reason to look. It may be an overflow of the queue.
             if event.is_ok_and(|event| !relevant.concerns(&event)) {
                 return;
             }
@@ -97,14 +95,14 @@ impl Files {
         }
     }
 
-    /// Whether the system gives events for what was to be watched. Where the file system itself
-    /// sends none, nobody can tell.
+    /// Whether the system gives events for everything watched. Nobody can tell that of a file
+    /// system that sends none.
     #[must_use]
     pub fn hears(&self) -> bool {
         self.watcher.is_some()
     }
 
-    /// Comes when something may have changed and has come to rest.
+    /// Resolves when something may have changed and has settled.
     pub async fn changed(&self) {
         self.stirred.notified().await;
         let longest = tokio::time::sleep(SETTLE_LONGEST);
@@ -119,7 +117,7 @@ impl Files {
     }
 }
 
-/// Every folder on the way to these, through links: what is watched.
+/// Every folder on the way to these files, through links. These folders are watched.
 #[must_use]
 pub fn folders(interest: &Interest) -> BTreeSet<PathBuf> {
     WatchPaths::of(interest).folders
@@ -138,7 +136,8 @@ fn watch_all(
     for folder in folders {
         match watcher.watch(folder, RecursiveMode::NonRecursive) {
             Ok(()) => {}
-            // Gone since it was seen, or not ours to look at: its parent tells when it comes back.
+            // The folder is gone since it was seen, or we may not look at it. Its parent reports
+            // when it comes back.
             Err(error) if !is_limit(&error) => {
                 debug!(%error, folder = %folder.display(), "not watched")
             }
@@ -160,7 +159,7 @@ fn is_limit(error: &notify::Error) -> bool {
     }
 }
 
-/// Every name on the way to the files, and the folders that these names are in.
+/// Every name on the way to the files, and the folders of these names.
 #[derive(Debug, Default)]
 struct WatchPaths {
     names: BTreeSet<PathBuf>,
@@ -208,7 +207,7 @@ impl WatchPaths {
     }
 }
 
-/// The components of a path, the last one first.
+/// The components of a path, in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     path.components()
         .rev()
@@ -220,7 +219,7 @@ fn parts(path: &Path) -> Vec<OsString> {
         .collect()
 }
 
-/// Which events count.
+/// Decides which events count.
 struct Relevant {
     names: BTreeSet<PathBuf>,
     within: BTreeSet<PathBuf>,
@@ -254,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with a file in it, and what is heard of that file.
+    /// A folder with a file in it, and the watch on that file.
     struct Place {
         folder: tempfile::TempDir,
         files: Files,
@@ -278,7 +277,7 @@ mod tests {
             }
         }
 
-        /// Whether doing this is heard of.
+        /// Whether the watch notices this act.
         async fn hears(&mut self, act: impl FnOnce(&Path)) -> bool {
             act(self.folder.path());
             let heard = tokio::time::timeout(Duration::from_secs(3), self.files.changed())
@@ -407,7 +406,7 @@ mod tests {
         WatchPaths::default().walk(&folder.path().join("a"));
     }
 
-    /// Broken by a look at the paths alone: when the queue has overflowed, nobody knows what has
+    /// Broken by a look at the paths alone: after an overflow of the queue, nobody knows what has
     /// changed.
     #[test]
     fn trap_8_an_overflow_of_the_queue_is_a_reason_to_look() {

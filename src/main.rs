@@ -8,11 +8,11 @@ use tokend::{app, cli, doctor, supervisor, sys, telemetry};
 static ALLOCATOR: sys::Wiping = sys::Wiping;
 
 fn main() -> ExitCode {
-    // Of every command: each holds a secret or a credential, if only for a moment.
+    // Every command does this: each holds a secret or a credential, if only for a moment.
     telemetry::keep_values_out_of_panics();
     supervisor::harden();
     let cli = cli::parse().unwrap_or_else(|error| {
-        // Says what there is to say, if only that this is the help.
+        // clap prints its message, or the help that was asked for.
         let _ = error.print();
         let served = std::env::args()
             .nth(1)

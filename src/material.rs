@@ -1,9 +1,9 @@
-//! Secrets, keys, chains and trust of one profile, read together, validated together, and immutable
+//! The secrets, keys, chains and trust of one profile, read and validated together, and immutable
 //! from then on.
 //!
-//! A certificate and a key read at different moments show up here as a pair that does not match
-//! (trap 3): the caller keeps what it has and reads again. Nothing is repaired, guessed or left
-//! out: material that is named and cannot be used is an error (trap 30).
+//! A certificate and a key that were read at different moments appear here as a pair that does not
+//! match (trap 3). The caller then keeps what it has and reads again. Nothing is repaired, guessed
+//! or left out: named material that cannot be used is an error (trap 30).
 
 pub mod certificate;
 mod cost;
@@ -36,20 +36,19 @@ use crate::readers::AccessScan;
 use certificate::CertificateNames;
 use reading::{FileCache, MaterialReader};
 
-/// Where the daemon runs, as far as material depends on it.
+/// The parts of the daemon's environment that material depends on.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
-    /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5)); None outside of systemd.
+    /// `$CREDENTIALS_DIRECTORY` (systemd.exec(5)). None outside of systemd.
     pub credentials_directory: Option<PathBuf>,
-    /// Who can read files.
+    /// Finds out who can read files.
     readers: AccessScan,
-    /// What has been read already; None: everything is read where it is needed.
+    /// The files read so far. None: each file is read where it is needed.
     file_cache: Option<FileCache>,
 }
 
 impl Surroundings {
-    /// Of a daemon with this `$CREDENTIALS_DIRECTORY`, which is this process's user and has no
-    /// callers.
+    /// The surroundings of a daemon that runs as this process's user and has no callers.
     #[must_use]
     pub fn new(credentials_directory: Option<PathBuf>) -> Surroundings {
         Surroundings {
@@ -58,13 +57,14 @@ impl Surroundings {
         }
     }
 
-    /// The same where `readers` says whose the daemon is and whom its socket lets in.
+    /// The same, with `readers` telling the daemon's user and whom its socket lets in.
     #[must_use]
     pub fn with_readers(self, readers: AccessScan) -> Surroundings {
         Surroundings { readers, ..self }
     }
 
-    /// For one look at the files of many profiles: a file is read once, however many name it.
+    /// The same, for one look at the files of many profiles: each file is read once, however many
+    /// profiles name it.
     #[must_use]
     pub fn for_one_look(&self) -> Surroundings {
         Surroundings {
@@ -75,13 +75,13 @@ impl Surroundings {
     }
 }
 
-/// SHA-256 over everything that was read, each piece with its role and length. Names material;
-/// never shown, since a hash of a weak password can be cracked.
+/// SHA-256 over everything that was read, each piece with its role and length. It identifies
+/// material. It is never shown, since a hash of a weak password can be cracked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// To be kept where nobody sees it.
+    /// The bytes of the digest. The caller must keep them where nobody sees them.
     #[must_use]
     pub fn bytes(self) -> [u8; 32] {
         self.0
@@ -97,24 +97,23 @@ impl std::fmt::Debug for Digest {
 /// Everything secret or trusted that a profile needs.
 #[derive(Clone, Debug)]
 pub struct Material {
-    /// Changes exactly when some byte of the material changes; of an assertion that somebody else
-    /// makes, when it names somebody else. Its renewals are taken over in place.
+    /// Changes exactly when a byte of the material changes. An assertion from elsewhere counts only
+    /// by whom it names, since its renewals are taken over in place.
     pub digest: Digest,
-    /// What is allowed but unwise.
+    /// Findings that are allowed but unwise.
     pub warnings: Vec<Diagnostic>,
-    /// Password, token or client secret.
+    /// The password, token or client secret.
     pub secret: Option<Secret>,
-    /// Client certificate and key.
+    /// The client certificate and its key.
     pub identity: Option<ClientIdentity>,
-    /// Whom to believe.
+    /// The trusted roots.
     pub trust: Trust,
-    /// What client assertions are made of; None for client_secret_jwt, which signs with the secret.
+    /// The material for client assertions. None for client_secret_jwt, which signs with the secret.
     pub assertion: Option<AssertionMaterial>,
 }
 
 impl Material {
-    /// The own certificates, towards the server and of assertions, and an assertion that somebody
-    /// else makes.
+    /// The profile's own certificates, for TLS and for assertions, and an assertion from elsewhere.
     #[must_use]
     pub fn certificates(&self) -> Vec<Certificate> {
         let identity = self.identity.as_ref().map(|it| &it.facts);
@@ -130,18 +129,18 @@ impl Material {
 /// A client certificate with its chain and the key that matches it.
 #[derive(Clone, Debug)]
 pub struct ClientIdentity {
-    /// Own certificate first.
+    /// The own certificate comes first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Signs handshakes.
+    /// The key that signs handshakes.
     pub key: Arc<dyn SigningKey>,
-    /// About the own certificate.
+    /// The facts about the own certificate.
     pub facts: Certificate,
-    /// Names chain and key.
+    /// The digest of chain and key.
     pub digest: Digest,
 }
 
 impl ClientIdentity {
-    /// Of a chain that is not empty, if it belongs to the key.
+    /// Makes an identity from a chain that is not empty, if the chain belongs to the key.
     fn new(
         names: &CertificateNames<'_>,
         chain: Vec<CertificateDer<'static>>,
@@ -161,16 +160,16 @@ impl ClientIdentity {
     }
 }
 
-/// Whom to believe.
+/// The roots that a server's certificate may lead to.
 #[derive(Clone, Debug)]
 pub enum Trust {
     /// The system's roots.
     System,
-    /// These and nobody else.
+    /// These roots and no others.
     Roots(Arc<RootCertStore>, Digest),
 }
 
-/// Certificates to believe in, and where they come from.
+/// Trusted certificates, and where they come from.
 struct Bundle {
     role: &'static str,
     place: String,
@@ -178,7 +177,7 @@ struct Bundle {
 }
 
 impl Trust {
-    /// In all of these.
+    /// Trusts all certificates of the bundle.
     fn new(bundle: Bundle, reader: &mut MaterialReader<'_>) -> Option<Trust> {
         let Bundle {
             role,
@@ -201,28 +200,28 @@ impl Trust {
     }
 }
 
-/// What client assertions are made of.
+/// The material for client assertions.
 #[derive(Clone, Debug)]
 pub enum AssertionMaterial {
-    /// Signed here, anew for every request.
+    /// A key. The daemon signs a new assertion for every request.
     Key(AssertionKey),
-    /// Signed by somebody else, and renewed in its file.
+    /// An assertion that another program signs and renews in its file.
     Ready(ReadyAssertion),
 }
 
-/// An assertion as it is in its file.
+/// The assertion in a file.
 #[derive(Clone, Debug)]
 pub struct ReadyAssertion {
     /// The JWT.
     pub assertion: Secret,
-    /// Whom it names and until when; None where that cannot be read or is not said.
+    /// Whom the assertion names, and when it ends. None if that cannot be read or is missing.
     pub facts: Option<Certificate>,
 }
 
 /// A private key in DER, wiped when dropped.
 pub type PrivateKey = Zeroizing<PrivateKeyDer<'static>>;
 
-/// What is said of a key that is read well and has a kind or size that nothing here signs with.
+/// The message about a sound key whose kind or size nothing here signs with.
 const UNUSABLE_KEY: &str =
     "holds a key that cannot be used: RSA from 2048 bits, P-256, P-384, P-521 and Ed25519 can";
 
@@ -230,9 +229,9 @@ const UNUSABLE_KEY: &str =
 pub struct AssertionKey {
     /// PKCS#8, PKCS#1 or SEC1.
     pub key: PrivateKey,
-    /// For the thumbprints.
+    /// The certificate for the thumbprints.
     pub certificate: Option<CertificateDer<'static>>,
-    /// About that certificate.
+    /// The facts about that certificate.
     pub facts: Option<Certificate>,
 }
 
@@ -252,10 +251,10 @@ impl std::fmt::Debug for AssertionKey {
     }
 }
 
-/// Reads and validates all material of a profile. `now` decides whether certificates are valid.
+/// Reads and validates all material of a profile. Certificates are checked against the time `now`.
 ///
 /// # Errors
-/// Every problem, with its key, the path, the cause and the cure. Never with anything of the
+/// Every problem, with its key, the path, the cause and the cure. No problem shows any of the
 /// content.
 pub fn read(
     profile: &Profile,
@@ -281,7 +280,7 @@ pub fn read(
     })
 }
 
-/// What has been read so far; something missing has left a problem in the reader.
+/// What has been read so far. If something is missing, the reader has a problem for it.
 #[derive(Default)]
 struct Parts {
     secret: Option<Secret>,
@@ -327,7 +326,7 @@ fn read_oauth2(oauth: &OAuth2, reader: &mut MaterialReader<'_>, material: &mut P
     };
 }
 
-/// The certificates that are named; None for the system's.
+/// Reads the named certificates. None stands for the system's.
 fn read_bundle(source: &TrustSource, reader: &mut MaterialReader<'_>) -> Option<Bundle> {
     match source {
         TrustSource::System => None,
@@ -336,8 +335,8 @@ fn read_bundle(source: &TrustSource, reader: &mut MaterialReader<'_>) -> Option<
     }
 }
 
-/// Reads only whom to believe, whatever the rest of the material is like, and what the certificates
-/// that are named for it say of themselves.
+/// Reads the trusted roots alone, whatever state the rest of the material is in, with the facts
+/// about the certificates named for that.
 ///
 /// # Errors
 /// As [`read`].

@@ -1,8 +1,8 @@
-//! The wire types of `proto/`, generated, and the one that is written by hand.
+//! The wire types of `proto/`: generated ones, and one that is written by hand.
 //!
-//! `GetTokenResponse` carries its credential as bytes: the broker publishes a credential already
-//! encoded, and an answer is those bytes plus the time that is left, since the fields of a protobuf
-//! message may simply follow one another.
+//! `GetTokenResponse` carries its credential as bytes. The broker publishes a credential already
+//! encoded, and an answer is those bytes plus the time left, since the fields of a protobuf message
+//! may simply follow one another.
 
 #![allow(
     clippy::all,
@@ -21,21 +21,21 @@ use prost::encoding::{self, DecodeContext, WireType};
 
 tonic::include_proto!("tokend.v1");
 
-/// The domain of every reason (`google.rpc.ErrorInfo`).
+/// The error domain of every reason (`google.rpc.ErrorInfo`).
 pub const DOMAIN: &str = "tokend";
 
-/// The reason of every request that is wrong in itself.
+/// The reason for every request that is itself wrong.
 pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
 
 /// The descriptors of `proto/`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tokend.v1.bin"));
 
-/// `tokend.v1.GetTokenResponse` with its credential still (or already) encoded.
+/// `tokend.v1.GetTokenResponse`, with its credential in encoded form.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GetTokenResponse {
     /// An encoded [`Credential`].
     pub credential: Bytes,
-    /// Time left; None: it does not expire.
+    /// The time left. None if the credential does not expire.
     pub expires_in: Option<prost_types::Duration>,
 }
 

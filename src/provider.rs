@@ -1,4 +1,4 @@
-//! The pluggable part: one trait, one file per method, one table that names them.
+//! The pluggable part: one trait, one file per method, and one table of the methods.
 
 mod basic;
 mod fixed;
@@ -24,30 +24,29 @@ use crate::core::secret::Secret;
 use crate::material::Material;
 use crate::tls::Tls;
 
-/// One attempt under way.
 pub type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Issued, Failure>> + Send + 'a>>;
 
-/// For methods that ask nobody on the network.
+/// The deadline of methods that ask nobody on the network.
 const LOCAL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Gets credentials in one way, with one immutable set of material. Never retries: that is the
-/// lifecycle's business.
+/// Gets credentials in one way, with one immutable set of material. It never retries: retrying is
+/// the lifecycle's business.
 pub trait Provider: Send + Sync + 'static {
-    /// Makes one attempt. Dropping it abandons it.
+    /// Makes one attempt. Dropping the future abandons the attempt.
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a>;
 
-    /// Takes over what may be renewed without being another material: an assertion that somebody
-    /// else makes. Whether it is another one than before.
+    /// Takes over material that may be renewed in place: an assertion from elsewhere. Returns
+    /// whether it differs from the one before.
     fn renewed(&self, _material: &Material) -> bool {
         false
     }
 
-    /// One attempt, with everything in it, is given up after this.
+    /// The time after which one whole attempt is given up.
     fn deadline(&self) -> Duration {
         LOCAL_DEADLINE
     }
 
-    /// What the attempts so far gave reason to say, beside their outcome.
+    /// The remarks on the attempts so far, beside their outcome.
     fn remarks(&self) -> Vec<Diagnostic> {
         Vec::new()
     }
@@ -56,7 +55,7 @@ pub trait Provider: Send + Sync + 'static {
 /// Makes one attempt, and gives it up at its deadline.
 ///
 /// # Errors
-/// As the provider says; transient where the deadline has passed.
+/// Those of the provider. A passed deadline is a transient failure.
 pub async fn attempt(provider: &dyn Provider, variant: &Variant) -> Result<Issued, Failure> {
     let deadline = provider.deadline();
     tokio::time::timeout(deadline, provider.fetch(variant))
@@ -72,9 +71,9 @@ pub async fn attempt(provider: &dyn Provider, variant: &Variant) -> Result<Issue
 /// Fills a buffer with random bytes.
 pub type Random = fn(&mut [u8]) -> Result<(), Unspecified>;
 
-/// What the providers of a process share: clocks, randomness, the system's roots, HTTP clients and
-/// discovery documents. Profiles with the same way to the same identity provider share one client,
-/// so that a thousand of them cost one. Clones are the same thing.
+/// The shared parts of all providers of a process: clocks, randomness, the system's roots, HTTP
+/// clients and discovery documents. Profiles with the same way to the same identity provider share
+/// one client, so that a thousand of them cost one. Clones share the same content.
 #[derive(Clone)]
 pub struct Shared {
     clock: Clock,
@@ -84,13 +83,13 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// With aws-lc-rs' random source. Opens and reads nothing yet.
+    /// Uses the random source of aws-lc-rs. It opens and reads nothing yet.
     #[must_use]
     pub fn new(clock: Clock) -> Shared {
         Shared::with_random(clock, aws_lc_rs::rand::fill)
     }
 
-    /// With a random source of the caller's.
+    /// Uses the given random source.
     #[must_use]
     pub fn with_random(clock: Clock, random: Random) -> Shared {
         Shared {
@@ -102,11 +101,12 @@ impl Shared {
     }
 }
 
-/// The table of methods: a provider for a profile and its material. Asks nobody and opens no
-/// connection.
+/// The table of methods: makes the provider for a profile and its material. It asks nobody and
+/// opens no connection.
 ///
 /// # Errors
-/// Permanent, when material and configuration do not go together; the message says what to change.
+/// A permanent failure if material and configuration do not go together. The message says what to
+/// change.
 pub fn build(
     profile: &Profile,
     material: Material,
@@ -123,8 +123,8 @@ pub fn build(
     Ok(provider)
 }
 
-/// The secret that a method cannot do without. Configuration and material guarantee it; a caller
-/// that mixes up profile and material gets a failure and not an empty credential (traps 1, 30).
+/// The secret that a method needs. Configuration and material guarantee it. A caller that mixes up
+/// profile and material gets a failure and not an empty credential (traps 1, 30).
 fn required(secret: Option<Secret>, role: &str) -> Result<Secret, Failure> {
     secret
         .filter(|secret| !secret.is_empty())

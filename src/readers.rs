@@ -1,5 +1,5 @@
-//! Who can read a file besides root and the daemon's user, as the file system and the database of
-//! users and groups have it, in words. How it is put together: `core::readers`.
+//! Finds out who can read a file besides root and the daemon's user, according to the file system
+//! and the user database, and puts it into words. `core::readers` does the reasoning.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
@@ -11,25 +11,26 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::core::readers::{Clients, FileFacts, Lets, Readers, readers};
 
-/// Users of whom each is named.
+/// At most this many users are named one by one.
 const NAMED: usize = 5;
 
-/// Longest access control list that is read, in bytes: the kernel's own limit of an attribute.
+/// Longest access control list that is read, in bytes. It is the kernel's own limit of an
+/// attribute.
 const LONGEST_LIST: usize = 64 * 1024;
 
-/// What others can do with a file of secrets.
+/// Who else can read a file of secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Privacy {
     /// Only root and the daemon's user can read it.
     Private,
-    /// Others can, as this sentence says: it begins with "can be read by".
+    /// Others can read it, as this sentence says. It begins with "can be read by".
     Shared(String),
-    /// So can whoever may connect to the socket, as this sentence says.
+    /// Clients that may connect to the socket can read it, as this sentence says.
     Clients(String),
 }
 
-/// Looks who can read files. Remembers groups and folders: one is made for one look at all files of
-/// a configuration.
+/// Finds out who can read files. It remembers groups and folders, so each look at all files of a
+/// configuration needs a new one.
 #[derive(Clone, Debug)]
 pub struct AccessScan {
     daemon: u32,
@@ -44,14 +45,14 @@ struct ScanCache {
 }
 
 impl Default for AccessScan {
-    /// For a daemon of this process's user without callers.
+    /// Assumes a daemon of this process's user without clients.
     fn default() -> AccessScan {
         AccessScan::new(rustix::process::geteuid().as_raw(), Clients::default())
     }
 }
 
 impl AccessScan {
-    /// For a daemon that is this user and lets these in.
+    /// Assumes a daemon of this user that lets these clients in.
     #[must_use]
     pub fn new(daemon: u32, clients: Clients) -> AccessScan {
         AccessScan {
@@ -61,28 +62,27 @@ impl AccessScan {
         }
     }
 
-    /// The daemon's user.
     #[must_use]
     pub fn daemon(&self) -> u32 {
         self.daemon
     }
 
-    /// The same with nothing remembered.
+    /// The same with an empty memory.
     #[must_use]
     pub fn anew(&self) -> AccessScan {
         AccessScan::new(self.daemon, self.clients)
     }
 
-    /// Whether both look for the same daemon with the same callers.
+    /// Whether both assume the same daemon with the same clients.
     #[must_use]
     pub fn is_like(&self, other: &AccessScan) -> bool {
         (self.daemon, self.clients) == (other.daemon, other.clients)
     }
 
-    /// Who else can read `file`, which was opened as `path`; `found` is what the system says of it.
+    /// Who else can read `file`, which was opened as `path`. `found` is its metadata.
     #[must_use]
     pub fn at(&self, path: &Path, file: &File, found: &Metadata) -> Privacy {
-        // Nothing is done with it that could panic half-way.
+        // A panic cannot leave this half-changed.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let list = list(|buffer| rustix::fs::fgetxattr(file, ACL, buffer));
         let lets = Lets::read(as_found(found, list.as_deref()), self.daemon);
@@ -97,7 +97,8 @@ impl AccessScan {
         self.told(path, found.uid(), &readers)
     }
 
-    /// Every folder on the way, through links. A folder that cannot be looked at keeps nobody out.
+    /// Every folder on the way, through links. A folder that cannot be looked at counts as keeping
+    /// nobody out.
     fn folders(&self, path: &Path, seen: &mut ScanCache) -> Vec<Lets> {
         let Ok(path) = fs::canonicalize(path) else {
             return Vec::new();
@@ -181,13 +182,13 @@ fn as_found<'a>(found: &Metadata, list: Option<&'a [u8]>) -> FileFacts<'a> {
     }
 }
 
-/// The access control list, where there is one; file systems without them say so by an error.
+/// The access control list, if there is one. File systems without such lists return an error.
 fn list(read: impl Fn(&mut Vec<u8>) -> rustix::io::Result<usize>) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 1024];
     let length = match read(&mut bytes) {
         Err(rustix::io::Errno::RANGE) => {
             bytes = vec![0; LONGEST_LIST];
-            // One that cannot be read is taken for one that is not understood.
+            // A list that cannot be read counts as one that cannot be understood.
             read(&mut bytes).unwrap_or(0)
         }
         found => found.ok()?,
@@ -196,11 +197,11 @@ fn list(read: impl Fn(&mut Vec<u8>) -> rustix::io::Result<usize>) -> Option<Vec<
     Some(bytes)
 }
 
-/// All users of a group; None: there is no such group, or nobody can tell now. Users of a directory
-/// service whose primary group it is are not seen: such a service does not list its users.
+/// All users of a group. None: there is no such group, or the database does not answer now. A
+/// directory service does not list its users, so those with this as primary group are missed.
 fn members_of(gid: u32) -> Option<BTreeSet<u32>> {
     let group = Group::from_gid(Gid::from_raw(gid)).ok()??;
-    // Who is listed and has no number cannot be anybody's.
+    // A listed name without a number belongs to no user.
     let listed = group
         .mem
         .iter()
@@ -214,7 +215,7 @@ fn members_of(gid: u32) -> Option<BTreeSet<u32>> {
     Some(members)
 }
 
-/// Users of passwd(5) whose primary group it is.
+/// The users of passwd(5) with this primary group.
 fn primary(passwd: &str, gid: u32) -> impl Iterator<Item = u32> {
     passwd.lines().filter_map(move |line| {
         let mut fields = line.split(':').skip(2);

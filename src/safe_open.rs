@@ -1,11 +1,11 @@
-//! Opens files on whose way others may have a hand.
+//! Opens files whose path other users may be able to change.
 //!
-//! The way is walked folder by folder (`openat`), so that what was looked at is what is used, and
-//! symbolic links are followed here and not by the kernel. A link counts only if root or this
-//! process's user has made it: a file that somebody else renews must not become, by a link, a file
-//! that only this process may read.
+//! It walks the path folder by folder (`openat`), so that it opens exactly what it has checked. It
+//! follows symbolic links itself and does not leave them to the kernel. A link counts only if root
+//! or this process's user has made it. Otherwise another user who renews a file could link it to
+//! one that only this process may read.
 //!
-//! Not seen through: a file system whose server lies about owners (FUSE with `allow_other`, NFS).
+//! It cannot detect a file system whose server lies about owners (FUSE with `allow_other`, NFS).
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -22,31 +22,31 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// Symbolic links on the way to one file. Linux itself gives up after 40.
+/// Most symbolic links on the way to one file. Linux itself gives up after 40.
 const LINKS_LONGEST: usize = 40;
 
-/// statfs(2)
+/// `TMPFS_MAGIC` of statfs(2).
 const TMPFS: u32 = 0x0102_1994;
 
-/// Why a path is not opened.
+/// The reason why a path is not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The system says no.
+    /// A system call failed.
     #[error("{0}")]
     System(#[from] io::Error),
-    /// Others have a hand in it.
+    /// Other users can change a part of the path.
     #[error("{0}")]
     Refused(UnsafePath),
 }
 
-/// What others have a hand in.
+/// A part of the path that other users can change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnsafePath {
     /// The folder, link or file.
     pub place: PathBuf,
     /// What is wrong with it.
     pub why: String,
-    /// What to do.
+    /// How to fix it.
     pub cure: String,
 }
 
@@ -62,13 +62,13 @@ impl From<Errno> for OpenError {
     }
 }
 
-/// Opens a file for reading that somebody else may own and renew. Never waits for the other end of
-/// a pipe.
+/// Opens a file for reading that another user may own and renew. It never waits for the other end
+/// of a pipe.
 ///
 /// # Errors
-/// When a link on the way is neither root's nor this process's user's or could be another one's in
-/// its place, or when the file has a second name and others may make names in its folder; and what
-/// the system says.
+/// When a link on the way belongs to neither root nor this process's user, or others could have put
+/// it there; when the file has a second name and others may create names in its folder; and when a
+/// system call fails.
 pub fn file(path: &Path) -> Result<File, OpenError> {
     let us = geteuid().as_raw();
     let way = ResolvedPath::walk(path, us, false)?;
@@ -84,16 +84,16 @@ pub fn file(path: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Opens a file for reading that nobody but root and the user `us` may have a hand in: it and every
+/// Opens a file for reading. Only root and the user `us` may be able to change the file or any
 /// folder on the way.
 ///
 /// # Errors
-/// When others could change it or put another in its place; and what the system says.
+/// When others could change the file or put another in its place, and when a system call fails.
 pub fn guarded_file(path: &Path, us: u32) -> Result<File, OpenError> {
     let way = ResolvedPath::walk(path, us, true)?;
     let (file, about) = way.open()?;
     let place = way.place();
-    // What is no regular file is for the caller to refuse, who knows what it was to be.
+    // The caller refuses a file that is not regular, since it knows what was expected.
     if !is(&about, FileType::RegularFile) {
         return Ok(file);
     }
@@ -114,11 +114,11 @@ pub fn guarded_file(path: &Path, us: u32) -> Result<File, OpenError> {
     Ok(file)
 }
 
-/// Looks whether nobody but root and the user `us` can make, rename or remove anything in a folder,
-/// or put another folder in its place: every folder on the way counts.
+/// Checks that only root and the user `us` can create, rename or remove anything in a folder, or
+/// put another folder in its place. Every folder on the way counts.
 ///
 /// # Errors
-/// When others can; and what the system says.
+/// When others can, and when a system call fails.
 pub fn guarded_folder(path: &Path, us: u32) -> Result<(), OpenError> {
     let way = ResolvedPath::walk(path, us, true)?;
     if way.name.is_some() {
@@ -127,17 +127,17 @@ pub fn guarded_folder(path: &Path, us: u32) -> Result<(), OpenError> {
     Folder::of(&way.folder, us)?.must_be_closed(&way.folder_path, us)
 }
 
-/// Where a path leads.
+/// A path with all links followed.
 struct ResolvedPath {
-    /// The last folder, and what it is called without links.
+    /// The last folder, and its path without links.
     folder: OwnedFd,
     folder_path: PathBuf,
-    /// What is no folder, in it.
+    /// The last name if it is not a folder.
     name: Option<OsString>,
 }
 
 impl ResolvedPath {
-    /// `guarded`: in no folder on the way may others rename what leads on.
+    /// Follows the path. With `guarded`, no folder on the way may let others rename the next part.
     fn walk(path: &Path, us: u32, guarded: bool) -> Result<ResolvedPath, OpenError> {
         let mut left = parts(&std::path::absolute(path)?);
         let mut way = ResolvedPath {
@@ -151,7 +151,7 @@ impl ResolvedPath {
                 Folder::of(&way.folder, us)?.must_keep_names(&way.folder_path, us)?;
             }
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            // As a folder first: that alone has what is mounted on demand mounted.
+            // The name is opened as a folder first: only that triggers an automount.
             match openat(&way.folder, &name, flags | OFlags::DIRECTORY, Mode::empty()) {
                 Ok(next) => {
                     way.enter(next, &name);
@@ -204,7 +204,7 @@ impl ResolvedPath {
     }
 
     fn open(&self) -> Result<(File, Stat), OpenError> {
-        // Not blocking: opening a pipe that nobody writes to would hang for ever.
+        // O_NONBLOCK, because opening a pipe without a writer would hang for ever.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
         let name = self.name.as_deref().unwrap_or(OsStr::new("."));
         let file = openat(&self.folder, name, flags | OFlags::CLOEXEC, Mode::empty())?;
@@ -213,21 +213,21 @@ impl ResolvedPath {
     }
 }
 
-/// What others can do with the names in a folder.
+/// What other users can do with the names in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Names {
-    /// Nothing.
+    /// They can do nothing.
     Kept,
-    /// Make new ones; what is root's or ours keeps its name (a sticky folder).
+    /// They can add names. Names that belong to root or us stay (a sticky folder).
     Added,
-    /// Everything.
+    /// They can do everything.
     Changed,
 }
 
 struct Folder {
     names: Names,
     about: Stat,
-    /// A file system in memory that was mounted just here.
+    /// The folder is the root of a file system in memory.
     memory: bool,
 }
 
@@ -238,9 +238,9 @@ impl Folder {
         let names = match () {
             () if !trusted(about.st_uid, us) => Names::Changed,
             () if !open => Names::Kept,
-            // Kubernetes makes the folder of a ConfigMap writable for all and mounts it so that
-            // nobody can write. Only of a mount of its own: in the sandbox of a unit everything is
-            // read-only, whoever may write outside.
+            // Kubernetes makes the folder of a ConfigMap writable for all, and mounts it read-only.
+            // Only a mount of its own counts: in the sandbox of a unit everything is read-only,
+            // whoever may write outside.
             () if is_mount(folder) && is_read_only(folder) => Names::Kept,
             () if about.st_mode & 0o1000 != 0 => Names::Added,
             () => Names::Changed,
@@ -255,17 +255,17 @@ impl Folder {
         })
     }
 
-    /// Others may not rename what is in it and root's or ours.
+    /// Refuses a folder in which others can rename what belongs to root or us.
     fn must_keep_names(&self, path: &Path, us: u32) -> Result<(), OpenError> {
-        // An emptyDir of Kubernetes is writable for all and cannot be made otherwise; whoever
-        // mounts one here means this process.
+        // An emptyDir of Kubernetes is writable for all and cannot be made otherwise. Only somebody
+        // who means this process mounts one here.
         if self.names != Names::Changed || self.memory {
             return Ok(());
         }
         Err(self.refused(path, us))
     }
 
-    /// Others may do nothing in it.
+    /// Refuses a folder in which others can do anything.
     fn must_be_closed(&self, path: &Path, us: u32) -> Result<(), OpenError> {
         if self.names == Names::Kept {
             return Ok(());
@@ -273,7 +273,7 @@ impl Folder {
         Err(self.refused(path, us))
     }
 
-    /// A link in it is one that root or we have made, in this place.
+    /// Refuses a link unless root or we have put it in this place.
     fn must_vouch(&self, link: &Stat, path: &Path, us: u32) -> Result<(), OpenError> {
         let shown = path.display();
         if !trusted(link.st_uid, us) {
@@ -284,8 +284,8 @@ impl Folder {
             );
             return Err(refused(path, &why, &cure));
         }
-        // A second name for a link of root's can be made by anybody where fs.protected_hardlinks is
-        // off.
+        // Where fs.protected_hardlinks is off, anybody can create a second name for a link of
+        // root's.
         let placed = match self.names {
             Names::Kept => true,
             Names::Added => link.st_nlink == 1,
@@ -328,7 +328,7 @@ fn refused(place: &Path, why: &str, cure: &str) -> OpenError {
     })
 }
 
-/// Who is trusted, in words.
+/// Names the trusted users in words.
 fn owners(us: u32) -> String {
     if us == 0 {
         return "root".to_owned();
@@ -348,7 +348,7 @@ fn bits(about: &Stat) -> u32 {
     about.st_mode & 0o7777
 }
 
-/// False before Linux 5.8, which does not say.
+/// Whether this is the root of a mount. False before Linux 5.8, which does not tell.
 fn is_mount(folder: &OwnedFd) -> bool {
     statx(folder, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
         .is_ok_and(|it| it.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
@@ -363,7 +363,7 @@ fn root() -> Result<OwnedFd, OpenError> {
     Ok(openat(CWD, "/", flags, Mode::empty())?)
 }
 
-/// The components of a path, the last one first.
+/// The components of a path, in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     path.components()
         .rev()

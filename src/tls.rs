@@ -1,6 +1,6 @@
-//! Trust and identity as a TLS configuration. One immutable configuration per material: a new
-//! certificate means a new configuration and a new HTTP client, never a certificate swapped below
-//! open connections (traps 36, 37).
+//! Turns trust and identity into a TLS configuration. Each material has one immutable
+//! configuration. A new certificate means a new configuration and a new HTTP client. A certificate
+//! is never swapped under open connections (traps 36, 37).
 
 pub mod flaw;
 pub mod witness;
@@ -21,11 +21,11 @@ use self::flaw::Exact;
 use self::witness::Witness;
 use crate::material::{ClientIdentity, Trust};
 
-/// Sessions kept for resumption per configuration. A configuration talks to one or two hosts;
-/// rustls' default of 256 costs memory for nothing.
+/// The number of sessions kept for resumption per configuration. A configuration talks to one or
+/// two hosts, so rustls' default of 256 would waste memory.
 const SESSIONS: usize = 8;
 
-/// What the TLS configurations of a process share: cryptography, and the system's roots.
+/// The shared parts of a process's TLS configurations: cryptography, and the system's roots.
 #[derive(Clone, Debug)]
 pub struct Tls {
     crypto: Arc<CryptoProvider>,
@@ -39,7 +39,7 @@ impl Default for Tls {
 }
 
 impl Tls {
-    /// aws-lc-rs, named here and not left to a process-wide default. Reads nothing yet.
+    /// Uses aws-lc-rs explicitly, not a process-wide default. It reads nothing yet.
     #[must_use]
     pub fn new() -> Tls {
         let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -52,12 +52,12 @@ impl Tls {
         }
     }
 
-    /// TLS 1.2 and 1.3, HTTP/1.1, with the client certificate if there is one. With a certificate
-    /// no session is ever resumed: a resumed session would go on speaking for the certificate that
-    /// it began with.
+    /// Makes a configuration for TLS 1.2 and 1.3 and HTTP/1.1, with the client certificate if there
+    /// is one. With a certificate no session is ever resumed: a resumed session would go on
+    /// speaking for the certificate that it began with.
     ///
     /// # Errors
-    /// When the key cannot be used for TLS; material has checked that before.
+    /// When the key cannot be used for TLS. Material has checked that before.
     pub fn client_config(
         &self,
         trust: &Trust,
@@ -88,7 +88,7 @@ impl Tls {
 }
 
 impl Tls {
-    /// Who decides about servers' certificates, and says why not.
+    /// The verifier of servers' certificates. It also explains its refusals.
     fn judge(&self, trust: &Trust) -> Result<Arc<dyn ServerCertVerifier>, Error> {
         let judge: Arc<dyn ServerCertVerifier> = match trust {
             Trust::System => self.system.clone(),
@@ -101,8 +101,7 @@ impl Tls {
         Ok(Arc::new(Exact(judge)))
     }
 
-    /// The same configuration, and what notes the certificates that servers show: for whoever wants
-    /// to tell about them.
+    /// The same configuration, with a witness that records the certificates that servers show.
     ///
     /// # Errors
     /// As [`Tls::client_config`].
@@ -119,9 +118,9 @@ impl Tls {
     }
 }
 
-/// Presents one certificate whenever one is asked for, whatever issuers the server hints at: the
-/// hint is often incomplete, and a wrong certificate is refused with a reason while a missing one
-/// is not.
+/// Presents one certificate whenever the server asks for any, whatever issuers the server hints at.
+/// The hint is often incomplete, and servers explain the refusal of a wrong certificate but not of
+/// a missing one.
 #[derive(Debug)]
 struct SingleCertificate(Arc<CertifiedKey>);
 
@@ -143,9 +142,9 @@ impl ResolvesClientCert for SingleCertificate {
     }
 }
 
-/// Where distributions keep their roots; the environment's `SSL_CERT_FILE` and `SSL_CERT_DIR` stand
-/// for all of them. Only changes are looked for here: what is read, and in which order, the
-/// verifier knows.
+/// The places where distributions keep their roots. The environment's `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR` replace all of them. This list serves only to notice changes. The verifier
+/// decides what is read, and in which order.
 const SYSTEM: [&str; 7] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -156,9 +155,9 @@ const SYSTEM: [&str; 7] = [
     "/etc/pki/tls/certs",
 ];
 
-/// The system's roots, read at the first handshake that needs them and kept once for the whole
-/// process: a set of roots takes hundreds of kilobytes. Every full handshake looks whether their
-/// files have changed, and reads them again then.
+/// The system's roots. They are read at the first handshake that needs them and kept once for the
+/// whole process, since a set of roots takes hundreds of kilobytes. Every full handshake checks
+/// whether their files have changed, and reads them again in that case.
 #[derive(Debug)]
 struct SystemRoots {
     crypto: Arc<CryptoProvider>,
@@ -172,7 +171,7 @@ impl SystemRoots {
     }
 }
 
-/// The files and folders that the roots come from.
+/// The files and folders of the roots.
 fn sources() -> Vec<PathBuf> {
     let file = std::env::var_os("SSL_CERT_FILE");
     let folders = std::env::var_os("SSL_CERT_DIR");
@@ -183,7 +182,7 @@ fn sources() -> Vec<PathBuf> {
     file.iter().map(PathBuf::from).chain(folders).collect()
 }
 
-/// Device, inode, size and time of the last change of every source; None where there is none.
+/// Device, inode, size and change time of every source. None if the source does not exist.
 type SourceState = Vec<Option<(u64, u64, u64, i64, i64)>>;
 
 fn state(sources: &[PathBuf]) -> SourceState {
@@ -200,7 +199,7 @@ fn state(sources: &[PathBuf]) -> SourceState {
     sources.iter().map(one).collect()
 }
 
-/// What was read from files that may change.
+/// A value that was read from files that may change.
 #[derive(Debug)]
 struct Followed<T>(Mutex<Option<(SourceState, Arc<T>)>>);
 
@@ -211,16 +210,16 @@ impl<T> Default for Followed<T> {
 }
 
 impl<T> Followed<T> {
-    /// What is in the files now. While it cannot be read (in the middle of an update, say) the last
-    /// that could is used, and reading is tried again at the next call.
+    /// The value of the files now. While they cannot be read (in the middle of an update, say), the
+    /// last value stays in use, and the next call tries again.
     fn get<E>(
         &self,
         sources: &[PathBuf],
         read: impl FnOnce() -> Result<T, E>,
     ) -> Result<Arc<T>, E> {
-        // Nothing can panic between lock and unlock and leave half a value.
+        // No panic between lock and unlock can leave half a value.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken before reading, so that a change in between is seen the next time.
+        // The state is taken before reading, so that the next call notices a change in between.
         let now = state(sources);
         if let Some((then, known)) = &*last
             && *then == now
@@ -308,7 +307,7 @@ mod tests {
         let one = get().unwrap();
         assert_eq!(*one, "one");
         assert!(Arc::ptr_eq(&one, &get().unwrap()), "kept while unchanged");
-        // As package managers do it: a new file takes the name.
+        // This is how package managers do it: a new file takes the name.
         let next = folder.path().join("next");
         std::fs::write(&next, "two").unwrap();
         std::fs::rename(&next, &bundle).unwrap();

@@ -1,5 +1,5 @@
-//! From a configuration to what is served: reads the material of every profile, keeps what has not
-//! changed, and swaps the registry whole. Starting is a reload from nothing.
+//! Turns a configuration into what is served: reads the material of every profile, keeps what has
+//! not changed, and swaps the registry whole. A start is a reload from nothing.
 
 mod entry;
 mod member;
@@ -30,7 +30,7 @@ use crate::provider;
 use crate::registry::reload::{ReloadOutcome, ReloadReport, Reloaded};
 use crate::registry::{Current, ProfileHealth, Registry, RegistryEntry};
 
-/// What is served, and how it came about.
+/// What the daemon serves, and where each profile stands between its files and that.
 pub struct Assembly {
     pub broker: Broker,
     pub registry: Current,
@@ -38,31 +38,33 @@ pub struct Assembly {
     pub shared: provider::Shared,
     pub surroundings: Surroundings,
     pub daemon_uid: u32,
-    /// Why rules that name a unit match nobody here, if so.
+    /// The reason why rules that name a unit match nobody on this host, if there is one.
     pub no_units: Option<String>,
-    /// What an earlier run has left, until the first configuration has been taken over.
+    /// What an earlier run has left. It is forgotten once the first configuration has been taken
+    /// over.
     pub left: PreviousRun,
-    /// Looked at with every configuration; an outage of it must not lock anybody out.
+    /// Every configuration looks users and groups up here. The cache keeps an outage of the user
+    /// database from locking anybody out.
     directory: CachedDirectory<SystemDirectory>,
     members: BTreeMap<ProfileName, Member>,
-    /// Profiles that never could be used, and since when.
+    /// Profiles that could never be used, and since when.
     invalid: BTreeMap<ProfileName, Reloaded>,
-    /// Counts the times that files were looked at, so that a report knows what was changed by them.
+    /// Counts the looks at the files, so that a report covers exactly the changes since one of
+    /// them.
     looks: u64,
-    /// What was logged last of each profile, so that it is not said again at every look at the
+    /// The last log lines of each profile. The same lines are not logged again at every look at the
     /// files.
     said: BTreeMap<ProfileName, Vec<String>>,
-    /// Names profiles whose trials have come further, for [`Assembly::promote`].
+    /// Carries the names of profiles whose trials have made progress, for [`Assembly::promote`].
     trials: mpsc::Sender<ProfileName>,
-    /// Handles that nobody will find once the registry has been swapped.
+    /// Handles that are removed once the registry has been swapped and no request can find them.
     leaving: Vec<Arc<ProfileHandle>>,
 }
 
-/// A profile with its files read, or why not.
+/// Each profile with the material from its files, or the reason why it cannot be used.
 pub type GatheredMaterial = BTreeMap<ProfileName, Result<(Arc<Profile>, Material), Invalid>>;
 
 impl Assembly {
-    /// Nothing yet.
     pub fn new(
         broker: Broker,
         registry: Current,
@@ -91,9 +93,9 @@ impl Assembly {
         }
     }
 
-    /// Takes a configuration over, profile by profile: what fails, fails alone. `access` is what
-    /// the files say of that, which holds in any case; `warnings` are the daemon's own. Gives the
-    /// profiles that are gone.
+    /// Takes a configuration over, profile by profile; each profile fails alone. `access` is what
+    /// the files say about access, which holds in any case. `warnings` are the daemon's own.
+    /// Returns the profiles that are gone.
     pub async fn apply(
         &mut self,
         config: &Config,
@@ -137,8 +139,8 @@ impl Assembly {
         }
         let mut removed = Vec::new();
         for (name, member) in before {
-            // Nobody knows what is in a file, or in a folder of them, that cannot be read: what was
-            // defined there is not gone.
+            // A file or folder that cannot be read may still define this profile. The profile does
+            // not count as gone.
             let broken = |path: &Path| config.broken.get(path);
             let file = member.file.as_deref();
             match file.and_then(|file| broken(file).or_else(|| broken(file.parent()?))) {
@@ -176,7 +178,7 @@ impl Assembly {
         entries.all(|entry| entry.reloaded.outcome.in_force())
     }
 
-    /// Notes that the configuration on disk cannot be used at all.
+    /// Records that the configuration on disk cannot be used at all.
     pub fn refuse(&mut self, why: Vec<String>) {
         let before = self.registry.load_full();
         if before.refused != why {
@@ -184,12 +186,13 @@ impl Assembly {
         }
     }
 
-    /// How many times files were looked at; what a report is asked since.
+    /// The number of looks at the files so far. [`Assembly::report`] takes it as its starting
+    /// point.
     pub fn looks(&self) -> u64 {
         self.looks
     }
 
-    /// What became of everything after so many looks.
+    /// What became of every change after look number `after`.
     pub fn report(&self, after: u64, removed: &[ProfileName]) -> ReloadReport {
         let now = self.now();
         let registry = self.registry.load();
@@ -222,7 +225,7 @@ impl Assembly {
         self.clock.now().wall
     }
 
-    /// Holds on to what is served although the files say something that cannot be used.
+    /// Keeps serving what is live although the files now say something that cannot be used.
     fn keep(&mut self, mut member: Member, why: String) -> Member {
         self.leaving
             .extend(member.staged.take().map(|staged| staged.version.handle));
@@ -243,8 +246,8 @@ impl Assembly {
         entry
     }
 
-    /// Swaps the registry, and removes the handles that nobody finds any more then. One that
-    /// differs in nothing but what there is to say is not a new configuration.
+    /// Swaps the registry, then removes the handles that no request can find any more. A registry
+    /// that differs only in its messages is not a new generation.
     async fn put_in_force(
         &mut self,
         admins: Access,
@@ -258,7 +261,7 @@ impl Assembly {
         let profiles = entries.len();
         let mut registry = Registry::new(before.generation, admins, entries);
         registry.warnings = warnings;
-        // Whether that still holds is said after this.
+        // The caller says afterwards whether this refusal still holds.
         registry.refused = before.refused.clone();
         if before.generation == 0 || !registry.serves_the_same_as(&before) {
             registry.generation += 1;
@@ -269,7 +272,7 @@ impl Assembly {
         }
         let registry = Arc::new(registry);
         self.registry.store(registry.clone());
-        // Streams that are open are held to rules that have changed, at once.
+        // Changed rules apply to open streams at once.
         for entry in registry.all() {
             let before = before.get(entry.name.as_str());
             if before.is_some_and(|before| !entry.permits_the_same_as(before))
@@ -284,7 +287,7 @@ impl Assembly {
     }
 }
 
-/// Reads the files of every profile. Blocks; touches nothing that is live.
+/// Reads the files of every profile. This blocks, and it touches nothing live.
 pub fn gather(config: &Config, surroundings: &Surroundings, clock: &Clock) -> GatheredMaterial {
     let now = clock.now().wall;
     let surroundings = &surroundings.for_one_look();
@@ -307,7 +310,7 @@ pub fn gather(config: &Config, surroundings: &Surroundings, clock: &Clock) -> Ga
         .collect()
 }
 
-/// A profile whose definition is sound but that cannot be used.
+/// The entry of a profile whose definition is sound but which cannot be used.
 pub fn invalid_because(profile: &Profile, message: String) -> Invalid {
     Invalid {
         message,
@@ -316,12 +319,12 @@ pub fn invalid_because(profile: &Profile, message: String) -> Invalid {
     }
 }
 
-/// Where this process runs.
+/// The surroundings of this process.
 pub fn surroundings() -> Surroundings {
     Surroundings::new(std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into))
 }
 
-/// Several problems as one line, for logs and answers.
+/// Joins several problems into one line, for logs and answers.
 fn one_line(message: &str) -> String {
     message.replace('\n', "; ")
 }

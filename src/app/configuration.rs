@@ -1,4 +1,4 @@
-//! The configuration in its files, read for the daemon, and what the log says of it.
+//! Reads the configuration's files for the daemon, and logs what there is to say about them.
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -11,31 +11,31 @@ use crate::core::config::{self, AccessOnDisk, Finding, Severity, Sources};
 use crate::core::profile::Config;
 use crate::readers::AccessScan;
 
-/// Where the configuration is and which socket wins over its `socket`.
+/// The path of the configuration, and the socket that takes precedence over its `socket`.
 pub struct Plan {
     pub config: PathBuf,
     pub socket: Option<PathBuf>,
 }
 
-/// A configuration that can be used, and what there is to say about it.
+/// A usable configuration, with the findings about it.
 pub struct Read {
     pub config: Config,
-    /// What the files say of each profile's access.
+    /// What the files say about each profile's access.
     pub access: AccessOnDisk,
     pub findings: Vec<Finding>,
-    /// Names the files that say so.
+    /// The digest of the files that this was read from.
     pub seen: Vec<u8>,
-    /// Their texts.
+    /// The texts of the files.
     pub sources: Sources,
 }
 
-/// Reads the text of the files.
+/// Reads the texts of the files.
 pub fn sources(path: &Path, readers: &AccessScan) -> Result<Sources, StartError> {
     load::sources(path, privacy::daemon_uid(), readers)
         .map_err(|error| StartError::ConfigFile(error.to_string()))
 }
 
-/// What the files say.
+/// Parses the texts of the files.
 pub fn understood(sources: Sources) -> Result<Read, StartError> {
     let mut outcome = config::load(&sources);
     match outcome.config.take() {
@@ -50,8 +50,8 @@ pub fn understood(sources: Sources) -> Result<Read, StartError> {
     }
 }
 
-/// Reads the files, and says who else could. Whom the socket lets in stands in the very files whose
-/// readers are looked at, unless the service manager holds it.
+/// Reads the files, and finds out who else could read them. Unless the service manager holds the
+/// socket, these same files say whom the socket lets in.
 pub fn read(
     path: &Path,
     inherited: Option<&UnixListener>,
@@ -65,7 +65,8 @@ pub fn read(
     Ok((understood(sources(path, &meant)?)?, meant))
 }
 
-/// Logs what no profile says for itself: files that cannot be used, and keys outside of profiles.
+/// Logs the findings that belong to no profile: files that cannot be used, and keys outside of
+/// profiles.
 pub fn say(findings: &[Finding]) {
     for finding in findings.iter().filter(|finding| finding.profile.is_none()) {
         match finding.severity {
@@ -75,7 +76,7 @@ pub fn say(findings: &[Finding]) {
     }
 }
 
-/// A finding as one line of the log.
+/// Formats a finding as one line of the log.
 pub fn worded(finding: &Finding) -> String {
     let mut line = finding.one_line();
     if !finding.help.is_empty() {
@@ -85,9 +86,9 @@ pub fn worded(finding: &Finding) -> String {
     line
 }
 
-/// What names the files now and what they say, unless they are those of `before`: what was
-/// understood of them holds then. With a socket of its own the daemon could not start where nobody
-/// knows the socket's group: what is taken over is what a restart can begin with.
+/// Reads the files again, and parses them unless their digest is still `before`. With a socket of
+/// its own, the daemon could not start while the socket's group is unknown. It takes over only what
+/// a restart could begin with, so an unknown group is an error here too.
 pub fn look(
     path: &Path,
     before: &[u8],
@@ -95,14 +96,14 @@ pub fn look(
     own_socket: bool,
 ) -> Option<(Vec<u8>, Result<Read, StartError>)> {
     match sources(path, readers) {
-        // It may be readable again, as it was, at the next look.
+        // The digest is empty because the files may be readable again, unchanged, at the next look.
         Err(error) => Some((Vec::new(), Err(error))),
         Ok(sources) => {
             let now = load::digest(&sources);
             (now != before).then(|| match understood(sources) {
                 Ok(read) if own_socket => match known_group(&read) {
                     Ok(()) => (now, Ok(read)),
-                    // It may be known at the next look.
+                    // The digest is empty because the group may be known at the next look.
                     Err(error) => (Vec::new(), Err(error)),
                 },
                 outcome => (now, outcome),
@@ -116,7 +117,7 @@ fn known_group(read: &Read) -> Result<(), StartError> {
     group.map(privacy::group).transpose().map(|_| ())
 }
 
-/// Why files cannot be used, a line for each thing.
+/// The reasons why the files cannot be used, one line for each.
 pub fn lines(error: &StartError) -> Vec<String> {
     match error {
         StartError::Config(outcome) => outcome.findings.iter().map(worded).collect(),
@@ -124,7 +125,7 @@ pub fn lines(error: &StartError) -> Vec<String> {
     }
 }
 
-/// Says, once, why the files cannot be used, and what that leads to.
+/// Logs, once, why the files cannot be used and what follows from that.
 pub fn refuse(error: &StartError, said: &mut Vec<String>, so: &str) -> Vec<String> {
     let lines = lines(error);
     if lines != *said {

@@ -30,14 +30,14 @@ use crate::server::{self, Accounts, Answered, ApiService};
 use crate::supervisor;
 use crate::telemetry::{self, Format};
 
-/// Callers of `Reload` that may queue up while the files are being read.
+/// At most this many `Reload` calls queue up while the files are being read.
 const RELOADS: usize = 64;
 
-/// What has been counted of grants is written when the daemon ends, within this time. A disk that
-/// hangs is not waited for.
+/// At its end the daemon has this long to write the grants it has counted. It does not wait longer
+/// for a disk that hangs.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
-/// `tokend serve`
+/// `tokend serve`.
 pub fn serve(args: ServeArgs) -> u8 {
     let format = match args.log_format.unwrap_or(LogFormat::Text) {
         LogFormat::Text => Format::Text,
@@ -65,7 +65,7 @@ pub fn serve(args: ServeArgs) -> u8 {
     )
 }
 
-/// Says why the daemon ended and turns it into an exit code.
+/// Logs why the daemon ended, and returns the exit code for it.
 pub fn finish(outcome: Result<(), StartError>) -> u8 {
     match outcome {
         Ok(()) => exit::DONE,
@@ -81,8 +81,8 @@ pub fn finish(outcome: Result<(), StartError>) -> u8 {
     }
 }
 
-/// Runs the daemon until SIGTERM or SIGINT; one that came before it ran counts. `ready` is called
-/// when the socket answers.
+/// Runs the daemon until SIGTERM or SIGINT, even if the signal came before this call. `ready` is
+/// called once the socket answers.
 pub fn daemon(
     plan: &Plan,
     mut streams: SignalStreams,
@@ -100,7 +100,8 @@ pub fn daemon(
     run(plan, start, left, own_socket, streams, ready)
 }
 
-/// Runs what there is to start with. `own_socket`: the socket is not the service manager's.
+/// Runs the daemon from what it starts with. `own_socket`: the daemon bound the socket itself, it
+/// is not the service manager's.
 fn run(
     plan: &Plan,
     start: Start,
@@ -125,7 +126,8 @@ fn run(
     let (reload, reloads) = mpsc::channel(RELOADS);
     let (stop, stopped) = watch::channel(false);
     let (unreachable, reachable) = watch::channel(None);
-    // Later than `stop`: who waits for a credential when the daemon is told to end still gets it.
+    // This ends later than `stop`: a caller that waits for a credential when the daemon is told to
+    // end still gets it.
     let (rest, resting) = watch::channel(false);
     let (ask_ourselves, own_questions) = mpsc::channel(1);
     let (limits, metrics_listen) = (server.limits.clone(), server.metrics_listen);
@@ -194,21 +196,21 @@ fn run(
     outcome
 }
 
-/// The registry before the first configuration is in force: nobody may use anything.
+/// The registry before the first configuration is in force: it permits nobody anything.
 fn nobody() -> Registry {
     let access = Access::resolve(&[], daemon_uid(), &SystemDirectory).0;
     Registry::new(0, access, Vec::new())
 }
 
-/// What is still to be written when nobody is served any more.
+/// Finishes what still has to be written after the last answer.
 async fn last_words(audit: &Audit, upstream: &mut oneshot::Receiver<()>) {
     audit.finish(LAST_RECORDS).await;
-    // That thread has the credentials kept for the next run.
+    // That thread hands the credentials over to the next run.
     let _ = tokio::time::timeout(LAST_RECORDS, upstream).await;
 }
 
-/// Serves metrics over TCP too. Nobody is to be without credentials because somebody cannot be
-/// measured: where that address cannot be listened on, it is said and nothing else.
+/// Serves metrics over TCP as well. An address that cannot be listened on is only logged: callers
+/// must get credentials even if the daemon cannot be measured.
 async fn serve_metrics(
     address: SocketAddr,
     service: &Arc<ApiService>,
@@ -230,8 +232,8 @@ async fn serve_metrics(
     }
 }
 
-/// What the serving thread does beside serving: it obeys signals, sees to the socket's name, and
-/// tells the service manager how things stand.
+/// The other work of the serving thread: it obeys signals, watches the socket's name, and reports
+/// the state to the service manager.
 struct MainLoop {
     registry: Current,
     clock: Clock,
@@ -239,12 +241,12 @@ struct MainLoop {
     reload: mpsc::Sender<Order>,
     stop: watch::Sender<bool>,
     unreachable: watch::Sender<Option<String>>,
-    /// As the service manager was told last.
+    /// The status that the service manager was told last.
     status: String,
 }
 
 impl MainLoop {
-    /// Until `serving` is over, which begins to end when the daemon is told to stop.
+    /// Runs until `serving` is over. `serving` begins to end when the daemon is told to stop.
     async fn run(
         mut self,
         serving: impl Future<Output = ()>,
@@ -278,32 +280,31 @@ impl MainLoop {
         }
     }
 
-    /// Has the files read again. What becomes of it is in the log and in the status; `done` is told
-    /// when it is over.
+    /// Has the files read again. The log and the status tell the result. `done` receives a message
+    /// when the reload is over.
     fn order_reload(&self, done: mpsc::Sender<()>) {
         self.audit.reopen();
         supervisor::reloading();
         let (order, mut reports) = Order::new();
-        // Those that are queued will see this change too.
+        // If the queue is full, the reloads in it will see this change too.
         drop(self.reload.try_send(order));
         tokio::spawn(async move {
             let settled =
                 reports.wait_for(|report| report.as_ref().is_some_and(|report| report.settled));
-            // Given up, or nobody to tell it any more: it is over all the same.
+            // The reload counts as over even if it takes too long or the thread is gone.
             let _ = tokio::time::timeout(server::RELOAD_WAIT, settled).await;
             let _ = done.send(()).await;
         });
     }
 
-    /// Looks whether the socket's name still leads here, and tells the service manager what is new.
+    /// Checks that the socket's name still leads here, and tells the service manager what is new.
     fn look(&mut self, socket_guard: Option<&mut SocketGuard>) {
         if let Some(guard) = socket_guard
             && guard.look()
         {
             let trouble = guard.trouble().map(str::to_owned);
             self.unreachable.send_replace(trouble);
-            // The files are read again for its sake: what there is to say stands in what is in
-            // force.
+            // A new look at the files puts the message about the socket into the registry.
             drop(self.reload.try_send(Order::new().0));
         }
         let now = server::in_one_line(&self.registry.load(), &self.audit, self.clock.now());

@@ -1,5 +1,5 @@
-//! `tokend dev`: an issuer, certificates, a configuration with one profile per way in, and the
-//! daemon, in one folder.
+//! `tokend dev`: starts an issuer and a daemon in one folder, with certificates and a configuration
+//! that has one profile per method of authentication.
 
 use std::fs;
 use std::io::{self, Write};
@@ -20,16 +20,15 @@ use tokend_issuer::client::{CertificateMatch, ClientCredential, RegisteredClient
 use tokend_issuer::clock::WallClock;
 use tokend_issuer::{Issuer, IssuerTls, Settings};
 
-/// Short enough that somebody who watches sees renewals, long enough that a pasted token still
-/// works.
+/// Short enough to let a developer watch renewals, long enough for a pasted token to still work.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
 
-/// Names of the registered clients.
+/// The client ids that the issuer has registered.
 const SECRET_CLIENT: &str = "tokend-dev";
 const CERTIFICATE_CLIENT: &str = "tokend-dev-mtls";
 const ASSERTION_CLIENT: &str = "tokend-dev-jwt";
 
-/// Who was given what.
+/// The name of the audit file.
 const AUDIT: &str = "audit.jsonl";
 
 pub fn run(args: &DevArgs) -> u8 {
@@ -37,9 +36,9 @@ pub fn run(args: &DevArgs) -> u8 {
         eprintln!("tokend: {why}");
         return exit::USAGE;
     }
-    // Before anything is made: what is told to stop while keys are being made must remove them all
-    // the same. There is nothing to reload, and a terminal that was closed leaves nobody who could
-    // stop it.
+    // Signals are caught before anything is made: a stop while keys are being made must remove them
+    // all the same. A hang-up stops the daemon too: there is nothing to reload, and after the
+    // terminal is closed nobody could stop it.
     let setup = SignalStreams::new(SignalAction::Stop).and_then(|streams| {
         let dev = StateFolder::make(args.dir.as_deref()).and_then(Dev::start)?;
         Ok((streams, dev))
@@ -53,7 +52,7 @@ pub fn run(args: &DevArgs) -> u8 {
     }
 }
 
-/// What `dev` made; dropping it removes everything again.
+/// Everything that `dev` made. Dropping it removes all of that again.
 struct Dev {
     folder: StateFolder,
     issuer: RunningIssuer,
@@ -120,7 +119,7 @@ impl Dev {
         self.folder.path.join("tokend.sock")
     }
 
-    /// What to do next, in lines to paste.
+    /// Prints what to do next, in lines to paste.
     fn tell(&self, socket: &Path) {
         let socket = quoted(&socket.display().to_string());
         let program = std::env::current_exe().map_or_else(
@@ -153,13 +152,13 @@ An API that takes these tokens:
             folder = self.folder.path.display(),
             issuer = self.issuer.url,
         );
-        // Nobody may be reading; the daemon serves all the same.
+        // Output may have no reader; the daemon serves all the same.
         let mut out = io::stdout();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 }
 
-/// For a shell, only where it is needed.
+/// Quotes text for a shell, only where needed.
 fn quoted(text: &str) -> String {
     let plain = text
         .bytes()
@@ -217,10 +216,10 @@ assertion = {{ key = "jwt.key" }}
     )
 }
 
-/// The issuer, on a thread of its own: it is somebody else's server, as far as the daemon can see.
+/// The issuer, on a thread of its own. To the daemon it is somebody else's server.
 struct RunningIssuer {
     url: String,
-    /// Dropped: the issuer ends.
+    /// Dropping this ends the issuer.
     _stop: oneshot::Sender<()>,
 }
 
@@ -240,7 +239,7 @@ impl RunningIssuer {
                         Err(error) => return drop(tell.send(Err(error))),
                     };
                     if tell.send(Ok(issuer.url().to_owned())).is_ok() {
-                        // Comes as an error when the sender is dropped, which is the word to stop.
+                        // Dropping the sender makes this an error, which is the signal to stop.
                         let _ = stopped.await;
                     }
                 });
@@ -252,7 +251,7 @@ impl RunningIssuer {
     }
 }
 
-/// A folder and the files that were put into it.
+/// A folder, and the files that `dev` put into it.
 struct StateFolder {
     path: PathBuf,
     made_folder: bool,
@@ -283,7 +282,7 @@ impl StateFolder {
         })
     }
 
-    /// Writes a new file that only its owner can read; one that is there already is an error.
+    /// Writes a new file that only its owner can read. A file that exists already is an error.
     fn write(&mut self, name: &str, text: &str) -> io::Result<()> {
         let path = self.path.join(name);
         let mut file = fs::OpenOptions::new()
@@ -306,7 +305,7 @@ impl StateFolder {
 
 impl Drop for StateFolder {
     fn drop(&mut self) {
-        // What others put there stays, and so does the folder then.
+        // Files that others put there stay, and then the folder stays too.
         for file in &self.files {
             let _ = fs::remove_file(file);
         }

@@ -1,4 +1,4 @@
-//! Why the daemon does not run, and with which exit code it says so.
+//! The reasons why the daemon does not run, and their exit codes.
 
 use std::io;
 
@@ -6,7 +6,6 @@ use crate::cli::exit;
 use crate::core::config;
 use crate::socket::bind::BindError;
 
-/// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("the configuration cannot be used")]

@@ -1,10 +1,10 @@
-//! Signs of life for the service manager's watchdog: given when a request has really been answered,
-//! not when a timer has run out.
+//! Signs of life for the service manager's watchdog. One is sent when a request has really been
+//! answered, not when a timer has run out.
 //!
-//! The question is asked on the thread that owns the lifecycles and answered on the one that
-//! serves, so that either of them standing still is noticed. It takes the way of every request, but
-//! does not come through the socket: a flood of connections there, or a name that leads elsewhere,
-//! is nothing that a restart would cure.
+//! The thread that owns the lifecycles asks, and the thread that serves answers, so that a
+//! standstill of either is noticed. The request takes the way of every request, but does not come
+//! through the socket: a restart would cure neither a flood of connections there nor a name that
+//! leads elsewhere.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::supervisor;
 
 const QUESTION: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\n\r\n";
 
-/// More than the question or its answer takes, in bytes.
+/// Buffer for the question or its answer, in bytes. Each is shorter than this.
 const ROOM: usize = 1024;
 
-/// Asks three times in the time that the service manager waits, for ever.
+/// Asks for ever, three times within the watchdog's limit.
 pub async fn run(connections: mpsc::Sender<DuplexStream>, limit: Duration) {
     let pause = limit / 3;
     loop {
@@ -35,7 +35,7 @@ pub async fn run(connections: mpsc::Sender<DuplexStream>, limit: Duration) {
     }
 }
 
-/// Comes when the server has answered; false when it has closed the connection without.
+/// True when the server has answered; false when it has closed the connection without an answer.
 async fn is_answered(connections: &mpsc::Sender<DuplexStream>) -> bool {
     let (mut here, there) = tokio::io::duplex(ROOM);
     if connections.send(there).await.is_err() {

@@ -8,9 +8,9 @@ use crate::core::profile::files::paths;
 use crate::files::Interest;
 use crate::material::Surroundings;
 
-/// Where names of users and groups become numbers. A number that is free goes to the next user that
-/// is made, who must not be taken for the one before; a database elsewhere (LDAP) is asked again
-/// now and then.
+/// The local databases that turn names of users and groups into numbers. When a user is deleted,
+/// the next new user may get the same number and must not be taken for the old one. A database
+/// elsewhere (LDAP) sends no events and is asked again now and then.
 const USERS: [&str; 4] = [
     "/etc/passwd",
     "/etc/group",
@@ -18,7 +18,7 @@ const USERS: [&str; 4] = [
     "/etc/nsswitch.conf",
 ];
 
-/// The files and folders that matter.
+/// The files and folders whose changes matter to this configuration.
 pub fn interest_in(path: &Path, config: &Config, surroundings: &Surroundings) -> Interest {
     let mut files = paths(config);
     files.insert(path.to_owned());
@@ -36,8 +36,8 @@ mod tests {
     use super::*;
     use crate::app::assembly::surroundings;
 
-    /// Broken by leaving it to the next look: for a minute whoever got a deleted user's number was
-    /// served as that user.
+    /// Broken by leaving a change to the next look: for a minute, the new owner of a deleted user's
+    /// number was served as that user.
     #[test]
     fn the_database_of_users_is_watched() {
         let sources = crate::core::config::Sources {

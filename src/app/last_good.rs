@@ -1,5 +1,5 @@
-//! The configuration that could be used last, for the next run: its texts lie in sealed memory from
-//! the moment they were accepted, and not in that of the process.
+//! Keeps the configuration that could be used last, for the next run. From the moment of acceptance
+//! its texts are in sealed memory, not in the memory of the process.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -13,20 +13,20 @@ use crate::core::config::{AccessOnDisk, Sources};
 use crate::core::handover::last_good::LastGood;
 use crate::supervisor::store;
 
-/// Texts in sealed memory; None: there are none.
+/// Texts in sealed memory, if there are any.
 pub type Sealed = Option<Arc<OwnedFd>>;
 
-/// Notes which configuration could be used last.
+/// Stores the configuration that could be used last.
 pub struct LastGoodStore {
     sealed: watch::Sender<Sealed>,
-    /// Told when there is something to keep.
+    /// Notified when there is something new to keep.
     published: Arc<Notify>,
-    /// What the files have said of access last.
+    /// The last known access rules of the files.
     access: AccessOnDisk,
 }
 
 impl LastGoodStore {
-    /// With nothing in it, and where its content comes.
+    /// Makes an empty store, and the receiver of its content.
     pub fn new(published: Arc<Notify>) -> (LastGoodStore, watch::Receiver<Sealed>) {
         let (sealed, content) = watch::channel(None);
         let store = LastGoodStore {
@@ -37,13 +37,14 @@ impl LastGoodStore {
         (store, content)
     }
 
-    /// These files can be used.
+    /// Stores these files, which can be used.
     pub fn accepted(&mut self, sources: Sources, access: &AccessOnDisk) {
         self.access = access.over(&self.access);
         self.seal(sources);
     }
 
-    /// The files cannot be used; what they say of access holds all the same, after a restart too.
+    /// Takes note of files that cannot be used. What they say about access holds all the same,
+    /// after a restart too.
     pub fn refused(&mut self, access: &AccessOnDisk) {
         let access = access.over(&self.access);
         if access == self.access {
@@ -76,7 +77,7 @@ impl LastGoodStore {
     }
 }
 
-/// What is in sealed memory, as text.
+/// Reads the text out of sealed memory.
 pub fn text(sealed: &OwnedFd) -> Option<Zeroizing<String>> {
     let bytes = store::content(sealed.try_clone().ok()?).ok()?;
     let text = std::str::from_utf8(&bytes).ok()?;

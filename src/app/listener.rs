@@ -13,17 +13,16 @@ use crate::cli::paths::default_socket;
 use crate::core::profile::Server;
 use crate::socket::bind::bind;
 
-/// Where callers come in.
+/// The socket that callers connect to.
 pub struct SocketListener {
     pub listener: UnixListener,
-    /// The socket's name.
     pub path: PathBuf,
-    /// Sees to the name; the service manager does for its own.
+    /// Watches over the name. None if the service manager does that for its own socket.
     pub guard: Option<SocketGuard>,
 }
 
-/// Opens it. A socket that the service manager holds comes before everything else: callers queue
-/// there while the daemon is being restarted.
+/// Opens the socket. A socket from the service manager comes before everything else: callers queue
+/// there while the daemon restarts.
 pub fn open(
     socket: Option<PathBuf>,
     server: &Server,

@@ -11,19 +11,20 @@ use crate::core::config::{Loaded, NOT_UTF_8, SourceFile, Sources};
 use crate::readers::{AccessScan, Privacy};
 use crate::safe_open::{self, OpenError};
 
-/// Longest file, in bytes: tens of thousands of profiles have room in it.
+/// Longest configuration file, in bytes: enough for tens of thousands of profiles.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, by name; `readers` looks who
-/// else can.
+/// Reads `tokend.toml` and every `*.toml` of `profiles.d` beside it, sorted by name. `readers`
+/// finds out who else can read them.
 ///
-/// Whoever can write one of them decides who gets which credential, so that each must be root's or
-/// the daemon's user `us`'s, writable for nobody else, in a folder that is so too. Of a
-/// `profiles.d` that is not, nothing is used: not even the names of its files.
+/// Anybody who can write one of these files decides who gets which credential. So each file must
+/// belong to root or to `us`, the daemon's user, must be writable for nobody else, and must be in a
+/// folder for which the same is true. If that is not true of `profiles.d`, nothing in it is used,
+/// not even the names of its files.
 ///
 /// # Errors
-/// When `tokend.toml` itself cannot be read, is no regular file or too long, or others may write
-/// it.
+/// When `tokend.toml` itself cannot be read, is no regular file, is too long, or can be written by
+/// others.
 pub fn sources(path: &Path, us: u32, readers: &AccessScan) -> io::Result<Sources> {
     let path = std::path::absolute(path)?;
     let main = read(&path, us, readers)?;
@@ -48,8 +49,8 @@ pub fn sources(path: &Path, us: u32, readers: &AccessScan) -> io::Result<Sources
     Ok(Sources { main, fragments })
 }
 
-/// Names what was read, so that the same need not be taken in again. Never shown: there may be
-/// secrets in it.
+/// A digest of what was read, so that unchanged files are not taken in again. It is never shown,
+/// since secrets may be in the files.
 pub fn digest(sources: &Sources) -> Vec<u8> {
     let mut hash = Context::new(&SHA256);
     let mut add = |bytes: &[u8]| {
@@ -66,7 +67,7 @@ pub fn digest(sources: &Sources) -> Vec<u8> {
     for fragment in &sources.fragments {
         match fragment {
             Loaded::Text(fragment) => file(fragment),
-            // Why it cannot be read stands where the text would.
+            // The digest covers the reason where the text would be.
             Loaded::Unreadable { path, why } => file(&SourceFile {
                 path: path.clone(),
                 text: format!("unreadable: {why}"),
@@ -105,8 +106,8 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
 fn read(path: &Path, us: u32, readers: &AccessScan) -> io::Result<SourceFile> {
     let path = std::path::absolute(path)?;
     let (bytes, file, found) = content(&path, us)?;
-    // What is not UTF-8 is told of with its place, and what the rest says of access still counts:
-    // TOML takes this nowhere.
+    // The parser reports bytes that are not UTF-8 with their place, and what the rest says about
+    // access still counts. TOML allows this replacement character nowhere.
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes())
@@ -124,8 +125,8 @@ fn read(path: &Path, us: u32, readers: &AccessScan) -> io::Result<SourceFile> {
     })
 }
 
-/// The bytes of a regular file and what the system says of that very file, whatever its name means
-/// a moment later.
+/// The bytes and the metadata of one open regular file. Both belong to that file, even if its name
+/// leads elsewhere a moment later.
 fn content(path: &Path, us: u32) -> io::Result<(Vec<u8>, fs::File, fs::Metadata)> {
     let file = safe_open::guarded_file(path, us).map_err(|error| match error {
         OpenError::System(error) => said(path, &error),

@@ -1,5 +1,5 @@
-//! Whom the socket lets in, for judging who can read a secret: whoever may ask for a token must not
-//! be able to read what it is obtained with.
+//! Finds out whom the socket lets in, in order to judge who can read a secret. A client that may
+//! ask for a token must not be able to read the secret behind it.
 
 use std::fs;
 use std::io;
@@ -17,14 +17,14 @@ use crate::core::profile::{Server, UserOrGroup};
 use crate::core::readers::Clients;
 use crate::readers::AccessScan;
 
-/// `socket_mode` where nobody says.
+/// The mode of the socket if `socket_mode` is not set.
 const DEFAULT_MODE: u32 = 0o660;
 
-/// The user that the package makes for the daemon.
+/// The user that the package creates for the daemon.
 const USER: &str = "tokend";
 
-/// For this process, a daemon: a socket that the service manager holds has group and mode from
-/// there, another one from `[server]`.
+/// For this process as the daemon. A socket from the service manager brings its own group and mode;
+/// `[server]` sets them for any other.
 pub fn look(
     inherited: Option<&UnixListener>,
     server: Option<&Server>,
@@ -37,7 +37,7 @@ pub fn look(
                 .and_then(|path| fs::metadata(path).ok())
             {
                 Some(found) => Clients::of(found.mode(), found.gid(), true),
-                // Its name is gone; whom its file let in nobody knows.
+                // The socket's file has no name any more, so nobody knows whom it let in.
                 None => Clients {
                     everybody: true,
                     ..Clients::default()
@@ -49,7 +49,7 @@ pub fn look(
     Ok(AccessScan::new(daemon_uid(), clients))
 }
 
-/// As `[server]` says; `own` is the daemon's group.
+/// The clients that `[server]` lets in. `own` is the daemon's group.
 fn meant(server: Option<&Server>, own: u32) -> Result<Clients, StartError> {
     let named = server.and_then(|server| server.socket_group.as_ref());
     let gid = named.map(group).transpose()?;
@@ -57,8 +57,8 @@ fn meant(server: Option<&Server>, own: u32) -> Result<Clients, StartError> {
     Ok(Clients::of(mode, gid.unwrap_or(own), gid.is_some()))
 }
 
-/// For another process that is or will be the daemon, as far as socket and folder tell: for `tokend
-/// check` and `doctor`.
+/// For `tokend check` and `doctor`, where another process is or will be the daemon. The socket and
+/// its folder tell which user that is.
 pub fn look_from_outside(server: Option<&Server>) -> AccessScan {
     let named = std::env::var_os("TOKEND_SOCKET").filter(|path| !path.is_empty());
     let socket = named
@@ -72,14 +72,14 @@ pub fn look_from_outside(server: Option<&Server>) -> AccessScan {
             let named = server.is_some_and(|server| server.socket_group.is_some());
             Clients::of(found.mode(), found.gid(), named || found.gid() != own)
         }
-        // That there is no such group is said elsewhere.
+        // Another check reports a group that does not exist.
         _ => meant(server, own).unwrap_or_default(),
     };
     AccessScan::new(uid, clients)
 }
 
-/// User and primary group of the daemon: of this process, but for root: that of the socket's
-/// folder, and where there is none that of the package.
+/// The daemon's user and primary group. They are those of this process, unless it runs as root.
+/// Then they are those of the socket's folder, and without a folder those of the package.
 fn daemon_of(socket: &Path) -> (u32, u32) {
     let mine = (daemon_uid(), rustix::process::getegid().as_raw());
     if mine.0 != 0 {
@@ -99,7 +99,6 @@ fn daemon_of(socket: &Path) -> (u32, u32) {
     found.unwrap_or(mine)
 }
 
-/// The user of this process.
 pub fn daemon_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What hears signals from its making on, whenever somebody comes to ask what was heard.
+/// Collects signals from its creation on, before anybody asks for them.
 pub struct SignalStreams {
     pub runtime: tokio::runtime::Runtime,
     pub signals: Signals,
@@ -23,7 +23,7 @@ impl SignalStreams {
     }
 }
 
-/// The signals that mean something here.
+/// The signals that the daemon obeys.
 pub struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,

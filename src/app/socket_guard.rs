@@ -1,8 +1,9 @@
-//! Sees to it that the socket's name leads to this daemon.
+//! Makes sure that the socket's name leads to this daemon.
 //!
-//! Somebody may clean up a folder too well, or start something else under the same name: the daemon
-//! goes on listening, and nobody gets there any more. That is noticed within seconds, said aloud
-//! and in the status, and repaired where the name is free. What is somebody else's is left alone.
+//! Somebody may clean up the folder too well, or start another daemon under the same name. The
+//! daemon then still listens, but no caller reaches it. The guard notices this within seconds,
+//! reports it in the log and in the status, and repairs it where the name is free. It leaves other
+//! people's sockets alone.
 
 use std::time::Duration;
 
@@ -12,21 +13,21 @@ use tracing::{error, info, warn};
 
 use crate::socket::bind::{BindError, Bound, PathOwner, bind};
 
-/// How often the name is looked at: one system call.
+/// The interval between two looks at the name. A look costs one system call.
 pub const LOOK: Duration = Duration::from_secs(3);
 
-/// The name, and how it was made.
+/// The socket's name, and how the socket was made.
 pub struct SocketGuard {
     bound: Bound,
     mode: u32,
     group: Option<u32>,
-    /// Where connections are accepted.
+    /// Takes the new listener to the server.
     listeners: mpsc::Sender<UnixListener>,
     trouble: Option<String>,
 }
 
 impl SocketGuard {
-    /// Takes over a socket that is listened on elsewhere.
+    /// Watches over a socket that is already listened on elsewhere.
     pub fn new(
         bound: Bound,
         mode: u32,
@@ -42,13 +43,13 @@ impl SocketGuard {
         }
     }
 
-    /// Why callers do not get here.
+    /// The reason why callers do not get here, if there is one.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
-    /// Looks, and makes the socket again where there is none; whether what there is to say has
-    /// changed.
+    /// Looks at the name, and binds the socket again if the name is free. Returns whether the
+    /// message about it has changed.
     pub fn look(&mut self) -> bool {
         let path = self.bound.path().display().to_string();
         let trouble = match self.bound.whose() {
@@ -90,7 +91,7 @@ impl SocketGuard {
         };
         if let Some(listener) = bound.take_listener() {
             let listener = UnixListener::from_std(listener).map_err(system)?;
-            // Nobody accepts any more when the daemon stops: then this one goes as well.
+            // While the daemon stops, nobody takes the listener, and it is dropped too.
             let _ = self.listeners.try_send(listener);
         }
         self.bound = bound;

@@ -1,7 +1,7 @@
-//! What the daemon starts with: the configuration in its files; where that cannot be used, the one
-//! that could be used last, as far as the service manager has kept it; and where there is none, and
-//! callers wait at a socket of the service manager, a daemon that says so until the files can be
-//! used.
+//! Finds the configuration that the daemon starts with. It is the one in the files. If that cannot
+//! be used, it is the last usable one, if the service manager has kept it. If there is none and
+//! callers wait at a socket of the service manager, the daemon tells them the reason until the
+//! files can be used.
 
 use std::os::unix::net::UnixListener;
 
@@ -16,19 +16,19 @@ use super::{last_good, privacy, unconfigured};
 use crate::cli::exit;
 use crate::readers::AccessScan;
 
-/// What the daemon starts with.
+/// The configuration and the socket that the daemon starts with.
 pub struct Start {
     pub read: Read,
     pub readers: AccessScan,
     pub listener: SocketListener,
-    /// Where the socket comes that takes the place of this one.
+    /// Receives a new socket that takes the place of this one.
     pub listeners: mpsc::Receiver<tokio::net::UnixListener>,
-    /// Why that is not what the files say; empty: it is.
+    /// The reasons why this is not what the files say. Empty if it is.
     pub refused: Vec<String>,
 }
 
-/// Finds out. None: it was told to stop before there was anything to start with. `kept` is the
-/// configuration that an earlier run has left.
+/// Finds the configuration to start with. `kept` is the one that an earlier run has left. None: the
+/// daemon was told to stop before there was anything to start with.
 pub fn start(
     plan: &Plan,
     inherited: Option<&UnixListener>,
@@ -43,7 +43,7 @@ pub fn start(
         if let Some(start) = kept.and_then(|kept| from_last_good(plan, inherited, kept, &error)) {
             return Ok(Some(start));
         }
-        // Who starts it without a socket is told by its end, and nobody waits for it.
+        // Without an inherited socket no caller is waiting, and the daemon's exit tells the error.
         let Some(listener) = inherited else {
             return Err(error);
         };
@@ -53,14 +53,15 @@ pub fn start(
     }
 }
 
-/// As the files say.
+/// Starts from the files.
 fn from_files(plan: &Plan, inherited: Option<&UnixListener>) -> Result<Start, StartError> {
     let (read, readers) = read(&plan.config, inherited)?;
     say(&read.findings);
     opened(plan, inherited, read, readers)
 }
 
-/// As the files said when they could be used last; what they say of access now holds all the same.
+/// Starts from the last usable configuration. What the files say about access now holds all the
+/// same.
 fn from_last_good(
     plan: &Plan,
     inherited: Option<&UnixListener>,
@@ -73,7 +74,7 @@ fn from_last_good(
         StartError::Config(outcome) => outcome.access.over(&last.access),
         _ => last.access,
     };
-    // Of what the files say now nothing was understood.
+    // Nothing of the current files was understood.
     (read.seen, read.findings) = (Vec::new(), Vec::new());
     let readers = privacy::look(inherited, Some(&read.config.server)).ok()?;
     let mut start = opened(plan, inherited, read, readers).ok()?;

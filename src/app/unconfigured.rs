@@ -1,7 +1,7 @@
-//! A daemon that has nothing to serve: its configuration cannot be used, and there was none before.
-//! It answers everybody with the reason at the service manager's socket, so that nobody waits there
-//! and has it started again and again, and ends when the files can be used: then the daemon starts
-//! with those.
+//! A daemon without a usable configuration, neither in the files nor from an earlier run. It
+//! answers every caller at the service manager's socket with the reason. Otherwise callers would
+//! wait there and have the daemon started again and again. It ends when the files can be used, and
+//! the daemon starts with them.
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -34,19 +34,19 @@ use crate::registry::{Current, Registry};
 use crate::server::{self, Accounts, Answered, ApiService};
 use crate::supervisor;
 
-/// Files are read again this soon, then twice as late each time up to [`LONGEST`], whatever is
-/// heard of them.
+/// The first wait before the files are read again. The wait doubles each time up to [`LONGEST`],
+/// with or without file events.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Callers of `Reload` that may queue up while the files are being read.
+/// At most this many `Reload` calls queue up while the files are being read.
 const RELOADS: usize = 64;
 
-/// What the log says that it leads to.
+/// The consequence that the log names.
 const SO: &str = "there is none before it, so every caller is told so until the files are repaired";
 
-/// Answers everybody with the reason until the files can be used; false: told to stop.
+/// Answers every caller with the reason until the files can be used. Returns false if told to stop.
 pub fn wait(
     plan: &Plan,
     error: &StartError,
@@ -55,14 +55,14 @@ pub fn wait(
 ) -> Result<bool, StartError> {
     let config = nothing(&plan.config);
     let listener = inherited.try_clone()?;
-    // No other one takes its place.
+    // No other listener takes its place.
     let (_new_listener, listeners) = mpsc::channel(1);
     let clock = Clock::system();
     let audit = Audit::start(clock.clone(), &config.audit)?;
     let (reload, reloads) = mpsc::channel(RELOADS);
     let (stop, stopped) = watch::channel(false);
     let (ask_ourselves, own_questions) = mpsc::channel(1);
-    // There is no profile that it could be asked for.
+    // The broker never asks anybody, since there is no profile.
     let (broker, _) = Broker::new(Tools {
         clock: clock.clone(),
         fingerprints: Fingerprinter::new(&[0; 32]),
@@ -105,7 +105,7 @@ pub fn wait(
         supervisor::ready(&waiting.status());
         let waiting = async {
             let usable = waiting.run(signals, reloads).await;
-            // What is in flight is answered.
+            // The server still answers the requests in flight.
             stop.send_replace(true);
             usable
         };
@@ -118,7 +118,7 @@ pub fn wait(
     Ok(usable)
 }
 
-/// A configuration without anything in it: all defaults.
+/// An empty configuration with all defaults.
 fn nothing(path: &Path) -> Config {
     let sources = Sources {
         main: SourceFile {
@@ -133,7 +133,7 @@ fn nothing(path: &Path) -> Config {
     outcome.config.expect("nothing is wrong with nothing")
 }
 
-/// What is done beside answering.
+/// The work beside answering.
 struct Unconfigured<'a> {
     plan: &'a Plan,
     inherited: &'a UnixListener,
@@ -144,7 +144,7 @@ struct Unconfigured<'a> {
 }
 
 impl Unconfigured<'_> {
-    /// Until the files can be used; false: told to stop.
+    /// Runs until the files can be used. Returns false if told to stop.
     async fn run(&mut self, signals: &mut Signals, mut reloads: mpsc::Receiver<Order>) -> bool {
         let mut files = Files::new();
         files.follow(&self.interest);
@@ -167,7 +167,7 @@ impl Unconfigured<'_> {
             if signalled {
                 supervisor::reloading();
             }
-            // Watched before it is read, so that nothing changes unseen in between.
+            // The watch comes before the reading, so that no change in between is missed.
             files.follow(&self.interest);
             let usable = self.look().await;
             orders.extend(std::iter::from_fn(|| reloads.try_recv().ok()));
@@ -199,12 +199,12 @@ impl Unconfigured<'_> {
                 }
                 false
             }
-            // That has been told, where it was.
+            // A failed task has told why already, if there was anything to tell.
             Err(_) => false,
         }
     }
 
-    /// Takes note of why the files cannot be used; whether that is new.
+    /// Records why the files cannot be used. Returns whether that is new.
     fn refuse(&mut self, error: &StartError) -> bool {
         let before = std::mem::take(&mut self.refused);
         self.refused = refuse(error, &mut self.said, SO);
@@ -232,7 +232,7 @@ impl Unconfigured<'_> {
     }
 }
 
-/// The reason for whoever asks: that of `tokend.toml` itself, and nothing of any profile.
+/// The reason for callers: the problems of `tokend.toml` itself, and nothing about any profile.
 fn for_all(error: &StartError) -> String {
     let StartError::Config(outcome) = error else {
         return error.to_string();

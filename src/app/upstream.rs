@@ -33,59 +33,56 @@ use crate::registry::Current;
 use crate::registry::reload::Order;
 use crate::server;
 
-/// Files are read again this often, for file systems that send no events.
+/// The longest time between two looks at the files, for file systems that send no events.
 pub const POLL: Duration = Duration::from_secs(60);
 
-// Without events a rotation is in force within 65 s: the rest is for reading, and for the trial of
+// Without events a rotation is in force within 65 s. The 5 s are for reading, and for the trial of
 // what was read.
 const _: () = assert!(POLL.as_secs() + 5 <= 65);
 
-/// The same where the system says that it gives no events at all.
+/// The same if the system says that it gives no events at all.
 const POLL_DEAF: Duration = Duration::from_secs(10);
 
-/// After something could not be used, its files are read again this soon, then twice as late each
-/// time up to [`POLL`]: a rotation may be under way.
+/// After something could not be used, the first wait before its files are read again. The wait
+/// doubles each time up to [`POLL`]. A rotation may be under way.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// Steps of trials that may queue up while the files are being read.
+/// At most this many steps of trials queue up while the files are being read.
 const TRIALS: usize = 64;
 
-/// What the thread is made with.
 pub struct Setup {
-    /// The first configuration; what it found has been said.
+    /// The first configuration. Its findings have been logged.
     pub read: Read,
-    /// Why that is the one before, and not what the files say; has been said.
+    /// The reasons why `read` is the configuration before and not what the files say. They have
+    /// been logged.
     pub refused: Vec<String>,
     pub config_path: PathBuf,
-    /// The socket is not the service manager's.
+    /// The daemon bound the socket itself; it is not the service manager's.
     pub own_socket: bool,
-    /// Looks who else can read files of secrets.
+    /// Finds out who else can read files of secrets.
     pub readers: AccessScan,
     pub registry: Current,
     pub clock: Clock,
-    /// Somebody wants everything read again.
+    /// Receives orders to read everything again.
     pub reloads: mpsc::Receiver<Order>,
-    /// Why callers do not get to the socket.
+    /// The reason why callers do not get to the socket, if there is one.
     pub unreachable: watch::Receiver<Option<String>>,
-    /// Tells who connects.
+    /// Identifies connecting processes.
     pub callers: Callers,
     pub audit: Arc<Audit>,
-    /// What an earlier run has left.
     pub left: PreviousRun,
-    /// The way to ask the server, and how often the service manager wants to know that it answers.
+    /// The channel for asking the server, and how often the service manager wants a sign of life.
     pub heartbeat: Option<(mpsc::Sender<DuplexStream>, Duration)>,
     pub stop: watch::Receiver<bool>,
 }
 
-/// The running thread.
 pub struct UpstreamThread {
-    /// Comes when every profile has been taken in; none has to have a credential yet.
+    /// Resolves when every profile has been taken in. None needs to have a credential yet.
     pub ready: oneshot::Receiver<Broker>,
-    /// Comes when the thread ends, which it must not do by itself.
+    /// Resolves when the thread ends, which it must not do by itself.
     pub ended: oneshot::Receiver<()>,
 }
 
-/// Starts the thread.
 pub fn start(setup: Setup) -> Result<UpstreamThread, StartError> {
     let (tell_ready, ready) = oneshot::channel();
     let (tell_end, ended) = oneshot::channel();
@@ -95,7 +92,7 @@ pub fn start(setup: Setup) -> Result<UpstreamThread, StartError> {
     std::thread::Builder::new()
         .name("upstream".into())
         .spawn(move || {
-            // Dropped when the thread ends, by a panic too.
+            // The drop at the end of the thread tells its end, after a panic too.
             let _tell_end = tell_end;
             runtime.block_on(run(setup, tell_ready));
             runtime.shutdown_background();
@@ -136,7 +133,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         let cause = tokio::select! {
             cause = reloader.wait(&files, pause) => cause,
             _ = stop.wait_for(|stop| *stop) => {
-                // What was published last is kept too.
+                // The warm restart keeps what was published last before this thread ends.
                 let _ = (&mut warm_restart).await;
                 return;
             }
@@ -149,7 +146,8 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
             Cause::Time => (pause * 2).min(POLL),
             Cause::Event => READ_AGAIN,
             Cause::ServerGone => {
-                // It goes before it says that it ends, which the warm_restart waits for.
+                // The server closes its channel before `stop` comes, and the warm restart waits for
+                // `stop`.
                 let _ = (&mut warm_restart).await;
                 return;
             }
@@ -158,13 +156,13 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
     }
 }
 
-/// Why the files are looked at.
+/// The reason for a look at the files.
 enum Cause {
-    /// Somebody wants it, or they have changed.
+    /// A caller ordered it, or the files have changed.
     Event,
-    /// They have not been looked at for a while.
+    /// The interval since the last look has passed.
     Time,
-    /// They are not: nobody is there to be served.
+    /// No look at all: the server is gone, so nobody can be served.
     ServerGone,
 }
 
@@ -177,25 +175,26 @@ struct Reloader {
     audit: Arc<Audit>,
     reloads: mpsc::Receiver<Order>,
     unreachable: watch::Receiver<Option<String>>,
-    /// Profiles whose trials have come further.
+    /// Receives the names of profiles whose trials have made progress.
     trials: mpsc::Receiver<ProfileName>,
     assembly: Assembly,
-    /// What was looked at only once.
+    /// The settings that are read only at the start.
     started_with: Server,
-    /// As the files said when they could be used last.
+    /// The last configuration that could be used.
     config: Config,
-    /// What the files say of access holds, whether or not the rest of what they say can be used.
+    /// What the files say about access. It holds whether or not the rest of the files can be used.
     access: AccessOnDisk,
     interest: Interest,
-    /// Everything is served as the files say.
+    /// True if everything is served as the files say.
     complete: bool,
-    /// What was said last of the configuration, so that it is not said at every look.
+    /// The lines that were logged last about the configuration. They are not logged again at every
+    /// look.
     said: Vec<String>,
-    /// Names the files as they were when they were understood last.
+    /// The digest of the files that were parsed last.
     seen: Vec<u8>,
-    /// Has what could be used last kept for the next run.
+    /// Keeps the last usable configuration for the next run.
     last_good: LastGoodStore,
-    /// Why what the files say is not in force.
+    /// The reasons why the content of the files is not in force.
     refused: Vec<String>,
     waiting: Vec<Waiting>,
 }
@@ -257,12 +256,13 @@ impl Reloader {
         reloader
     }
 
-    /// Comes when the files are to be looked at; profiles are promoted meanwhile. `pause` is the
-    /// time until then where something is not in force.
+    /// Waits until the files are to be looked at, and promotes profiles meanwhile. `pause` is how
+    /// long to wait at most while something is not in force.
     async fn wait(&mut self, files: &Files, pause: Duration) -> Cause {
         let poll = if files.hears() { POLL } else { POLL_DEAF };
         let since = Instant::now();
-        // Kept over promotions: a change that is coming to rest would be forgotten otherwise.
+        // This future lives across promotions. A new one would forget a change that is still
+        // settling.
         let changed = files.changed();
         tokio::pin!(changed);
         let mut names = Vec::new();
@@ -273,7 +273,7 @@ impl Reloader {
                     let Some(order) = asked else {
                         return Cause::ServerGone;
                     };
-                    // Whoever asks at the same time gets the same look.
+                    // Orders that came at the same time share this look.
                     let also = std::iter::from_fn(|| self.reloads.try_recv().ok());
                     let after = self.assembly.looks();
                     let orders = std::iter::once(order).chain(also);
@@ -295,9 +295,9 @@ impl Reloader {
         self.tell(&[]);
     }
 
-    /// Reads what has changed and takes it over.
+    /// Reads what has changed, and takes it over.
     async fn look(&mut self, files: &mut Files) {
-        // Watched before it is read, so that nothing changes unseen in between.
+        // The watch comes before the reading, so that no change in between is missed.
         files.follow(&self.interest);
         let (path, before) = (self.config_path.clone(), self.seen.clone());
         let (callers, readers) = (self.callers.clone(), self.readers.anew());
@@ -320,7 +320,7 @@ impl Reloader {
                 }
                 self.refused = refuse(&error, &mut self.said, "the one in force is kept");
             }
-            // Not what the panic said: there may be something of the files in it.
+            // The message of the panic is left out, since it may contain text from the files.
             Err(_) => {
                 let why = "reading the configuration ended in a defect of tokend; please report it";
                 error!("{why}");
@@ -328,13 +328,14 @@ impl Reloader {
                 self.refused = vec![why.to_owned()];
             }
         }
-        // Of a configuration that is kept, too: its certificates and secrets go on being rotated.
+        // This is done for a kept configuration too: its certificates and secrets go on being
+        // rotated.
         let removed = self.take_over(files).await;
         self.assembly.refuse(self.refused.clone());
         self.tell(&removed);
     }
 
-    /// Notes what can be used of the files.
+    /// Records what can be used of the files.
     async fn accept(&mut self, read: Read, files: &mut Files) {
         let lines: Vec<String> = read.findings.iter().map(worded).collect();
         if lines != self.said {
@@ -354,7 +355,7 @@ impl Reloader {
         self.refused = Vec::new();
     }
 
-    /// Takes the configuration over, and says which profiles are gone.
+    /// Takes the configuration over, and returns the profiles that are gone.
     async fn take_over(&mut self, files: &Files) -> Vec<ProfileName> {
         let about = self.about_the_daemon(files);
         let config = self.config.clone();
@@ -366,7 +367,7 @@ impl Reloader {
         })
         .await;
         let Ok((config, gathered)) = read else {
-            // Nor what this one said.
+            // The message of this panic is left out as well.
             error!("reading the profiles' files ended in a defect of tokend; please report it");
             self.complete = false;
             return Vec::new();
@@ -374,13 +375,13 @@ impl Reloader {
         let removed = assembly.apply(&config, &self.access, gathered, about).await;
         self.complete = assembly.is_complete() && self.refused.is_empty();
         debug!(complete = self.complete, ?removed, "profiles");
-        // Reading a configuration takes several times the memory that what is kept of it does.
+        // Reading a configuration takes several times the memory of what is kept of it.
         drop(config);
         let _ = tokio::task::spawn_blocking(crate::sys::return_free_memory).await;
         removed
     }
 
-    /// What an operator should know of the daemon itself.
+    /// The warnings to an operator about the daemon itself.
     fn about_the_daemon(&self, files: &Files) -> Vec<String> {
         let mut warnings = not_before_a_restart(&self.started_with, &self.config.server);
         warnings.extend(self.unreachable.borrow().clone());
@@ -388,7 +389,7 @@ impl Reloader {
         warnings
     }
 
-    /// Tells those who wait for the result of a reload how it stands.
+    /// Reports the state to callers that wait for the result of a reload.
     fn tell(&mut self, removed: &[ProfileName]) {
         let assembly = &self.assembly;
         self.waiting
@@ -396,10 +397,10 @@ impl Reloader {
     }
 }
 
-/// Somebody who waits for the result of a reload.
+/// A caller that waits for the result of a reload.
 struct Waiting {
     order: Order,
-    /// Looks at the files before it.
+    /// The number of looks at the files before the order.
     after: u64,
     removed: Vec<ProfileName>,
 }
@@ -413,7 +414,7 @@ impl Waiting {
         }
     }
 
-    /// Tells how it stands; whether there is more to come.
+    /// Reports the state. Returns whether more reports will follow.
     fn tell(&mut self, assembly: &Assembly, removed: &[ProfileName]) -> bool {
         self.removed.extend_from_slice(removed);
         let report = Arc::new(assembly.report(self.after, &self.removed));
@@ -422,7 +423,7 @@ impl Waiting {
     }
 }
 
-/// What was changed and is looked at only once.
+/// The warnings about changed settings that are read only at the start.
 fn not_before_a_restart(started_with: &Server, now: &Server) -> Vec<String> {
     [
         ("socket", started_with.socket != now.socket),
@@ -445,7 +446,8 @@ fn not_before_a_restart(started_with: &Server, now: &Server) -> Vec<String> {
     .collect()
 }
 
-/// Of this host, so that equal configurations on many hosts renew at different moments.
+/// A seed from this host's identity, so that equal configurations on many hosts renew at different
+/// moments.
 fn host_seed() -> u64 {
     let mut hasher = DefaultHasher::new();
     std::fs::read("/etc/machine-id").ok().hash(&mut hasher);

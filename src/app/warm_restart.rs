@@ -1,5 +1,5 @@
-//! Warm restart: what is published, and the configuration that could be used last, is kept by the
-//! service manager and taken back by the next run.
+//! Warm restart: the service manager keeps what is published and the last usable configuration, and
+//! the next run takes both back.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,26 +19,26 @@ use crate::core::profile::ProfileName;
 use crate::registry::{Current, ProfileHealth};
 use crate::supervisor::store;
 
-/// After something was published, others that are published with it are waited for so long.
+/// After a publication, the wait for others that come with it.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Writing takes at most this share of the time: with thousands of profiles something is renewed
-/// all the time, and the credential before is good for a while.
+/// Writing takes at most one part in this many of the time. With thousands of profiles something is
+/// renewed all the time, and the previous credential is good for a while.
 const SHARE: u32 = 20;
 
-/// What an earlier run has left, and under which number.
+/// What an earlier run has left, and the number it was stored under.
 pub struct PreviousRun {
-    /// Names credentials as that run did.
+    /// The key that the earlier run made fingerprints with.
     pub key: Zeroizing<[u8; 32]>,
     kept: HashMap<ProfileName, Vec<Kept>>,
     number: u64,
     stored: Option<u64>,
-    /// The configuration that it could use last.
+    /// The configuration that the earlier run could use last.
     pub configuration: Option<Zeroizing<String>>,
 }
 
 impl PreviousRun {
-    /// Reads what is there. What cannot be used is said and forgotten.
+    /// Reads what the service manager has kept. What cannot be used is logged and dropped.
     pub fn by_an_earlier_run(stored: Vec<(String, OwnedFd)>) -> io::Result<PreviousRun> {
         let boot = this_boot();
         let mut newest = None;
@@ -84,29 +84,29 @@ impl PreviousRun {
         })
     }
 
-    /// What was left of a profile, once.
+    /// Takes out what was left of a profile.
     pub fn take(&mut self, profile: &ProfileName) -> Vec<Kept> {
         self.kept.remove(profile).unwrap_or_default()
     }
 
-    /// Forgets what nobody has taken: profiles that are no longer there.
+    /// Drops what no profile has taken: those profiles are gone.
     pub fn forget(&mut self) {
         self.kept = HashMap::new();
     }
 }
 
-/// Has what is published kept, whenever it has changed.
+/// Stores what is published whenever it has changed.
 pub struct WarmRestart {
     pub registry: Current,
     pub clock: Clock,
-    /// Told when something is published.
+    /// Notified when something is published.
     pub published: Arc<Notify>,
     pub left: HandoverName,
-    /// The configuration that could be used last.
+    /// The last usable configuration.
     pub configuration: watch::Receiver<Sealed>,
 }
 
-/// How the next handover is named, and the one before.
+/// The names of the next handover and of the previous one.
 pub struct HandoverName {
     key: Zeroizing<[u8; 32]>,
     number: u64,
@@ -124,7 +124,7 @@ impl From<&PreviousRun> for HandoverName {
 }
 
 impl WarmRestart {
-    /// Until `stop`, and then once more.
+    /// Stores after each change until `stop`, and then once more.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         if !store::is_there() {
             info!(
@@ -179,7 +179,7 @@ impl WarmRestart {
         }
     }
 
-    /// Every credential that lives.
+    /// Every credential that is still valid.
     fn published(&self) -> Vec<Kept> {
         let now = self.clock.now();
         let registry = self.registry.load();
@@ -212,14 +212,14 @@ impl WarmRestart {
     }
 }
 
-/// Names the boot whose clock is running; empty: nobody says. The shipped unit hides /proc/sys, and
-/// says it itself.
+/// The id of the running boot, or an empty string if unknown. The shipped unit hides /proc/sys, and
+/// passes the id itself.
 fn this_boot() -> String {
     let kernels = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
     boot_id(kernels.or_else(|| std::env::var("TOKEND_BOOT_ID").ok()))
 }
 
-/// Without the hyphens that the kernel writes and systemd does not.
+/// Drops the hyphens, which the kernel writes and systemd does not.
 fn boot_id(text: Option<String>) -> String {
     text.unwrap_or_default().trim().replace('-', "")
 }
@@ -239,8 +239,8 @@ fn of_this_boot(theirs: &str, ours: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// Broken by a boot without a name that is equal to every other: times of another boot's clock
-    /// would be believed.
+    /// Broken by a boot without an id that equals every other: times of another boot's clock would
+    /// be believed.
     #[test]
     fn only_what_is_known_to_be_of_this_boot_is_taken_back() {
         let kernels = boot_id(Some("6c8f3a1e-0b5d-4e7a-9c42-1f0e8d7b6a59\n".into()));

@@ -1,4 +1,4 @@
-//! What goes wrong, on standard error: what, about which profile, and what to do about it.
+//! Prints errors to standard error: what is wrong, with which profile, and what to do about it.
 
 use std::io::Write;
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 use crate::client::text::escaped;
 use crate::client::{Client, ClientError, ServerRefusal};
 
-/// How long finding the names of other profiles may take: it only embellishes an error.
+/// Time limit for finding the names of other profiles. They are only an extra hint in an error.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(1);
-/// More names than this are no help.
+/// At most this many names are printed. More would be no help.
 const NAMES_SHOWN: usize = 10;
 
-/// `tokend: PROFILE: message`, on one line whatever is in it. Where standard error cannot be
-/// written to, nobody listens.
+/// Prints `tokend: PROFILE: message` on one line, whatever the message contains. If standard error
+/// cannot be written to, nothing is printed.
 pub fn line(err: &mut dyn Write, profile: Option<&str>, message: &str) {
     let profile = profile.map_or(String::new(), |name| format!("{}: ", escaped(name)));
     let _ = writeln!(err, "tokend: {profile}{}", escaped(message));
 }
 
-/// The error and its cure.
+/// Prints the error and its cure.
 pub fn error(
     err: &mut dyn Write,
     profile: Option<&str>,
@@ -31,7 +31,7 @@ pub fn error(
     }
 }
 
-/// What to do about it.
+/// The cure for an error, if there is one.
 #[must_use]
 pub fn cure(error: &ClientError, profile: Option<&str>, client: Option<&Client>) -> Option<String> {
     match error {
@@ -83,7 +83,7 @@ fn refused(
     }
 }
 
-/// The names that would have been right: the daemon tells each caller only of its own.
+/// The names that the caller may use. The daemon tells each caller only its own.
 fn others(client: Option<&Client>) -> String {
     let names = client
         .and_then(|client| client.profiles(NAMES_TIMEOUT).ok())
@@ -102,8 +102,8 @@ fn others(client: Option<&Client>) -> String {
     )
 }
 
-/// For people: the two largest units, as `3h 20m`; below a minute seconds, and below ten seconds
-/// with one decimal.
+/// Formats a duration for people: the two largest units, as `3h 20m`. Below a minute it uses
+/// seconds, and below ten seconds one decimal.
 #[must_use]
 pub fn human(duration: Duration) -> String {
     let seconds = duration.as_secs();

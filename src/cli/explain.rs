@@ -1,8 +1,8 @@
-//! `tokend explain PROFILE`: which rule lets a caller have the credential, or why none does; why
-//! the credential is or is not fresh, and what happens next.
+//! `tokend explain PROFILE`: tells which rule lets a caller have the credential, or why none does.
+//! It also tells why the credential is or is not fresh, and what happens next.
 //!
-//! Fails as an unknown profile does when the caller it is about may not have the credential, so
-//! that scripts can ask that.
+//! The command fails as for an unknown profile if the caller in question may not have the
+//! credential, so that scripts can test that.
 
 use std::io::Write;
 
@@ -45,7 +45,8 @@ pub fn run(
     }
 }
 
-/// The verdict, whom it is about, every rule with the reason, and how the credential stands.
+/// The verdict, the caller in question, every rule with its reason, and the state of the
+/// credential.
 fn render(explained: &ExplainResponse) -> String {
     let ExplainResponse {
         rules, decided_by, ..

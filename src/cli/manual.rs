@@ -1,8 +1,8 @@
-//! `tokend completions SHELL` and `tokend man`: what is derived from the command line's own
-//! definition, for packages.
+//! `tokend completions SHELL` and `tokend man`: derived from the definition of the command line,
+//! for packages.
 //!
-//! Both print and touch nothing. One page holds every command: they are few, and who looks one up
-//! wants its exit status and the files too, which are the same for all.
+//! Both print and touch nothing. One page documents every command: there are few, and readers also
+//! want exit status and files, which all commands share.
 
 use std::io::Write;
 
@@ -13,8 +13,8 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use super::{Cli, exit, print};
 
-/// What every command has in common, below all of them: heading, and pairs of a word and its
-/// meaning.
+/// The sections that all commands share, printed below them: a heading, then pairs of a word and
+/// its meaning.
 const COMMON: &[(&str, &[(&str, &str)])] = &[
     (
         "EXIT STATUS",
@@ -90,13 +90,13 @@ fn printed(text: &[u8], out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     print(out, text, err).map_or_else(|code| code, |_| exit::DONE)
 }
 
-/// A part of the page that clap_mangen renders.
+/// Renders a part of the page with clap_mangen.
 type Part<'a> = dyn Fn(&mut dyn Write) -> std::io::Result<()> + 'a;
 
 fn page() -> Vec<u8> {
-    // Said once for all of them.
+    // The page has this once for all commands.
     let mut tokend = Cli::command().mut_subcommands(|command| command.disable_help_flag(true));
-    // Gives each command its place in the command line.
+    // This gives each command its place in the command line.
     tokend.build();
     let top = Man::new(tokend.clone()).title("TOKEND").section("8");
     let mut page = rendered(&|w| top.render_title(w));
@@ -120,14 +120,14 @@ fn page() -> Vec<u8> {
     page.into_bytes()
 }
 
-/// One command, as a subsection: what it does, how it is called, its options.
+/// One command as a subsection: its purpose, its usage and its options.
 fn of_command(command: &clap::Command) -> String {
     let name = command.get_bin_name().unwrap_or(command.get_name());
     let mut heading = Roff::new();
     heading.control("SS", [name]);
     let man = Man::new(command.clone());
-    // clap_mangen gives each its own heading, which here would look as if the page were another
-    // one's from there.
+    // clap_mangen gives each command its own heading. Here that would look like the start of
+    // another page.
     let mut text = body(&heading.render());
     text += &without_heading(&rendered(&|w| man.render_description_section(w)));
     text += ".PP\n";
@@ -144,7 +144,7 @@ fn rendered(part: &Part<'_>) -> String {
     String::from_utf8(text).expect("generated from text")
 }
 
-/// Without the definition of the apostrophe, which the page's first part has.
+/// The text without the definition of the apostrophe, which the first part of the page has.
 fn body(text: &str) -> String {
     let at = text.find("\n.S").map_or(0, |at| at + 1);
     text[at..].to_owned()

@@ -1,19 +1,19 @@
-//! Where the daemon's socket and configuration are when nobody says.
+//! The default paths of the daemon's socket and configuration.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Looks up one environment variable; tests hand in their own, since the process has only one
+/// Looks up one environment variable. Tests pass in their own, since the process has only one
 /// environment.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// Why there is no default.
+/// The reason why there is no default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// XDG_RUNTIME_DIR is needed and is not usable.
+    /// XDG_RUNTIME_DIR is needed, and is not an absolute path.
     #[error("neither TOKEND_SOCKET nor XDG_RUNTIME_DIR (an absolute path) is set")]
     NoRuntimeDir,
-    /// A home is needed and there is none.
+    /// A home directory is needed, and there is none.
     #[error("none of TOKEND_CONFIG, XDG_CONFIG_HOME and HOME (absolute paths) is set")]
     NoHome,
 }
@@ -64,13 +64,14 @@ fn config_in(environment: Lookup<'_>, root: bool) -> Result<PathBuf, PathError> 
     Ok(folder.join("tokend/tokend.toml"))
 }
 
-/// An empty variable is one that is not set.
+/// The variable's value as a path. An empty variable counts as not set.
 fn set(environment: Lookup<'_>, name: &str) -> Option<PathBuf> {
     let value = environment(name)?;
     (!value.is_empty()).then(|| value.into())
 }
 
-/// The XDG base directory specification says to ignore relative paths.
+/// The value if it is an absolute path. The XDG base directory specification says to ignore
+/// relative ones.
 fn absolute(environment: Lookup<'_>, name: &str) -> Option<PathBuf> {
     set(environment, name).filter(|path| Path::is_absolute(path))
 }

@@ -1,7 +1,7 @@
-//! `tokend reload`: has everything read again and says what became of it, profile by profile.
+//! `tokend reload`: has everything read again, and prints the result for each profile.
 //!
-//! Fails when anything is not served as the files say, so that `ExecReload=tokend reload` makes
-//! `systemctl reload` fail then.
+//! The command fails if anything is not served as the files say, so that `ExecReload=tokend reload`
+//! makes `systemctl reload` fail too.
 
 use std::io::Write;
 
@@ -36,8 +36,8 @@ pub fn run(
     }
 }
 
-/// What changed and what did not come into force, a line each, and how many profiles are as they
-/// were.
+/// A line for each change and each profile that did not come into force, and the number of
+/// unchanged profiles.
 fn render(reload: &ReloadResponse) -> String {
     let mut text = String::new();
     for line in &reload.refused {

@@ -1,7 +1,8 @@
-//! `tokend status [PROFILE]`: what the daemon says about the profiles that the caller may see.
+//! `tokend status [PROFILE]`: prints what the daemon says about the profiles that the caller may
+//! see.
 //!
-//! Succeeds whenever the state could be shown, however bad that state is: `tokend wait --timeout 0`
-//! is for scripts that want to know whether a profile is usable.
+//! The command succeeds if the state could be shown, however bad the state is. Scripts that need to
+//! know whether a profile is usable have `tokend wait --timeout 0`.
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;
@@ -14,12 +15,12 @@ use crate::client::{Client, ClientError, ServerRefusal};
 use crate::proto::json::text;
 use crate::proto::{GetStatusResponse, ProfileCertificate, ProfileStatus};
 
-/// Between two pictures of `--watch`.
+/// The interval between two screens of `--watch`.
 const REDRAW: Duration = Duration::from_secs(1);
-/// Cursor home, then clear to the end of the screen: flickers less than clearing first.
+/// Moves the cursor home, then clears to the end of the screen. This flickers less than clearing
+/// first.
 const CLEAR: &str = "\x1b[H\x1b[2J";
-/// Beyond this a machine's clock is worth a word: half the time that issuers usually tolerate.
-/// Seconds.
+/// The difference of clocks that is reported, in seconds: half of what issuers usually tolerate.
 pub const SKEW_WORTH_TELLING: u64 = 30;
 
 /// Runs the command; `client` is Err when no socket could be named. Returns the exit status.
@@ -52,8 +53,8 @@ fn failed(args: &StatusArgs, client: &Client, error: &ClientError, err: &mut dyn
     exit::code_of(error)
 }
 
-/// Until interrupted, or until whoever reads has gone away. A daemon that is away for a moment is
-/// part of what is watched; a profile that does not exist is not.
+/// Runs until interrupted, or until the reader has gone away. An absent daemon is shown like any
+/// other state. A profile that does not exist ends the command.
 fn watch(
     args: &StatusArgs,
     client: &Client,
@@ -88,7 +89,7 @@ fn watch(
     }
 }
 
-/// Everything that is shown at one moment.
+/// Everything that is on screen at one moment.
 fn picture(args: &StatusArgs, client: &Client) -> Result<String, ClientError> {
     let status = client.status(args.profile.as_deref(), args.timeout)?;
     if let Some(name) = &args.profile
@@ -112,7 +113,7 @@ fn picture(args: &StatusArgs, client: &Client) -> Result<String, ClientError> {
     Ok(render(&status.message, now))
 }
 
-/// The table, and under it what is wrong.
+/// The table, with the problems below it.
 fn render(status: &GetStatusResponse, now: SystemTime) -> String {
     let mut notes = String::new();
     for line in &status.refused {
@@ -136,7 +137,7 @@ fn render(status: &GetStatusResponse, now: SystemTime) -> String {
     text
 }
 
-/// What of the limits is taken, and what becomes of records; administrators are told.
+/// The used part of each limit, and the state of the audit record. Only administrators get these.
 fn taken(status: &GetStatusResponse) -> String {
     let mut text = String::new();
     for limit in &status.limits {
@@ -216,14 +217,14 @@ fn cell(text: &str) -> String {
     }
 }
 
-/// Nothing where there is no such time; what is past counts as now.
+/// Formats a time that is left, or nothing if there is none. A time in the past counts as now.
 fn time(left: Option<prost_types::Duration>) -> String {
     left.map_or(String::new(), |left| {
         human(Duration::try_from(left).unwrap_or_default())
     })
 }
 
-/// How long each certificate in use lasts, and what is on disk where that is another.
+/// The end of each certificate in use, and of the one on disk if that differs.
 fn certificates(profile: &ProfileStatus, now: SystemTime) -> Vec<String> {
     let until = |certificate: &ProfileCertificate| {
         let end = certificate.not_after.unwrap_or_default();
@@ -250,7 +251,7 @@ fn certificates(profile: &ProfileStatus, now: SystemTime) -> Vec<String> {
         .collect()
 }
 
-/// One line for each certificate of a profile, and for each thing that is wrong with it.
+/// One line for each certificate of a profile, and one for each problem.
 fn notes_on(profile: &ProfileStatus, now: SystemTime) -> String {
     let mut lines = certificates(profile, now);
     if let Some(error) = &profile.last_error {

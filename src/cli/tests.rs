@@ -1,4 +1,4 @@
-//! The command line as text.
+//! Tests of command lines, given as text.
 
 use std::io;
 
@@ -113,7 +113,7 @@ fn the_completions_of_every_shell_know_every_command() {
     for shell in Shell::value_variants() {
         let text = printed(|out, err| manual::completions(*shell, out, err));
         for command in commands() {
-            // Not merely a part of some other word.
+            // The name must be a whole word, not a part of another one.
             let found = text
                 .split(|c: char| !c.is_ascii_alphanumeric())
                 .any(|word| word == command);
@@ -123,7 +123,7 @@ fn the_completions_of_every_shell_know_every_command() {
     }
 }
 
-/// Broken by `body` that cuts at the second heading, and by a `man` that renders the commands as
+/// Broken by `body` that cuts at the second heading, and by `man` that renders the commands as
 /// clap_mangen lists them.
 #[test]
 fn the_manual_page_has_every_command_with_its_options() {
@@ -139,7 +139,7 @@ fn the_manual_page_has_every_command_with_its_options() {
     let token = token.split(".SS ").next().unwrap();
     assert!(token.contains("\\-\\-min\\-ttl"), "{token}");
     assert!(token.contains("Print a credential"), "{token}");
-    // Each heading once: NAME, SYNOPSIS and OPTIONS are not repeated for each command.
+    // Each heading appears once: NAME, SYNOPSIS and OPTIONS are not repeated for each command.
     let mut headings: Vec<_> = page
         .lines()
         .filter(|line| line.starts_with(".SH "))

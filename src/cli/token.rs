@@ -1,8 +1,8 @@
-//! `tokend token PROFILE`: the credential alone on standard output, in the form that the reader
-//! wants.
+//! `tokend token PROFILE`: prints nothing but the credential on standard output, in the form that
+//! the reader needs.
 //!
-//! A profile of method `none` has no credential: the forms that make a header print nothing and
-//! succeed, those whose reader needs a token fail.
+//! A profile of method `none` has no credential. Forms that make a header then print nothing and
+//! succeed. Forms whose reader needs a token fail.
 
 use std::io::Write;
 use std::time::SystemTime;
@@ -14,16 +14,16 @@ use super::paths::Lookup;
 use super::{TokenArgs, TokenFormat, complaint, exit, print};
 use crate::client::{Client, ClientError, CredentialAnswer, TokenQuery};
 
-/// kubectl tells with this which version of its API it wants (JSON, an ExecCredential with only
+/// kubectl uses this to name the API version that it wants (JSON, an ExecCredential with only
 /// `spec`).
 const EXEC_INFO: &str = "KUBERNETES_EXEC_INFO";
-/// Google's libraries tell with this which type of token they will present (AIP-4117).
+/// Google's libraries use this to name the type of token that they will present (AIP-4117).
 const GOOGLE_TYPE: &str = "GOOGLE_EXTERNAL_ACCOUNT_TOKEN_TYPE";
 
-/// Output that holds a credential: wiped after it was written.
+/// Output with a credential. It is wiped after it was written.
 type WipedText = Zeroizing<String>;
 
-/// What the reader gets, with what its environment said about it.
+/// The form of the output, with what the reader's environment says about it.
 #[derive(Clone, Copy)]
 enum OutputFormat {
     Token,
@@ -34,11 +34,11 @@ enum OutputFormat {
     GoogleExecutable { token_type: &'static str },
 }
 
-/// What stands in the way of printing.
+/// The reason why nothing can be printed.
 enum PrintError {
-    /// The daemon did not give it.
+    /// The daemon did not give the credential.
     NotGiven(ClientError),
-    /// The reader could not use it.
+    /// The reader could not use the credential.
     Unfit { exit: u8, message: String },
 }
 
@@ -83,7 +83,7 @@ pub fn run(
             code,
             message: &message,
         };
-        // The exit status says already that it failed: that nobody reads why changes nothing.
+        // The exit status already tells the failure, so an absent reader changes nothing.
         let _ = print(out, &line_of(&failure, message.len()), err);
     }
     exit
@@ -97,7 +97,7 @@ fn format(args: &TokenArgs) -> TokenFormat {
     }
 }
 
-/// For programs: a gRPC status code, or one of our own.
+/// The code for programs: a gRPC status code, or one of our own.
 fn code_name(error: &ClientError) -> &str {
     match error {
         ClientError::Refused(refusal) => &refusal.code,
@@ -109,7 +109,7 @@ fn code_name(error: &ClientError) -> &str {
     }
 }
 
-/// The whole output; None when the profile has nothing to print and the reader can live with that.
+/// The whole output. None if the profile has nothing to print and the form allows that.
 fn obtain(
     args: &TokenArgs,
     client: &Client,
@@ -128,7 +128,7 @@ fn obtain(
     render(form, &credential)
 }
 
-/// Reads the environment only where a form's reader speaks through it.
+/// The form of the output. The environment is read only for forms whose reader uses it.
 fn form(format: TokenFormat, environment: Lookup<'_>) -> Result<OutputFormat, PrintError> {
     Ok(match format {
         TokenFormat::Token => OutputFormat::Token,
@@ -234,7 +234,7 @@ fn render(
     })
 }
 
-/// Readers that put the token behind "Bearer" by themselves cannot use another scheme.
+/// Refuses a scheme other than Bearer: these readers put the token behind "Bearer" themselves.
 fn bearer(credential: &CredentialAnswer) -> Result<(), PrintError> {
     let message = if credential.is_none() {
         "sends no Authorization header (method none), and this format needs a token".to_owned()
@@ -252,8 +252,8 @@ fn bearer(credential: &CredentialAnswer) -> Result<(), PrintError> {
     })
 }
 
-/// Within double quotes curl reads a backslash as the beginning of an escape. Control characters do
-/// not come this far.
+/// Quotes text for curl, which reads a backslash inside of double quotes as the start of an escape.
+/// Control characters never get here.
 fn curl_quoted(text: &str) -> WipedText {
     let mut quoted = Zeroizing::new(String::with_capacity(text.len() * 2));
     for c in text.chars() {
@@ -265,7 +265,7 @@ fn curl_quoted(text: &str) -> WipedText {
     quoted
 }
 
-/// One text out of many, without growing: that would leave copies behind.
+/// Joins texts without growing the result, since that would leave copies behind.
 fn joined(parts: &[&str]) -> WipedText {
     let mut text = Zeroizing::new(String::with_capacity(
         parts.iter().map(|part| part.len()).sum(),
@@ -274,8 +274,8 @@ fn joined(parts: &[&str]) -> WipedText {
     text
 }
 
-/// One line of JSON. `payload` is the length of what is long in it: with escapes it takes at most
-/// six times that (RFC 8259 §7), and everything else fits into a kilobyte.
+/// Formats one line of JSON. `payload` is the length of its long part: with escapes it takes at
+/// most six times that (RFC 8259 §7). Everything else fits into a kilobyte.
 fn line_of(value: &impl Serialize, payload: usize) -> WipedText {
     let mut bytes = Zeroizing::new(Vec::with_capacity(payload * 6 + 1024));
     serde_json::to_writer(&mut *bytes, value)

@@ -1,10 +1,10 @@
 //! `tokend wait PROFILE…`: returns when each profile has a usable credential.
 //!
-//! For ExecStartPre and scripts, so it is patient: the daemon may be starting, the identity
-//! provider may be down, and somebody may be repairing a secret. Only what waiting cannot change
-//! ends it at once: a profile that the running daemon does not know, or a question that makes no
-//! sense. What it waits for is said on standard error, once and whenever that changes: somebody may
-//! be there to repair it.
+//! It is for ExecStartPre and scripts, so it is patient. The daemon may be starting, the identity
+//! provider may be down, and somebody may be repairing a secret. It gives up at once only if
+//! waiting cannot help: the running daemon does not know the profile, or the question makes no
+//! sense. It prints what it waits for on standard error, once and at each change, since somebody
+//! may be there to repair it.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -16,29 +16,27 @@ use super::{WaitArgs, complaint, exit};
 use crate::client::{Client, ClientError, TokenQuery};
 use crate::core::time::BootTime;
 
-/// How long one question may stay open with `--timeout 0`: the daemon's own attempts end well
-/// before.
+/// Time limit for one question with `--timeout 0`. The daemon's own attempts end well before.
 const ONCE: Duration = Duration::from_secs(30);
-/// Between attempts, unless the daemon says otherwise. While there is no daemon, looking again
-/// costs next to nothing.
+/// The pause between attempts, unless the daemon says otherwise. While there is no daemon, another
+/// look costs next to nothing.
 const PAUSE_WITHOUT_DAEMON: Duration = Duration::from_millis(100);
-/// Between attempts, and the most that is made of what the daemon says: it may have recovered
-/// earlier.
+/// The longest pause between attempts, even if the daemon asks for more: it may recover earlier.
 const PAUSE_LONGEST: Duration = Duration::from_secs(1);
-/// Nothing that the daemon says makes it a busy loop.
+/// The shortest pause between attempts. It prevents a busy loop, whatever the daemon says.
 const PAUSE_SHORTEST: Duration = Duration::from_millis(50);
-/// With less time than this left, another attempt is no use.
+/// With less time than this left, another attempt is useless.
 const LAST_MOMENT: Duration = Duration::from_millis(20);
 
-/// What is heard of a profile.
+/// News about a profile.
 enum WaitEvent {
-    /// It is being asked for again, because of this.
+    /// The command asks again, for this reason.
     Waiting(String),
-    /// It is usable, or will not be within the time.
+    /// The profile is usable, or will not be in time.
     Over(Result<(), UnusableProfile>),
 }
 
-/// Why a profile is not usable, and the exit status that follows.
+/// The reason why a profile is not usable, and the exit status for it.
 struct UnusableProfile {
     error: ClientError,
     exit: u8,
@@ -59,7 +57,7 @@ pub fn run(args: &WaitArgs, client: Result<Client, ClientError>, err: &mut dyn W
     for (profile, why) in &unusable {
         complaint::error(err, Some(profile), &why.error, Some(&client));
     }
-    // The one that tells most about what has to be done: what never can be, then no daemon, then
+    // The exit status is the most useful one: what can never work comes first, then no daemon, then
     // repairs, then time.
     let rank = [
         exit::NOT_FOUND,
@@ -75,8 +73,9 @@ pub fn run(args: &WaitArgs, client: Result<Client, ClientError>, err: &mut dyn W
     }
 }
 
-/// All at the same time, since a profile that is fetched on first use begins when it is asked for.
-/// Returns what is not usable in the end, or at once the first that never will be.
+/// Waits for all profiles at the same time, since a profile that is fetched on first use starts
+/// when it is asked for. Returns the profiles that are not usable at the end, or at once the first
+/// that never will be.
 fn await_all(
     profiles: &[String],
     client: &Client,
@@ -88,12 +87,12 @@ fn await_all(
     for &name in &names {
         let (name, client, tell) = (name.clone(), client.clone(), tell.clone());
         let one = move || {
-            // Nobody listens any more once another profile has failed for good.
+            // Nobody receives this once another profile has failed for good.
             let tell = |news| drop(tell.send((name.clone(), news)));
             let outcome = await_one(&name, &client, until, |why| tell(WaitEvent::Waiting(why)));
             tell(WaitEvent::Over(outcome));
         };
-        // Without a thread the profile stays unheard of, which is dealt with below.
+        // A profile without a thread stays unheard of. The code below handles that.
         let _ = thread::Builder::new().spawn(one);
     }
     drop(tell);
@@ -117,7 +116,7 @@ fn await_all(
             }
         }
     }
-    // What nobody vouched for does not count as usable.
+    // A profile without an answer does not count as usable.
     unusable.extend(unheard.into_iter().map(|name| {
         let error = ClientError::Unreachable {
             socket: Some(client.socket().to_owned()),
@@ -130,8 +129,8 @@ fn await_all(
     unusable
 }
 
-/// Asks until there is a credential. `until` None: once. `waiting` is told why it goes on, whenever
-/// that changes.
+/// Asks until there is a credential. `until` None: once. `waiting` gets the reason for each further
+/// wait when it changes.
 fn await_one(
     profile: &str,
     client: &Client,
@@ -165,13 +164,14 @@ fn await_one(
         if matches!(error, ClientError::Refused(_)) {
             refused = Some(error);
         }
-        // Halving what is left near the end keeps the last second from being slept away.
+        // Near the end the pause is half of the time left, so that the command does not sleep
+        // through the last second.
         thread::sleep(pause.min(left / 2));
     }
 }
 
-/// What is told is the last error, unless that is only our own deadline; `refused` is the daemon's
-/// last no before it.
+/// Chooses the error to report. It is the last one, unless that is only our own deadline. `refused`
+/// is the daemon's last refusal before it.
 fn unusable(error: ClientError, refused: Option<ClientError>) -> UnusableProfile {
     let answered =
         refused.is_some() || matches!(error, ClientError::Refused(_) | ClientError::TimedOut(_));
@@ -180,9 +180,9 @@ fn unusable(error: ClientError, refused: Option<ClientError>) -> UnusableProfile
         (error, _) => error,
     };
     let exit = match exit::code_of(&error) {
-        // It was there, and left while we waited.
+        // The daemon was there, and left while we waited.
         exit::UNREACHABLE if answered => exit::UNAVAILABLE,
-        // An error inside the daemon, which did not pass in time.
+        // An error inside the daemon did not pass in time.
         exit::FINDINGS => exit::UNAVAILABLE,
         code => code,
     };

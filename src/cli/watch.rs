@@ -1,5 +1,5 @@
-//! `tokend watch PROFILE`: a line at once, and one per change. A daemon that is restarted is waited
-//! for.
+//! `tokend watch PROFILE`: prints a line at once, and one per change. It waits for a daemon that is
+//! restarted.
 
 use std::io::Write;
 use std::thread;
@@ -12,7 +12,7 @@ use crate::client::watch::WatchEvent;
 use crate::client::{Client, ClientError};
 use crate::proto::Credential;
 
-/// Between looks at a daemon that has gone away.
+/// The pause between looks at a daemon that has gone away.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs the command until standard output is closed. Returns the exit status.
@@ -35,7 +35,7 @@ pub fn run(
         let mut ended = None;
         let mut tell = |news: WatchEvent| {
             connected = true;
-            // After a reconnection the same credential comes again, which is no change.
+            // After a reconnection the same credential comes again, which is not a change.
             let print_of = fingerprint(&news);
             if print_of.is_some() && print_of == last {
                 return true;
@@ -71,7 +71,7 @@ fn fingerprint(news: &WatchEvent) -> Option<String> {
     }
 }
 
-/// Prints one line; Some: the command ends with this status.
+/// Prints one line. Some: the command ends with this status.
 fn show(
     args: &WatchArgs,
     news: &WatchEvent,
@@ -97,7 +97,7 @@ fn show(
     }
 }
 
-/// The fields of the credential, flat, as in the HTTP answer.
+/// The fields of the credential in one flat object, as in the HTTP answer.
 fn json_of(credential: &Credential) -> Value {
     let mut body = json!({
         "token": credential.token,

@@ -1,7 +1,7 @@
-//! What the daemon answers, out of JSON.
+//! Parses the daemon's answers from JSON.
 //!
-//! Problems are told by position only: the JSON library's own messages quote values, and a value
-//! may be a credential.
+//! Problems are reported by position only. The JSON library's own messages quote values, and a
+//! value may be a credential.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,16 +13,16 @@ use super::http::{HttpResponse, ResponseBody};
 use super::text::unprintable;
 use crate::core::secret::Secret;
 
-/// A credential as the daemon serves it, checked: it fits into a header line.
+/// A credential as the daemon serves it, checked to fit into a header line.
 #[derive(Debug)]
 pub struct CredentialAnswer {
-    /// The bare token; empty only for method `none`.
+    /// The bare token. Empty only for method `none`.
     pub token: Secret,
     /// `Bearer`, `Basic`, or empty for method `none`.
     pub token_type: String,
-    /// The whole value of the Authorization header; empty only for method `none`.
+    /// The whole value of the Authorization header. Empty only for method `none`.
     pub authorization: Secret,
-    /// None: it does not expire.
+    /// The time of expiry. None if the credential does not expire.
     pub expires_at: Option<SystemTime>,
     /// The whole answer as one line of JSON.
     pub json: Secret,
@@ -36,16 +36,16 @@ impl CredentialAnswer {
     }
 }
 
-/// The daemon's no.
+/// A refusal of the daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerRefusal {
-    /// A gRPC status code, as `NOT_FOUND`.
+    /// A gRPC status code, such as `NOT_FOUND`.
     pub code: String,
-    /// As in ErrorInfo; may be empty.
+    /// The reason of ErrorInfo. May be empty.
     pub reason: String,
-    /// For people.
+    /// The message for people.
     pub message: String,
-    /// When asking again may help.
+    /// The time after which asking again may help.
     pub retry_after: Option<Duration>,
 }
 
@@ -64,10 +64,10 @@ impl std::fmt::Display for ServerRefusal {
     }
 }
 
-/// A message that the daemon has answered.
+/// A message from the daemon.
 #[derive(Debug)]
 pub struct Received<T> {
-    /// What the command line has to know of it.
+    /// The part that the command line needs.
     pub message: T,
     /// The whole answer as one line of JSON.
     pub json: String,
@@ -104,7 +104,7 @@ struct RefusalWire {
     retry_after: Option<f64>,
 }
 
-/// A credential that can be used, or what is wrong with it.
+/// Parses a usable credential, or says what is wrong with it.
 pub(super) fn credential(body: ResponseBody) -> Result<CredentialAnswer, String> {
     let wire: CredentialWire = object(&body)?;
     let empty = wire.token.is_empty();
@@ -130,7 +130,7 @@ pub(super) fn credential(body: ResponseBody) -> Result<CredentialAnswer, String>
     })
 }
 
-/// A message, or what is wrong with it.
+/// Parses a message, or says what is wrong with it.
 pub(super) fn received<T: DeserializeOwned>(body: &ResponseBody) -> Result<Received<T>, String> {
     Ok(Received {
         message: object(body)?,
@@ -138,7 +138,7 @@ pub(super) fn received<T: DeserializeOwned>(body: &ResponseBody) -> Result<Recei
     })
 }
 
-/// The reason; None when it is not tokend that speaks.
+/// Parses a refusal. None if the answer is not from tokend.
 pub(super) fn refusal(response: &HttpResponse) -> Option<ServerRefusal> {
     let wire: RefusalWire = object(&response.body).ok()?;
     let said = wire
@@ -152,7 +152,7 @@ pub(super) fn refusal(response: &HttpResponse) -> Option<ServerRefusal> {
     })
 }
 
-/// Reads an object; the derived code would take an array with the values in order as well.
+/// Parses an object. The derived code would also accept an array with the values in order.
 fn object<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, String> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err("it is not a JSON object".into());
@@ -166,20 +166,21 @@ fn object<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, String> {
     })
 }
 
-/// What may stand in a field value (RFC 9110 §5.5), without the obsolete bytes above 0x7E.
+/// Whether a field value may contain this text (RFC 9110 §5.5), without the obsolete bytes above
+/// 0x7E.
 fn printable(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// Valid JSON as one line that a terminal can show: the control characters that JSON allows in a
-/// text are escaped, and those that it allows between texts become spaces.
+/// Turns valid JSON into one line that a terminal can show. Control characters inside of a text are
+/// escaped, and those between texts become spaces.
 fn one_line(body: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(body)
         .map_err(|_| "it is not UTF-8")?
         .trim_ascii();
-    // Room for everything at once: growing would leave copies of a credential behind. An escape of
-    // six bytes stands for a character of at least one, and only those outside printable ASCII
-    // become one.
+    // The whole room is allocated at once, since growing would leave copies of a credential behind.
+    // An escape of six bytes replaces a character of at least one byte, and only characters outside
+    // printable ASCII are replaced.
     let more = text
         .bytes()
         .filter(|byte| !(b' '..=b'~').contains(byte))
@@ -189,7 +190,7 @@ fn one_line(body: &[u8]) -> Result<String, String> {
     for c in text.chars() {
         match c {
             '\t' | '\n' | '\r' => line.push(' '),
-            // All of these lie in the basic plane, so that four digits do.
+            // All of these are in the basic plane, so four digits are enough.
             c if unprintable(c) => line.push_str(&format!("\\u{:04x}", u32::from(c))),
             c => line.push(c),
         }
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_success_without_a_usable_credential_is_none() {
-        // Trap 1, and trap 38: a token that would split a header.
+        // This is trap 1, and trap 38: a token that would split a header.
         for text in [
             r#"{"token":"","token_type":"Bearer","authorization":"Bearer "}"#,
             r#"{"token":"t","token_type":"Bearer"}"#,

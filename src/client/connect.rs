@@ -1,4 +1,4 @@
-//! Connecting to the daemon by a deadline, and telling why it cannot be reached.
+//! Connects to the daemon by a deadline, and explains why it cannot be reached.
 
 use std::fs;
 use std::io;
@@ -17,18 +17,18 @@ use super::process::{SocketHolder, held};
 use super::{ClientError, Deadline};
 use crate::safe_open::{OpenError, guarded_folder};
 
-/// Where the system's own daemon listens: `server.socket` of docs/configuration.md.
+/// The socket of the system's own daemon: `server.socket` of docs/configuration.md.
 const SYSTEM_SOCKET: &str = "/run/tokend/tokend.sock";
 
-/// Who leads on from a daemon that is not there.
+/// Where to look next if the daemon is not there.
 const WHY_NOT: &str = "`systemctl status tokend` says why it does not run, `tokend check` whether its configuration can be used";
 
 const OTHER_SOCKET: &str = "let TOKEND_SOCKET or --socket name the daemon's socket";
 
-/// A connection whose writes are bounded by the time that was left.
+/// Connects. Writes on the connection are bounded by the time that was left.
 ///
-/// The standard library's `connect` waits for ever when the listener's queue is full; Linux applies
-/// SO_SNDTIMEO to connecting as well (socket(7)), and that has to be set before.
+/// The standard library's `connect` waits for ever if the listener's queue is full. Linux applies
+/// SO_SNDTIMEO to connecting as well (socket(7)), but it must be set before.
 pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStream, ClientError> {
     let fail = |errno| unreachable(socket, errno);
     let address = SocketAddrUnix::new(socket).map_err(fail)?;
@@ -42,7 +42,7 @@ pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStre
     let mut hangs = false;
     loop {
         let Some(left) = deadline.left() else {
-            // Whoever had no time to try has learned nothing about the daemon.
+            // An attempt without time says nothing about the daemon.
             return Err(if hangs {
                 fail(Errno::AGAIN)
             } else {
@@ -55,8 +55,8 @@ pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStre
                 believe(socket, &fd)?;
                 return Ok(UnixStream::from(fd));
             }
-            // A Unix socket that was interrupted or timed out while connecting is not connected;
-            // asking again is right.
+            // A Unix socket that was interrupted or timed out while connecting is not connected, so
+            // trying again is right.
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => hangs = true,
             Err(errno) => return Err(fail(errno)),
@@ -64,9 +64,9 @@ pub(super) fn connect(socket: &Path, deadline: &Deadline<'_>) -> Result<UnixStre
     }
 }
 
-/// Only who can be the daemon is asked: whoever else listens would learn what is asked for, and its
-/// answer would be taken for a credential. That is root (systemd, which hands its socket over), or
-/// the user whose folder the socket is in, if nobody else can put a socket there.
+/// Checks that the listener can be the daemon. Any other program would learn the question, and its
+/// answer would pass for a credential. The listener must be root (systemd hands over its socket) or
+/// the user who owns the socket's folder, if nobody else can put a socket there.
 fn believe(socket: &Path, connection: &OwnedFd) -> Result<(), ClientError> {
     let fail = |errno| unreachable(socket, errno);
     let unbelieved = |cause, cure| ClientError::Unbelieved {
@@ -100,8 +100,8 @@ fn believe(socket: &Path, connection: &OwnedFd) -> Result<(), ClientError> {
     })
 }
 
-/// The error with its cause and its cure. Looks at the file system, since the errno alone does not
-/// tell them apart.
+/// Makes the error with its cause and its cure. It looks at the file system, since the errno alone
+/// does not tell the causes apart.
 fn unreachable(socket: &Path, errno: Errno) -> ClientError {
     let (cause, cure) = match errno {
         Errno::NOENT => (
@@ -136,13 +136,13 @@ fn unreachable(socket: &Path, errno: Errno) -> ClientError {
     }
 }
 
-/// The error of a socket that somebody holds and nobody answers at. `connection`: to it; None: not
-/// even that came about.
+/// Makes the error for a socket that a process holds but that nobody answers at. `connection` leads
+/// to it. None: not even a connection was possible.
 pub(super) fn mute(socket: &Path, connection: Option<&UnixStream>) -> ClientError {
     let pid = connection
         .and_then(|connection| socket_peercred(connection).ok())
         .map(|peer| peer.pid.as_raw_nonzero().get())
-        // The system's socket is systemd's as a rule.
+        // The system's socket usually belongs to systemd.
         .or_else(|| (socket == Path::new(SYSTEM_SOCKET)).then_some(1));
     let does = match connection {
         Some(_) => "answers nothing, not even that it is there",
@@ -177,10 +177,10 @@ fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
-/// Which file shuts this process out, and which group would let it in.
+/// Finds the file that keeps this process out, and the group that would let it in.
 fn denied(socket: &Path) -> (String, String) {
-    // The first that can be looked at: the socket itself, else the folder whose content cannot be
-    // seen.
+    // This is the first path that can be looked at: the socket itself, or else the folder whose
+    // content cannot be seen.
     let shut = socket
         .ancestors()
         .find_map(|path| Some((path, fs::metadata(path).ok()?)));
@@ -218,8 +218,8 @@ fn denied(socket: &Path) -> (String, String) {
     (cause, cure)
 }
 
-/// Whether this is the primary group of a user who is not root. Whoever is in the daemon's may read
-/// what the daemon may.
+/// Whether this is the primary group of a user other than root. Members of the daemon's own group
+/// may read what the daemon may.
 fn is_own_group(uid: u32, gid: u32) -> bool {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut users = users.lines().map(|line| line.split(':').skip(2));
@@ -230,8 +230,8 @@ fn is_own_group(uid: u32, gid: u32) -> bool {
         })
 }
 
-/// As in /etc/group, else the number: name services would need foreign code for what is only a
-/// hint.
+/// The name in /etc/group, or else the number. Name services would need foreign code, which is too
+/// much for a hint.
 fn group_name(gid: u32) -> String {
     let number = gid.to_string();
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
@@ -361,7 +361,7 @@ mod tests {
         let _listener = UnixListener::bind(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
         assert!(is_own_group(1, 1) && !is_own_group(1, 2) && !is_own_group(0, 0));
-        // The user `daemon`, with the primary group of that name.
+        // This is the user `daemon`, with the primary group of that name.
         if std::os::unix::fs::chown(&path, Some(1), Some(1)).is_ok() {
             let (_, cure) = cause_and_cure(unreachable(&path, Errno::ACCESS));
             assert!(cure.contains("the daemon's own group"), "{cure}");

@@ -1,4 +1,4 @@
-//! A daemon for tests: a thread that answers each connection as it is told.
+//! A fake daemon for tests: a thread that answers each connection as it is told.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// What happens on a connection after its request was read.
+/// The answer on a connection after its request was read.
 pub(crate) enum Reply {
-    /// These bytes, then the end.
+    /// Sends these bytes, then closes.
     Bytes(Vec<u8>),
-    /// These bytes, and then nothing, with the connection left open.
+    /// Sends these bytes, then nothing, and leaves the connection open.
     Hang(Vec<u8>),
 }
 
-/// A whole answer.
+/// A complete answer.
 pub(crate) fn json(status: u16, body: &str) -> Reply {
     Reply::Bytes(
         format!(
@@ -36,7 +36,7 @@ pub(crate) fn refusal(status: u16, code: &str, reason: &str, message: &str) -> R
 
 pub(crate) const TOKEN: &str = r#"{"token":"tok.en","token_type":"Bearer","authorization":"Bearer tok.en","expires_at":"2030-01-02T03:04:05.678Z","refresh_at":"2030-01-02T03:00:00Z","scopes":["a"],"stale":false,"fingerprint":"00","generation":3,"expires_in":59.5}"#;
 
-/// Listens until dropped.
+/// A fake daemon that listens until dropped.
 pub(crate) struct Fake {
     socket: PathBuf,
     requests: Arc<Mutex<Vec<String>>>,
@@ -46,7 +46,8 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// `answer` gets the number of the connection, from 0, and the target of its request.
+    /// Starts it. `answer` gets the number of the connection, from 0, and the target of its
+    /// request.
     pub(crate) fn new(answer: impl Fn(usize, &str) -> Reply + Send + 'static) -> Fake {
         let dir = tempfile::tempdir().unwrap();
         Fake::at(dir.path().join("tokend.sock"), dir, answer)
@@ -71,7 +72,7 @@ impl Fake {
                 let head = head(&mut stream);
                 let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
                 seen.lock().unwrap().push(head);
-                // A client that has gone away is no concern of a server.
+                // A client that has gone away is no error for a server.
                 match answer(number, &target) {
                     Reply::Bytes(bytes) => drop(stream.write_all(&bytes)),
                     Reply::Hang(bytes) => {

@@ -1,9 +1,8 @@
-//! HTTP/1.1 by hand, as little of it as one request without a body needs, and no more leniency than
+//! HTTP/1.1 by hand: no more of it than one request without a body needs, and no more leniency than
 //! that (RFC 9112).
 //!
-//! Everything is bounded: 64 KiB of head, 4 MiB of body. The length of the body must be said, by
-//! Content-Length or by chunks, since a body that ends where the connection does cannot be told
-//! from one that was cut off.
+//! Everything is bounded: 64 KiB of head, 4 MiB of body. The body must have a length, from
+//! Content-Length or chunks. Otherwise a complete body could not be told from one that was cut off.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,39 +12,39 @@ use zeroize::Zeroizing;
 
 use super::Deadline;
 
-/// Status line, header fields, chunk sizes and trailers together, in bytes. The daemon's take a few
-/// hundred.
+/// Limit for status line, header fields, chunk sizes and trailers together, in bytes. The daemon
+/// needs a few hundred.
 const HEAD_LIMIT: usize = 64 * 1024;
-/// In bytes. The status of ten thousand profiles fits.
+/// Limit for the body, in bytes. The status of ten thousand profiles fits.
 const BODY_LIMIT: usize = 4 * 1024 * 1024;
-/// One read, in bytes: a whole answer with its token, usually.
+/// Size of one read, in bytes. It usually takes a whole answer with its token.
 const READ_SIZE: usize = 8 * 1024;
 
-/// The body of an answer: wiped when dropped, since it may hold a credential.
+/// The body of an answer. It is wiped when dropped, since it may hold a credential.
 pub(super) type ResponseBody = Zeroizing<Vec<u8>>;
 
-/// An answer, whole.
+/// A complete answer.
 #[derive(Debug)]
 pub(super) struct HttpResponse {
     pub status: u16,
-    /// The header's whole seconds (RFC 9110 §10.2.3); a date is not understood.
+    /// Whole seconds from the header (RFC 9110 §10.2.3). A date is ignored.
     pub retry_after: Option<Duration>,
     pub body: ResponseBody,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HttpError {
     TimedOut,
-    /// Not one byte of an answer in the time given.
+    /// Not one byte of an answer came in time.
     Silent,
-    /// The other side went away before the end.
+    /// The other side closed the connection before the end.
     Closed,
-    /// What is wrong with it, without any part of it.
+    /// What is wrong with the answer, without any part of it.
     Nonsense(&'static str),
 }
 
-/// Asks and reads the answer. `method` is GET or POST.
+/// Sends a request and reads the answer. `method` is GET or POST.
 pub(super) fn exchange(
     stream: &UnixStream,
     method: &str,
@@ -55,7 +54,7 @@ pub(super) fn exchange(
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\nAccept: application/json\r\n\
          {}User-Agent: tokend/{}\r\n\r\n",
-        // RFC 9110 §8.6: a request whose method expects a body says that there is none.
+        // A request whose method expects a body must say that it has none (RFC 9110 §8.6).
         if method == "GET" {
             ""
         } else {
@@ -76,8 +75,8 @@ pub(super) fn exchange(
 
 fn answered(timed: &mut Timed<'_>, request: &str) -> Result<HttpResponse, HttpError> {
     match timed.write_all(request.as_bytes()) {
-        // The other side may have answered before it read everything, so its answer is looked for
-        // in any case.
+        // The other side may have answered before it read everything, so the answer is read in any
+        // case.
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => return Err(broken(&error)),
@@ -85,16 +84,16 @@ fn answered(timed: &mut Timed<'_>, request: &str) -> Result<HttpResponse, HttpEr
     receive(timed)
 }
 
-/// A stream of which each step is bounded by what is left of the deadline.
+/// A stream whose steps are bounded by the time left until the deadline.
 struct Timed<'a> {
     stream: &'a UnixStream,
     deadline: &'a Deadline<'a>,
-    /// Something of an answer has come.
+    /// True once a part of the answer has come.
     heard: bool,
 }
 
 impl Timed<'_> {
-    /// Repeats a step that gave up before the deadline: a step never waits for more than an hour.
+    /// Repeats a step that gave up before the deadline, since no step waits for more than an hour.
     fn step<T>(&self, mut step: impl FnMut(Duration) -> io::Result<T>) -> io::Result<T> {
         loop {
             let left = self.deadline.left().ok_or(io::ErrorKind::TimedOut)?;
@@ -121,7 +120,7 @@ impl Read for Timed<'_> {
 impl Write for Timed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut stream = self.stream;
-        // Connecting has set a send timeout already; only a second turn needs a new one.
+        // Connecting has set a send timeout already, so only a second step needs a new one.
         self.step(|_| stream.write(bytes))
     }
 
@@ -137,7 +136,7 @@ fn broken(error: &io::Error) -> HttpError {
     }
 }
 
-/// Reads one answer, skipping interim ones (RFC 9110 §15.2).
+/// Reads one answer, and skips interim ones (RFC 9110 §15.2).
 fn receive(source: &mut dyn Read) -> Result<HttpResponse, HttpError> {
     let mut reader = ResponseReader::new(source);
     loop {
@@ -163,7 +162,7 @@ fn receive(source: &mut dyn Read) -> Result<HttpResponse, HttpError> {
     }
 }
 
-/// `HTTP/1.1 200 OK` (RFC 9112 §4).
+/// Parses a status line such as `HTTP/1.1 200 OK` (RFC 9112 §4).
 fn status(line: &[u8]) -> Result<u16, HttpError> {
     const BAD: HttpError = HttpError::Nonsense("it is not HTTP/1.1");
     let rest = line.strip_prefix(b"HTTP/1.1 ").ok_or(BAD)?;
@@ -204,7 +203,7 @@ impl Fields {
         const BAD: HttpError = HttpError::Nonsense("a header field is malformed");
         let colon = line.iter().position(|&byte| byte == b':').ok_or(BAD)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        // Neither folded lines nor a space before the colon (RFC 9112 §5).
+        // Neither folded lines nor a space before the colon are allowed (RFC 9112 §5).
         if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
             return Err(BAD);
         }
@@ -236,7 +235,7 @@ impl Fields {
     }
 }
 
-/// Digits only, at most ten of them: no sign, no space, no overflow.
+/// Parses at most ten digits, with no sign, no space and no overflow.
 fn decimal(text: &[u8]) -> Option<u64> {
     if !(1..=10).contains(&text.len()) || !text.iter().all(u8::is_ascii_digit) {
         return None;
@@ -244,13 +243,13 @@ fn decimal(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Takes lines and counted bytes out of what arrives.
+/// Reads lines and counted bytes from the stream.
 struct ResponseReader<'a> {
     source: &'a mut dyn Read,
     buffer: Zeroizing<[u8; READ_SIZE]>,
     start: usize,
     end: usize,
-    /// What is left of HEAD_LIMIT.
+    /// The rest of HEAD_LIMIT.
     head_left: usize,
 }
 
@@ -265,7 +264,7 @@ impl<'a> ResponseReader<'a> {
         }
     }
 
-    /// Bytes that have arrived and were not taken; at least one.
+    /// Returns the bytes that have arrived and were not taken yet: at least one.
     fn arrived(&mut self) -> Result<&[u8], HttpError> {
         while self.start == self.end {
             match self.source.read(&mut self.buffer[..]) {
@@ -278,8 +277,8 @@ impl<'a> ResponseReader<'a> {
         Ok(&self.buffer[self.start..self.end])
     }
 
-    /// A line without its CRLF. Nothing else ends a line, and no line holds another control
-    /// character that could.
+    /// Reads a line and drops its CRLF. Nothing else ends a line, and a line may not contain
+    /// another control character that could.
     fn line(&mut self) -> Result<Vec<u8>, HttpError> {
         let mut line = Vec::new();
         loop {
@@ -311,7 +310,7 @@ impl<'a> ResponseReader<'a> {
         Ok(body)
     }
 
-    /// RFC 9112 §7.1; extensions and trailers are skipped.
+    /// Reads a chunked body (RFC 9112 §7.1), and skips extensions and trailers.
     fn chunks(&mut self) -> Result<ResponseBody, HttpError> {
         let mut body = Zeroizing::new(Vec::new());
         loop {
@@ -334,7 +333,7 @@ impl<'a> ResponseReader<'a> {
         }
     }
 
-    /// `body` has room for them already: growing would leave copies behind.
+    /// Appends bytes to `body`, which has room for them already: growing would leave copies behind.
     fn append(&mut self, body: &mut ResponseBody, mut length: usize) -> Result<(), HttpError> {
         while length > 0 {
             let arrived = self.arrived()?;
@@ -347,7 +346,7 @@ impl<'a> ResponseReader<'a> {
     }
 }
 
-/// Hexadecimal, at most eight digits.
+/// Parses at most eight hexadecimal digits.
 fn chunk_size(text: &[u8]) -> Option<usize> {
     if !(1..=8).contains(&text.len()) || !text.iter().all(u8::is_ascii_hexdigit) {
         return None;
@@ -355,7 +354,7 @@ fn chunk_size(text: &[u8]) -> Option<usize> {
     usize::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
 }
 
-/// Makes room for `more` bytes; the old place is wiped, not just given back.
+/// Makes room for `more` bytes, and wipes the old place before it is freed.
 fn reserve_wiping(body: &mut ResponseBody, more: usize) {
     let needed = body.len() + more;
     if body.capacity() < needed {

@@ -1,23 +1,23 @@
-//! Whose process is behind a socket that does not answer, and how that is.
+//! Finds the process behind a socket that does not answer, and its state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who holds a socket.
+/// The holder of a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SocketHolder {
-    /// The service manager, and there is no daemon.
+    /// The service manager holds it, and there is no daemon.
     ByManager,
-    /// A daemon that is stopped.
+    /// A daemon holds it and is stopped.
     Stopped(i32),
-    /// A daemon that runs.
+    /// A daemon holds it and runs.
     By(i32),
     /// The kernel does not say.
     ByNobodyKnown,
 }
 
-/// `listener`: who has called listen(2), in this pid namespace. Where that is systemd, the daemon
-/// is whoever is in the unit.
+/// Finds the holder. `listener` is the process that called listen(2), in this pid namespace. If
+/// that is systemd, the daemon is the process in the unit.
 pub(super) fn held(listener: Option<i32>) -> SocketHolder {
     held_as(Path::new("/"), listener)
 }
@@ -41,7 +41,7 @@ fn held_as(root: &Path, listener: Option<i32>) -> SocketHolder {
     let Some(pid) = pid else {
         return SocketHolder::ByManager;
     };
-    // The name in parentheses may hold anything, the state comes after it: proc_pid_stat(5).
+    // The name in parentheses may contain anything. The state comes after it: proc_pid_stat(5).
     let stat = read(format!("proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit_once(") ")
@@ -53,14 +53,14 @@ fn held_as(root: &Path, listener: Option<i32>) -> SocketHolder {
     }
 }
 
-/// The processes of tokend.service beside this manager, `groups` being what /proc says of that;
-/// empty: there is no such unit now. None: where units would be cannot be seen.
+/// The processes of tokend.service under this manager. `groups` is the manager's cgroup file in
+/// /proc. Empty: the unit does not exist now. None: the place of units cannot be seen.
 fn units(root: &Path, groups: &str) -> Option<String> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let above: PathBuf = root
         .join("sys/fs/cgroup")
         .join(own.strip_suffix("init.scope").unwrap_or(own));
-    // The system's manager, and a user's.
+    // The first is for the system's manager, the second for a user's.
     let slice = ["system.slice", "app.slice"]
         .into_iter()
         .map(|slice| above.join(slice))
@@ -98,10 +98,10 @@ mod tests {
         assert_eq!(held_as(root, Some(1)), SocketHolder::By(77));
         write(root, "proc/77/stat", "77 (to) S (k) T 1 77");
         assert_eq!(held_as(root, Some(1)), SocketHolder::Stopped(77));
-        // Without systemd, whoever listens is the daemon.
+        // Without systemd, the listener is the daemon.
         write(root, "proc/77/comm", "tokend\n");
         assert_eq!(held_as(root, Some(77)), SocketHolder::Stopped(77));
-        // Of a user.
+        // This is the manager of a user.
         write(root, "proc/9/comm", "systemd\n");
         write(
             root,

@@ -81,7 +81,7 @@ fn silence_ends_at_the_deadline_wherever_it_begins() {
             .token(&query("p"), Duration::from_millis(200))
             .unwrap_err();
         match length {
-            // Not even a sign of life.
+            // There was not even a sign of life.
             0 => assert!(matches!(error, ClientError::Unreachable { .. }), "{error}"),
             _ => assert!(matches!(error, ClientError::TimedOut(_)), "{error}"),
         }
@@ -98,8 +98,8 @@ fn the_deadline_covers_the_whole_answer_not_each_read() {
     let clock = Clock::system();
     let calls = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let counted = std::sync::Arc::clone(&calls);
-    // Each look at the clock costs a second, so a peer that always has one byte more cannot go on
-    // for ever.
+    // Each look at the clock costs a second, so that a peer that always has one byte more cannot go
+    // on for ever.
     let racing = Clock::given(move || {
         let look = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         clock.now().plus(Duration::from_secs(look))
@@ -182,8 +182,8 @@ fn status_and_profiles_are_asked_for_and_read() {
     assert_eq!(client.profiles(LONG).unwrap(), ["a", "b"]);
 }
 
-/// Broken by a field that is required without need, or not required although nothing can be told
-/// without it.
+/// Broken by a field that is required without need, or that is optional although nothing makes
+/// sense without it.
 #[test]
 fn a_daemon_of_another_version_may_leave_out_details_and_nothing_else() {
     let ask = |body: &'static str| {

@@ -1,4 +1,4 @@
-//! Text from somewhere else, made harmless for a terminal.
+//! Makes text from elsewhere harmless for a terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ pub fn unprintable(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// The text with each of them written out, as `\n` or `\u{1b}`: one line whatever was in it.
+/// The text with these characters escaped, as `\n` or `\u{1b}`. The result is always one line.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(unprintable) {
@@ -20,7 +20,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         if unprintable(c) {
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             let _ = write!(out, "{}", c.escape_default());
         } else {
             out.push(c);

@@ -1,4 +1,5 @@
-//! A stream of credentials. The one call that lasts, so it speaks gRPC, with a runtime of its own.
+//! A stream of credentials. This is the one call that lasts, so it speaks gRPC, with a runtime of
+//! its own.
 
 use std::io;
 use std::time::Duration;
@@ -14,37 +15,37 @@ use crate::proto::credential_service_client::CredentialServiceClient;
 use crate::proto::watch_token_response::Event;
 use crate::proto::{Credential, Unavailable, WatchTokenRequest};
 
-/// Connecting to a socket on this machine takes microseconds; a daemon that does not accept for
-/// this long hangs.
+/// A daemon that does not accept within this time hangs. Connecting to a socket on this machine
+/// takes microseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a stream brings.
+/// An event of the stream.
 #[derive(Debug)]
 pub enum WatchEvent {
     /// A credential: the current one, or a replacement.
     Credential(Box<Credential>),
-    /// There is none now.
+    /// There is no credential now.
     Unavailable(Unavailable),
 }
 
 impl Client {
-    /// Calls `tell` with what is there, and with each change, until it says false.
+    /// Calls `tell` with the current state and with each change, until it returns false.
     ///
     /// # Errors
-    /// When the daemon cannot be reached, says no, or ends the stream ([`ClientError::Closed`]).
+    /// When the daemon cannot be reached, refuses, or ends the stream ([`ClientError::Closed`]).
     pub fn watch(
         &self,
         profile: &str,
         tell: &mut dyn FnMut(WatchEvent) -> bool,
     ) -> Result<(), ClientError> {
-        // Tells by itself why a daemon cannot be reached, which a gRPC channel does not.
+        // This connection tells why a daemon cannot be reached. A gRPC channel does not.
         let deadline = Deadline {
             clock: &self.clock,
             at: self.clock.now().boot.plus(CONNECT_TIMEOUT),
             timeout: CONNECT_TIMEOUT,
         };
-        // A stream says nothing for as long as nothing changes, a daemon that does not answer for
-        // ever.
+        // The stream is silent while nothing changes, but a daemon that does not answer is silent
+        // for ever. This request tells them apart.
         self.attempt("GET", "/healthz", &deadline)?;
         let connection = connect::connect(&self.socket, &deadline)?;
         tokio::runtime::Builder::new_current_thread()
@@ -63,7 +64,8 @@ impl Client {
         let closed = || ClientError::Closed(self.socket.clone());
         connection.set_nonblocking(true).map_err(|_| closed())?;
         let connection = UnixStream::from_std(connection).map_err(|_| closed())?;
-        // This one, of which it is known who listens; once it ends, so does the stream.
+        // The channel uses this connection, whose listener has been checked. When the connection
+        // ends, the stream ends too.
         let mut connection = Some(TokioIo::new(connection));
         let channel = Endpoint::from_static("http://tokend")
             .connect_with_connector(tower::service_fn(move |_| {

@@ -1,4 +1,4 @@
-//! Users and groups as the system's database and the kernel have them, and what they may do with a
+//! Users and groups, according to the system's database and the kernel, and what they may do with a
 //! file by its owner and mode.
 
 use std::ffi::CString;
@@ -10,22 +10,22 @@ use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use crate::files::{self, Interest};
 
-/// To read, to write (connecting to a socket is writing), to pass through a folder.
+/// The right to read.
 pub const READ: u32 = 4;
-/// See [`READ`].
+/// The right to write. Connecting to a socket needs it.
 pub const WRITE: u32 = 2;
-/// See [`READ`].
+/// The right to pass through a folder.
 pub const PASS: u32 = 1;
 
-/// A user with all its groups.
+/// A user, and all its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserAccount {
     pub uid: u32,
-    /// The primary one too.
+    /// All groups, with the primary one.
     pub groups: Vec<u32>,
 }
 
-/// Whose a file is, and its mode.
+/// The owner, group and mode of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owned {
     pub uid: u32,
@@ -34,7 +34,7 @@ pub struct Owned {
 }
 
 impl UserAccount {
-    /// This process.
+    /// The user of this process.
     pub fn me() -> UserAccount {
         let mut groups = vec![rustix::process::getegid().as_raw()];
         let more = rustix::process::getgroups().unwrap_or_default();
@@ -45,7 +45,7 @@ impl UserAccount {
         }
     }
 
-    /// As the database has it; a number that it does not know has no group.
+    /// The user in the database. A number that the database does not know has no group.
     pub fn of_uid(uid: u32) -> UserAccount {
         match User::from_uid(Uid::from_raw(uid)) {
             Ok(Some(user)) => UserAccount::of(&user),
@@ -56,7 +56,7 @@ impl UserAccount {
         }
     }
 
-    /// As the database has it.
+    /// The user of this name in the database.
     pub fn of_name(name: &str) -> Option<UserAccount> {
         Some(UserAccount::of(&User::from_name(name).ok()??))
     }
@@ -72,7 +72,7 @@ impl UserAccount {
         }
     }
 
-    /// As the kernel has it: the effective user and groups of a process.
+    /// The effective user and groups of a process, from the kernel.
     pub fn of_process(pid: i32) -> Option<UserAccount> {
         UserAccount::of_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
     }
@@ -83,7 +83,7 @@ impl UserAccount {
             let numbers = line.split_whitespace().map(|number| number.parse().ok());
             numbers.collect::<Option<Vec<u32>>>()
         };
-        // Real, effective, saved, of the file system.
+        // The numbers are: real, effective, saved, file system.
         let mut groups = vec![*numbers("Gid:")?.get(1)?];
         groups.extend(numbers("Groups:").unwrap_or_default());
         Some(UserAccount {
@@ -92,7 +92,7 @@ impl UserAccount {
         })
     }
 
-    /// Whether owner and mode permit it. Root may everything.
+    /// Whether owner and mode permit this. Root may do everything.
     pub fn may(&self, bits: u32, found: Owned) -> bool {
         let class = if self.uid == found.uid {
             found.mode >> 6
@@ -104,9 +104,8 @@ impl UserAccount {
         self.uid == 0 || class & bits == bits
     }
 
-    /// The first thing on the way to `path`, itself included, that lets this user not pass, or not
-    /// do `bits` with it. What cannot be looked at, and what has an access control list, gets the
-    /// benefit of the doubt.
+    /// The first part of `path`, or `path` itself, that this user may not pass, or may not use for
+    /// `bits`. A part that cannot be looked at, or has an access control list, counts as passable.
     pub fn stopped_by(&self, path: &Path, bits: u32) -> Option<(PathBuf, Owned)> {
         let way = files::folders(&Interest {
             files: [path.to_owned()].into(),
@@ -132,7 +131,7 @@ impl Owned {
         })
     }
 
-    /// Mode, owner and group in words.
+    /// Mode, owner and group, in words.
     pub fn told(self) -> String {
         format!(
             "mode {:04o}, user {}, group {}",
@@ -143,13 +142,13 @@ impl Owned {
     }
 }
 
-/// Whether more than the mode decides (acl(5)).
+/// Whether the path has an access control list, so that the mode alone does not decide (acl(5)).
 fn has_list(path: &Path) -> bool {
     let mut none: [u8; 0] = [];
     rustix::fs::getxattr(path, "system.posix_acl_access", &mut none).is_ok()
 }
 
-/// The name, or the number where there is none.
+/// The user's name, or the number if it has none.
 pub fn user_name(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) => user.name,
@@ -157,7 +156,7 @@ pub fn user_name(uid: u32) -> String {
     }
 }
 
-/// The name, or the number where there is none.
+/// The group's name, or the number if it has none.
 pub fn group_name(gid: u32) -> String {
     match Group::from_gid(Gid::from_raw(gid)) {
         Ok(Some(group)) => group.name,
@@ -165,13 +164,13 @@ pub fn group_name(gid: u32) -> String {
     }
 }
 
-/// Number and listed members of a group; those who have it as their primary one are not listed.
+/// The number and the listed members of a group. Users with this as primary group are not listed.
 pub fn group(name: &str) -> Option<(u32, Vec<String>)> {
     let found = Group::from_name(name).ok()??;
     Some((found.gid.as_raw(), found.mem))
 }
 
-/// Listed members of a group.
+/// The listed members of a group.
 pub fn members(gid: u32) -> Vec<String> {
     match Group::from_gid(Gid::from_raw(gid)) {
         Ok(Some(group)) => group.mem,
@@ -183,8 +182,8 @@ pub fn members(gid: u32) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Broken by a class that falls through to the next one when it forbids: the owner of 0077 may
-    /// nothing.
+    /// Broken by a class that falls through to the next one when it forbids: the owner of mode 0077
+    /// may do nothing.
     #[test]
     fn the_first_class_that_fits_decides() {
         let who = |uid, groups: &[u32]| UserAccount {

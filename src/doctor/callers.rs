@@ -1,5 +1,5 @@
-//! Whether those whom access rules name exist, and whether they get as far as the socket: the rules
-//! decide who may have a credential, owner and mode of the socket who may ask at all.
+//! Checks that the users and groups in access rules exist, and that they can reach the socket. The
+//! rules decide who may have a credential. Owner and mode of the socket decide who may ask at all.
 
 use std::collections::HashSet;
 use std::os::unix::fs::FileTypeExt;
@@ -15,16 +15,16 @@ use crate::core::profile::{AccessRule, Config, UserOrGroup};
 
 pub const AREA: &str = "callers";
 
-/// Members of a group of whom each is named.
+/// At most this many members of a group are named one by one.
 const NAMED: usize = 5;
 
-/// An entry of `access` or `admins`, and the key that it stands below.
+/// An entry of `access` or `admins`, and the configuration key that it belongs to.
 struct RuleEntry<'a> {
     rule: &'a AccessRule,
     key: String,
 }
 
-/// Every different entry once, with the first place where it stands.
+/// Every distinct entry, with the first place where it appears.
 fn entries(config: &Config) -> Vec<RuleEntry<'_>> {
     let mut known = HashSet::new();
     let of_profiles = config.profiles.iter().flat_map(|(name, profile)| {
@@ -45,7 +45,7 @@ fn entries(config: &Config) -> Vec<RuleEntry<'_>> {
         .collect()
 }
 
-/// Looks at every entry of every profile.
+/// Checks every entry of every profile.
 pub fn look(report: &mut DoctorReport, config: &Config, socket: &Path, daemon: &Daemon) {
     let entries = entries(config);
     if entries.is_empty() {
@@ -91,13 +91,14 @@ pub fn look(report: &mut DoctorReport, config: &Config, socket: &Path, daemon: &
     }
 }
 
-/// A user and a group that no caller has both of: all keys of an entry must hold.
+/// The complaint about an entry whose user and group no caller can have both. All keys of an entry
+/// must match.
 fn contradiction(rule: &AccessRule) -> Option<String> {
     let (Some(user), Some(named)) = (&rule.user, &rule.group) else {
         return None;
     };
     let UserOrGroup::Name(user) = user else {
-        // A number need not be in the database: its groups are whatever its process has.
+        // The database need not know a number. The groups of such a user are those of its process.
         return None;
     };
     let gid = gid(named)?;
@@ -111,16 +112,16 @@ fn contradiction(rule: &AccessRule) -> Option<String> {
     })
 }
 
-/// What decides who may connect.
+/// The file permissions that decide who may connect.
 struct Gate<'a> {
     socket: &'a Path,
     owned: Owned,
-    /// The group is the daemon's own.
+    /// True if the group is the daemon's own.
     own: bool,
 }
 
 impl<'a> Gate<'a> {
-    /// As it is, or as it is going to be made.
+    /// The socket's permissions as they are, or as they will be made.
     fn of(config: &Config, socket: &'a Path, daemon: &Daemon) -> Option<Gate<'a>> {
         let is_socket =
             std::fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket());
@@ -145,7 +146,8 @@ impl<'a> Gate<'a> {
         })
     }
 
-    /// Why this user does not get to the socket, and what to do about it; None: it does.
+    /// The reason why this user does not reach the socket, and what to do about it. None if it
+    /// does.
     fn stops(&self, who: &UserAccount) -> Option<(String, String)> {
         let folder = self.socket.parent().unwrap_or(Path::new("/"));
         if let Some((place, found)) = who.stopped_by(folder, super::accounts::PASS) {
@@ -165,8 +167,8 @@ impl<'a> Gate<'a> {
             self.socket.display(),
             self.owned.told()
         );
-        // Whoever is in the daemon's own group may read what that may, and in root's more than
-        // that.
+        // Members of the daemon's own group may read what the daemon may. Members of root's group
+        // may read even more.
         let (first, group) = if self.own || self.owned.gid == 0 {
             let group = "tokend-clients".to_owned();
             let first = format!(
@@ -215,7 +217,7 @@ fn connecting(report: &mut DoctorReport, gate: &Gate<'_>, rule: &AccessRule, key
             let Some(gid) = gid(principal) else {
                 return;
             };
-            // Whoever has that group and no other.
+            // This is a user with that group and no other.
             let anybody = UserAccount {
                 uid: u32::MAX,
                 groups: vec![gid],
@@ -261,7 +263,7 @@ fn gid(principal: &UserOrGroup) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// The usual mistake. Broken by `stops` that looks at the folder alone.
+    /// This is the usual mistake. Broken by `stops` that looks at the folder alone.
     #[test]
     fn who_is_not_in_the_sockets_group_is_stopped_and_told_of_the_group() {
         let folder = tempfile::Builder::new()
@@ -329,7 +331,7 @@ mod tests {
             unit: None,
         };
         assert_eq!(contradiction(&rule("root")), None);
-        // In every database, and nobody's but its own user's.
+        // Every database has this group, and it belongs to nobody but its own user.
         let line = contradiction(&rule("nogroup")).or_else(|| contradiction(&rule("nobody")));
         assert!(
             line.is_some_and(|line| line.contains("matches no one")),

@@ -1,5 +1,5 @@
-//! `tokend check`: everything that can be known without serving, and with `--online` one real
-//! request per profile.
+//! `tokend check`: checks everything that can be known without serving. With `--online` it makes
+//! one real request per profile.
 
 use std::fmt::Write as _;
 use std::io;
@@ -25,7 +25,7 @@ use crate::provider::oauth2::proxy;
 use crate::provider::{self, Provider, Shared};
 use crate::readers::AccessScan;
 
-/// Requests of `--online` at the same time.
+/// At most this many requests of `--online` run at the same time.
 const AT_ONCE: usize = 8;
 
 pub fn run(args: &CheckArgs) -> u8 {
@@ -42,7 +42,7 @@ pub fn run(args: &CheckArgs) -> u8 {
     } else {
         told(&path, &findings, config.as_ref(), args.online)
     };
-    // Whoever has read enough changes nothing of the verdict.
+    // A reader that has gone away does not change the verdict.
     if let Err(code) = print(&mut io::stdout(), &text, &mut io::stderr()) {
         return code;
     }
@@ -75,7 +75,7 @@ fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
     (findings, examined.outcome.config)
 }
 
-/// The configuration, what is to be said of it, and of the files that its profiles name.
+/// The configuration, the findings about it, and its profiles with the findings about their files.
 pub struct Examined {
     sources: Sources,
     pub outcome: ConfigOutcome,
@@ -83,18 +83,19 @@ pub struct Examined {
 }
 
 impl Examined {
-    /// Whether `tokend.toml` has this table, so that somebody means what its defaults say.
+    /// Whether `tokend.toml` has this table. If so, its defaults are a deliberate choice.
     pub fn names(&self, table: &str) -> bool {
         toml::from_str::<toml::Table>(&self.sources.main.text)
             .is_ok_and(|read| read.contains_key(table))
     }
 
-    /// What was found in files that the configuration names, with its place in the configuration.
+    /// Findings about the files that the configuration names, with their places in the
+    /// configuration.
     pub fn located<'a>(
         &self,
         said: impl IntoIterator<Item = (&'a Arc<Profile>, Severity, Diagnostic)>,
     ) -> Vec<Finding> {
-        // Most configurations have nothing that would have to be located.
+        // The locator is made on demand, since most configurations have no such findings.
         let mut locator = None;
         said.into_iter()
             .filter_map(|(profile, severity, diagnostic)| {
@@ -106,7 +107,7 @@ impl Examined {
     }
 }
 
-/// Reads everything and asks nobody. The configuration may be root's or the user `us`'s.
+/// Reads everything and asks nobody. The configuration may belong to root or to the user `us`.
 ///
 /// # Errors
 /// When `tokend.toml` cannot be read.
@@ -115,7 +116,7 @@ pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
         Ok(sources) => Ok((config::load(&sources), sources)),
         Err(error) => Err(Box::new(unreadable(path, error.to_string()))),
     };
-    // Where the socket is, and whom it lets in, stands in the files whose readers are looked at.
+    // The files whose readers are checked also say where the socket is and whom it lets in.
     let mut readers = privacy::look_from_outside(None);
     let (mut outcome, mut sources) = read(&readers)?;
     let server = outcome.config.as_ref().map(|config| &config.server);
@@ -137,26 +138,26 @@ pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
     })
 }
 
-/// Whose the configuration may be besides root's: root checks for the daemon's user, as far as that
-/// is known.
+/// The user besides root that may own the configuration. Root checks for the daemon's user, as far
+/// as that is known.
 fn whose(us: u32, readers: &AccessScan) -> u32 {
     if us == 0 { readers.daemon() } else { us }
 }
 
-/// A profile and what its files gave reason to say.
+/// A profile, and the findings about its files.
 pub struct Checked {
     pub profile: Arc<Profile>,
-    /// Of its files, but for what is in `ending`.
+    /// The findings about its files, without those in `ending`.
     pub said: Vec<(Severity, Diagnostic)>,
-    /// Certificates that end soon.
+    /// Warnings about certificates that end soon.
     pub ending: Vec<Diagnostic>,
-    /// None: its files cannot be used.
+    /// None if its files cannot be used.
     pub material: Option<Material>,
     provider: Option<Arc<dyn Provider>>,
 }
 
 impl Checked {
-    /// The profile as a whole cannot be used.
+    /// Records that the profile as a whole cannot be used.
     fn fail(&mut self, message: String) {
         let diagnostic = Diagnostic::of_profile(message);
         self.said.push((Severity::Error, diagnostic));
@@ -202,7 +203,8 @@ fn check_profile(profile: &Arc<Profile>, surroundings: &Surroundings) -> Checked
     checked
 }
 
-/// One real attempt each, some at once; what is said stays with its profile, whoever answers first.
+/// Makes one real attempt per profile, several at a time. The findings keep the order of the
+/// profiles, whichever answers first.
 fn ask_providers(checked: &mut [Checked]) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -241,8 +243,7 @@ fn ask_providers(checked: &mut [Checked]) {
                     let remarks = remarks.map(|remark| (Severity::Warning, remark));
                     one.said.extend(remarks);
                 }
-                // Nothing cancels an attempt, and one that panicked must not look like one that
-                // went well.
+                // Nothing cancels an attempt. A panic must not look like success.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
         }
@@ -265,7 +266,7 @@ fn unreadable(path: &Path, message: String) -> Finding {
 
 fn told(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool) -> String {
     let mut text = String::new();
-    // Writing to a text cannot fail.
+    // Writing to a String cannot fail.
     for finding in findings {
         let _ = writeln!(text, "{finding}\n");
     }

@@ -1,4 +1,4 @@
-//! The running daemon: whether it answers, and what it says of itself.
+//! Asks the running daemon, and reports what it says about itself.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -15,28 +15,29 @@ use crate::socket::bind;
 
 pub const AREA: &str = "daemon";
 
-/// More profiles than this are counted and not named.
+/// At most this many profiles are named. Further ones are only counted.
 const NAMED: usize = 10;
 
-/// The daemon, as far as it can be seen.
+/// What could be found out about the daemon.
 #[derive(Debug, Default)]
 pub struct Daemon {
-    /// Its process in this pid namespace; None: none answers, or the kernel does not say.
+    /// Its process in this pid namespace. None: no daemon answers, or the kernel does not tell.
     pub pid: Option<i32>,
-    /// Its user: that of the process, else whose the socket or its folder is. None: nothing tells.
+    /// Its user: that of the process, else the owner of the socket or its folder. None if nothing
+    /// tells.
     pub who: Option<UserAccount>,
-    /// It answers.
+    /// True if it answers.
     pub answers: bool,
 }
 
 impl Daemon {
-    /// Its user, else this process's.
+    /// Its user, or else this process's user.
     pub fn user(&self) -> UserAccount {
         self.who.clone().unwrap_or_else(UserAccount::me)
     }
 }
 
-/// Asks whoever listens at `socket`.
+/// Asks the daemon at `socket`.
 pub fn look(report: &mut DoctorReport, socket: &Path, timeout: Duration) -> Daemon {
     let client = Client::new(socket.to_owned(), Clock::system());
     match client.status(None, timeout) {
@@ -49,7 +50,7 @@ pub fn look(report: &mut DoctorReport, socket: &Path, timeout: Duration) -> Daem
         Err(error) => {
             let cure = complaint::cure(&error, None, None).unwrap_or_default();
             report.error(AREA, "server.socket", error.to_string(), cure);
-            // Nothing of whoever else listens there counts: not its process, and not its user.
+            // Another program listens there, so neither its process nor its user counts.
             if matches!(error, ClientError::Unbelieved { .. }) {
                 return Daemon::default();
             }
@@ -63,7 +64,8 @@ pub fn look(report: &mut DoctorReport, socket: &Path, timeout: Duration) -> Daem
     }
 }
 
-/// The user of the daemon that answers at `socket`; None: none does, or none that is believed.
+/// The user of the daemon that answers at `socket`. None if none answers, or the answer is not
+/// credible.
 pub fn user(socket: &Path, timeout: Duration) -> Option<u32> {
     let client = Client::new(socket.to_owned(), Clock::system());
     let status = client.status(None, timeout).ok()?.message;
@@ -72,7 +74,7 @@ pub fn user(socket: &Path, timeout: Duration) -> Option<u32> {
 
 fn running(socket: &Path, status: &GetStatusResponse) -> Daemon {
     let listener = bind::listener(socket);
-    // A socket that was handed over by the service manager is listened on by that one.
+    // The listener of a socket from the service manager is the service manager.
     let pid = listener
         .map(|it| it.pid.as_raw_nonzero().get())
         .filter(|pid| *pid != 1)
@@ -87,8 +89,8 @@ fn running(socket: &Path, status: &GetStatusResponse) -> Daemon {
     }
 }
 
-/// Whose a daemon would be that is not there: whose the socket is that it left behind. Else a
-/// user's own daemon is that user's, and root sees it by the folder.
+/// The user of a daemon that is not running: the owner of the socket that it left behind. If there
+/// is none, a user's own daemon has that user, and root can tell it by the folder.
 fn guess(socket: &Path) -> Option<UserAccount> {
     let left = std::fs::symlink_metadata(socket).map(|found| found.uid());
     let me = UserAccount::me();
@@ -132,7 +134,7 @@ fn tell(report: &mut DoctorReport, socket: &Path, status: &GetStatusResponse, da
             "restart the daemon (systemctl restart tokend), or use the program that belongs to it",
         );
     }
-    // Administrators alone are told of it.
+    // The daemon tells only administrators about its record.
     if status.audit.is_none() {
         report.warning(
             AREA,
@@ -175,12 +177,13 @@ fn tell(report: &mut DoctorReport, socket: &Path, status: &GetStatusResponse, da
     profiles(report, &status.profiles, refuses);
 }
 
-/// It has a credential, and callers are refused all the same.
+/// Whether the profile has a credential but callers are refused all the same.
 fn unrecorded(it: &ProfileStatus) -> bool {
     !it.available && matches!(it.state.as_str(), "fresh" | "stale" | "asleep")
 }
 
-/// `refuses`: they are all unavailable for want of a record, which has been said.
+/// Reports on the profiles. `refuses`: all are unavailable because nothing can be recorded, which
+/// is reported already.
 fn profiles(report: &mut DoctorReport, all: &[ProfileStatus], refuses: bool) {
     let has_one = |it: &ProfileStatus| it.available || (refuses && unrecorded(it));
     let unavailable: Vec<&ProfileStatus> = all.iter().filter(|it| !has_one(it)).collect();

@@ -1,5 +1,5 @@
-//! The files that profiles name: whether the daemon's user can use them and nobody else can change
-//! them, and how long the certificates in them last.
+//! Checks the files that profiles name: whether the daemon's user can use them, whether nobody else
+//! can change them, and how long their certificates last.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::material;
 
 pub const AREA: &str = "files";
 
-/// Looks at the configuration's own file and at every file that a profile names.
+/// Checks the configuration's own file and every file that a profile names.
 pub fn look(report: &mut DoctorReport, config: &Path, examined: &Examined, daemon: &Daemon) {
     let daemons = daemon.user();
     let mine = UserAccount::me().uid == daemons.uid;
@@ -28,7 +28,7 @@ pub fn look(report: &mut DoctorReport, config: &Path, examined: &Examined, daemo
             .filter(|(_, diagnostic)| believable(diagnostic.scope, mine, daemon.answers))
             .map(move |(severity, diagnostic)| (&one.profile, *severity, diagnostic.clone()))
     });
-    // Profiles that share a file share what is wrong with it.
+    // Profiles that share a file share its findings.
     let mut told = HashSet::new();
     for finding in examined.located(said) {
         if told.insert(finding.message.clone()) {
@@ -76,9 +76,9 @@ pub fn look(report: &mut DoctorReport, config: &Path, examined: &Examined, daemo
     }
 }
 
-/// Whether it is true of the daemon too, and not only of this process: that has other rights,
-/// another environment, and none of the daemon's systemd credentials. A daemon that answers says of
-/// such files itself what is wrong with them.
+/// Whether a finding is true for the daemon too. This process has other rights, another
+/// environment, and none of the daemon's systemd credentials. A daemon that answers reports such
+/// findings itself.
 fn believable(scope: Scope, mine: bool, answers: bool) -> bool {
     match scope {
         Scope::Machine => true,
@@ -87,7 +87,7 @@ fn believable(scope: Scope, mine: bool, answers: bool) -> bool {
     }
 }
 
-/// Who can change what the daemon believes.
+/// Finds out who besides the daemon can change a file that the daemon trusts.
 fn owner(report: &mut DoctorReport, path: &Path, daemons: &UserAccount) {
     let Some(found) = Owned::of(path) else {
         return;
@@ -117,7 +117,7 @@ fn owner(report: &mut DoctorReport, path: &Path, daemons: &UserAccount) {
     }
 }
 
-/// Folders in which everybody can put another file in place of one of these.
+/// Reports folders in which everybody can replace one of these files.
 fn on_the_way(
     report: &mut DoctorReport,
     files: BTreeSet<std::path::PathBuf>,
@@ -147,8 +147,8 @@ fn on_the_way(
     }
 }
 
-/// How long certificates last: those that the profiles show, and those that they trust instead of
-/// the system's.
+/// Reports how long certificates last: those that profiles present, and those that they trust
+/// instead of the system's.
 pub fn certificates(report: &mut DoctorReport, examined: &Examined, now: WallTime) {
     const AREA: &str = "certificates";
     let mut first: Option<(Certificate, String)> = None;
@@ -186,11 +186,11 @@ pub fn certificates(report: &mut DoctorReport, examined: &Examined, now: WallTim
             continue;
         }
         bundles.push(trust);
-        // That it cannot be read has been said of the profile.
+        // The profile's findings already say that the trust cannot be read.
         let Ok((_, certificates)) = material::trust(trust, &surroundings(), now) else {
             continue;
         };
-        // A bundle is as good as its last certificate: old ones stay in it until somebody tidies
+        // A bundle lasts as long as its last certificate. Old ones stay in it until somebody tidies
         // up.
         if let Some(last) = certificates.into_iter().max_by_key(|it| it.not_after) {
             note(report, last, name);

@@ -1,4 +1,4 @@
-//! What the machine gives the daemon: descriptors, and a journal where one is wanted.
+//! Checks what the machine gives the daemon: descriptors, and a journal if one is wanted.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -8,17 +8,17 @@ use super::daemon::Daemon;
 use super::report::DoctorReport;
 use crate::core::profile::{AuditSink, Config};
 
-/// Where the journal takes entries (systemd-journald.service(8)).
+/// The socket on which the journal takes entries (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// Descriptors that a connection takes: its socket, and its process until the unit has been asked
-/// for.
+/// Descriptors per connection: its socket, and its process until the unit has been looked up.
 const PER_CONNECTION: u64 = 2;
 
-/// Descriptors for what is no caller: files that are being read, identity providers, event queues.
+/// Descriptors for everything but callers: files that are being read, identity providers, event
+/// queues.
 const OTHERS: u64 = 100;
 
-/// Looks at limits and at the journal. `audited`: the configuration has `[audit]`.
+/// Checks limits and the journal. `audited`: the configuration has `[audit]`.
 pub fn look(report: &mut DoctorReport, config: &Config, audited: bool, daemon: &Daemon) {
     descriptors(report, config, daemon);
     journal(report, config, audited, daemon);
@@ -50,7 +50,7 @@ fn descriptors(report: &mut DoctorReport, config: &Config, daemon: &Daemon) {
     }
 }
 
-/// The soft limit (proc_pid_limits(5)).
+/// The soft limit of open files (proc_pid_limits(5)).
 fn open_files(limits: &str) -> Option<u64> {
     let line = limits
         .lines()
@@ -87,7 +87,8 @@ fn journal(report: &mut DoctorReport, config: &Config, audited: bool, daemon: &D
     }
 }
 
-/// From /proc/PID/cmdline: arguments, each ended by a zero byte.
+/// Whether a command line logs to the journal. /proc/PID/cmdline ends each argument with a zero
+/// byte.
 fn logs_to_journal(line: &[u8]) -> bool {
     let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     arguments.contains(&&b"--log-format=journald"[..])

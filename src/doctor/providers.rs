@@ -1,5 +1,5 @@
-//! Identity providers: how far one gets with each of them, and what its clock says of this
-//! machine's.
+//! Checks identity providers: how far requests get with each of them, and how its clock compares
+//! with this machine's.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -26,31 +26,32 @@ use crate::provider::oauth2::probe::{Probe, probe};
 pub const AREA: &str = "identity providers";
 const CLOCK: &str = "clock";
 
-/// Identity providers at the same time. More than that hardly anybody has, and those that hang hold
-/// the others up only then.
+/// At most this many identity providers are asked at the same time. Hardly anybody has more, and
+/// only then do hanging ones delay the others.
 const AT_ONCE: usize = 64;
 
-/// Beyond this most issuers refuse assertions, and tokens are dead on arrival or outlive what their
-/// issuer thinks. Seconds.
+/// Largest tolerable difference of clocks, in seconds. Beyond it most issuers refuse assertions,
+/// and tokens are expired on arrival or outlive what their issuer thinks.
 const SKEW_INTOLERABLE: u64 = 300;
 
-/// More profiles than this are counted and not named.
+/// At most this many profiles are named. Further ones are only counted.
 const NAMED: usize = 5;
 
-/// A way to an identity provider, with all profiles that go it.
+/// A route to an identity provider, and all profiles that use it.
 pub struct IdpRoute {
     idp: Idp,
-    /// None: it cannot be read, which is said of the profile.
+    /// None if it cannot be read, which the profile's findings report.
     trust: Option<Trust>,
-    /// That of the first profile that has one: of each, only `tokend check --online` tells whether
-    /// it is accepted.
+    /// The identity of the first profile that has one. Only `tokend check --online` tells whether
+    /// each profile's is accepted.
     identity: Option<ClientIdentity>,
-    /// Of all its profiles: never told, whatever the identity provider repeats.
+    /// The secrets of all its profiles. No message shows them, even if the identity provider
+    /// repeats them.
     secrets: Vec<Secret>,
     profiles: Vec<String>,
 }
 
-/// Every different way to an identity provider, once.
+/// Every distinct route to an identity provider.
 pub fn ways(examined: &Examined) -> Vec<IdpRoute> {
     let mut ways: Vec<IdpRoute> = Vec::new();
     let now = Clock::system().now().wall;
@@ -88,7 +89,7 @@ pub fn ways(examined: &Examined) -> Vec<IdpRoute> {
     ways
 }
 
-/// Goes all of them at the same time, for `timeout` in all.
+/// Probes all routes at the same time, within `timeout` in all.
 pub fn look(ways: Vec<IdpRoute>, timeout: Duration) -> DoctorReport {
     let mut report = DoctorReport::default();
     if ways.is_empty() {
@@ -126,10 +127,10 @@ pub fn look(ways: Vec<IdpRoute>, timeout: Duration) -> DoctorReport {
     report
 }
 
-/// What was found, in the order of the ways.
+/// The findings, in the order of the routes.
 async fn go_all(ways: Vec<IdpRoute>, timeout: Duration) -> Vec<(IdpRoute, Option<Probe>)> {
     let shared = Shared::new(Clock::system());
-    // As far away as clocks go when somebody has all the time.
+    // The fallback for an endless timeout is as far away as clocks go.
     let deadline = Instant::now()
         .checked_add(timeout)
         .unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
@@ -142,7 +143,7 @@ async fn go_all(ways: Vec<IdpRoute>, timeout: Duration) -> Vec<(IdpRoute, Option
                 return (index, way, None);
             };
             let mut found = Probe::default();
-            // Dropped at the deadline; what is known by then stays.
+            // The deadline drops the probe, and its findings so far stay.
             let _ = timeout_at(deadline, async {
                 let _place = places.acquire().await;
                 let tls = (&trust, way.identity.as_ref());
@@ -156,7 +157,7 @@ async fn go_all(ways: Vec<IdpRoute>, timeout: Duration) -> Vec<(IdpRoute, Option
     while let Some(ended) = going.join_next().await {
         match ended {
             Ok(one) => all.push(one),
-            // Nothing cancels them, and one that panicked must not look like one that went well.
+            // Nothing cancels the probes. A panic must not look like success.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
@@ -172,7 +173,7 @@ impl IdpRoute {
         place(url)
     }
 
-    /// The key that names it, of the first profile.
+    /// The configuration key that names the route, in the first profile.
     fn key(&self) -> String {
         let key = match self.idp.endpoint {
             Endpoint::Issuer(_) => "issuer",
@@ -212,7 +213,7 @@ fn tell(
         let _ = write!(so_far, " through the proxy {proxy}");
     }
     let affected = format!("needed by {}", way.needed_by());
-    // What was begun and is not over: only the deadline ends it.
+    // Only the deadline leaves a step unfinished.
     let late = found.doing.is_some() || (found.steps.is_empty() && found.failure.is_none());
     if late {
         let doing = found.doing.unwrap_or("its turn");

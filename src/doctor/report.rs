@@ -1,4 +1,4 @@
-//! What was looked at, a line each, and how it is told.
+//! The results of all checks, a line each, and how they are printed.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use super::check::plural;
 use crate::client::text::escaped;
 use crate::core::config::{Finding, Severity, findings_json};
 
-/// Everything that was looked at, in the order in which it is told.
+/// The results of all checks, in the order of printing.
 #[derive(Debug, Default)]
 pub struct DoctorReport {
     lines: Vec<ReportLine>,
@@ -15,7 +15,7 @@ pub struct DoctorReport {
 
 #[derive(Debug)]
 struct ReportLine {
-    /// What it is about, one word or two.
+    /// The subject of the check, in one word or two.
     area: &'static str,
     told: CheckResult,
 }
@@ -27,7 +27,7 @@ enum CheckResult {
 }
 
 impl DoctorReport {
-    /// It is as it should be.
+    /// Records that something is as it should be.
     pub fn well(&mut self, area: &'static str, message: String) {
         self.lines.push(ReportLine {
             area,
@@ -35,7 +35,7 @@ impl DoctorReport {
         });
     }
 
-    /// A finding with its place in a file.
+    /// Records a finding with its place in a file.
     pub fn finding(&mut self, area: &'static str, finding: Finding) {
         self.lines.push(ReportLine {
             area,
@@ -43,7 +43,7 @@ impl DoctorReport {
         });
     }
 
-    /// Something does not work; `key` of the configuration has to do with it, if any does.
+    /// Records that something does not work. `key` is the configuration key it is about, if any.
     pub fn error(
         &mut self,
         area: &'static str,
@@ -57,7 +57,7 @@ impl DoctorReport {
         );
     }
 
-    /// It works, and will not for ever or not for everybody.
+    /// Records that something works, but not for ever or not for everybody.
     pub fn warning(
         &mut self,
         area: &'static str,
@@ -71,12 +71,12 @@ impl DoctorReport {
         );
     }
 
-    /// What somebody else has looked at.
+    /// Appends another report.
     pub fn append(&mut self, other: DoctorReport) {
         self.lines.extend(other.lines);
     }
 
-    /// What is not well.
+    /// Everything that is not well.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.lines.iter().filter_map(|line| match &line.told {
             CheckResult::Found(finding) => Some(finding),
@@ -84,24 +84,24 @@ impl DoctorReport {
         })
     }
 
-    /// Whether something of this area is not well.
+    /// Whether anything in this area is not well.
     pub fn has_findings(&self, area: &str) -> bool {
         self.lines
             .iter()
             .any(|line| line.area == area && matches!(line.told, CheckResult::Found(_)))
     }
 
-    /// `{"findings": […]}` as `tokend check --json` prints it. A finding without a place has line
+    /// `{"findings": […]}` as `tokend check --json` prints it. A finding without a place has line 0
     /// and column 0.
     pub fn json(&self) -> String {
         let findings: Vec<Finding> = self.findings().cloned().collect();
         findings_json(&findings).to_string()
     }
 
-    /// For people: a line for each thing that was looked at, the cure below it, and a sum.
+    /// The report for people: a line for each check, the cure below it, and a total.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // Writing to a text cannot fail.
+        // Writing to a String cannot fail.
         for ReportLine { area, told } in &self.lines {
             let (verdict, message) = match told {
                 CheckResult::Well(message) => ("ok", message.clone()),

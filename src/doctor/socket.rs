@@ -1,4 +1,4 @@
-//! The socket as a file, and the folder that it is in.
+//! Checks the socket as a file, and its folder.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -14,9 +14,9 @@ use crate::socket::bind::{BindError, folder};
 
 pub const AREA: &str = "socket";
 
-/// Compares what is there with what the configuration says.
+/// Compares the socket with the configuration.
 pub fn look(report: &mut DoctorReport, config: Option<&Config>, path: &Path, daemon: &Daemon) {
-    // Where it cannot be resolved there is no current folder any more, and connecting says so.
+    // Resolving fails only without a current folder, and connecting reports that.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if SocketAddrUnix::new(&path).is_err() {
         let length = path.as_os_str().len();
@@ -27,7 +27,7 @@ pub fn look(report: &mut DoctorReport, config: Option<&Config>, path: &Path, dae
     look_at_folder(report, &path, daemon);
     let wanted = config.map(|config| wanted_group(report, config));
     let Ok(found) = fs::symlink_metadata(&path) else {
-        // Why nobody gets there has been said of the daemon.
+        // The report on the daemon says why nobody gets there.
         return;
     };
     if !found.file_type().is_socket() {
@@ -87,7 +87,7 @@ fn look_at_folder(report: &mut DoctorReport, path: &Path, daemon: &Daemon) {
     }
 }
 
-/// The gid of `socket_group`; None: none is configured, or there is no such group.
+/// The gid of `socket_group`. None if it is not configured or does not exist.
 fn wanted_group(report: &mut DoctorReport, config: &Config) -> Option<u32> {
     match config.server.socket_group.as_ref()? {
         UserOrGroup::Id(gid) => Some(*gid),

@@ -1,5 +1,5 @@
-//! Whether access rules by systemd unit can work on this kernel. Where they cannot, they match no
-//! one: the kernel's word is the only one that counts.
+//! Checks whether access rules by systemd unit can work on this kernel. Where they cannot, they
+//! match nobody, since only the kernel's word counts.
 
 use std::fs;
 
@@ -9,14 +9,15 @@ use crate::core::profile::Config;
 
 const AREA: &str = "units";
 
-/// SO_PEERPIDFD: without it a caller's number may be another process's by the time it is looked up.
+/// The first kernel with SO_PEERPIDFD. Without it, a caller's pid may belong to another process by
+/// the time it is looked up.
 const PEER_PIDFD: (u32, u32) = (6, 5);
 
-/// PIDFD_GET_INFO: the kernel tells the control group itself. Before, /proc/PID/cgroup has to be
-/// readable.
+/// The first kernel with PIDFD_GET_INFO, which tells the control group itself. Older ones need a
+/// readable /proc/PID/cgroup.
 const PIDFD_INFO: (u32, u32) = (6, 13);
 
-/// Says nothing where no rule names a unit.
+/// Checks the kernel. Reports nothing if no rule names a unit.
 pub fn look(report: &mut DoctorReport, config: &Config, daemon: &Daemon) {
     let of_profiles = config.profiles.iter().find_map(|(name, profile)| {
         let rules = match profile {
@@ -36,7 +37,7 @@ pub fn look(report: &mut DoctorReport, config: &Config, daemon: &Daemon) {
     let Some(key) = of_profiles.or_else(by_admins) else {
         return;
     };
-    // As the daemon sees it, whose mounts may be others.
+    // These are the mounts of the daemon, which may differ from ours.
     let mounts = daemon
         .pid
         .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok())
@@ -59,7 +60,7 @@ fn kernel() -> String {
     name.release().to_string_lossy().into_owned()
 }
 
-/// How a caller's unit becomes known, or why it does not and what to do about it.
+/// How a caller's unit becomes known. An error says why it does not, and what to do about it.
 fn tellable(release: &str, mounts: &str) -> Result<String, (String, String)> {
     let instead = "name users or groups instead";
     let Some(version) = version(release) else {
@@ -88,7 +89,7 @@ fn tellable(release: &str, mounts: &str) -> Result<String, (String, String)> {
             "Linux {release} tells the unit of a caller (PIDFD_GET_INFO)"
         ));
     }
-    // The last one mounted is the one that is seen.
+    // The last mount is the visible one.
     let hidden = mounts
         .iter()
         .rfind(|mount| mount.place == "/proc")
@@ -149,7 +150,7 @@ mod tests {
     const CGROUP: &str = "30 1 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate";
     const OLD_CGROUP: &str = "30 1 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory";
 
-    /// Broken by a comparison of numbers as text: 6.13 would come before 6.5.
+    /// Broken by comparing numbers as text: 6.13 would come before 6.5.
     #[test]
     fn the_kernel_the_control_groups_and_proc_decide() {
         let both = |one: &str, other: &str| format!("{one}\n{other}\n");

@@ -1,5 +1,5 @@
-//! Whether changes of files are heard: what the file systems send, and what the system lets be
-//! watched.
+//! Checks whether changes of files are noticed: which events the file systems send, and how much
+//! the system lets the daemon watch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,16 +17,17 @@ use crate::files::{self, Files};
 
 pub const AREA: &str = "file watching";
 
-/// What is heard of a change on a file system.
+/// Which changes a file system sends events for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Events {
-    /// Of none that another machine, or another side of it, makes.
+    /// All but the changes that another machine, or another side of the file system, makes.
     Own,
-    /// Of none that is made in the layers below.
+    /// All but the changes in the layers below.
     Upper,
 }
 
-/// statfs(2): file systems that do not tell of every change. All others are taken to do so.
+/// File systems that do not report every change, by their number in statfs(2). All others are
+/// assumed to do so.
 const KINDS: [(u32, &str, Events); 14] = [
     (0x0000_6969, "NFS", Events::Own),
     (0xff53_4d42, "CIFS", Events::Own),
@@ -49,14 +50,14 @@ fn kind(magic: u32) -> Option<(&'static str, Events)> {
     Some((found.1, found.2))
 }
 
-/// Looks at every folder that the daemon watches.
+/// Checks every folder that the daemon watches.
 pub fn look(report: &mut DoctorReport, path: &Path, config: &Config, daemon: &Daemon) {
     let interest = interest_in(path, config, &surroundings());
     let folders = files::folders(&interest);
     let mut by_kind: BTreeMap<(&str, bool), Vec<&PathBuf>> = BTreeMap::new();
     for folder in &folders {
         let magic = rustix::fs::statfs(folder).map(|found| {
-            // The lower half, whatever width and sign the type has here.
+            // The lower half is enough, whatever width and sign the type has here.
             (found.f_type as u64 & 0xffff_ffff) as u32
         });
         if let Some((name, events)) = magic.ok().and_then(kind) {
@@ -91,7 +92,7 @@ pub fn look(report: &mut DoctorReport, path: &Path, config: &Config, daemon: &Da
         }
     }
     limits(report, folders.len());
-    // The limits count per user: another one's success says nothing.
+    // The limits count per user, so the success of another user proves nothing.
     if daemon.who.is_none() || daemon.user().uid == UserAccount::me().uid {
         let mut files = Files::new();
         files.follow(&interest);
@@ -117,7 +118,8 @@ pub fn look(report: &mut DoctorReport, path: &Path, config: &Config, daemon: &Da
 const RAISE: &str = "run `sysctl fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=65536`, and put it into \
                      /etc/sysctl.d; or look which program of the daemon's user watches so much";
 
-/// While everything is watched anew, the old watches are still there.
+/// The limits must allow twice the folders: while everything is watched anew, the old watches still
+/// exist.
 fn limits(report: &mut DoctorReport, folders: usize) {
     for (name, needed) in [("max_user_watches", folders * 2), ("max_user_instances", 2)] {
         let text = fs::read_to_string(format!("/proc/sys/fs/inotify/{name}"));
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn file_systems_that_tell_of_everything_are_not_in_the_table() {
-        // ext4, xfs, btrfs, tmpfs, zfs, ramfs, squashfs
+        // These are ext4, xfs, btrfs, tmpfs, zfs, ramfs and squashfs.
         for magic in [
             0xef53,
             0x5846_5342,

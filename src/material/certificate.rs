@@ -1,4 +1,4 @@
-//! What a certificate says of itself, and whether it belongs to a key.
+//! Reads the facts in a certificate, and checks whether it belongs to a key.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use super::reading::MaterialReader;
 use crate::core::certificate::Certificate;
 use crate::core::time::WallTime;
 
-/// A certificate and the key that is to match it, in the words of the messages about them.
+/// How messages name a certificate and the key that must match it.
 pub(super) struct CertificateNames<'a> {
-    /// Key of the configuration that names the certificate.
+    /// The configuration key that names the certificate.
     pub(super) role: &'static str,
     /// Where the certificate is.
     pub(super) place: &'a str,
@@ -23,7 +23,7 @@ pub(super) struct CertificateNames<'a> {
     pub(super) key: &'a str,
 }
 
-/// The facts, if the certificate is valid now and belongs to the key.
+/// The facts about the certificate, if it is valid now and belongs to the key.
 pub(super) fn matching(
     names: &CertificateNames<'_>,
     certificate: &CertificateDer<'_>,
@@ -68,15 +68,14 @@ pub(super) fn matching(
     Some(told(role, &parsed, certificate))
 }
 
-/// What a certificate says of itself, whoever's it is and whether it is valid or not. None: it
-/// cannot be read.
+/// The facts in any certificate, valid or not. None if it cannot be read.
 #[must_use]
 pub fn facts(role: &'static str, certificate: &CertificateDer<'_>) -> Option<Certificate> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     Some(told(role, &parsed, certificate))
 }
 
-/// Who has signed it, as it says itself. None: it cannot be read.
+/// The issuer that the certificate names. None if it cannot be read.
 #[must_use]
 pub fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
@@ -103,13 +102,13 @@ pub(super) fn printable(name: &str) -> String {
     name.replace(char::is_control, "\u{fffd}")
 }
 
-/// Whether the certificate is about this key.
+/// Whether the certificate contains this key.
 pub(super) fn belongs(certificate: &X509Certificate<'_>, signer: &dyn SigningKey) -> bool {
     let public = signer.public_key();
     public.as_deref() == Some(certificate.tbs_certificate.subject_pki.raw)
 }
 
-/// Before 1970 is 1970.
+/// The wall time. A moment before 1970 becomes 1970.
 fn wall(seconds: i64) -> WallTime {
     WallTime(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }

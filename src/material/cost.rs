@@ -1,31 +1,30 @@
-//! What a password-protected structure asks for before it can be opened, read off its DER without
+//! Computes what opening a password-protected structure would cost, from its DER and without
 //! opening it.
 //!
-//! Whoever writes a store says how much work its password costs. A store that asks for hours would
-//! hold up every reload, so it is refused by what it says of itself. What lies inside of encrypted
-//! parts cannot be seen from here; the size of the file and the library's own limit per derivation
-//! (a million rounds) bound that.
+//! The author of a store decides how much work its password costs. A store that asks for hours
+//! would hold up every reload, so it is refused by the numbers in it. Encrypted parts hide what is
+//! inside of them. The size of the file and the library's own limit per derivation (a million
+//! rounds) bound that.
 
 /// Most rounds of key derivation in one file, all its derivations together. OpenSSL writes 2048 to
 /// 600 000 per derivation and keytool 10 000, with one or two derivations per entry and two more
 /// per file; five million take a few seconds.
 const MOST_ROUNDS: u64 = 5_000_000;
 
-/// Most memory that scrypt may take, in blocks of 128 bytes: 64 MiB. OpenSSL's default takes 16
-/// MiB.
+/// Most memory that scrypt may take, in blocks of 128 bytes: 64 MiB. OpenSSL's default is 16 MiB.
 const MOST_BLOCKS: u64 = 1 << 19;
 
-/// Deeper than any store is nested.
+/// The deepest nesting that is followed. No store is nested as deep.
 pub(super) const DEEPEST: usize = 24;
 
-/// Why it is not opened.
+/// The reason why a structure is not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CostRefusal {
-    /// It ends before it should, goes on after it should end, or is no DER at all.
+    /// The bytes end too early, go on after the end, or are no DER at all.
     Torn,
-    /// BER with parts of indefinite length, which BouncyCastle writes.
+    /// The bytes are BER with parts of indefinite length, which BouncyCastle writes.
     Indefinite,
-    /// More work than [`MOST_ROUNDS`] or [`MOST_BLOCKS`].
+    /// The work exceeds [`MOST_ROUNDS`] or [`MOST_BLOCKS`].
     TooMuch,
 }
 
@@ -39,9 +38,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), CostRefusal> {
     walk(bytes, 0, &mut rounds)
 }
 
-/// One value.
 pub(super) struct DerValue<'a> {
-    /// Class, form and number; the numbers that matter have one byte.
+    /// Class, form and number. All tags that matter here have one byte.
     pub(super) tag: u8,
     pub(super) content: &'a [u8],
 }
@@ -74,7 +72,7 @@ const OCTET_STRING: u8 = 0x04;
 const CONSTRUCTED: u8 = 0x20;
 const SEQUENCE: u8 = 0x30;
 
-/// Adds up the rounds. Every derivation has the same form, a salt with numbers behind it:
+/// Adds up the rounds. Every derivation has the same form, a salt followed by numbers:
 /// PBKDF2-params (RFC 8018 §A.2), PBEParameter (§A.1), MacData (RFC 7292 §4) and scrypt-params (RFC
 /// 7914 §7).
 fn walk(mut bytes: &[u8], depth: usize, rounds: &mut u64) -> Result<(), CostRefusal> {
@@ -97,8 +95,8 @@ fn walk(mut bytes: &[u8], depth: usize, rounds: &mut u64) -> Result<(), CostRefu
                 *rounds = rounds.saturating_add(derivation(numbers)?);
                 numbers = [None; 3];
                 salted = true;
-                // Most parts of a PKCS#12 file lie in strings of bytes; those that are no DER are
-                // salts and secrets.
+                // Most parts of a PKCS#12 file are inside of octet strings. Octet strings that are
+                // no DER are salts and secrets.
                 if value.content.first() == Some(&SEQUENCE) {
                     let mut inside = 0;
                     match walk(value.content, depth + 1, &mut inside) {
@@ -137,7 +135,7 @@ fn derivation(numbers: [Option<u64>; 3]) -> Result<u64, CostRefusal> {
     }
 }
 
-/// Too large and negative ones are as absurd as the largest.
+/// Reads an integer. One that is too large or negative counts as the largest: both are absurd.
 fn unsigned(content: &[u8]) -> u64 {
     let negative = content.first().is_some_and(|byte| byte & 0x80 != 0);
     if negative || content.len() > 8 {

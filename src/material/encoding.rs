@@ -1,5 +1,5 @@
-//! In what a file is written that should hold PEM, or a key that nothing here signs with: named,
-//! and never guessed at.
+//! Recognises the format of a file that should contain PEM, and names keys that nothing here signs
+//! with. It never guesses.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use super::cost::next;
 /// 1.3.101.112
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
-/// What a file is that has no section of PEM, with its cure; None: nobody knows.
+/// The format of a file without a PEM section, with the cure. None if the format is unknown.
 pub(super) fn instead_of_pem(bytes: &[u8]) -> Option<&'static str> {
     if is_der(bytes) {
         return Some(
@@ -37,12 +37,12 @@ pub(super) fn instead_of_pem(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// One sequence and nothing behind it.
+/// Whether the bytes are one sequence with nothing behind it.
 fn is_der(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x30) && next(bytes).is_ok_and(|(_, rest)| rest.is_empty())
 }
 
-/// Why nothing here signs with a key that was read.
+/// The reason why nothing here signs with this key.
 pub(super) fn unusable(key: &PrivateKeyDer<'_>) -> &'static str {
     match key {
         PrivateKeyDer::Pkcs8(der) if algorithm(der.secret_pkcs8_der()) == Some(ED25519) => {
@@ -54,7 +54,7 @@ pub(super) fn unusable(key: &PrivateKeyDer<'_>) -> &'static str {
     }
 }
 
-/// The algorithm of PKCS#8 (RFC 5958 §2).
+/// The algorithm in a PKCS#8 key (RFC 5958 §2).
 fn algorithm(der: &[u8]) -> Option<&[u8]> {
     let (info, _) = next(der).ok()?;
     let (_version, rest) = next(info.content).ok()?;

@@ -1,5 +1,5 @@
-//! Encrypted PKCS#8 keys in PEM (RFC 5958 §3, RFC 8018 §6.2): PBKDF2 or scrypt with AES, and what
-//! older tools wrote.
+//! Encrypted PKCS#8 keys in PEM (RFC 5958 §3, RFC 8018 §6.2): PBKDF2 or scrypt with AES, and the
+//! older algorithms that old tools used.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,15 +15,15 @@ const END: &str = "-----END ENCRYPTED PRIVATE KEY-----";
 /// How a PEM key is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protection {
-    /// It is not.
+    /// No protection.
     None,
-    /// By a password, the way that can be read here.
+    /// A password, as encrypted PKCS#8, which can be read here.
     Pkcs8,
-    /// By a password, the way of OpenSSL before 1.0 (RFC 1421 headers, one round of MD5).
+    /// A password, as in OpenSSL before 1.0 (RFC 1421 headers, one round of MD5).
     Headers,
 }
 
-/// Looks at the labels alone.
+/// Tells the protection by the PEM labels alone.
 pub(super) fn protection(pem: &[u8]) -> Protection {
     let has = |label: &str| {
         let label = label.as_bytes();
@@ -36,7 +36,7 @@ pub(super) fn protection(pem: &[u8]) -> Protection {
     }
 }
 
-/// The key, or cause and cure.
+/// Decrypts the key, or returns cause and cure.
 pub(super) fn decrypt(
     pem: &[u8],
     password: &Secret,
@@ -61,8 +61,7 @@ pub(super) fn decrypt(
         )) => Err(
             "is encrypted in an old or rare way: encrypt it anew (openssl pkcs8 -topk8 -v2 aes-256-cbc)",
         ),
-        // Whatever comes out of a wrong password is no key; nobody can tell that from a damaged
-        // file.
+        // A wrong password and a damaged file look the same: what comes out is no key.
         Err(_) => Err(
             "cannot be decrypted with key_password: put the right password in place, or write the key anew if it is \
              damaged",
@@ -70,9 +69,9 @@ pub(super) fn decrypt(
     }
 }
 
-/// What stands between the labels.
+/// The bytes between the labels.
 fn body(pem: &[u8]) -> Option<Vec<u8>> {
-    // Around it there may be anything, and in it nothing is secret as long as it is encrypted.
+    // There may be anything around the section. Nothing in it is secret as long as it is encrypted.
     let text = String::from_utf8_lossy(pem);
     let (_, rest) = text.split_once(BEGIN)?;
     let (body, _) = rest.split_once(END)?;

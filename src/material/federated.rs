@@ -1,4 +1,4 @@
-//! An assertion that somebody else makes and renews in a file (workload identity federation).
+//! An assertion that another program makes and renews in a file (workload identity federation).
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use crate::core::certificate::Certificate;
 use crate::core::oauth::federated::{self, AssertionFacts, JWT_BEARER, JWT_SPIFFE};
 use crate::core::time::WallTime;
 
-/// As it stands in the configuration.
+/// The configuration key that names the file.
 const ROLE: &str = "assertion.file";
 
-/// The assertion, if it can be one and has not expired. `kind`: what it is sent as.
+/// Reads the assertion, and checks that it can be one and has not expired. `kind` is the assertion
+/// type that it is sent as.
 pub(super) fn read(
     path: &Path,
     kind: &str,
@@ -64,12 +65,12 @@ pub(super) fn read(
     Some(ReadyAssertion { assertion, facts })
 }
 
-/// What stays the same when it is renewed.
+/// The facts that stay the same when the assertion is renewed.
 fn about(named: &AssertionFacts) -> String {
     format!("{:?}", (&named.issuer, &named.subject, &named.audiences))
 }
 
-/// None: it does not say when it ends.
+/// The facts for expiry warnings. None if the assertion does not say when it ends.
 fn facts(named: &AssertionFacts, assertion: &str) -> Option<Certificate> {
     let wall = |seconds| WallTime(Duration::from_secs(seconds));
     let expires = named.expires?;
@@ -81,7 +82,7 @@ fn facts(named: &AssertionFacts, assertion: &str) -> Option<Certificate> {
         subject: format!("{} (of {})", text(&named.subject), text(&named.issuer)),
         thumbprint: URL_SAFE_NO_PAD.encode(print),
         not_before: wall(named.issued.unwrap_or(expires)),
-        // The moment that it names is past it already (RFC 7519 §4.1.4).
+        // The assertion is no longer valid at the moment that it names (RFC 7519 §4.1.4).
         not_after: wall(expires.saturating_sub(1)),
     })
 }

@@ -21,14 +21,14 @@ use crate::core::profile::SecretRef;
 const NO_BASE64: &str =
     "has something in a section that is no base64, pasted in perhaps or cut off: write it anew";
 
-/// Client certificate with chain, and its key.
+/// Reads the client certificate with its chain, and its key.
 pub(super) fn identity(
     certificate: &Path,
     key: &Path,
     key_password: Option<&SecretRef>,
     reader: &mut MaterialReader<'_>,
 ) -> Option<ClientIdentity> {
-    // Both are read before either is judged: all problems at once.
+    // Both are read before either is judged, so that all problems are reported at once.
     let chain = chain("tls.certificate", certificate, LONGEST_SECRET, reader);
     let read = private_key("tls.key", key, key_password, reader);
     let (chain, (der, signer)) = (chain?, read?);
@@ -40,7 +40,7 @@ pub(super) fn identity(
     ClientIdentity::new(&names, chain, &der, signer, reader)
 }
 
-/// A key for assertions, with the certificate for its thumbprints.
+/// Reads a key for assertions, and the certificate for its thumbprints.
 pub(super) fn assertion_key(
     key: &Path,
     key_password: Option<&SecretRef>,
@@ -74,7 +74,7 @@ pub(super) fn assertion_key(
     })
 }
 
-/// Roots instead of the system's.
+/// Reads roots that replace the system's.
 pub(super) fn trust(path: &Path, reader: &mut MaterialReader<'_>) -> Option<Bundle> {
     Some(Bundle {
         role: "tls.ca",
@@ -83,7 +83,7 @@ pub(super) fn trust(path: &Path, reader: &mut MaterialReader<'_>) -> Option<Bund
     })
 }
 
-/// At least one certificate.
+/// Reads a chain of at least one certificate.
 fn chain(
     role: &str,
     path: &Path,
@@ -109,8 +109,8 @@ fn chain(
     None
 }
 
-/// What a file holds without a byte order mark, if nothing in it that looks like a section would be
-/// left out.
+/// The content of a file without a byte order mark. Refused if a line that looks like a section
+/// would be ignored.
 fn whole<'a>(
     role: &str,
     path: &Path,
@@ -127,7 +127,7 @@ fn whole<'a>(
     Some(bytes)
 }
 
-/// The private key, as it is and ready to sign.
+/// Reads the private key, both as it is and ready to sign.
 fn private_key(
     role: &str,
     path: &Path,
@@ -135,7 +135,7 @@ fn private_key(
     reader: &mut MaterialReader<'_>,
 ) -> Option<(PrivateKey, Arc<dyn SigningKey>)> {
     let named = password.is_some();
-    // Both are read before either is judged: all problems at once.
+    // Both are read before either is judged, so that all problems are reported at once.
     let password = password.map(|password| reader.secret(&format!("{role}_password"), password));
     let bytes = reader.file(role, path, LONGEST_SECRET, true)?;
     let bytes = whole(role, path, &bytes, reader)?;

@@ -19,24 +19,25 @@ use crate::core::time::WallTime;
 use crate::readers::{AccessScan, Privacy};
 use crate::safe_open::{self, OpenError};
 
-/// Longest secret, key or certificate chain, in bytes. A larger file is not what it was taken for.
+/// Longest secret, key or certificate chain, in bytes. A larger file is something else.
 pub(super) const LONGEST_SECRET: u64 = 64 * 1024;
 
-/// Longest trust bundle, in bytes; the bundles of Linux distributions have about 250 KB.
+/// Longest trust bundle, in bytes. The bundles of Linux distributions have about 250 KB.
 pub(super) const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
 
-/// Longest keystore or truststore, in bytes; the one that comes with Java has about 200 KB.
+/// Longest keystore or truststore, in bytes. The one that comes with Java has about 200 KB.
 pub(super) const LONGEST_STORE: u64 = 512 * 1024;
 
-/// What the files of one look had in them: profiles that share a file share one reading of it, and
-/// all see the same content, whatever happens to the file meanwhile.
+/// The files of one look. Profiles that share a file share one reading of it, so all see the same
+/// content, whatever happens to the file meanwhile.
 #[derive(Clone, Default)]
 pub(super) struct FileCache(Arc<Mutex<HashMap<ReadKey, CachedFile>>>);
 
-/// A file, how long it may be, and whether it was asked who else can read it.
+/// The path of a file, its size limit, and whether to find out who else can read it.
 type ReadKey = (PathBuf, u64, bool);
 
-/// Bytes of a file and, of a secret, who else can read them; or why not, and for whom.
+/// The bytes of a file, and for a secret who else can read them. If reading failed, the reason and
+/// the scope.
 type CachedFile = Result<(Zeroizing<Vec<u8>>, Privacy), (Scope, String)>;
 
 impl std::fmt::Debug for FileCache {
@@ -47,7 +48,7 @@ impl std::fmt::Debug for FileCache {
 
 impl FileCache {
     fn read(&self, path: &Path, most: u64, readers: Option<&AccessScan>) -> CachedFile {
-        // Nothing is done with it that could panic half-way.
+        // A panic cannot leave this half-changed.
         let mut file_cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         file_cache
             .entry((path.to_owned(), most, readers.is_some()))
@@ -56,12 +57,12 @@ impl FileCache {
     }
 }
 
-/// Reads everything of one profile.
+/// Reads all material of one profile.
 pub(super) struct MaterialReader<'a> {
     surroundings: &'a Surroundings,
-    /// Decides which certificates are valid.
+    /// The time that certificates are checked against.
     pub(super) now: WallTime,
-    /// Whether what is read now may be nothing.
+    /// Whether the secret that is being read may be empty.
     may_be_empty: bool,
     hash: Context,
     problems: Vec<Diagnostic>,
@@ -80,7 +81,7 @@ impl MaterialReader<'_> {
         }
     }
 
-    /// The digest of all that was read and the warnings, or all problems.
+    /// The digest of everything read and the warnings, or all problems.
     pub(super) fn finish(self) -> Result<(Digest, Vec<Diagnostic>), Vec<Diagnostic>> {
         if self.problems.is_empty() {
             Ok((digest_of(self.hash), self.warnings))
@@ -89,12 +90,13 @@ impl MaterialReader<'_> {
         }
     }
 
-    /// What makes the material unusable; `key` is the one of the configuration that it is about.
+    /// Records a problem that makes the material unusable. `key` is the configuration key it is
+    /// about.
     pub(super) fn problem(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.problem_of(Scope::Machine, key, message);
     }
 
-    /// The same where another process may see it otherwise.
+    /// The same, with a scope that says whether another process may see it otherwise.
     fn problem_of(&mut self, scope: Scope, key: impl Into<String>, message: impl Into<String>) {
         let diagnostic = Diagnostic::new(key, message);
         self.problems.push(Diagnostic {
@@ -103,12 +105,12 @@ impl MaterialReader<'_> {
         });
     }
 
-    /// What is allowed but unwise.
+    /// Records something that is allowed but unwise.
     pub(super) fn warning(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.warnings.push(Diagnostic::new(key, message));
     }
 
-    /// The password of a keystore, which may be the empty one.
+    /// Reads the password of a keystore, which may be empty.
     pub(super) fn store_password(&mut self, role: &str, source: &SecretRef) -> Option<Secret> {
         self.may_be_empty = true;
         let password = self.secret(role, source);
@@ -116,7 +118,7 @@ impl MaterialReader<'_> {
         password
     }
 
-    /// A secret from wherever it is; `role` is its name in the configuration.
+    /// Reads a secret from any source. `role` is its key in the configuration.
     pub(super) fn secret(&mut self, role: &str, source: &SecretRef) -> Option<Secret> {
         match source {
             SecretRef::File(path) => self.secret_file(role, path),
@@ -165,7 +167,7 @@ impl MaterialReader<'_> {
         }
     }
 
-    /// A secret that is the content of a file, one line break at its end aside.
+    /// Reads a secret from a file, without one line break at its end.
     pub(super) fn secret_file(&mut self, role: &str, path: &Path) -> Option<Secret> {
         let bytes = self.file(role, path, LONGEST_SECRET, true)?;
         let bytes = bytes
@@ -184,8 +186,7 @@ impl MaterialReader<'_> {
         }
     }
 
-    /// A secret that is renewed all the time, by what it is named in the digest: whom it is about,
-    /// not what it is.
+    /// Reads a secret that is renewed all the time. The digest covers whom it names, not its bytes.
     pub(super) fn renewed_file(
         &mut self,
         role: &str,
@@ -201,7 +202,7 @@ impl MaterialReader<'_> {
         Some(secret)
     }
 
-    /// All bytes of a regular file of at most `most` bytes.
+    /// Reads all bytes of a regular file of at most `most` bytes.
     pub(super) fn file(
         &mut self,
         role: &str,
@@ -209,7 +210,7 @@ impl MaterialReader<'_> {
         most: u64,
         secret: bool,
     ) -> Option<Zeroizing<Vec<u8>>> {
-        // The service manager has seen to who can read its own.
+        // The service manager takes care of who can read its own credentials.
         let in_credentials = self
             .surroundings
             .credentials_directory
@@ -279,9 +280,10 @@ impl MaterialReader<'_> {
     }
 }
 
-/// What of a secret is seldom meant, with the cure: what editors and shells add to it without
-/// showing it. Letters beyond ASCII, which OAuth does not foresee (RFC 6749 appendix A.2), are seen
-/// by whoever writes them, and taken by most identity providers.
+/// What a secret seldom contains on purpose, with the cure: characters that editors and shells add
+/// without showing them. Letters beyond ASCII are not reported, although OAuth does not provide for
+/// them (RFC 6749 appendix A.2): people see what they type, and most identity providers accept
+/// them.
 fn doubtful(text: &str) -> Option<String> {
     const CURE: &str = "which counts as a part of it: write it anew without, unless that is meant (printf %s, not an editor)";
     if text.starts_with('\u{feff}') {
@@ -296,8 +298,8 @@ fn doubtful(text: &str) -> Option<String> {
     (text.trim() != text).then(|| format!("begins or ends with a space, {CURE}"))
 }
 
-/// Whether people do not see it, or take it for an ordinary space: Unicode's spaces, format
-/// characters and fillers.
+/// Whether people cannot see the character, or take it for an ordinary space: Unicode's spaces,
+/// format characters and fillers.
 fn is_invisible(c: char) -> bool {
     (c.is_whitespace() && c != ' ')
         || matches!(c,
@@ -315,7 +317,7 @@ pub(super) fn digest(pieces: &[&[u8]]) -> Digest {
     digest_of(hash)
 }
 
-/// The length goes first, so that `ab` + `c` differs from `a` + `bc`.
+/// Hashes the length first, so that `ab` + `c` differs from `a` + `bc`.
 fn update(hash: &mut Context, piece: &[u8]) {
     hash.update(&(piece.len() as u64).to_be_bytes());
     hash.update(piece);
@@ -327,7 +329,8 @@ fn digest_of(hash: Context) -> Digest {
     Digest(out)
 }
 
-/// Bytes and who else can read them, where `readers` looks; or cause and cure, and for whom.
+/// Reads a file, and finds out who else can read it if `readers` is given. An error has cause, cure
+/// and scope.
 fn read(path: &Path, most: u64, readers: Option<&AccessScan>) -> CachedFile {
     let file = safe_open::file(path).map_err(|error| match error {
         OpenError::System(error) => explain(&error),
@@ -337,7 +340,7 @@ fn read(path: &Path, most: u64, readers: Option<&AccessScan>) -> CachedFile {
     if !about.is_file() {
         return Err((Scope::Machine, "is no regular file: name a file".into()));
     }
-    // One piece of memory from the start, so that no half-grown copy of a secret stays behind.
+    // The whole memory is allocated at once, so that growing leaves no copy of a secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(
         usize::try_from(about.size().min(most)).unwrap_or(0) + 1,
     ));

@@ -1,7 +1,7 @@
-//! Keystores: PKCS#12 and JKS, told by what is in the file and not by its name.
+//! Keystores: PKCS#12 and JKS. The content of the file tells the format, not its name.
 //!
-//! Copies of keys that the PKCS#12 library makes while it opens a file are not wiped, since it does
-//! not do so; what is kept of them here is.
+//! The PKCS#12 library makes copies of keys while it opens a file, and does not wipe them. What
+//! this code keeps of them is wiped.
 
 mod ber;
 mod jks;
@@ -21,15 +21,15 @@ use super::{AssertionKey, Bundle, ClientIdentity, PrivateKey, encoding};
 use crate::core::profile::Keystore;
 use crate::core::secret::Secret;
 
-/// What a file is.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StoreKind {
-    /// RFC 7292
+    /// PKCS#12 (RFC 7292).
     Pkcs12,
     /// Java's own format until Java 8, and its successor in Java Cryptography Extension.
     Jks,
     Jceks,
-    /// Has a PEM label in it.
+    /// A file with a PEM label in it.
     Pem,
     Empty,
     /// None of these.
@@ -42,8 +42,8 @@ impl StoreKind {
             [] => StoreKind::Empty,
             [0xfe, 0xed, 0xfe, 0xed, ..] => StoreKind::Jks,
             [0xce, 0xce, 0xce, 0xce, ..] => StoreKind::Jceks,
-            // BER of indefinite length, too: a PFX is a sequence that begins with the number 3 (RFC
-            // 7292 §4).
+            // This is BER of indefinite length, too. A PFX is a sequence that begins with the
+            // number 3 (RFC 7292 §4).
             [0x30, 0x80, 0x02, 0x01, 0x03, ..]
             | [0x30, 0x81, _, 0x02, 0x01, 0x03, ..]
             | [0x30, 0x82, _, _, 0x02, 0x01, 0x03, ..]
@@ -58,42 +58,42 @@ impl StoreKind {
     }
 }
 
-/// What is in a store.
 #[derive(Default)]
 struct Contents {
     entries: Vec<StoreEntry>,
-    /// Certificates that are entries of their own, and meant to be trusted.
+    /// Certificates that are entries of their own, and are meant to be trusted.
     trusted: Vec<CertificateDer<'static>>,
 }
 
 /// A private key with its chain.
 struct StoreEntry {
-    /// Empty if it has none.
+    /// The entry's name. Empty if it has none.
     alias: String,
     key: StoredKey,
-    /// Own certificate first; may be empty.
+    /// The own certificate comes first. The chain may be empty.
     chain: Vec<CertificateDer<'static>>,
 }
 
 enum StoredKey {
     Open(PrivateKey),
-    /// JKS: each entry has a password of its own.
+    /// A JKS key. Each has a password of its own.
     Sealed(Vec<u8>),
 }
 
-/// Why a store cannot be opened.
+/// The reason why a store cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StoreError {
     Torn,
     Indefinite,
     TooMuch,
-    /// The password does not fit, or the file is damaged: nobody can tell.
+    /// The password is wrong or the file is damaged. Both look the same.
     Password,
-    /// The store's password fits, an entry's is another one.
+    /// The store's password is right, but an entry has another one.
     EntryPassword,
-    /// Encrypted under the null password, in a way that only knows the other empty one here.
+    /// The store is encrypted under the null password, with an algorithm that supports only the
+    /// other empty password here.
     NullPassword,
-    /// Encrypted in a way that is not supported.
+    /// The encryption is not supported.
     Unsupported,
 }
 
@@ -107,7 +107,7 @@ impl From<CostRefusal> for StoreError {
     }
 }
 
-/// Client certificate with chain and key: `tls.keystore`.
+/// Reads the client certificate with chain and key: `tls.keystore`.
 pub(super) fn identity(
     store: &Keystore,
     reader: &mut MaterialReader<'_>,
@@ -129,7 +129,7 @@ pub(super) fn identity(
     ClientIdentity::new(&names, entry.chain, &der, signer, reader)
 }
 
-/// A key for assertions: `assertion.keystore`. Its certificate is used if there is one.
+/// Reads a key for assertions: `assertion.keystore`. Its certificate is used if there is one.
 pub(super) fn assertion_key(
     store: &Keystore,
     reader: &mut MaterialReader<'_>,
@@ -151,8 +151,9 @@ pub(super) fn assertion_key(
     })
 }
 
-/// Roots instead of the system's: `tls.truststore`. What Java would trust, and all certificates of
-/// a PKCS#12 file that has no keys: OpenSSL cannot mark certificates as trusted.
+/// Reads roots that replace the system's: `tls.truststore`. These are the certificates that Java
+/// would trust, and all certificates of a PKCS#12 file without keys, since OpenSSL cannot mark
+/// certificates as trusted.
 pub(super) fn trust(store: &Keystore, reader: &mut MaterialReader<'_>) -> Option<Bundle> {
     const ROLE: &str = "tls.truststore";
     if store.alias.is_some() || store.key_password.is_some() {
@@ -205,7 +206,7 @@ impl StoreEntry {
     }
 }
 
-/// The entry that is meant, its key as it is and ready to sign.
+/// The chosen entry, with its key both as it is and ready to sign.
 fn own(
     store: &Keystore,
     role: &str,
@@ -262,8 +263,8 @@ fn own(
     }
 }
 
-/// The only entry with a key, or the one of that name; or the key of the configuration that is
-/// to be changed, and why.
+/// Chooses the only entry with a key, or the one with the configured name. An error names the
+/// configuration key to change, and the reason.
 fn choose(
     contents: Contents,
     store: &Keystore,
@@ -298,7 +299,7 @@ fn choose(
             }
         };
     };
-    // Java keeps aliases in small letters, whatever was typed.
+    // Java stores aliases in small letters, however they were typed.
     let same: [fn(&str, &str) -> bool; 2] = [
         |one, other| one == other,
         |one, other| one.to_lowercase() == other.to_lowercase(),
@@ -332,7 +333,7 @@ impl StoreEntry {
     }
 }
 
-/// All of a store, and its password.
+/// Reads a whole store and its password.
 fn open(
     store: &Keystore,
     role: &str,

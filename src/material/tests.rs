@@ -21,7 +21,7 @@ use crate::core::profile::{
 
 const MARKER: &str = "MarkerSecret-0123456789";
 
-/// In 2026.
+/// A moment in 2026.
 const NOW: WallTime = WallTime(Duration::from_secs(1_795_490_940));
 
 fn profile(method: Method) -> Profile {
@@ -66,7 +66,7 @@ fn oauth2(
     })))
 }
 
-/// A folder with files that nobody else may read.
+/// A folder with files that only their owner can read.
 struct Folder(TempDir);
 
 impl Folder {
@@ -102,7 +102,7 @@ fn of(profile: &Profile) -> Result<Material, Vec<String>> {
     read(profile, &Surroundings::default(), NOW).map_err(|problems| texts(&problems))
 }
 
-/// As people see them.
+/// The findings as people see them.
 fn texts(diagnostics: &[Diagnostic]) -> Vec<String> {
     diagnostics.iter().map(ToString::to_string).collect()
 }
@@ -409,7 +409,7 @@ fn trap_30_what_is_missing_says_so() {
     };
     let missing = oauth2(assertion(None), None, TrustSource::System);
     assert!(only(of(&missing)).contains("needs assertion.key, assertion.keystore"));
-    // A key where the certificate should be: its content is not quoted.
+    // A key is where the certificate should be. The message does not quote it.
     let swapped = folder.write("swapped.pem", key.serialize_pem());
     let message = only(of(&oauth2(
         ClientAuth::Tls,

@@ -1,5 +1,5 @@
-//! Messages on the wire as tonic's own codec has them, except that bytes that are no such message
-//! are the sender's mistake: tonic calls that INTERNAL, and whoever reads that looks for the defect
+//! Encodes messages as tonic's own codec does, with one difference: bytes that do not decode are
+//! the sender's mistake. tonic reports INTERNAL for them, which sends people to look for the defect
 //! on the wrong side.
 
 use std::collections::HashMap;
@@ -13,19 +13,18 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{DOMAIN, INVALID_REQUEST};
 
-/// Room for an answer at first, in bytes: two tokens of two kilobytes less a little, since an
-/// answer has its token twice. What is longer makes room for itself. tonic's own 8 KiB for each
-/// direction of each call are wiped in vain when they are freed, which was most of what wiping
-/// cost.
+/// Initial buffer for an answer, in bytes: a little less than two tokens of two kilobytes, since an
+/// answer has its token twice. A longer answer makes its own room. tonic allocates 8 KiB for each
+/// direction of each call, and wiping that on every free was most of the cost of wiping.
 const ANSWER: usize = 4 * 1024;
 
-/// The same for a request: a name and a few scopes.
+/// Initial buffer for a request, in bytes: a name and a few scopes.
 const REQUEST: usize = 512;
 
-/// tonic's own: so much is written before the other tasks get their turn.
+/// The number of bytes written before other tasks get their turn, as in tonic.
 const YIELD: usize = 32 * 1024;
 
-/// Writes `T` and reads `U`.
+/// A codec that writes `T` and reads `U`.
 pub struct Codec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for Codec<T, U> {
@@ -53,7 +52,6 @@ where
     }
 }
 
-/// Reads messages.
 pub struct BufReader<U>(ProstDecoder<U>);
 
 impl<U: Message + Default> Decoder for BufReader<U> {

@@ -1,5 +1,5 @@
-//! Answers as JSON: the HTTP side writes these messages, the command line reads them. build.rs
-//! lists the messages, and the fields whose form is one of these.
+//! Answers as JSON: the HTTP side writes these messages, and the command line reads them. build.rs
+//! lists the messages, and the fields that use one of these forms.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use serde_json::Value;
 use super::ProfileReload;
 use crate::core::time::WallTime;
 
-/// A message as JSON; its keys are in alphabetical order.
+/// Formats a message as JSON. The keys are in alphabetical order.
 pub fn value(message: &impl Serialize) -> Value {
     serde_json::to_value(message).expect("texts, numbers and lists of them can always be written")
 }
 
-/// RFC 3339 with milliseconds.
+/// Formats a moment as in RFC 3339, with milliseconds.
 pub fn text(at: &Timestamp) -> String {
     let since = Duration::new(at.seconds.cast_unsigned(), at.nanos.cast_unsigned());
     WallTime(since).to_string()
 }
 
-/// A moment as text, or null. What is no moment is read as none.
+/// A moment as text, or null. Anything that is not a moment is read as null.
 pub mod timestamp {
     use super::*;
 
@@ -35,7 +35,7 @@ pub mod timestamp {
     }
 }
 
-/// A length of time in seconds with milliseconds, rounded down.
+/// A duration in seconds with milliseconds, rounded down.
 pub mod seconds {
     use super::*;
 
@@ -59,7 +59,7 @@ pub mod seconds {
     }
 }
 
-/// A length of time in seconds, as an integer.
+/// A duration in seconds, as an integer.
 pub mod whole_seconds {
     use super::*;
 
@@ -73,7 +73,7 @@ pub mod whole_seconds {
     }
 }
 
-/// What became of the last change of a profile whose name stands beside it.
+/// The result of a profile's last change, without the name, which stands beside it.
 pub fn unnamed<S: Serializer>(reload: &Option<ProfileReload>, to: S) -> Result<S::Ok, S::Error> {
     let unnamed = reload.clone().map(|reload| ProfileReload {
         profile: String::new(),
@@ -82,7 +82,7 @@ pub fn unnamed<S: Serializer>(reload: &Option<ProfileReload>, to: S) -> Result<S
     unnamed.serialize(to)
 }
 
-/// A message without which an answer is none.
+/// A message that an answer must contain.
 pub fn required<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<T>, D::Error> {

@@ -26,7 +26,7 @@ impl Basic {
         shared: &Shared,
     ) -> Result<Basic, Failure> {
         let password = required(material.secret, "password")?;
-        // RFC 7617 §2: a colon would move the border, control characters are forbidden.
+        // A colon would shift the boundary, and control characters are forbidden (RFC 7617 §2).
         if username.contains(':') || username.chars().any(char::is_control) {
             return Err(Failure::permanent(
                 "username has a colon or a control character in it, which Basic authentication cannot carry",

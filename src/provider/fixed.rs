@@ -1,4 +1,4 @@
-//! `method = "static"`: a bearer token that somebody else obtains and renews.
+//! `method = "static"`: a bearer token that another program obtains and renews.
 
 use std::future::ready;
 
@@ -14,7 +14,7 @@ use crate::core::secret::Secret;
 use crate::core::time::{Stamp, WallTime};
 use crate::material::Material;
 
-/// The token and what it says about itself.
+/// The token, and the facts in it.
 pub(super) struct Fixed {
     clock: Clock,
     token: Secret,
@@ -50,7 +50,7 @@ impl Fixed {
         Ok(fixed)
     }
 
-    /// There is no issuer's clock to go by, only ours.
+    /// The lifetime by our own clock, since there is no issuer's clock to go by.
     fn lifetime(&self, now: Stamp) -> Result<Lifetime, Failure> {
         let Some(expires) = self.facts.expires else {
             return Ok(Lifetime::Unlimited);

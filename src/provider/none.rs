@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::core::credential::{Issued, Lifetime, Scheme, Variant};
 use crate::core::secret::Secret;
 
-/// Always succeeds, with nothing in its hands.
+/// Always succeeds, with an empty credential.
 pub(super) struct Nothing(Clock);
 
 impl Nothing {

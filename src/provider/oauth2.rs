@@ -1,5 +1,5 @@
-//! `method = "oauth2"`: discovery when needed, then one POST to the token endpoint. Redirects are
-//! never followed, nothing is retried, everything is bounded in time and size.
+//! `method = "oauth2"`: discovery if needed, then one POST to the token endpoint. It never follows
+//! redirects and never retries. Everything is bounded in time and size.
 
 mod discovery;
 mod idp_client;
@@ -56,28 +56,28 @@ pub(super) struct OAuth2Provider {
     oauth: OAuth2,
     refuse_bound: bool,
     proof: Prover,
-    /// The client certificate and the length of its chain: with one, the mTLS alias of the token
-    /// endpoint applies.
+    /// The client certificate and the length of its chain. With a certificate, the mTLS alias of
+    /// the token endpoint applies.
     certificate: Option<(Certificate, usize)>,
     upstream: Arc<IdpClient>,
-    /// None when the token endpoint is configured.
+    /// None if the token endpoint is configured.
     discovery: Option<Arc<Discovery>>,
-    /// Scopes of the last answer that were not passed on.
+    /// The number of scopes of the last answer that were not passed on.
     withheld: AtomicUsize,
-    /// What was asked for the profile's own credential and is not in the last one.
+    /// What the profile's own credential was requested with and the last one lacks.
     lacking: Mutex<Vec<Diagnostic>>,
     clock: Clock,
     random: Random,
 }
 
-/// What proves the client.
+/// The proof of the client's identity.
 enum Prover {
     Nothing,
     Secret(Secret),
     Signed(Signer),
-    /// client_secret_jwt: the secret is kept to be withheld from messages.
+    /// client_secret_jwt. The secret is kept to be withheld from messages.
     SignedWithSecret(Signer, Secret),
-    /// Renewed by somebody else.
+    /// An assertion that another program renews.
     Ready(Mutex<Secret>),
 }
 
@@ -230,7 +230,8 @@ impl OAuth2Provider {
         Ok(issued)
     }
 
-    /// Says it once, and again when it changes: an answer comes with every renewal.
+    /// Logs the withheld scopes once, and again when their number changes, since an answer comes
+    /// with every renewal.
     fn note_withheld(&self, Granted { issued, withheld }: Granted) -> Issued {
         if self.withheld.swap(withheld, Ordering::Relaxed) != withheld && withheld > 0 {
             warn!(profile = %self.profile, withheld, "{}", not_passed_on(withheld));
@@ -238,7 +239,7 @@ impl OAuth2Provider {
         issued
     }
 
-    /// A client assertion, signed for this one request.
+    /// Signs a client assertion for this one request.
     fn assertion(
         &self,
         endpoint: &Url,
@@ -266,7 +267,7 @@ impl OAuth2Provider {
             .map(Some)
     }
 
-    /// What may be wrong with the client, should it be refused.
+    /// The parts of the client that may be at fault if the server refuses it.
     fn suspects(&self) -> Suspects<'_> {
         let plain = match &self.proof {
             Prover::Secret(secret) => is_plain(&self.oauth.client_id) && is_plain(secret.expose()),
@@ -284,7 +285,7 @@ impl OAuth2Provider {
         }
     }
 
-    /// What the server may know from earlier requests.
+    /// The secrets that the server may know from earlier requests.
     fn kept_secrets(&self) -> Vec<Secret> {
         match &self.proof {
             Prover::Secret(secret) | Prover::SignedWithSecret(_, secret) => vec![secret.clone()],
@@ -293,7 +294,7 @@ impl OAuth2Provider {
         }
     }
 
-    /// Everything secret in this request, in every form in which the server sees it.
+    /// Every secret in this request, in every form that the server sees.
     fn seen(&self, request: &TokenRequest, assertion: Option<&Secret>) -> Vec<Secret> {
         let mut seen = self.kept_secrets();
         seen.extend(seen.first().map(encoded));
@@ -311,7 +312,7 @@ impl Provider for OAuth2Provider {
         Box::pin(self.ask(variant))
     }
 
-    /// Discovery and the token request may both take as long as they are given.
+    /// Discovery and the token request may each take their full time.
     fn deadline(&self) -> Duration {
         self.upstream.limit().saturating_mul(2)
     }
@@ -381,7 +382,8 @@ impl From<Failure> for ExchangeFailure {
     }
 }
 
-/// Every method gets exactly what it needs or fails: there is no way from one to another (trap 30).
+/// Makes the proof from exactly what its method needs, or fails. No method falls back to another
+/// (trap 30).
 fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
     let secret = || required(material.secret.clone(), "client_secret");
     match &oauth.client_auth {
@@ -415,13 +417,12 @@ fn prover(oauth: &OAuth2, material: &Material) -> Result<Prover, Failure> {
     }
 }
 
-/// What was kept last.
 fn current<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
-    // It is only ever replaced whole.
+    // The value is only ever replaced whole.
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A header's value, if it is text.
+/// The value of a header, if it is text.
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }

@@ -1,14 +1,14 @@
-//! Whose links are followed, and in which folders nobody else has a hand.
+//! Which links are followed, and which folders are safe from other users.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
 use super::*;
 
-/// Nobody of this machine.
+/// A user id that this machine does not use.
 const STRANGER: u32 = 65_301;
 
-/// Only root can make something belong to somebody else.
+/// A folder, or None unless this is root: only root can give files to other users.
 fn folder() -> Option<tempfile::TempDir> {
     if !geteuid().is_root() {
         eprintln!("SKIP: needs root, to be several users");
@@ -41,8 +41,8 @@ fn why<T>(outcome: Result<T, OpenError>) -> String {
     outcome.err().expect("refused").to_string()
 }
 
-/// Broken by an open that leaves links to the kernel: whoever renews one file could have any other
-/// served in its place.
+/// Broken by an open that leaves links to the kernel: a user who renews one file could have any
+/// other served in its place.
 #[test]
 fn a_link_of_somebody_else_is_not_followed_wherever_it_stands() {
     let Some(top) = folder() else { return };
@@ -60,7 +60,7 @@ fn a_link_of_somebody_else_is_not_followed_wherever_it_stands() {
             "{name}: {why}"
         );
     }
-    // A link of root's leads to theirs as before.
+    // A link of root's still leads to theirs.
     link(at("theirs/token"), &at("ours"), 0);
     assert!(why(file(&at("ours"))).contains("theirs/token is a link"));
 }
@@ -73,7 +73,7 @@ fn a_file_that_somebody_else_renews_and_links_of_roots_are_read() {
     write(&at("theirs/token"));
     chown(at("theirs/token"), Some(STRANGER), None).expect("chown");
     assert!(file(&at("theirs/token")).is_ok());
-    // As Kubernetes mounts a secret: sticky, and all links root's.
+    // This is how Kubernetes mounts a secret: sticky, with all links root's.
     make(&at("volume"), 0o1777, 0);
     make(&at("volume/..1"), 0o755, 0);
     write(&at("volume/..1/token"));
@@ -83,8 +83,8 @@ fn a_file_that_somebody_else_renews_and_links_of_roots_are_read() {
     assert!(file(&at("volume/../theirs/./token")).is_ok());
 }
 
-/// Broken by a look at the owner of the link alone: whoever may write the folder can give a link of
-/// root's another name, and, without fs.protected_hardlinks, a second one.
+/// Broken by a look at the owner of the link alone: a user who may write the folder can rename a
+/// link of root's, and without fs.protected_hardlinks give it a second name.
 #[test]
 fn a_link_of_roots_that_others_could_have_placed_is_not_followed() {
     let Some(top) = folder() else { return };
@@ -134,8 +134,8 @@ fn links_end_and_what_is_no_file_says_so() {
     );
 }
 
-/// Broken by a look at the last folder alone: who can rename a folder on the way puts another in
-/// its place.
+/// Broken by a look at the last folder alone: a user who can rename a folder on the way can put
+/// another in its place.
 #[test]
 fn every_folder_on_the_way_counts() {
     let Some(top) = folder() else { return };
@@ -145,7 +145,7 @@ fn every_folder_on_the_way_counts() {
         (0o777, 0, "chmod go-w"),
         (0o775, 0, "chmod go-w"),
         (0o755, STRANGER, "chown"),
-        // The owner of a sticky folder renames what is in it as others cannot.
+        // The owner of a sticky folder can rename what is in it, unlike others.
         (0o1777, STRANGER, "chown"),
     ] {
         make(&at("above"), bits, owner);

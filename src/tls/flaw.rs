@@ -1,6 +1,6 @@
-//! What is wrong with a server's certificate that the verifier refuses in words that would lead
-//! elsewhere: a certificate without subjectAltName is not one for another host, and a short key is
-//! no unknown issuer.
+//! Finds the real flaw in a refused server certificate where the verifier's own words would
+//! mislead. A certificate without subjectAltName is not one for another host, and a short key is no
+//! unknown issuer.
 
 use std::sync::Arc;
 
@@ -12,38 +12,38 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::X509Version;
 
-/// The verifier takes no shorter keys of RSA, in bits.
+/// The shortest RSA key that the verifier accepts, in bits.
 const SHORTEST_RSA: usize = 2048;
 
-/// Cause and cure, which are fixed texts but for a number.
+/// A flaw, as cause and cure. The texts are fixed but for a number or a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
-    /// RFC 9525 §6.3: names are looked for there alone.
+    /// Names are looked for only in subjectAltName (RFC 9525 §6.3).
     #[error(
         "it has no subjectAltName, and the common name does not count; let it be issued anew with the host name in it \
          (openssl x509 -req -extfile, subjectAltName=DNS:…)"
     )]
     NoAlternativeName,
-    /// No extensions, so neither names nor purposes.
+    /// The certificate has no extensions, so it has neither names nor purposes.
     #[error(
         "it, or one in its chain, is of X.509 version 1, which has no subjectAltName; let it be issued anew as version 3 \
          (openssl x509 -req with -extfile)"
     )]
     OldVersion,
-    /// RSA, in bits.
+    /// The length of the RSA key, in bits.
     #[error(
         "the key in it, or in its chain, is too weak (RSA of {0} bits); let it be issued anew with RSA from 2048 bits or \
          P-256"
     )]
     WeakKey(usize),
-    /// SHA-1 and older, or so rare that nobody checks it.
+    /// SHA-1 or older, or an algorithm so rare that nothing verifies it.
     #[error(
         "it, or one in its chain, is signed with {0}, which is not taken; let it be issued anew with SHA-256 or better"
     )]
     WeakSignature(&'static str),
 }
 
-/// Leaves every decision to another verifier, and says more exactly why it is no.
+/// Leaves every decision to another verifier, and explains its refusals more exactly.
 #[derive(Debug)]
 pub(super) struct Exact(pub(super) Arc<dyn ServerCertVerifier>);
 
@@ -90,7 +90,7 @@ impl ServerCertVerifier for Exact {
     }
 }
 
-/// The error, or the flaw that is behind it.
+/// Returns the flaw behind the error, or else the error.
 fn exact(error: Error, shown: &[&CertificateDer<'_>]) -> Error {
     let Error::InvalidCertificate(why) = &error else {
         return error;
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said of the first certificate of a file, whose last one is trusted.
+    /// The message for the first certificate of a file whose last one is trusted.
     fn told(pem: &str) -> String {
         let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(pem.as_bytes())
             .collect::<Result<_, _>>()
@@ -173,7 +173,7 @@ mod tests {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
         let verifier = Exact(verifier.build().unwrap());
         let name = ServerName::try_from("localhost").unwrap();
-        // In December 2026.
+        // A moment in December 2026.
         let now = UnixTime::since_unix_epoch(Duration::from_secs(1_796_400_000));
         let middle = &chain[1..chain.len() - 1];
         let error = verifier

@@ -1,5 +1,4 @@
-//! Notes which certificates a server shows, for whoever wants to tell about them, those that are
-//! refused included.
+//! Records the certificates that a server shows, refused ones included.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,10 +21,10 @@ impl Witness {
         }
     }
 
-    /// What the last server showed, its own certificate first.
+    /// The certificates of the last server, its own first.
     #[must_use]
     pub fn seen(&self) -> Vec<CertificateDer<'static>> {
-        // One assignment, which cannot panic half-way.
+        // The value is set by one assignment, which cannot panic half-way.
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.clone()
     }

@@ -1,4 +1,4 @@
-//! What a request sees of a profile, made of what is known of it here; and what is logged of that.
+//! Makes the registry entry of a profile from its member, and logs what is new.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::registry::reload::{ReloadOutcome, Reloaded};
 use crate::registry::{ProfileHealth, RegistryEntry};
 
 impl Assembly {
-    /// Logs what is new of a profile.
+    /// Logs what is new about a profile.
     pub(super) fn say(&mut self, entry: &RegistryEntry) {
         let mut lines = entry.warnings.clone();
         if let ProfileHealth::Invalid(why) = &entry.health {
             lines.insert(0, format!("the profile cannot be used: {why}"));
         }
         let before = self.said.remove(&entry.name).unwrap_or_default();
-        // That something is being tried is no cause for alarm: an ordinary rotation comes this way.
+        // A trial is no cause for alarm: an ordinary rotation comes this way.
         let ordinary = (entry.reloaded.outcome == ReloadOutcome::Staged
             && !entry.reloaded.nothing_left)
             .then(|| entry.reloaded.told());
@@ -35,7 +35,7 @@ impl Assembly {
         }
         if lines.is_empty() && !before.is_empty() {
             if !available(entry, self.clock.now()) {
-                // It is not all right before there is a credential again.
+                // The trouble is not over before there is a credential again.
                 lines = before;
             } else {
                 info!(profile = %entry.name, "nothing is wrong with the profile any more");
@@ -47,7 +47,7 @@ impl Assembly {
     pub(super) fn entry(&self, member: &Member) -> RegistryEntry {
         let profile = &member.live.profile;
         let (access, unknown) = self.access(&profile.access);
-        // Until what is in the files is in force, nobody gets more than both permit.
+        // Until the content of the files is in force, callers get only what both versions permit.
         let also: Vec<Access> = member
             .on_disk
             .beyond(&profile.access)
@@ -64,7 +64,7 @@ impl Assembly {
             .iter()
             .filter_map(|(_, certificate)| Some(certificate.warning(now)?.to_string()))
             .collect();
-        // The same certificate is in both places as a rule.
+        // The same certificate is usually in both places.
         ending.dedup();
         let proxied = match &profile.method {
             Method::OAuth2(oauth2) => proxy::remark(&oauth2.idp),
@@ -110,7 +110,7 @@ impl Assembly {
         reloaded: Reloaded,
         stated: &[Stated],
     ) -> Arc<RegistryEntry> {
-        // Nobody but root may learn that it exists as long as nothing can be read.
+        // As long as no rule can be read, only root may learn that the profile exists.
         let stated = if stated.is_empty() {
             &[Stated::RootOnly]
         } else {
@@ -139,7 +139,7 @@ impl Assembly {
         })
     }
 
-    /// What the files say, with names turned into numbers.
+    /// Access as the files state it, with names turned into numbers.
     fn stated(&self, stated: &Stated) -> (Access, Vec<String>) {
         match stated {
             Stated::Rules(rules) => self.access(rules),
@@ -147,7 +147,7 @@ impl Assembly {
         }
     }
 
-    /// Rules with names turned into numbers, and what there is to say about them.
+    /// Rules with names turned into numbers, and the warnings about them.
     pub(super) fn access(&self, rules: &[AccessRule]) -> (Access, Vec<String>) {
         let (access, mut said) = Access::resolve(rules, self.daemon_uid, &self.directory);
         if access.asks_for_units()
@@ -161,7 +161,7 @@ impl Assembly {
     }
 }
 
-/// Whom the files permit, for people.
+/// Tells people whom the files permit.
 fn narrowed(also: &[Access], since: WallTime) -> String {
     let named: Vec<String> = also.iter().map(Access::named_ones).collect();
     format!(
@@ -170,7 +170,7 @@ fn narrowed(also: &[Access], since: WallTime) -> String {
     )
 }
 
-/// Whether a credential is there, or comes with the first who asks.
+/// Whether there is a credential, or the first caller's request brings one.
 fn available(entry: &RegistryEntry, now: Stamp) -> bool {
     match &entry.health {
         ProfileHealth::Managed(handle) => handle.own().view().state(now).available(),

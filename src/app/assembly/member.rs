@@ -1,4 +1,4 @@
-//! A profile that is served: what is in force, and what may follow it.
+//! A profile that is served: the version in force, and the one that may follow it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,36 +15,35 @@ use crate::material::Digest;
 use crate::registry::ProfileLocation;
 use crate::registry::reload::{ReloadOutcome, Reloaded};
 
-/// A profile that is served.
 pub struct Member {
-    /// Where it is defined.
+    /// The file that defines the profile.
     pub file: Option<Arc<Path>>,
-    /// What is in force.
+    /// The version in force.
     pub live: Version,
-    /// What is in the files now, until it has delivered its first credential. None: that is what is
-    /// in force, or it cannot be used.
+    /// The version in the files, until it has delivered its first credential. None: that version is
+    /// in force already, or it cannot be used.
     pub staged: Option<Staged>,
-    /// The trial of what is in force, where it has taken over from what had ended and had not
-    /// delivered then.
+    /// The trial of the version in force, if that version replaced one that had ended before the
+    /// trial delivered.
     pub unproven: Option<Trial>,
-    /// Why what is in the files now cannot be used.
+    /// The reason why the version in the files cannot be used.
     pub kept: Option<String>,
-    /// What the files say of its access, be that in force or not.
+    /// What the files say about the profile's access, whether in force or not.
     pub on_disk: OnDisk,
-    /// Since when that permits other callers than what is in force.
+    /// Since when the files permit other callers than the version in force does.
     pub access_differs_since: Option<WallTime>,
-    /// Since when the files say something else than what is served.
+    /// Since when the files differ from what is served.
     pub differs_since: Option<WallTime>,
 }
 
-/// A definition with its material, and the handle that both have been given.
+/// A definition with its material, and their handle.
 pub struct Version {
     pub profile: Arc<Profile>,
     pub digest: Digest,
     pub handle: Arc<ProfileHandle>,
-    /// What its files gave reason to say.
+    /// The warnings about its files.
     pub warnings: Vec<Diagnostic>,
-    /// The own certificates among its files.
+    /// The profile's own certificates among its files.
     pub certificates: Vec<Certificate>,
     pub in_force: InForce,
 }
@@ -54,18 +53,17 @@ pub struct Version {
 pub struct InForce {
     pub outcome: ReloadOutcome,
     pub since: WallTime,
-    /// Which look at the files it was.
+    /// The number of the look at the files that brought it.
     pub look: u64,
 }
 
-/// A version that is being tried.
 pub struct Staged {
     pub version: Version,
     pub trial: Trial,
 }
 
 impl Member {
-    /// One that is new.
+    /// Makes a member from its first version.
     pub fn new(live: Version) -> Member {
         Member {
             file: None,
@@ -79,7 +77,8 @@ impl Member {
         }
     }
 
-    /// Takes note of what the files say of its access. To be done last: what is in force counts.
+    /// Records what the files say about access. This must come last, since it compares with the
+    /// version in force.
     pub fn note_access(&mut self, stated: &[Stated], now: WallTime) {
         self.on_disk.note(stated);
         let differs = self
@@ -91,8 +90,8 @@ impl Member {
         self.access_differs_since = differs.then_some(since);
     }
 
-    /// The certificates that are in use, and those that are on disk; the same where nothing else is
-    /// there. Of files that cannot be used nobody knows.
+    /// The certificates in use and those on disk. Both are the same if nothing else is on disk. The
+    /// certificates in files that cannot be used are unknown.
     pub fn certificates(&self) -> Vec<(ProfileLocation, Certificate)> {
         let on_disk = match (&self.staged, &self.kept) {
             (Some(staged), _) => staged.version.certificates.as_slice(),
@@ -110,8 +109,7 @@ impl Member {
             .collect()
     }
 
-    /// Whether nothing is being tried for the first time, nor has delivered and is about to be
-    /// promoted.
+    /// False while a version makes its first attempt, or has delivered and waits for promotion.
     pub fn is_settled(&self) -> bool {
         let unproven = self.unproven.as_ref().filter(|_| self.is_unproven());
         unproven.is_none_or(Trial::was_tried)
@@ -124,7 +122,7 @@ impl Member {
         self.unproven.is_some() && self.live.handle.own().view().answer.is_none()
     }
 
-    /// Where it stands between its files and what is served.
+    /// How the profile's files relate to what is served.
     pub fn reloaded(&self) -> Reloaded {
         let in_force = self.live.in_force;
         let since = match self.differs_since {
@@ -148,7 +146,7 @@ impl Member {
     }
 }
 
-/// How far a version has come that has not delivered.
+/// The progress of a version that has not delivered.
 fn tried(handle: &ProfileHandle) -> (ReloadOutcome, String) {
     let view = handle.own().view();
     match &view.trouble {

@@ -1,4 +1,4 @@
-//! How what the files say of a profile takes its place: at once where nothing is served yet,
+//! Puts what the files say about a profile in its place: at once if nothing is served yet,
 //! otherwise after its trial.
 
 use std::collections::BTreeSet;
@@ -21,23 +21,23 @@ use crate::provider;
 use crate::registry::RegistryEntry;
 use crate::registry::reload::ReloadOutcome;
 
-/// A profile that passed everything that can be known without asking anybody.
+/// A profile that passed every check that needs no request.
 pub struct Prepared {
     profile: Arc<Profile>,
     digest: Digest,
     warnings: Vec<Diagnostic>,
     certificates: Vec<Certificate>,
-    /// For what is known already, the assertion that may have been renewed is in it.
+    /// This has the current assertion, which may be newer than that of a known handle.
     material: Material,
 }
 
 /// Whether a definition with its material has a handle already.
 pub enum Known {
-    /// It is what is served.
+    /// The live handle.
     Live,
-    /// It is being tried.
+    /// The staged handle.
     Staged,
-    /// It has none.
+    /// No handle yet.
     Not(Box<Spec>),
 }
 
@@ -81,8 +81,8 @@ impl Assembly {
         Ok((prepared, known))
     }
 
-    /// Takes a sound profile in. What is served changes only when its successor has delivered, or
-    /// when nothing is left of it that could be served.
+    /// Takes a sound profile in. The live version changes only when its successor has delivered, or
+    /// when the live one has nothing left to serve.
     pub(super) async fn admit(
         &mut self,
         prepared: Prepared,
@@ -119,8 +119,8 @@ impl Assembly {
         member
     }
 
-    /// Takes over an assertion that somebody else has renewed. It is asked with when a renewal is
-    /// due, or at once if the one before was refused.
+    /// Takes over an assertion that another program has renewed. The next renewal uses it. If the
+    /// identity provider refused the previous assertion, the broker asks again at once.
     async fn renew(&self, handle: &ProfileHandle, material: &Material) {
         if !handle.provider().is_some_and(|it| it.renewed(material)) {
             return;
@@ -136,8 +136,8 @@ impl Assembly {
         }
     }
 
-    /// Looks again at profiles whose trials have come further: what has delivered takes its place.
-    /// No file is read for it.
+    /// Looks again at profiles whose trials have made progress. A version that has delivered is
+    /// promoted. This reads no file.
     pub async fn promote(&mut self, names: &BTreeSet<ProfileName>) {
         let before = self.registry.load_full();
         let mut entries: Vec<Arc<RegistryEntry>> = before.all().into_iter().cloned().collect();
@@ -154,7 +154,7 @@ impl Assembly {
             .await;
     }
 
-    /// The first version of a profile, which nothing has to make room for.
+    /// Adds the first version of a profile. It replaces nothing.
     async fn add(&mut self, prepared: Prepared, known: Known) -> Member {
         let Known::Not(mut spec) = known else {
             unreachable!("nothing is known of a profile that is not served")
@@ -171,10 +171,10 @@ impl Assembly {
         Member::new(prepared.with_handle(handle, self.in_force_now(ReloadOutcome::Added)))
     }
 
-    /// Begins the trial of another version, in place of any that is being tried.
+    /// Starts the trial of another version, which replaces any staged one.
     async fn stage(&mut self, prepared: Prepared, mut spec: Spec, member: &mut Member) {
         let before = member.staged.take().map(|staged| staged.version.handle);
-        // Not where somebody else is asked, or for somebody else.
+        // A wait does not carry over to another server or another client.
         if member.live.profile.same_identity(&prepared.profile) {
             spec.told_to_wait = before
                 .as_ref()
@@ -191,7 +191,7 @@ impl Assembly {
         member.staged = Some(Staged { version, trial });
     }
 
-    /// Puts the staged version in force, if it is better than the live one.
+    /// Puts the staged version in force if it is better than the live one.
     async fn replace_live(&mut self, member: &mut Member) {
         let live = &member.live.handle;
         let Some(mut staged) = member.staged.take_if(|staged| self.is_better(staged, live)) else {
@@ -207,8 +207,8 @@ impl Assembly {
             member.differs_since = None;
         } else {
             info!(profile = %name, "nothing is left of what was in force: new material or definition takes its place untried");
-            // Where there never was a credential, nothing has been lost, and nothing good is kept
-            // that a reload could tell of.
+            // A profile that never had a credential has lost nothing, and a reload has no working
+            // version to report as kept.
             if generation > 0 || member.unproven.is_some() {
                 member.unproven = Some(staged.trial);
             } else {
@@ -229,7 +229,7 @@ impl Assembly {
         }
     }
 
-    /// Whether what is new has proven itself, or nothing is left to lose.
+    /// Whether the new version has proven itself, or nothing is left to lose.
     fn is_better(&self, staged: &Staged, live: &ProfileHandle) -> bool {
         (staged.trial.is_over() && self.delivers(&staged.version.handle))
             || has_ended(&live.own().view(), self.clock.now())
@@ -271,8 +271,8 @@ impl Assembly {
     }
 }
 
-/// What of an identity provider bears requests: its server, be it named by issuer or by token
-/// endpoint.
+/// The account at the identity provider that requests are charged to: its server, whether the
+/// profile names it by issuer or by token endpoint.
 pub(super) fn account(endpoint: &Endpoint) -> String {
     let (Endpoint::Issuer(url) | Endpoint::Token(url)) = endpoint;
     origin(url)

@@ -8,7 +8,7 @@ use crate::core::config::{SourceFile, Sources, load};
 use crate::core::credential::Fingerprinter;
 use crate::core::profile::Endpoint;
 
-/// Puts the token there that the profile `it` serves.
+/// Writes the token that the profile `it` serves.
 fn write(folder: &Path, token: &str) {
     let path = folder.join("token");
     fs::write(&path, token).expect("written");
@@ -47,8 +47,8 @@ fn handle(registry: &Current) -> Arc<ProfileHandle> {
     }
 }
 
-/// Broken by a promotion that comes by way of the watcher of files, which waits until they have
-/// come to rest and has all of them read again.
+/// Broken by a promotion that goes through the file watcher, which waits for the files to settle
+/// and has all of them read again.
 #[tokio::test(start_paused = true)]
 async fn what_has_delivered_takes_over_at_once_and_no_file_is_read_for_it() {
     let folder = tempfile::tempdir().expect("folder");

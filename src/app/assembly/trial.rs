@@ -1,5 +1,5 @@
-//! The canary: new material or another definition is asked for a credential before it replaces what
-//! is served.
+//! The canary: the daemon asks for a credential with new material or another definition before that
+//! replaces what is served.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,19 +16,20 @@ use crate::core::lifecycle::rotation::Rotation;
 use crate::core::profile::ProfileName;
 use crate::core::time::Stamp;
 
-/// How far the trial of a staged version has come. Each step is told to [`Assembly::promote`].
+/// The progress of a staged version's trial. Each step is sent to [`Assembly::promote`].
 pub struct Trial(Arc<Steps>);
 
 #[derive(Default)]
 struct Steps {
     /// The first attempt has ended, well or badly.
     tried: AtomicBool,
-    /// It has delivered; so has, or was at least asked for, every variant that was in use.
+    /// The version has delivered, and every variant that was in use has at least been asked for.
     over: AtomicBool,
 }
 
 impl Trial {
-    /// Asks `handle`, the next of this profile, for what callers of `live` use.
+    /// Starts the trial of `handle`, the profile's next version, with the variants that callers of
+    /// `live` use.
     pub fn start(
         assembly: &Assembly,
         profile: ProfileName,
@@ -51,7 +52,7 @@ impl Trial {
         let taken = steps.clone();
         tokio::spawn(async move {
             let mut views = handle.own().watch();
-            // A lazy profile is tried too. What comes of it is seen in the views.
+            // A lazy profile is tried too. The views tell the result.
             let _ = broker
                 .ask(
                     &handle,
@@ -67,7 +68,8 @@ impl Trial {
                     view.closed || view.servable(clock.now(), Duration::ZERO).is_some()
                 })
                 .await;
-            // Callers who use other scopes or another audience shall not wait for theirs either.
+            // Callers with other scopes or another audience should not have to wait for their
+            // credential either.
             for variant in live.variants() {
                 let _ = broker
                     .ask(&handle, variant, Duration::ZERO, Asker::default())
@@ -79,26 +81,25 @@ impl Trial {
         Trial(steps)
     }
 
-    /// Whether the first attempt has ended.
     pub fn was_tried(&self) -> bool {
         self.0.tried.load(Ordering::Acquire)
     }
 
-    /// Whether everything that was in use has been asked for.
     pub fn is_over(&self) -> bool {
         self.0.over.load(Ordering::Acquire)
     }
 }
 
-/// Whether nothing is left to lose: there is no credential, and the last attempt at one has failed.
-/// A version that is asked for its first, as one that has been asleep is, may deliver yet.
+/// Whether the live version has nothing left to lose: it has no credential, and the last attempt at
+/// one failed. A version that is asked for its first credential, as one that was asleep is, may
+/// still deliver.
 pub fn has_ended(live: &View, now: Stamp) -> bool {
     live.servable(now, Duration::ZERO).is_none()
         && live.trouble.is_some()
         && live.state(now) != LifecycleState::Asleep
 }
 
-/// Says that the trial of a profile has come further.
+/// Announces progress in the trial of a profile.
 #[derive(Clone)]
 struct TrialStep {
     profile: ProfileName,
@@ -107,13 +108,14 @@ struct TrialStep {
 
 impl TrialStep {
     async fn tell(&self) {
-        // Nobody hears it when the daemon ends.
+        // Nobody receives this while the daemon ends.
         let _ = self.told.send(self.profile.clone()).await;
     }
 }
 
-/// Follows both versions for as long as there are two: has the new one tried at once when the one
-/// in force is refused, and has it take over as soon as that one has ended.
+/// Follows both versions for as long as there are two. If the identity provider refuses the live
+/// version, the new one is tried at once. When the live version ends, the new one takes over as
+/// soon as possible.
 async fn accompany(
     broker: Broker,
     step: TrialStep,

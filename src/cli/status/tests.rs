@@ -1,4 +1,4 @@
-//! Exact tables.
+//! The exact tables.
 
 use super::*;
 use crate::cli::Command;
@@ -145,7 +145,7 @@ fn strange_numbers_do_no_harm() {
     assert_eq!(shown("null"), "");
 }
 
-/// Takes so many pictures and then goes away.
+/// A reader that takes this many screens and then goes away.
 struct Pictures(Vec<String>, usize);
 
 impl Write for Pictures {
@@ -165,7 +165,7 @@ impl Write for Pictures {
 #[test]
 fn watch_goes_on_while_the_daemon_is_away_and_ends_with_its_reader() {
     let fake = Fake::new(|number, _| match number {
-        // Two, since a cut connection is tried once more.
+        // There are two of these, since a cut connection is tried once more.
         1 | 2 => Reply::Bytes(Vec::new()),
         3 => refusal(429, "RESOURCE_EXHAUSTED", "CALLER_RATE_LIMITED", "slower"),
         _ => json(200, r#"{"profiles":[{"name":"a","state":"fresh"}]}"#),

@@ -260,7 +260,7 @@ fn each_error_has_its_exit_status_and_leaves_standard_output_empty() {
     assert_eq!(token(&["p"], &cut).0, exit::UNREACHABLE);
 }
 
-/// Broken by taking every silence for a slow daemon, or for none.
+/// Broken by taking every silence for a slow daemon, or none.
 #[test]
 fn a_daemon_that_is_slow_and_one_that_does_not_answer_are_told_apart() {
     let slow = Fake::new(|_, target| match target {

@@ -1,4 +1,4 @@
-//! Patience, and its end.
+//! How long the command waits, and when it gives up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use crate::cli::tests::{parsed, to};
 use crate::client::fake::{Fake, Reply, TOKEN, json, refusal};
 use crate::clock::Clock;
 
-/// Exit status and standard error.
+/// The exit status and standard error.
 fn wait(words: &[&str], client: Result<Client, ClientError>) -> (u8, String) {
     let Ok(Command::Wait(args)) = parsed(&[&["wait"], words].concat()) else {
         panic!("{words:?} is not understood");
@@ -91,8 +91,8 @@ fn a_daemon_that_starts_meanwhile_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("tokend.sock");
     let client = Client::new(socket.clone(), Clock::system());
-    // With its fourth look at the clock the client begins to connect for the first time. The daemon
-    // starts after the sixth, which belongs to the second attempt, so it is sure to be missed once.
+    // With its fourth look at the clock the client begins its first connection. The daemon starts
+    // after the sixth look, which belongs to the second attempt, so it is sure to be missed once.
     let (looked, starts) = mpsc::channel();
     let system = Clock::system();
     let watched = Clock::given(move || {
@@ -116,8 +116,8 @@ fn a_daemon_that_starts_meanwhile_is_found() {
     drop(late.join().unwrap());
 }
 
-/// A daemon and a client whose time is up as soon as the daemon sees the question of that number,
-/// from 0; what it says to that one is too long to be read in no time.
+/// A daemon, and a client whose time is up when the daemon gets question number `last`, from 0. The
+/// answer to that question is too long to be read in no time.
 fn until_question(last: usize, code: &'static str) -> (Fake, Client) {
     let over = Arc::new(AtomicBool::new(false));
     let ends = Arc::clone(&over);

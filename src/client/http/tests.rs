@@ -1,4 +1,4 @@
-//! Answers byte by byte.
+//! Answers that are read byte by byte.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn parse(text: &[u8]) -> Result<HttpResponse, HttpError> {
     let dripped = receive(&mut Drip(text));
     match (&whole, &dripped) {
         (Ok(a), Ok(b)) => assert_eq!(a.body, b.body),
-        // What follows the end is only seen when it came along.
+        // A reader notices bytes after the end only if they arrived together with it.
         (Err(HttpError::Nonsense("it goes on after its end")), Ok(_)) => {}
         (a, b) => assert_eq!(a.as_ref().err(), b.as_ref().err()),
     }

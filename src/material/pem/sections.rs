@@ -1,11 +1,12 @@
-//! What looks like a section of a PEM file and would be left out: parsers step over every line that
-//! does not begin a section in exactly their way, and a chain would lack a certificate without a
-//! word (trap 53).
+//! Finds lines that look like a section of a PEM file but would be ignored. Parsers skip every line
+//! that does not begin a section in exactly their way, so a chain would silently lack a certificate
+//! (trap 53).
 
-/// What UTF-8 text may begin with: no obstacle there, but one anywhere else.
+/// The byte order mark of UTF-8. It is harmless at the start of a file, and an obstacle anywhere
+/// else.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Private keys, whether plain or encrypted.
+/// The labels of private keys, plain or encrypted.
 const KEYS: [&str; 4] = [
     "PRIVATE KEY",
     "RSA PRIVATE KEY",
@@ -13,20 +14,20 @@ const KEYS: [&str; 4] = [
     "ENCRYPTED PRIVATE KEY",
 ];
 
-/// What stands beside certificates and keys in files that hold both, and what OpenSSL and HAProxy
-/// put before and after them.
+/// The labels that may stand beside keys in a file, and those that OpenSSL and HAProxy put before
+/// and after them.
 const BESIDE: [&str; 3] = ["CERTIFICATE", "EC PARAMETERS", "DH PARAMETERS"];
 
-/// Longest label that is shown, in bytes; the longest that is registered has 26.
+/// Longest label that is shown, in bytes. The longest registered one has 26.
 const LONGEST_LABEL: usize = 40;
 
-/// Without a byte order mark at the start.
+/// The bytes without a byte order mark at the start.
 pub(super) fn unmarked(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(MARK).unwrap_or(bytes)
 }
 
-/// What is wrong with the first line that looks like the begin or end of a section and is not taken
-/// as one: what to put after the name of the file. None: every section is taken.
+/// Finds the first line that looks like the begin or end of a section but is not taken as one.
+/// Returns the message that follows the file's name, or None if every section is taken.
 pub(super) fn left_out(pem: &[u8]) -> Option<String> {
     if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = pem {
         return Some(
@@ -86,7 +87,7 @@ pub(super) fn left_out(pem: &[u8]) -> Option<String> {
     None
 }
 
-/// How many private keys there are, where nothing is left out.
+/// The number of private keys, provided no section is ignored.
 pub(super) fn keys(pem: &[u8]) -> usize {
     let text = String::from_utf8_lossy(pem);
     lines(&text)
@@ -95,24 +96,24 @@ pub(super) fn keys(pem: &[u8]) -> usize {
         .count()
 }
 
-/// As editors count them, whichever system has broken them.
+/// The lines as editors count them, whichever system's line breaks the file has.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n')
         .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 
-/// Whether this line is where the file breaks off.
+/// Whether the file ends with this line.
 fn is_last(line: &str, text: &str) -> bool {
     line.as_bytes().as_ptr_range().end == text.as_bytes().as_ptr_range().end
 }
 
-/// Label, and what follows its dashes.
+/// The label, and what follows its dashes.
 fn exact<'a>(line: &'a str, start: &str) -> Option<(&'a str, &'a str)> {
     line.strip_prefix(start)?.split_once("-----")
 }
 
-/// What stands from BEGIN or END on, in a line that seems to have such a marker: dashes of any kind
-/// and number before it, or a misspelt one between dashes.
+/// The text from BEGIN or END on, if the line seems to have such a marker: one after dashes of any
+/// kind and number, or a misspelt one between dashes.
 fn after_marker(line: &str) -> Option<&str> {
     let is_dash = |c: char| c == '-' || ('\u{2010}'..='\u{2015}').contains(&c) || c == '\u{2212}';
     let mut dashes = 0;
@@ -127,7 +128,7 @@ fn after_marker(line: &str) -> Option<&str> {
                 .split(|c: char| !c.is_ascii_alphabetic())
                 .next()
                 .unwrap_or_default();
-            // In small letters it may be a remark of somebody's.
+            // In small letters it may be an ordinary remark.
             let upper = rest.to_ascii_uppercase();
             let says = ["CERT", "KEY", "PKCS"]
                 .iter()
@@ -142,7 +143,7 @@ fn after_marker(line: &str) -> Option<&str> {
     None
 }
 
-/// The marker, as far as it may be shown: what is no label may be a part of a key.
+/// The part of the marker that may be shown. Text that is no label may belong to a key.
 fn shown(rest: &str) -> String {
     let label = |text: &str| {
         let fits = (1..=LONGEST_LABEL).contains(&text.len())
@@ -165,7 +166,7 @@ fn shown(rest: &str) -> String {
     }
 }
 
-/// What to do about a section that is never taken; None for one that is.
+/// How to fix a section that is never taken. None for a section that is.
 fn cure(label: &str) -> Option<&'static str> {
     if KEYS.contains(&label) || BESIDE.contains(&label) {
         return None;

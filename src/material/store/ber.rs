@@ -1,6 +1,6 @@
-//! BER as it is written by what streams (Bouncy Castle, Keycloak's export), made DER: parts of
-//! indefinite length get their length, and strings of bytes that come in pieces are put together
-//! (X.690 §8.1.3.6, §8.7.3, §10).
+//! Converts BER to DER. Streaming writers (Bouncy Castle, Keycloak's export) produce BER. Parts of
+//! indefinite length get their length, and octet strings in pieces are put together (X.690
+//! §8.1.3.6, §8.7.3, §10).
 
 use super::super::cost::{CostRefusal, DEEPEST, next};
 
@@ -10,11 +10,11 @@ const IN_PIECES: u8 = 0x24;
 const CONSTRUCTED: u8 = 0x20;
 pub(super) const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
-/// `[0]`, explicit or of a string in pieces; and of a whole string.
+/// The tag `[0]`: explicit or of a string in pieces, then of a whole string.
 pub(super) const FIRST: u8 = 0xa0;
 const FIRST_STRING: u8 = 0x80;
 
-/// One value as DER.
+/// Encodes one value as DER.
 pub(super) fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = vec![tag];
@@ -32,7 +32,7 @@ pub(super) fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// One whole value as DER. What lies in strings of bytes is left as it is.
+/// Converts one whole value to DER. The content of octet strings stays as it is.
 pub(super) fn definite(bytes: &[u8]) -> Result<Vec<u8>, CostRefusal> {
     match convert(bytes, 0)? {
         (value, []) => Ok(value),
@@ -40,7 +40,7 @@ pub(super) fn definite(bytes: &[u8]) -> Result<Vec<u8>, CostRefusal> {
     }
 }
 
-/// The first value as DER, and what follows it.
+/// Converts the first value to DER, and returns what follows it.
 fn convert(bytes: &[u8], depth: usize) -> Result<(Vec<u8>, &[u8]), CostRefusal> {
     if depth > DEEPEST {
         return Err(CostRefusal::Torn);
@@ -75,7 +75,8 @@ fn joined(tag: u8, mut parts: Vec<Vec<u8>>) -> Result<Vec<u8>, CostRefusal> {
     match tag {
         IN_PIECES => return string(OCTET_STRING, &parts),
         SET => parts.sort(),
-        // EncryptedContentInfo (RFC 5652 §6.1): a type, an algorithm, and the encrypted string.
+        // An EncryptedContentInfo (RFC 5652 §6.1) has a type, an algorithm, and the encrypted
+        // string.
         SEQUENCE if parts.len() == 3 => {
             let starts = |part: &[u8], tag| part.first() == Some(&tag);
             if starts(&parts[0], OID) && starts(&parts[1], SEQUENCE) && starts(&parts[2], FIRST) {
@@ -96,7 +97,7 @@ fn joined(tag: u8, mut parts: Vec<Vec<u8>>) -> Result<Vec<u8>, CostRefusal> {
     Ok(value(tag, &parts))
 }
 
-/// A string of its pieces, each of which is whole by now.
+/// Joins the pieces of a string. Each piece is a whole value by now.
 fn string(tag: u8, pieces: &[Vec<u8>]) -> Result<Vec<u8>, CostRefusal> {
     let mut contents = Vec::new();
     for piece in pieces {

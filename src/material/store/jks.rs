@@ -1,9 +1,9 @@
-//! JKS, Java's own keystore format: read from the layout that `sun.security.provider.JavaKeyStore`
+//! Reads JKS, Java's own keystore format, in the layout that `sun.security.provider.JavaKeyStore`
 //! writes.
 //!
-//! The store's password proves nothing but that nobody without it has changed the file; each key is
-//! sealed with a password of its own. Both rest on one round of SHA-1, which is weak: the file's
-//! mode is what protects it.
+//! The store's password only proves that nobody without it has changed the file. A password of its
+//! own seals each key. Both rest on one round of SHA-1, which is weak: the file's mode is the real
+//! protection.
 
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -14,13 +14,14 @@ use super::super::cost::next;
 use super::{Contents, StoreEntry, StoreError, StoredKey};
 use crate::core::secret::Secret;
 
-/// Length of SHA-1.
+/// The length of a SHA-1 hash, in bytes.
 const HASH: usize = 20;
 
-/// 1.3.6.1.4.1.42.2.17.1.1, the only way in which JKS seals keys.
+/// The only algorithm that JKS seals keys with: 1.3.6.1.4.1.42.2.17.1.1.
 const KEY_PROTECTOR: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x2a, 0x02, 0x11, 0x01, 0x01];
 
-/// All entries, keys still sealed. Without a password nobody vouches for the file, as in Java.
+/// Reads all entries, with keys still sealed. Without a password the seal of the file is not
+/// checked, as in Java.
 pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, StoreError> {
     let (body, seal) = bytes.split_last_chunk::<HASH>().ok_or(StoreError::Torn)?;
     let mut left = Remaining(body);
@@ -32,7 +33,7 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
     for _ in 0..count {
         let tag = left.number()?;
         let alias = String::from_utf8_lossy(left.text()?).into_owned();
-        // Its date.
+        // This skips the date of the entry.
         left.take(8)?;
         match tag {
             1 => {
@@ -62,10 +63,10 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
     }
 }
 
-/// A key, if the password is its own: a salt, the key under a stream of hashes, and a hash of the
-/// key.
+/// Unseals a key if the password is right. A sealed key is a salt, the key under a stream of
+/// hashes, and a hash of the key.
 pub(super) fn unseal(sealed: &[u8], password: &Secret) -> Option<PrivateKey> {
-    // EncryptedPrivateKeyInfo (RFC 5958 §3)
+    // This is an EncryptedPrivateKeyInfo (RFC 5958 §3).
     let (info, _) = next(sealed).ok()?;
     let (algorithm, rest) = next(info.content).ok()?;
     let (oid, _) = next(algorithm.content).ok()?;
@@ -90,7 +91,7 @@ pub(super) fn unseal(sealed: &[u8], password: &Secret) -> Option<PrivateKey> {
     Some(Zeroizing::new(key.into()))
 }
 
-/// Of the password as Java's characters, and what follows.
+/// Hashes the password as Java's characters, then the pieces.
 fn sha1(password: &Secret, pieces: &[&[u8]]) -> [u8; HASH] {
     let mut hash = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     for unit in password.expose().encode_utf16() {
@@ -104,7 +105,7 @@ fn sha1(password: &Secret, pieces: &[&[u8]]) -> [u8; HASH] {
     out
 }
 
-/// What has not been read yet. Numbers are big-endian.
+/// The bytes that have not been read yet. Numbers are big-endian.
 struct Remaining<'a>(&'a [u8]);
 
 impl<'a> Remaining<'a> {
@@ -120,13 +121,14 @@ impl<'a> Remaining<'a> {
         Ok(u32::from_be_bytes(*number))
     }
 
-    /// Bytes with their length in front.
+    /// Reads bytes that follow their length.
     fn piece(&mut self) -> Result<&'a [u8], StoreError> {
         let length = self.number()?;
         self.take(usize::try_from(length).map_err(|_| StoreError::Torn)?)
     }
 
-    /// Text with its length in front: Java's own variant of UTF-8, the same for all that is common.
+    /// Reads text that follows its length. Java has its own variant of UTF-8, which agrees with
+    /// UTF-8 on all common characters.
     fn text(&mut self) -> Result<&'a [u8], StoreError> {
         let (length, rest) = self.0.split_first_chunk().ok_or(StoreError::Torn)?;
         self.0 = rest;

@@ -18,10 +18,11 @@ use crate::core::secret::Secret;
 /// 1.2.840.113549.1.7.1
 const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
 
-/// Longer than any chain; and cross-signed authorities may name one another in a circle.
+/// Most certificates that are followed in a chain. No real chain is as long, but cross-signed
+/// authorities may name one another in a circle.
 const LONGEST_CHAIN: usize = 16;
 
-/// Everything in it. None stands for the empty password.
+/// Reads everything in the file. None stands for the empty password.
 pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, StoreError> {
     let password = password.map_or("", Secret::expose);
     let store = Unsealed::new(bytes)?;
@@ -29,7 +30,8 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
         Some(mac) => Some(seal::judge(mac, &store.content, password)?),
         None => None,
     };
-    // It has no MAC any more, so that what does not open is not the store's password.
+    // These bytes have no MAC any more. Where one was verified, a failure here is not about the
+    // store's password.
     let opened = Pkcs12Archive::from_pkcs12(&store.bytes, password);
     let archive = opened.map_err(|error| match error {
         Error::Pkcs5Error(_) | Error::UnpadError | Error::InvalidPrivateKey => match form {
@@ -43,7 +45,7 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
         | Error::UnsupportedContentType
         | Error::UnsupportedCertificateType
         | Error::InvalidVersion => StoreError::Unsupported,
-        // What comes out of the wrong password may look whole and be none of it.
+        // A wrong password may yield bytes that look whole.
         _ if form == Some(PasswordForm::Null) => StoreError::NullPassword,
         _ => StoreError::Torn,
     })?;
@@ -52,8 +54,8 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
         .iter()
         .map(|key| entry(key, &archive.certs))
         .collect();
-    // Java marks what is trusted, OpenSSL marks nothing; where there are keys, their chains are not
-    // meant to be trusted.
+    // Java marks trusted certificates, and OpenSSL marks none. Certificates in a file with keys
+    // belong to the chains and are not meant to be trusted.
     let all = archive.keys.is_empty() && !archive.certs.iter().any(|bag| bag.trusted);
     let trusted = archive
         .certs
@@ -64,10 +66,10 @@ pub(super) fn read(bytes: &[u8], password: Option<&Secret>) -> Result<Contents, 
     Ok(Contents { entries, trusted })
 }
 
-/// A file (RFC 7292 §4) apart from its MAC, which is judged here, and as DER whatever it was.
+/// A file (RFC 7292 §4) as DER, apart from its MAC, which is verified here and not by the library.
 struct Unsealed {
     bytes: Vec<u8>,
-    /// What the MAC is about, as it is written.
+    /// The content under the MAC, as the file has it.
     content: Vec<u8>,
     mac: Option<Vec<u8>>,
 }
@@ -87,7 +89,7 @@ impl Unsealed {
         let version = value(version.tag, &[version.content]);
         let safes = safes(&content)?;
         let info = data(&safes);
-        // Once more, with what only shows now.
+        // The second check covers what the conversion has uncovered.
         cost::check(&value(SEQUENCE, &[&version, &info, mac]))?;
         Ok(Unsealed {
             bytes: value(SEQUENCE, &[&version, &info]),
@@ -97,7 +99,7 @@ impl Unsealed {
     }
 }
 
-/// AuthenticatedSafe as DER, what is not encrypted in it as well.
+/// Converts an AuthenticatedSafe to DER, including its unencrypted parts.
 fn safes(content: &[u8]) -> Result<Vec<u8>, StoreError> {
     let whole = definite(content)?;
     let (list, _) = next(&whole)?;
@@ -115,7 +117,7 @@ fn safes(content: &[u8]) -> Result<Vec<u8>, StoreError> {
     Ok(value(SEQUENCE, &safes))
 }
 
-/// ContentInfo of plain data (RFC 5652 §4).
+/// A ContentInfo of plain data (RFC 5652 §4).
 fn data(content: &[u8]) -> Vec<u8> {
     let string = value(0x04, &[content]);
     value(
@@ -124,7 +126,7 @@ fn data(content: &[u8]) -> Vec<u8> {
     )
 }
 
-/// The string in `[0]`.
+/// The octet string inside of `[0]`.
 fn inside(bytes: &[u8]) -> Result<&[u8], StoreError> {
     let (tagged, _) = next(bytes)?;
     let (string, _) = next(tagged.content)?;
@@ -141,7 +143,7 @@ fn entry(key: &PrivateKeyBag, certificates: &[CertificateBag]) -> StoreEntry {
     }
 }
 
-/// Own certificate, its issuer, and so on, whatever order they have in the file.
+/// The own certificate, its issuer, and so on, whatever their order in the file.
 fn chain(
     key: &PrivateKeyBag,
     der: &PrivateKey,
@@ -152,7 +154,7 @@ fn chain(
         id.is_some() && bag.local_key_id.as_deref() == id
     };
     let own = certificates.iter().find(same_id).or_else(|| {
-        // Some writers leave the identifiers out; the key itself cannot be mistaken.
+        // Some writers leave the identifiers out, so the key itself decides.
         let signer = any_supported_type(der).ok()?;
         certificates.iter().find(|bag| {
             X509Certificate::from_der(bag.cert.as_der())

@@ -1,5 +1,5 @@
-//! The MAC of a PKCS#12 file: that of RFC 7292 with both forms of the empty password, and PBMAC1
-//! (RFC 9579).
+//! Verifies the MAC of a PKCS#12 file: the MAC of RFC 7292 with both forms of the empty password,
+//! and PBMAC1 (RFC 9579).
 
 use std::num::NonZeroU32;
 
@@ -9,33 +9,33 @@ use zeroize::Zeroizing;
 use super::super::cost::{DerValue, next};
 use super::StoreError;
 
-/// As many rounds as the library that opens the rest would do.
+/// Most rounds of a derivation. The library that opens the rest has the same limit.
 const MOST_ROUNDS: u32 = 1_000_000;
 
-/// A key of HMAC is no longer than a block of SHA-512.
+/// Longest key, in bytes. A key of HMAC is no longer than a block of SHA-512.
 const LONGEST_KEY: usize = 128;
 
 /// 1.2.840.113549.1.5.14 and 1.2.840.113549.1.5.12
 const PBMAC1: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0e];
 const PBKDF2: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0c];
 
-/// 1.2.840.113549.2, of which hmacWithSHA1 and its successors are the numbers from 7.
+/// 1.2.840.113549.2. hmacWithSHA1 and its successors are the numbers from 7 in it.
 const RSADSI_DIGEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x02];
 
-/// 1.3.14.3.2.26, and 2.16.840.1.101.3.4.2 with the members of SHA-2.
+/// 1.3.14.3.2.26 is SHA-1. 2.16.840.1.101.3.4.2 contains the members of SHA-2.
 const SHA1: &[u8] = &[0x2b, 0x0e, 0x03, 0x02, 0x1a];
 const SHA2: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
 
-/// The form of the password that fits.
+/// The form of the password that matches the MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PasswordForm {
-    /// As text with its end (RFC 7292 §B.1).
+    /// Text with its terminator (RFC 7292 §B.1).
     Text,
-    /// No password at all: not even the end of a text. .NET and Azure Key Vault write it.
+    /// No password at all, not even a terminator. .NET and Azure Key Vault write this.
     Null,
 }
 
-/// Judges MacData (RFC 7292 §4) of this content.
+/// Verifies the MacData (RFC 7292 §4) of this content.
 pub(super) fn judge(
     mac: &[u8],
     content: &[u8],
@@ -79,7 +79,8 @@ pub(super) fn judge(
     }
 }
 
-/// RFC 9579 §4: by PBKDF2 of the password in UTF-8, with a length that has to be there.
+/// The key of PBMAC1 (RFC 9579 §4): PBKDF2 of the password in UTF-8. The parameters must have a
+/// length.
 fn pbmac1_key(
     parameters: &mut Elements<'_>,
     password: &str,
@@ -108,7 +109,7 @@ fn pbmac1_key(
     Ok(key)
 }
 
-/// The key of a MAC (RFC 7292 §B.2 with ID 3), which is as long as one hash.
+/// The key of a MAC (RFC 7292 §B.2 with ID 3). It is as long as one hash.
 fn derived(
     hash: &'static digest::Algorithm,
     salt: &[u8],
@@ -116,7 +117,7 @@ fn derived(
     rounds: u32,
 ) -> Zeroizing<Vec<u8>> {
     let block = hash.block_len();
-    // As often as it takes to fill blocks.
+    // The text is repeated until it fills whole blocks.
     let filling = |text: &[u8]| -> Zeroizing<Vec<u8>> {
         let length = text.len().div_ceil(block) * block;
         Zeroizing::new(text.iter().copied().cycle().take(length).collect())
@@ -161,7 +162,7 @@ fn hmac_of(oid: &[u8]) -> Result<(hmac::Algorithm, Option<pbkdf2::Algorithm>), S
     })
 }
 
-/// A count of rounds, or a length.
+/// Reads a count of rounds, or a length.
 fn number(content: &[u8]) -> Result<u32, StoreError> {
     let digits = content.strip_prefix(&[0]).unwrap_or(content);
     if digits.len() > 3 || content.first().is_none_or(|byte| byte & 0x80 != 0) {

@@ -1,5 +1,5 @@
-//! Damaged files: whatever a few bytes are changed to, nothing panics and nothing takes long. The
-//! same is looked for at length by the targets in fuzz/.
+//! Damaged files: whatever a few bytes become, nothing panics and nothing takes long. The targets
+//! in fuzz/ look for the same at length.
 
 use std::time::Instant;
 
@@ -7,14 +7,14 @@ use super::stores::keys::{encrypted, pbkdf2};
 use super::stores::{AES, PASSWORD, identity_of, issued, jks, p12, store, trust_of};
 use super::*;
 
-/// Of each file. A second or two in all.
+/// The number of changes to each file. All of them take a second or two.
 const CHANGES: u32 = 1500;
 
-/// No single read may take longer. A store may ask for five million rounds, which take some seconds
-/// here.
+/// The longest time that a single read may take. A store may ask for five million rounds, which
+/// take some seconds here.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Repeatable, and even enough (xorshift).
+/// A repeatable random source, even enough for this (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -50,7 +50,7 @@ fn damaged(whole: &[u8], dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
-/// Every change is read; how many could still be used.
+/// Reads the file after every change. Returns how many results were still usable.
 fn endure(
     seed: u64,
     whole: &[u8],
@@ -122,7 +122,7 @@ fn damaged_stores_never_panic_and_never_hang() {
             named.alias = Some("two".into());
             identity_of(named)
         });
-        // Under the seal of a password no change passes, but one that takes back another.
+        // The seal of a password lets no change pass, except one that undoes another.
         assert!(usable < CHANGES / 100, "{usable}");
         endure(seed + 10, &bytes, |bytes| {
             let mut named = store(folder.write("store", bytes));
@@ -132,7 +132,7 @@ fn damaged_stores_never_panic_and_never_hang() {
     }
 }
 
-/// Nobody vouches for the content here, so that damage reaches the inner parts.
+/// Without a seal, damage reaches the inner parts.
 #[test]
 fn damaged_stores_without_a_seal_never_panic() {
     let folder = Folder::new();
@@ -156,7 +156,7 @@ fn damaged_stores_without_a_seal_never_panic() {
 /// Cuts off the third part of a PFX.
 fn without_mac(file: &[u8]) -> Vec<u8> {
     let length = |at: usize| usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]])) + 4;
-    // SEQUENCE { 3, SEQUENCE { … }, … }
+    // The form is SEQUENCE { 3, SEQUENCE { … }, … }.
     let end = 7 + length(7);
     let mut open = file[..end].to_vec();
     let inside = u16::try_from(end - 4).unwrap();

@@ -1,4 +1,4 @@
-//! Files that hold the right thing written in the wrong way.
+//! Files with the right content in the wrong encoding.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ fn told(key: impl AsRef<[u8]>) -> String {
     of_key.unwrap_or_else(|| panic!("{problems:?}")).clone()
 }
 
-/// Its public key is marked as ring's first versions did.
+/// The public key in this file is tagged as ring's first versions did it.
 #[test]
 fn an_ed25519_key_of_another_encoding_is_named() {
     let start = [

@@ -1,4 +1,4 @@
-//! Assertions that somebody else makes: what they say of themselves, and what is said of them.
+//! Assertions that another program makes: the facts in them, and the warnings about them.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +10,7 @@ fn jwt(claims: &str) -> String {
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
 }
 
-/// An hour old or young, the other hour is left.
+/// An assertion that is an hour old and valid for another hour.
 fn whole() -> String {
     let now = NOW.0.as_secs();
     let (iat, exp) = (now - 3600, now + 3600);
@@ -63,7 +63,7 @@ fn a_ready_assertion_is_a_secret_that_ends() {
     );
 }
 
-/// Broken by one of the checks that is left out.
+/// Broken by leaving out any of the checks.
 #[test]
 fn what_is_no_assertion_or_none_any_more_is_an_error() {
     let now = NOW.0.as_secs();

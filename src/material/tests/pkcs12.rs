@@ -1,15 +1,15 @@
-//! PKCS#12 as .NET, OpenSSL 3.4 and Bouncy Castle write it: passwords that are none, another MAC,
-//! lengths that are not told.
+//! PKCS#12 as .NET, OpenSSL 3.4 and Bouncy Castle write it: null passwords, another MAC, and
+//! indefinite lengths.
 
 use super::stores::said;
 use super::*;
 use crate::core::profile::Keystore;
 
 const NULL: &[u8] = include_bytes!("files/null-password.p12");
-/// Made by libcrypto's PKCS12_create without a password.
+/// libcrypto's PKCS12_create made this without a password.
 const NULL_3DES: &[u8] = include_bytes!("files/null-password-3des.p12");
 const PBMAC1: &[u8] = include_bytes!("files/pbmac1.p12");
-/// Keycloak's export.
+/// Keycloak exported this.
 const INDEFINITE: &[u8] = include_bytes!("files/indefinite.p12");
 
 fn opened(bytes: &[u8], password: Option<&str>) -> Result<Material, Vec<String>> {
@@ -22,7 +22,7 @@ fn opened(bytes: &[u8], password: Option<&str>) -> Result<Material, Vec<String>>
     };
     let source = Some(IdentitySource::Store(store));
     let profile = oauth2(ClientAuth::Tls, source, TrustSource::System);
-    // When their certificates are valid.
+    // The certificates in the files are valid at this time.
     read(
         &profile,
         &Surroundings::default(),
@@ -50,7 +50,7 @@ fn both_empty_passwords_of_pkcs12_open_it() {
         Some("another"),
         "cannot be opened with tls.keystore.password",
     );
-    // The cure was run with OpenSSL 3.0.
+    // The cure in the message was tried with OpenSSL 3.0.
     for password in [None, Some("")] {
         refuses(
             NULL_3DES,
@@ -83,7 +83,7 @@ fn pbmac1_is_judged() {
         Some("changeIt"),
         "cannot be opened with tls.keystore.password",
     );
-    // A byte of what it vouches for, well inside of what is encrypted.
+    // This byte is under the MAC, well inside of the encrypted part.
     let mut changed = PBMAC1.to_vec();
     changed[400] ^= 1;
     refuses(

@@ -1,9 +1,9 @@
-//! What would be left out of a PEM file, and what people do not see in a secret.
+//! Sections that a PEM parser would ignore, and invisible characters in a secret.
 
 use super::*;
 
-/// A certificate spoilt in every way that keeps it from being one, with the line at which that is
-/// said, of those in front of it `before`, and what is shown of it.
+/// A certificate damaged in every way that hides it from a parser. Each has the line number that
+/// the message gives, with `before` lines in front of it, and what the message shows.
 fn spoilt(next: &str, before: usize) -> Vec<(String, usize, &'static str)> {
     let relabelled = |label: &str| next.replace("CERTIFICATE", label);
     let begin = "-----BEGIN CERTIFICATE-----";
@@ -251,7 +251,7 @@ fn what_nobody_sees_in_a_secret_is_told() {
     assert!(of(&profile(method)).unwrap().warnings.is_empty());
 }
 
-/// What only this process cannot use is told from what nobody can: doctor looks at that.
+/// A problem of this process alone differs from one that everybody has: doctor relies on that.
 #[test]
 fn a_problem_has_its_key_and_says_for_whom_it_holds() {
     use crate::core::diagnostic::Scope;

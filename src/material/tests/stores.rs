@@ -1,5 +1,5 @@
-//! Keystores and encrypted keys that are made here; those that other programs make:
-//! tests/it/keystores.rs.
+//! Keystores and encrypted keys that these tests make. tests/it/keystores.rs has those that other
+//! programs make.
 
 pub(super) mod keys;
 
@@ -58,7 +58,7 @@ pub(super) fn issued(name: &str) -> Issued {
     }
 }
 
-/// PKCS#12 with these keys and trusted certificates; few rounds, for the sake of time.
+/// PKCS#12 with these keys and trusted certificates. It has few rounds, to save time.
 pub(super) fn p12(
     keys: &[(&str, &Issued)],
     trusted: &[&[u8]],
@@ -102,7 +102,7 @@ fn sha1(password: &str, pieces: &[&[u8]]) -> [u8; 20] {
         .unwrap()
 }
 
-/// JKS as Java writes it; the keys have `KEY_PASSWORD`.
+/// JKS as Java writes it. The keys have `KEY_PASSWORD`.
 pub(super) fn jks(keys: &[(&str, &Issued)], trusted: &[&[u8]]) -> Vec<u8> {
     fn text(out: &mut Vec<u8>, text: &str) {
         out.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
@@ -164,7 +164,7 @@ fn literal(text: &str) -> Option<SecretRef> {
     Some(SecretRef::Literal(Secret::new(text.into())))
 }
 
-/// A store with its password, and the key's if it is JKS.
+/// A store with its password, and for JKS the key's password.
 pub(super) fn store(path: PathBuf) -> Keystore {
     let is_jks = fs::read(&path).unwrap().starts_with(&[0xfe, 0xed]);
     Keystore {
@@ -220,7 +220,7 @@ fn both_kinds_of_store_give_the_chain_in_order_and_its_facts() {
         ),
         jks(&[("it", &issued)], &[]),
     ] {
-        // The name says nothing.
+        // The name of the file does not matter.
         let material = identity_of(store(folder.write("store.pem", &bytes))).unwrap();
         assert_eq!(
             material.certificates()[0].not_after,
@@ -402,7 +402,7 @@ fn files_that_are_something_else_say_what_they_are() {
     }
     let pem = store(folder.write("ca.pem", issued.key.serialize_pem()));
     said(trust_of(pem), "tls.truststore", "name it as tls.ca");
-    // And the other way round.
+    // The same with the formats exchanged.
     let p12 = folder.write("key.p12", p12);
     let problems = of(&oauth2(
         ClientAuth::Tls,
@@ -428,12 +428,13 @@ fn a_store_that_asks_for_hours_is_refused_at_once() {
             "more rounds of key derivation",
         );
     };
-    // The MAC comes last, and its rounds last of all: 30001 of them become two thousand million.
+    // The MAC comes last in the file, and its rounds come last in it: 30001 of them become two
+    // thousand million.
     let mut bomb = p12(&[("it", &issued)], &[], AES, 0x7531);
     let (mac, end) = (bomb.len() - 4, bomb.len());
     assert_eq!(bomb[mac..], [0x02, 0x02, 0x75, 0x31]);
     bomb.splice(mac.., [0x02, 0x04, 0x7f, 0xff, 0xff, 0xff]);
-    // The lengths of the MAC and of the file around it grow along.
+    // The lengths of the MAC and of the file around it grow too.
     let outer = u16::from_be_bytes([bomb[2], bomb[3]]) + 2;
     bomb[2..4].copy_from_slice(&outer.to_be_bytes());
     let mac_data = (0..mac)

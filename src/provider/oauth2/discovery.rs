@@ -1,5 +1,4 @@
-//! The discovery document of one issuer, looked up within attempts and never only at the start
-//! (trap 34).
+//! The discovery document of one issuer. Attempts look it up, not only the start (trap 34).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,30 +18,30 @@ use crate::core::oauth::withhold::place;
 use crate::core::secret::Secret;
 use crate::core::time::BootTime;
 
-/// A document younger than this is used without a look. Issuers move their endpoints rarely, and a
-/// lost endpoint makes the document doubtful at once.
+/// A document younger than this is used without another look. Issuers rarely move their endpoints,
+/// and a lost endpoint makes the document doubtful at once.
 const FRESH: Duration = Duration::from_secs(3600);
 
-/// After a look that failed, an old document is used for this long before the next look, so that an
-/// issuer whose discovery is broken does not cost every attempt a timeout.
+/// After a failed look, an old document is used for this long before the next look. Otherwise an
+/// issuer with broken discovery would cost every attempt a timeout.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// What is known about an issuer's endpoints.
+/// The endpoints of an issuer, as far as they are known.
 pub(super) struct Discovery {
     issuer: Url,
     allow_insecure_http: bool,
     state: Mutex<DiscoveryState>,
-    /// Held by the one who looks; the others take its result.
+    /// The task that looks holds this lock. The others take its result.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct DiscoveryState {
-    /// Kept however old it gets: better than nothing.
+    /// The last document. It is kept however old it gets: that is better than nothing.
     document: Option<Arc<Document>>,
-    /// Until then the document is used without a look. None: look.
+    /// The document is used without a look until then. None: a look is due.
     fresh_until: Option<BootTime>,
-    /// The last look that failed, and when it ended.
+    /// The last failed look, and when it ended.
     failed: Option<(BootTime, Failure)>,
 }
 
@@ -56,9 +55,9 @@ impl Discovery {
         }
     }
 
-    /// The document, fetched if there is none that is fresh. Of many who need it at the same time
-    /// one looks and the others take its result, a failure too: they do not queue up to be refused
-    /// one after the other (trap 11).
+    /// The document, fetched if there is no fresh one. If many need it at the same time, one looks
+    /// and the others take its result, even a failure. They do not queue up to be refused one after
+    /// the other (trap 11).
     pub(super) async fn document(
         &self,
         upstream: &IdpClient,
@@ -79,7 +78,8 @@ impl Discovery {
             return Err(failure.clone());
         }
         let secrets: Vec<&Secret> = secrets.iter().collect();
-        // Both places together, so that discovery and token request stay within the deadline.
+        // Both places share one limit, so that discovery and token request stay within the
+        // deadline.
         let mut skew = None;
         let look = self.look(upstream, clock, &secrets, &mut skew);
         let looked = tokio::time::timeout(upstream.limit(), look)
@@ -106,12 +106,13 @@ impl Discovery {
         }
     }
 
-    /// The document that is in use; None before the first.
+    /// The document in use. None before the first.
     pub(super) fn known(&self) -> Option<Arc<Document>> {
         self.state().document.clone()
     }
 
-    /// The token endpoint of this document is gone: look again before the next request.
+    /// Marks the document as doubtful, since its token endpoint is gone. The next request looks
+    /// again first.
     pub(super) fn doubt(&self, used: &Arc<Document>) {
         let mut state = self.state();
         if state
@@ -134,8 +135,8 @@ impl Discovery {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// OpenID Connect's place first, then RFC 8414's if there is no document. `skew` becomes how
-    /// far the issuer's clock is ahead, where an answer tells.
+    /// Looks at OpenID Connect's place first, then at RFC 8414's if there is no document. Sets
+    /// `skew` to how far the issuer's clock is ahead, if an answer tells.
     pub(super) async fn look(
         &self,
         upstream: &IdpClient,
@@ -165,7 +166,7 @@ impl Discovery {
                 *skew = Some(response::skew(date, asked_at, clock.now()));
             }
             match (status, body) {
-                // Some servers refuse what they do not know.
+                // Some servers refuse paths that they do not know.
                 (400..=499, _) if !matches!(status, 408 | 429) => {
                     looked.push(format!("{at} (HTTP {status})"));
                 }

@@ -19,34 +19,34 @@ use crate::core::failure::Failure;
 use crate::core::oauth::withhold::origin;
 use crate::core::profile::Http;
 
-/// An idle connection is closed after this. Renewals are minutes apart, so that a longer time would
-/// keep TLS buffers (tens of kilobytes each) for nothing; a burst of profiles of one issuer still
-/// shares a connection.
+/// An idle connection is closed after this time. Renewals are minutes apart, so a longer time would
+/// keep TLS buffers (tens of kilobytes each) for nothing. Profiles of one issuer that ask in a
+/// burst still share a connection.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Idle connections kept per host.
+/// At most this many idle connections are kept per host.
 const MOST_IDLE: usize = 4;
 
-/// Added to `http.timeout` on the asking side: time for the client to notice by itself and to say
-/// more exactly what it waited for.
+/// The asking side waits this much longer than `http.timeout`. In that time the client can notice
+/// the timeout itself, and say more exactly what it waited for.
 const NOTICE: Duration = Duration::from_millis(500);
 
-/// One way to identity providers.
+/// The HTTP clients and settings for one way to identity providers.
 pub(super) struct IdpClient {
     http: Http,
     environment: Environment,
     with_certificate: bool,
     tls: Arc<ClientConfig>,
-    /// Of what does not go through a tunnel.
+    /// The client for requests that need no tunnel.
     client: OnceLock<Client>,
-    /// Where its connections live.
+    /// The thread that its connections live on.
     lane: Arc<Lane>,
-    /// How many were begun.
+    /// The number of connections that were opened.
     opened: Arc<AtomicUsize>,
 }
 
 impl IdpClient {
-    /// Opens nothing yet.
+    /// Makes a client without opening anything.
     pub(super) fn new(
         http: &Http,
         tls: ClientConfig,
@@ -64,7 +64,7 @@ impl IdpClient {
         }
     }
 
-    /// The client to ask a URL with, made at its first use.
+    /// The client for a URL. It is made at its first use.
     pub(super) fn client(&self, url: &Url) -> Result<&Client, Failure> {
         if self.http.proxy.is_none() {
             self.environment.check(url)?;
@@ -76,18 +76,18 @@ impl IdpClient {
         Ok(self.client.get_or_init(|| client))
     }
 
-    /// `http.timeout`
+    /// The configured `http.timeout`.
     pub(super) fn timeout(&self) -> Duration {
         self.http.timeout
     }
 
-    /// After this the asking side no longer waits for one step: discovery, or a token request.
+    /// The time that the asking side waits for one step: discovery, or a token request.
     pub(super) fn limit(&self) -> Duration {
         self.http.timeout.saturating_add(NOTICE)
     }
 
-    /// One exchange with `at`, on the identity provider's thread. `repeated`: the request may be
-    /// carried out twice.
+    /// Makes one exchange with `at`, on the identity provider's thread. `repeated`: the request may
+    /// be carried out twice.
     pub(super) async fn send(
         &self,
         request: RequestBuilder,
@@ -130,7 +130,7 @@ impl IdpClient {
         })
     }
 
-    /// The way to a URL through a proxy, if there is one and what is sent is not for its eyes.
+    /// The tunnel to a URL, if there is a proxy and it must not see the request.
     fn tunnel(&self, url: &Url, at: &str) -> Option<Tunnel> {
         let proxy = self.proxy_for(url).filter(|_| url.scheme() == "https")?;
         Some(Tunnel {
@@ -145,7 +145,7 @@ impl IdpClient {
         })
     }
 
-    /// In the words of failures, whatever is asked.
+    /// The route as failures describe it, whatever the URL.
     pub(super) fn way(&self) -> transport::Route {
         transport::Route {
             connect_timeout: self.http.connect_timeout,
@@ -155,7 +155,7 @@ impl IdpClient {
         }
     }
 
-    /// The same of the way to a URL.
+    /// The route to a URL as failures describe it.
     pub(super) fn way_to(&self, url: &Url) -> transport::Route {
         let through = match (&self.http.proxy, self.environment.route(url)) {
             (Some(proxy), _) => format!(" (through the proxy {})", origin(proxy)),
@@ -174,8 +174,8 @@ impl IdpClient {
         }
     }
 
-    /// The proxy on the way to a URL: `http.proxy`, or the environment's, which never sees what
-    /// stays on this machine.
+    /// The proxy on the way to a URL: `http.proxy`, or the environment's. The environment's proxy
+    /// never sees requests that stay on this machine.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Url> {
         let configured = self.http.proxy.clone();
         configured.or_else(|| self.environment.proxy_for(url))
@@ -188,19 +188,19 @@ impl IdpClient {
                 opened.fetch_add(1, Ordering::Relaxed);
                 request
             }))
-            // What the environment names is a tunnel's.
+            // The environment's proxies are only used by tunnels.
             .no_proxy()
             .tls_backend_preconfigured(self.tls.as_ref().clone())
             .http1_only()
-            // A redirect would carry the secret to whoever the server names.
+            // A redirect would carry the secret to wherever the server names.
             .redirect(Policy::none())
-            // Retrying is the lifecycle's business, and it counts; but for what transport::send
-            // repeats.
+            // Retrying is the lifecycle's business, and each retry counts. The only exception is
+            // the repetition in transport::send.
             .retry(retry::never())
             .referer(false)
             .user_agent(USER_AGENT)
-            // Nothing is decompressed here, and without a word any coding would do (RFC 9110
-            // §12.5.3).
+            // Nothing is decompressed here. Without this header the server could use any coding
+            // (RFC 9110 §12.5.3).
             .default_headers(HeaderMap::from_iter([(
                 ACCEPT_ENCODING,
                 HeaderValue::from_static("identity"),

@@ -1,9 +1,8 @@
 //! A thread of its own for the HTTP exchanges with one identity provider.
 //!
-//! A server decides how much work parsing its answer is: interim answers (1xx) without end keep the
-//! parser busy for seconds between two looks at anything else. On a thread of its own that delays
-//! nobody but this identity provider's profiles; the deadline runs on the asking side, where
-//! nothing of it can be blocked.
+//! A server decides how much work parsing its answer is: endless interim answers (1xx) keep the
+//! parser busy for seconds before it yields. On a thread of its own this delays only the profiles
+//! of this identity provider. The deadline runs on the asking side, which the parser cannot block.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -15,10 +14,10 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// So many threads at most. Identity providers beyond that share one with others.
+/// The highest number of threads. Further identity providers share them.
 const MOST: usize = 32;
 
-/// All lanes in use, by the origin of their identity provider. They go with their last upstream.
+/// All lanes in use, by the origin of their identity provider. A lane goes with its last client.
 #[derive(Default)]
 pub(super) struct Lanes(HashMap<String, Weak<Lane>>);
 
@@ -41,16 +40,16 @@ impl Lanes {
     }
 }
 
-/// Why there is no outcome.
+/// The reason why there is no outcome.
 #[derive(Debug)]
 pub(super) enum LaneError {
     /// It took too long.
     Late,
-    /// There is no thread, or it failed in ourselves.
+    /// There is no thread, or our own code failed on it.
     Broken,
 }
 
-/// The thread, started at the first use and ended with this.
+/// The thread. It starts at the first use and ends when this is dropped.
 #[derive(Default)]
 pub(super) struct Lane {
     running: OnceLock<RunningLane>,
@@ -64,7 +63,7 @@ struct RunningLane {
 }
 
 impl Lane {
-    /// Runs a future on the thread, at most for `limit`. Abandoned or late, it is ended.
+    /// Runs a future on the thread, for at most `limit`. If it is late or abandoned, it is aborted.
     pub(super) async fn run<F>(&self, limit: Duration, work: F) -> Result<F::Output, LaneError>
     where
         F: Future + Send + 'static,
@@ -81,7 +80,7 @@ impl Lane {
     fn handle(&self) -> io::Result<&Handle> {
         let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.running.get().is_none() {
-            // Nobody else sets it: the lock is held.
+            // The lock is held, so no other task sets this.
             let _ = self.running.set(start()?);
         }
         self.running
@@ -100,7 +99,7 @@ fn start() -> io::Result<RunningLane> {
     std::thread::Builder::new()
         .name("idp".into())
         .spawn(move || {
-            // Nothing is ever sent: this is the end of the sender.
+            // Nothing is ever sent. This waits for the drop of the sender.
             let _ = runtime.block_on(stopped);
             // A name lookup may still hang.
             runtime.shutdown_background();
@@ -111,7 +110,7 @@ fn start() -> io::Result<RunningLane> {
     })
 }
 
-/// A task that ends when nobody waits for it any more.
+/// A task that is aborted when nobody waits for it any more.
 struct AbortOnDrop<T>(JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
@@ -148,7 +147,7 @@ mod tests {
             let run = lane.run(limit, work);
             let outcome = tokio::time::timeout(Duration::from_millis(200), run).await;
             assert_eq!(outcome.is_ok(), limit < Duration::from_secs(1));
-            // The sender goes with the work.
+            // The sender is dropped with the future.
             tokio::time::timeout(Duration::from_secs(5), dropped)
                 .await
                 .expect("ended")

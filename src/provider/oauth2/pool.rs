@@ -1,4 +1,5 @@
-//! HTTP clients and discovery documents, shared by the profiles that go the same way.
+//! HTTP clients and discovery documents, shared by profiles with the same way to an identity
+//! provider.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,19 +14,20 @@ use crate::core::profile::{Endpoint, Http, Idp};
 use crate::material::{ClientIdentity, Digest, Trust};
 use crate::tls::Tls;
 
-/// Makes two profiles share a client: the same identity provider, settings, trust and certificate.
-/// Connections live on the thread of the one that they were opened for, so that no two identity
+/// Two profiles with the same key share a client: the key is identity provider, settings, trust and
+/// certificate. Connections live on the thread of the identity provider that they were opened for,
+/// so two identity providers share none.
 /// providers share any.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct IdpKey {
-    /// Of the configured URL.
+    /// The origin of the configured URL.
     origin: String,
     http: Http,
     trust: Option<Digest>,
     identity: Option<Digest>,
 }
 
-/// Makes two profiles share a discovery document.
+/// Two profiles with the same key share a discovery document.
 #[derive(PartialEq, Eq, Hash)]
 struct DiscoveryKey {
     idp: IdpKey,
@@ -33,7 +35,7 @@ struct DiscoveryKey {
     allow_insecure_http: bool,
 }
 
-/// All upstreams and discovery documents in use. They go with their last profile.
+/// All clients and discovery documents in use. Each goes with its last profile.
 #[derive(Default)]
 pub(in crate::provider) struct IdpClients(Mutex<OpenClients>);
 
@@ -45,8 +47,8 @@ struct OpenClients {
 }
 
 impl IdpClients {
-    /// The upstream for an identity provider, and its discovery document unless the token endpoint
-    /// is configured; existing ones if there are any.
+    /// The client for an identity provider, and its discovery document unless the token endpoint is
+    /// configured. Existing ones are reused.
     pub(super) fn get(
         &self,
         idp: &Idp,
@@ -94,7 +96,7 @@ impl IdpClients {
         Ok((upstream, Some(discovery)))
     }
 
-    /// How many are in use.
+    /// The number of clients in use.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +107,7 @@ impl IdpClients {
     }
 }
 
-/// The one in use with this key, or a new one; those that nobody uses any more are forgotten.
+/// The value in use for this key, or a new one. Unused values are dropped from the map.
 fn shared<K: Eq + Hash, T>(
     all: &mut HashMap<K, Weak<T>>,
     key: K,

@@ -1,6 +1,5 @@
-//! Goes the way to an identity provider as a token request would, step by step, and never sends
-//! one: whoever wants to know why there are no tokens sees which step fails, and how long the
-//! others took.
+//! Goes the way of a token request to an identity provider, step by step, but never sends one. An
+//! operator who has no tokens sees which step fails, and how long the others took.
 
 use std::future::Future;
 use std::io;
@@ -30,23 +29,24 @@ use crate::material::{ClientIdentity, Trust, certificate};
 use crate::provider::Shared;
 use crate::tls::witness::Witness;
 
-/// What is known so far; filled while the way is gone, so that it tells where somebody lost
-/// patience.
+/// The findings so far. They are filled in during the probe, so that a probe that is given up shows
+/// how far it came.
 #[derive(Clone, Debug, Default)]
 pub struct Probe {
-    /// The proxy on the way, of the configuration or of this process's environment.
+    /// The proxy on the way, from the configuration or from this process's environment.
     pub proxy: Option<String>,
-    /// What went well, and how long it took.
+    /// The steps that went well, and how long each took.
     pub steps: Vec<Step>,
-    /// What is being done; nothing once everything is done.
+    /// The current step. None once everything is done.
     pub doing: Option<&'static str>,
-    /// Why it went no further.
+    /// The failure that ended the probe.
     pub failure: Option<Failure>,
-    /// What the identity provider showed, its own certificate first, also when it was refused.
+    /// The certificates that the identity provider showed, its own first, even if they were
+    /// refused.
     pub certificates: Vec<Certificate>,
-    /// Who has signed the last of them, as it says itself.
+    /// The issuer that the last of them names.
     pub signed_by: Option<String>,
-    /// Seconds that the identity provider's clock is ahead, where it tells.
+    /// How many seconds the identity provider's clock is ahead, if it tells.
     pub clock_skew: Option<i64>,
 }
 
@@ -59,8 +59,9 @@ pub struct Step {
     pub took: Duration,
 }
 
-/// Goes the way to `idp`. Within the profile's own times; dropping it abandons it. `secrets` are
-/// withheld from messages, since the identity provider may know them from the daemon's requests.
+/// Goes the way to `idp`, within the profile's own timeouts. Dropping the future ends the probe.
+/// `secrets` are withheld from messages, since the identity provider may know them from the
+/// daemon's requests.
 pub async fn probe(
     idp: &Idp,
     (trust, identity): (&Trust, Option<&ClientIdentity>),
@@ -122,8 +123,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Name, connection and, where no proxy is in between, TLS. Through a proxy, TLS is part of the
-    /// next exchange.
+    /// Resolves the name, connects and, without a proxy, makes the TLS handshake. Through a proxy,
+    /// TLS is part of the next exchange.
     async fn connect(&mut self, url: &Url, at: String) -> Result<(), Failure> {
         let limit = self.upstream.way().connect_timeout;
         let hop = self.hop(url);
@@ -171,7 +172,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The discovery document, as the daemon gets it; the token endpoint that it names.
+    /// Gets the discovery document as the daemon does. Returns the token endpoint that it names.
     async fn discover(&mut self, issuer: &Url, insecure: bool) -> Result<Url, Failure> {
         let discovery = Discovery::new(issuer.clone(), insecure);
         let (upstream, clock) = (self.upstream, self.clock);
@@ -189,8 +190,8 @@ impl Walk<'_> {
         Ok(document.endpoint(upstream.way().with_certificate).clone())
     }
 
-    /// Some answer of a host of which only the token endpoint is known: HEAD of its root says
-    /// nothing of us, is no token request, and every answer has a date.
+    /// Gets any answer from a host of which only the token endpoint is known. A HEAD of its root
+    /// reveals nothing about us and is no token request, and every answer has a date.
     async fn greet(&mut self, endpoint: &Url) -> Result<(), Failure> {
         let root = endpoint
             .join("/")
@@ -213,8 +214,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// One step within `limit`: what came of it, and how long it took if it went well. None: it was
-    /// not over in time.
+    /// Runs one step within `limit`, and records how long it took if it went well. None: the step
+    /// was not over in time.
     async fn timed<T, E>(
         &mut self,
         name: &'static str,
@@ -243,10 +244,10 @@ impl Walk<'_> {
             .collect();
     }
 
-    /// Where the connection goes first.
+    /// The first host to connect to.
     fn hop(&self, url: &Url) -> Hop {
         let of = |url: &Url, proxy: Option<String>| Hop {
-            // Without the brackets of IPv6, which resolvers do not know.
+            // Resolvers do not accept the brackets of IPv6.
             host: url
                 .host_str()
                 .unwrap_or_default()

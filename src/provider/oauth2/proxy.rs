@@ -1,8 +1,8 @@
 //! The proxy that the environment names, for identity providers without `http.proxy`.
 //!
-//! Obeyed are `HTTPS_PROXY` and `NO_PROXY`, in small letters too. `ALL_PROXY` and `HTTP_PROXY` are
-//! not: they are set for other programs' traffic, and the latter would show a secret that goes over
-//! plain HTTP to one more machine.
+//! `HTTPS_PROXY` and `NO_PROXY` are obeyed, in small letters too. `ALL_PROXY` and `HTTP_PROXY` are
+//! not. They are set for other programs' traffic, and the latter would show a secret in plain HTTP
+//! to one more machine.
 
 mod exceptions;
 
@@ -15,27 +15,27 @@ use crate::core::oauth::withhold::origin;
 use crate::core::profile::{Endpoint, Idp, is_loopback};
 use crate::core::secret::Secret;
 
-/// What the environment says of proxies.
+/// The proxy settings of an environment.
 pub(super) struct Environment {
-    /// May have a password in it.
+    /// This URL may contain a password.
     https: Secret,
     except: Exceptions,
 }
 
-/// The way to one URL, as far as the environment says.
+/// The environment's route to one URL.
 pub(super) enum ProxyRoute {
-    /// Nothing is said of it.
+    /// The environment sets no proxy for the URL.
     Direct,
-    /// `NO_PROXY` excepts it from `HTTPS_PROXY`.
+    /// `NO_PROXY` excludes the URL from `HTTPS_PROXY`.
     Excepted,
-    /// It is asked through this one.
+    /// The request goes through this proxy.
     Through(Url),
     /// `HTTPS_PROXY` cannot be used.
     Unusable,
 }
 
 impl Environment {
-    /// Of this process.
+    /// The environment of this process.
     pub(super) fn of_process() -> Environment {
         let first = |names: [&str; 2]| names.into_iter().find_map(|name| std::env::var(name).ok());
         let except = first(["NO_PROXY", "no_proxy"]).unwrap_or_default();
@@ -45,7 +45,7 @@ impl Environment {
         }
     }
 
-    /// The way to a URL. Never anything of what stays on this machine.
+    /// The route to a URL. It is never a proxy for a request that stays on this machine.
     pub(super) fn route(&self, url: &Url) -> ProxyRoute {
         if self.https.is_empty() || url.scheme() != "https" || is_loopback(url) {
             return ProxyRoute::Direct;
@@ -59,7 +59,7 @@ impl Environment {
         }
     }
 
-    /// The proxy on the way to a URL.
+    /// The proxy on the way to a URL, if any.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Url> {
         match self.route(url) {
             ProxyRoute::Through(proxy) => Some(proxy),
@@ -67,10 +67,11 @@ impl Environment {
         }
     }
 
-    /// Whether there is a way to this URL.
+    /// Checks that there is a way to this URL.
     ///
     /// # Errors
-    /// Permanent, for a proxy that cannot be used: going without it may not be what is meant.
+    /// A permanent failure if the proxy cannot be used. Going without it may not be what the
+    /// operator wants.
     pub(super) fn check(&self, url: &Url) -> Result<(), Failure> {
         match self.route(url) {
             ProxyRoute::Direct | ProxyRoute::Excepted | ProxyRoute::Through(_) => Ok(()),
@@ -82,7 +83,7 @@ impl Environment {
     }
 }
 
-/// As curl reads it: without a scheme it is HTTP. Other kinds are not built in.
+/// Parses a proxy as curl does: without a scheme it is HTTP. Other kinds are not built in.
 fn parse(text: &str) -> Option<Url> {
     let url = match text.contains("://") {
         true => Url::parse(text),
@@ -92,8 +93,8 @@ fn parse(text: &str) -> Option<Url> {
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
-/// What there is to say of the way to an identity provider: that it leads through a proxy that only
-/// the environment names.
+/// The remark that the way to an identity provider leads through a proxy that only the environment
+/// names.
 #[must_use]
 pub fn remark(idp: &Idp) -> Option<Diagnostic> {
     let (Endpoint::Issuer(url) | Endpoint::Token(url)) = &idp.endpoint;

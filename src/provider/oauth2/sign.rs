@@ -23,26 +23,26 @@ use crate::core::time::WallTime;
 use crate::material::AssertionKey;
 use crate::provider::Random;
 
-/// Key and header of a client's assertions.
+/// The key and the header of a client's assertions.
 pub(super) struct Signer {
     key: SignerKey,
     header: Header,
     algorithm: &'static str,
-    /// Whom assertions are made out to.
+    /// The audience of the assertions.
     pub(super) audience: Option<Audience>,
     lifetime: Duration,
 }
 
-/// What signs.
+/// The key, in the form that its signer wants.
 enum SignerKey {
-    /// By jsonwebtoken.
+    /// A key for jsonwebtoken.
     Common(EncodingKey),
-    /// ES512, which jsonwebtoken does not know.
+    /// A key for ES512, which jsonwebtoken does not support.
     P521(Box<EcdsaKeyPair>),
 }
 
 impl Signer {
-    /// private_key_jwt.
+    /// The signer for private_key_jwt.
     pub(super) fn with_key(
         assertion: &Assertion,
         material: &AssertionKey,
@@ -63,14 +63,14 @@ impl Signer {
                 ));
             };
             let print = |algorithm| URL_SAFE_NO_PAD.encode(digest::digest(algorithm, certificate));
-            // RFC 7515 §4.1.7 wants SHA-1 for x5t: it names a certificate and protects nothing.
+            // RFC 7515 §4.1.7 requires SHA-1 for x5t. It names a certificate and protects nothing.
             signer.header.x5t = Some(print(&digest::SHA1_FOR_LEGACY_USE_ONLY));
             signer.header.x5t_s256 = Some(print(&digest::SHA256));
         }
         Ok(signer)
     }
 
-    /// client_secret_jwt.
+    /// The signer for client_secret_jwt.
     pub(super) fn with_secret(assertion: &Assertion, secret: &Secret) -> Result<Signer, Failure> {
         let key = SignerKey::Common(EncodingKey::from_secret(secret.expose().as_bytes()));
         Signer::new(assertion, KeyKind::Hmac, key)
@@ -79,7 +79,7 @@ impl Signer {
     fn new(assertion: &Assertion, kind: KeyKind, key: SignerKey) -> Result<Signer, Failure> {
         let algorithm =
             algorithm(assertion.algorithm.as_deref(), kind).map_err(Failure::permanent)?;
-        // Another stands there for the one that jsonwebtoken has no name for.
+        // For an algorithm that jsonwebtoken cannot name, another one stands in its place.
         let mut header = Header::new(algorithm.parse().unwrap_or(Algorithm::ES384));
         if let Some(Kid::Named(name)) = &assertion.kid {
             header.kid = Some(name.clone());
@@ -93,7 +93,7 @@ impl Signer {
         })
     }
 
-    /// A fresh assertion.
+    /// Signs a fresh assertion.
     pub(super) fn sign(
         &self,
         client_id: &str,
@@ -125,7 +125,7 @@ impl Signer {
     }
 }
 
-/// A compact JWS (RFC 7515 §3.1) with ES512 (RFC 7518 §3.4).
+/// Makes a compact JWS (RFC 7515 §3.1) with ES512 (RFC 7518 §3.4).
 fn es512(header: &Header, claims: &Claims, key: &EcdsaKeyPair) -> Option<String> {
     let mut header = serde_json::to_value(header).ok()?;
     header["alg"] = "ES512".into();
@@ -138,19 +138,19 @@ fn es512(header: &Header, claims: &Claims, key: &EcdsaKeyPair) -> Option<String>
     Some(jws)
 }
 
-/// SHA-256 over a public key's members (RFC 7638 §3), which come in the order of their names.
+/// SHA-256 over a public key's members (RFC 7638 §3), which come in alphabetical order.
 fn thumbprint(jwk: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, jwk.as_bytes()))
 }
 
-/// What a thumbprint is made of, of a point on a curve in its long form.
+/// The members for the thumbprint of a point on a curve, given in its uncompressed form.
 fn point(curve: &str, public: &[u8]) -> String {
     let (x, y) = public[1..].split_at(public.len() / 2);
     let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
     format!(r#"{{"crv":"{curve}","kty":"EC","x":"{x}","y":"{y}"}}"#)
 }
 
-/// The same of an RSA key.
+/// The members for the thumbprint of an RSA key.
 fn rsa_members(key: &RsaKeyPair) -> String {
     let number = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let n = number(key.public_key().modulus().big_endian_without_leading_zero());
@@ -162,8 +162,8 @@ fn rsa_members(key: &RsaKeyPair) -> String {
     format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#)
 }
 
-/// The key as its signer wants it, and what its thumbprint is made of: for jsonwebtoken RSA as
-/// PKCS#1, curves as PKCS#8.
+/// The key as its signer wants it, and the members for its thumbprint. jsonwebtoken wants RSA as
+/// PKCS#1 and curves as PKCS#8.
 fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, SignerKey, String)> {
     let bytes = der.secret_der();
     let rsa = match der {
@@ -176,7 +176,7 @@ fn encoding_key(der: &PrivateKeyDer<'_>) -> Option<(KeyKind, SignerKey, String)>
             PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
             _ => "PRIVATE KEY",
         };
-        // jsonwebtoken unwraps PKCS#8 only out of PEM.
+        // jsonwebtoken unwraps PKCS#8 only from PEM.
         let body = Zeroizing::new(STANDARD.encode(bytes));
         let mut pem = Zeroizing::new(String::with_capacity(body.len() + 80));
         for piece in [

@@ -1,7 +1,7 @@
 //! One HTTP exchange, bounded in size, and its failures in words.
 //!
-//! The words are ours. Texts of other libraries are shown only where they are fixed: server names
-//! out of certificates and the like could repeat what the server knows of us (trap 32).
+//! The words are ours. Texts of other libraries are shown only if they are fixed. Other texts, such
+//! as server names from certificates, could repeat what the server knows about us (trap 32).
 
 use std::error::Error;
 use std::io;
@@ -21,30 +21,29 @@ use crate::tls::flaw::Flaw;
 const UNRESOLVED: &str =
     "its host name cannot be resolved: check the name, DNS, and whether a proxy is needed";
 
-/// As it stands in the issuer's log.
+/// The name of this client in the issuer's log.
 pub(super) const USER_AGENT: &str = concat!("tokend/", env!("CARGO_PKG_VERSION"));
 
-/// What came back.
+/// The answer of a server.
 pub(super) struct HttpReply {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    /// None when it was longer than [`LONGEST_BODY`], or broke off while the status already told
-    /// enough.
+    /// None if the body was longer than [`LONGEST_BODY`], or broke off while the status already
+    /// said enough.
     pub(super) body: Option<Zeroizing<Vec<u8>>>,
 }
 
-/// There was no answer.
 pub(super) struct NoReply {
     pub(super) failure: Failure,
-    /// There was not even a connection.
+    /// True if there was not even a connection.
     pub(super) unconnected: bool,
 }
 
-/// Sends a request and reads the answer, at most [`LONGEST_BODY`] bytes of it; past that the
-/// connection is closed.
+/// Sends a request and reads at most [`LONGEST_BODY`] bytes of the answer. Past that it closes the
+/// connection.
 ///
-/// A connection that was kept open and is closed just as it is used again says nothing of the
-/// identity provider: then the request is sent once more, if it may be `repeated`. `opened` counts
+/// A kept connection that is closed just as it is used again says nothing about the identity
+/// provider. In that case the request is sent once more, if it may be `repeated`. `opened` counts
 /// the connections that were opened.
 pub(super) async fn send(
     request: RequestBuilder,
@@ -62,7 +61,8 @@ pub(super) async fn send(
         (outcome, _) => outcome?,
     };
     let status = response.status().as_u16();
-    // One piece of memory from the start: a token is in it, and growing would leave copies behind.
+    // The whole memory is allocated at once: a token is in it, and growing would leave copies
+    // behind.
     let mut body = Zeroizing::new(Vec::with_capacity(LONGEST_BODY));
     let body = loop {
         match response.chunk().await {
@@ -89,17 +89,17 @@ fn was_closed(error: &reqwest::Error) -> bool {
             || find::<io::Error>(error).is_some_and(|error| reset(error.kind())))
 }
 
-/// The way that a request went.
+/// The route that a request took.
 pub(super) struct Route {
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
-    /// What there is to say of a proxy on it, or of one that is left out; may be nothing.
+    /// The words about a proxy on the route, or about one that is left out. May be empty.
     pub(super) through: String,
     pub(super) with_certificate: bool,
 }
 
-/// Why there was no answer. Transient, unless the server refused our certificate: that needs
-/// another certificate.
+/// Explains why there was no answer. The failure is transient unless the server refused our
+/// certificate, which needs another certificate.
 pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Route) -> Failure {
     if let Some(tls) = find::<rustls::Error>(error) {
         return explain_tls(tls, at, way);
@@ -122,7 +122,7 @@ pub(super) fn explain(error: &reqwest::Error, at: &str, way: &Route) -> Failure 
     unreached(at, way, &why)
 }
 
-/// Why there was no answer on a connection that was made.
+/// Explains why there was no answer on an established connection.
 pub(super) fn explain_exchange(error: &hyper::Error, at: &str, way: &Route) -> Failure {
     if let Some(tls) = find::<rustls::Error>(error) {
         return explain_tls(tls, at, way);
@@ -134,12 +134,12 @@ pub(super) fn explain_exchange(error: &hyper::Error, at: &str, way: &Route) -> F
     unreached(at, way, &why)
 }
 
-/// hyper's own texts are fixed ones.
+/// The texts of hyper are fixed.
 fn improper(error: &hyper::Error) -> String {
     format!("the answer is no proper HTTP ({error}): check scheme, port and proxy")
 }
 
-/// Why there is no connection, of one that was not made by the HTTP client.
+/// Explains why there is no connection, if the HTTP client did not make it.
 pub(super) fn explain_connection(error: &io::Error, at: &str, way: &Route) -> Failure {
     match find::<rustls::Error>(error) {
         Some(tls) => explain_tls(tls, at, way),
@@ -147,7 +147,7 @@ pub(super) fn explain_connection(error: &io::Error, at: &str, way: &Route) -> Fa
     }
 }
 
-/// The name of the host, or of the proxy on the way to it, means nothing here.
+/// The name of the host, or of the proxy on the way to it, cannot be resolved.
 pub(super) fn unresolved(at: &str, way: &Route) -> Failure {
     unreached(at, way, UNRESOLVED)
 }
@@ -176,7 +176,7 @@ pub(super) fn unreached(at: &str, way: &Route, why: &str) -> Failure {
     Failure::transient(format!("{at} cannot be reached{through}: {why}"))
 }
 
-/// What went wrong on a connection.
+/// Explains what went wrong on a connection.
 pub(super) fn explain_io(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
@@ -193,7 +193,7 @@ pub(super) fn explain_io(error: &io::Error) -> String {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             "there is no route to it: check network and proxy".into()
         }
-        // The kind's text is fixed; the error's may not be.
+        // The text of the kind is fixed, the text of the error may not be.
         kind => format!("the network failed ({kind}): check host, port, firewall and proxy"),
     }
 }
@@ -206,7 +206,7 @@ fn explain_tls(error: &rustls::Error, at: &str, way: &Route) -> Failure {
     };
     match error {
         rustls::Error::InvalidCertificate(why) => match why {
-            // A CA that was made anew under its old name shows up as a bad signature.
+            // A CA that was made anew under its old name appears as a bad signature.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => certificate(
                 "its issuer is unknown; set tls.ca to the CA's certificate, or add it to the system's roots",
             ),
@@ -228,7 +228,8 @@ fn explain_tls(error: &rustls::Error, at: &str, way: &Route) -> Failure {
             CertificateError::Other(error) if error.0.is::<Flaw>() => {
                 certificate(&error.0.to_string())
             }
-            // The verifier's own error is known by its name alone: its type is another crate's.
+            // Only the name of the verifier's own error is known, since its type belongs to another
+            // crate.
             CertificateError::Other(error)
                 if format!("{error:?}").contains("CaUsedAsEndEntity") =>
             {
@@ -271,8 +272,8 @@ fn explain_tls(error: &rustls::Error, at: &str, way: &Route) -> Failure {
     }
 }
 
-/// Alerts that judge the client's certificate (RFC 8446 §6.2). `certificate_required` says it
-/// outright; the others do when one was presented.
+/// Whether the alert is about the client's certificate (RFC 8446 §6.2). `certificate_required` says
+/// so outright. The others mean it if the client presented one.
 fn refuses_us(alert: AlertDescription, with_certificate: bool) -> bool {
     use AlertDescription as A;
     match alert {
@@ -289,8 +290,8 @@ fn refuses_us(alert: AlertDescription, with_certificate: bool) -> bool {
     }
 }
 
-/// The first error of a kind in the chain of causes. What `io::Error` carries is looked at too: its
-/// `source` steps over it.
+/// The first error of a type in the chain of causes. This looks inside of `io::Error` too, whose
+/// `source` skips the error that it carries.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,9 +1,9 @@
-//! One exchange with an identity provider through a proxy: CONNECT (RFC 9110 §9.3.6), TLS within,
+//! One exchange with an identity provider through a proxy: CONNECT (RFC 9110 §9.3.6), TLS inside,
 //! one request.
 //!
-//! The HTTP client has a tunnel of its own, which knows no addresses of IPv6 and keeps to itself
-//! what the proxy answers. No tunnel is kept for the next request: proxies drop those that are
-//! silent, and renewals are minutes apart.
+//! The HTTP client has a tunnel of its own, which cannot use IPv6 addresses and hides the proxy's
+//! answer. No tunnel is kept for the next request: proxies drop silent ones, and renewals are
+//! minutes apart.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,23 +30,23 @@ use super::transport::{self, HttpReply, NoReply, Route, USER_AGENT as AGENT};
 use crate::core::failure::Failure;
 use crate::core::oauth::response::LONGEST_BODY;
 
-/// Longest answer to CONNECT, in bytes: some proxies explain themselves at length, but their head
-/// is short.
+/// Longest head of an answer to CONNECT, in bytes. Some proxies explain themselves at length, but
+/// their head is short.
 const LONGEST_HEAD: usize = 8192;
 
 /// The way through one proxy.
 pub(super) struct Tunnel {
-    /// May have user and password in it.
+    /// This URL may contain user and password.
     pub(super) proxy: Url,
     /// The setting that names it.
     pub(super) setting: &'static str,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) way: Route,
-    /// What is asked, in the words of failures.
+    /// The request, as failures describe it.
     pub(super) at: String,
 }
 
-/// What bytes go over.
+/// A byte stream in both directions.
 trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
@@ -76,7 +76,7 @@ impl Tunnel {
         })
     }
 
-    /// A connection with the identity provider itself.
+    /// Connects to the identity provider itself.
     async fn open(&self, url: &Url) -> Result<Box<dyn Duplex>, Failure> {
         let mut stream = self.reach_proxy().await?;
         self.ask_for(url, &mut stream).await?;
@@ -129,7 +129,7 @@ impl Tunnel {
         }
     }
 
-    /// Has the proxy connect us with the host of this URL.
+    /// Asks the proxy to connect to the host of this URL.
     async fn ask_for(&self, url: &Url, stream: &mut Box<dyn Duplex>) -> Result<(), Failure> {
         let target = format!(
             "{}:{}",
@@ -162,7 +162,7 @@ impl Tunnel {
         }
     }
 
-    /// What the proxy's answer means, and what to do about it.
+    /// The meaning of the proxy's answer, and what to do about it.
     fn refusal(&self, status: Option<u16>, target: &str, has_authorization: bool) -> String {
         let setting = self.setting;
         let Some(status) = status else {
@@ -205,7 +205,7 @@ impl Tunnel {
     }
 }
 
-/// What a certificate has to be for; None: there is no such name.
+/// The name that the certificate must be for. None if there is no valid name.
 pub(super) fn server_name(url: &Url) -> Option<ServerName<'static>> {
     match url.host()? {
         Host::Domain(name) => ServerName::try_from(name.to_owned()).ok(),
@@ -214,8 +214,8 @@ pub(super) fn server_name(url: &Url) -> Option<ServerName<'static>> {
     }
 }
 
-/// The first address that takes the connection. Each gets its share of the time: one that never
-/// answers must not hide one that would.
+/// Connects to the first address that accepts. Each address gets a share of the time, so that one
+/// that never answers does not hide one that would.
 pub(super) async fn first(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
     let share = limit / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = io::Error::from(io::ErrorKind::HostUnreachable);
@@ -229,7 +229,7 @@ pub(super) async fn first(addresses: &[SocketAddr], limit: Duration) -> io::Resu
     Err(last)
 }
 
-/// User and password of a proxy's URL, as Basic wants them (RFC 7617).
+/// The user and password in a proxy's URL, as Basic wants them (RFC 7617).
 fn authorization(proxy: &Url) -> Option<Zeroizing<String>> {
     if proxy.username().is_empty() && proxy.password().is_none() {
         return None;
@@ -240,7 +240,7 @@ fn authorization(proxy: &Url) -> Option<Zeroizing<String>> {
     Some(Zeroizing::new(format!("Basic {}", STANDARD.encode(&*pair))))
 }
 
-/// The status of an answer whose head ends here; None: it is no HTTP, or too long.
+/// Reads the head of an answer, and returns its status. None: it is not HTTP, or too long.
 async fn status(stream: &mut Box<dyn Duplex>) -> io::Result<Option<u16>> {
     let mut head = Vec::with_capacity(512);
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -265,8 +265,8 @@ async fn status(stream: &mut Box<dyn Duplex>) -> io::Result<Option<u16>> {
         .and_then(|status| status.parse().ok()))
 }
 
-/// The request over an open connection, and the answer, of which at most [`LONGEST_BODY`] bytes are
-/// read.
+/// Sends the request over an open connection, and reads at most [`LONGEST_BODY`] bytes of the
+/// answer.
 async fn ask(
     stream: Box<dyn Duplex>,
     request: &reqwest::Request,
@@ -303,7 +303,7 @@ async fn ask(
                 None => break Some(body),
                 Some(Ok(Ok(data))) if body.len() + data.len() > LONGEST_BODY => break None,
                 Some(Ok(Ok(data))) => body.extend_from_slice(&data),
-                // Trailers say nothing here.
+                // Trailers are ignored.
                 Some(Ok(Err(_))) => {}
                 Some(Err(error)) if status == 200 => return Err(error),
                 Some(Err(_)) => break None,
@@ -320,7 +320,7 @@ async fn ask(
     tokio::select! {
         biased;
         answer = &mut answer => answer,
-        // What has been read of it is the answer's.
+        // The bytes that were read so far belong to the answer.
         _ = &mut connection => answer.await,
     }
 }

@@ -1,4 +1,4 @@
-//! Keys of stores, and keys that are encrypted by themselves.
+//! Keys in stores, and keys that are encrypted themselves.
 
 use pkcs8::{EncryptedPrivateKeyInfoRef, pkcs5};
 
@@ -113,7 +113,7 @@ fn encrypted_keys_and_their_passwords() {
     let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n\
                -----END RSA PRIVATE KEY-----\n";
     said(with(old, Some(KEY_PASSWORD)), role, "openssl pkcs8 -topk8");
-    // A gigabyte of memory.
+    // This asks for a gigabyte of memory.
     let bomb = {
         let mut parameters = scrypt(4);
         if let pkcs5::pbes2::Kdf::Scrypt(scrypt) = &mut parameters.kdf {
@@ -139,7 +139,7 @@ fn encrypted_keys_and_their_passwords() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-/// Encrypted PKCS#8 with nothing in it.
+/// Encrypted PKCS#8 without content.
 fn hollow(parameters: &pkcs5::pbes2::Parameters) -> String {
     use base64::Engine;
     use pkcs8::der::{Encode, asn1::OctetStringRef};

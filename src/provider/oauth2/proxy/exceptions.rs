@@ -1,19 +1,19 @@
-//! `NO_PROXY`: what is asked without a proxy. There is no standard for it; understood is what curl,
-//! Go and Python understand.
+//! `NO_PROXY`: the hosts that requests reach without a proxy. It has no standard. This parser
+//! understands what curl, Go and Python understand.
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
-/// The entries of a list, parted by commas or spaces.
+/// The entries of a list, separated by commas or spaces.
 #[derive(Debug, Default)]
 pub(super) struct Exceptions {
     entries: Vec<Exception>,
-    /// Entries that say nothing here, as they are written.
+    /// Entries that mean nothing here, exactly as they are written.
     pub(super) strange: Vec<String>,
 }
 
-/// One entry: what it is about, and on which port alone.
+/// One entry: the hosts that it is about, and the port if it names one.
 #[derive(Debug)]
 struct Exception {
     which: Which,
@@ -24,7 +24,8 @@ struct Exception {
 enum Which {
     /// `*`
     All,
-    /// `example.com` and `.example.com` (also itself), `*.example.com` (only what is below it).
+    /// `example.com` and `.example.com` (the domain and everything below), `*.example.com` (only
+    /// what is below it).
     Domain { name: String, with_itself: bool },
     /// An address, or a network: `10.0.0.0/8`, `2001:db8::/32`.
     Network { address: IpAddr, bits: u32 },
@@ -43,7 +44,7 @@ impl Exceptions {
         exceptions
     }
 
-    /// Whether this URL is asked without a proxy.
+    /// Whether requests to this URL go without a proxy.
     pub(super) fn contain(&self, url: &Url) -> bool {
         let (Some(host), port) = (url.host(), url.port_or_known_default()) else {
             return false;
@@ -57,7 +58,7 @@ impl Exceptions {
 
 impl Exception {
     fn parse(entry: &str) -> Option<Exception> {
-        // A URL is meant for its host.
+        // An entry that is a URL stands for its host.
         let entry = entry.split_once("://").map_or(entry, |(_, rest)| rest);
         let entry = entry.strip_suffix('/').unwrap_or(entry);
         if let Some((network, bits)) = entry.split_once('/') {
@@ -97,7 +98,7 @@ impl Which {
         if name.is_empty() || name.contains('*') {
             return None;
         }
-        // In small letters and as it goes over the wire (IDNA), as in URLs.
+        // The name is in small letters and in its wire form (IDNA), as in URLs.
         match Host::parse(name).ok()? {
             Host::Domain(name) => Some(Which::Domain { name, with_itself }),
             Host::Ipv4(_) | Host::Ipv6(_) => None,
@@ -126,7 +127,8 @@ impl Which {
     }
 }
 
-/// With or without the brackets of IPv6; one of IPv4 in the form of IPv6 is one of IPv4.
+/// Parses an address with or without the brackets of IPv6. An IPv4 address in the form of IPv6
+/// counts as IPv4.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text
         .strip_prefix('[')
@@ -139,7 +141,7 @@ fn width(address: IpAddr) -> u32 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// Whether the first bits are the same.
+/// Whether the first `bits` bits of both addresses are the same.
 fn same_network(one: IpAddr, other: IpAddr, bits: u32) -> bool {
     let differ = match (one, other) {
         (IpAddr::V4(one), IpAddr::V4(other)) => u128::from(one.to_bits() ^ other.to_bits()) << 96,

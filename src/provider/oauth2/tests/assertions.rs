@@ -42,7 +42,7 @@ fn part(assertion: &str, index: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
-/// The assertion that was sent, and the URL it was sent to.
+/// The assertion that was sent, and the URL that it was sent to.
 async fn sent(client_auth: ClientAuth) -> (String, String) {
     let server = Server::plain(|_| good_token()).await;
     let url = server.url("/token");
@@ -120,7 +120,7 @@ async fn trap_4_every_kind_of_key_signs_with_its_own_algorithm() {
 async fn a_configured_algorithm_and_the_older_key_formats() {
     let folder = tempfile::tempdir().unwrap();
     let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
-    // PKCS#1 is what PKCS#8 wraps: the last OCTET STRING of it.
+    // PKCS#8 wraps PKCS#1: it is the last OCTET STRING.
     let der = key.serialize_der();
     let pkcs1 = STANDARD.encode(&der[26..]);
     let text = format!("-----BEGIN RSA PRIVATE KEY-----\n{pkcs1}\n-----END RSA PRIVATE KEY-----\n");
@@ -168,14 +168,14 @@ async fn every_assertion_is_a_new_one() {
     assert_eq!(ids.len(), 3);
 }
 
-/// Of the audiences, the words need what the issuer says of itself.
+/// Audiences that are words and not URLs depend on what the issuer says about itself.
 #[tokio::test]
 async fn the_audience_is_the_issuer_where_it_is_known_or_what_is_configured() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::plain(|seen| {
         let base = format!("http://{}", seen.header("host").unwrap());
         match seen.line() {
-            // As it writes itself: without the slash that a parsed URL would have.
+            // This is the issuer's own spelling, without the slash that a parsed URL would have.
             "GET /.well-known/openid-configuration" => json(&serde_json::json!({
                 "issuer": base, "token_endpoint": format!("{base}/a/../token"),
             })),
@@ -301,7 +301,7 @@ async fn a_ready_assertion_is_sent_as_it_is() {
     assert_eq!(jwt, ready("s", 0));
 }
 
-/// As somebody else makes it; each `number` is another one.
+/// An assertion as another program makes it. Each `number` gives a different one.
 fn ready(subject: &str, number: u64) -> String {
     let exp = Clock::system().now().wall.0.as_secs() / 1000 * 1000 + 100_000;
     let claims =
@@ -316,7 +316,7 @@ fn file_source(path: &Path, kind: &str) -> Option<AssertionSource> {
     })
 }
 
-/// Broken by a form that always has `client_id`, or one kind of assertion.
+/// Broken by a form that always has `client_id`, or only one kind of assertion.
 #[tokio::test]
 async fn a_ready_assertion_may_name_the_client_and_be_of_another_kind() {
     let folder = tempfile::tempdir().unwrap();
@@ -333,8 +333,8 @@ async fn a_ready_assertion_may_name_the_client_and_be_of_another_kind() {
     assert_eq!(seen.parameters("client_id"), [""; 0]);
 }
 
-/// Trap 56: broken by a digest of what the file holds. Somebody else's assertion is another
-/// material.
+/// Trap 56: broken by a digest of the file's content. An assertion that names another client is
+/// other material.
 #[tokio::test]
 async fn a_renewed_assertion_is_the_same_material_and_goes_with_the_next_request() {
     let folder = tempfile::tempdir().unwrap();

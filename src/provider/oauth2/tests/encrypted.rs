@@ -14,7 +14,7 @@ use super::server::{Server, good_token, json};
 use super::*;
 use crate::core::profile::IdentitySource;
 
-/// A CA with its certificate in a file, and a folder for more.
+/// A CA with its certificate in a file, and a folder for more files.
 pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
@@ -42,14 +42,14 @@ impl Authority {
         self.folder.path().join(name)
     }
 
-    /// A certificate for a name, issued by this CA.
+    /// Issues a certificate for a name.
     fn issue(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.into()]).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    /// A certificate that has a common name only.
+    /// A certificate with a common name only.
     fn issue_without_names(&self) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -58,7 +58,7 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    /// A client certificate in two files.
+    /// Writes a client certificate and its key into two files.
     fn identity(&self) -> Option<IdentitySource> {
         let (certificate, key) = self.issue("orders");
         std::fs::write(self.path("cert.pem"), certificate.pem()).unwrap();
@@ -70,7 +70,7 @@ impl Authority {
         })
     }
 
-    /// A server for a name, which wants client certificates of `clients`.
+    /// A server for a name, which requires client certificates of `clients`.
     pub(super) fn acceptor(&self, name: &str, clients: Option<&Authority>) -> TlsAcceptor {
         self.acceptor_with(self.issue(name), clients)
     }
@@ -121,7 +121,7 @@ async fn a_ca_of_ones_own() {
         authority.trust(),
     );
     fetch(settings.clone()).await.unwrap();
-    // A client certificate that nobody asks for does no harm.
+    // A client certificate that the server does not ask for does no harm.
     let mut with_certificate = settings;
     with_certificate.idp.identity = authority.identity();
     fetch(with_certificate).await.unwrap();

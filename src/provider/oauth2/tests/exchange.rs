@@ -1,4 +1,4 @@
-//! One POST, in fair and in foul weather.
+//! One POST, to good servers and bad ones.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -117,8 +117,8 @@ async fn trap_38_an_endless_body_is_cut_off() {
             message.contains("more than 64 KiB (application/json)"),
             "{message}"
         );
-        // What went out is what the sockets of both sides buffer, not what the server wanted to
-        // send.
+        // The bytes sent are what the sockets of both sides buffer, not all that the server wanted
+        // to send.
         assert!(server.sent.load(Ordering::Relaxed) < 10 * 1024 * 1024);
     }
     let server =
@@ -170,7 +170,7 @@ async fn what_goes_wrong_on_the_way_is_told_apart() {
              running"
         )
     );
-    // A label of 70 letters is refused by the resolver itself, without a question to the network.
+    // The resolver itself refuses a label of 70 letters, without a question to the network.
     let mut settings = basic(&format!("http://{}.example/token", "a".repeat(70)));
     settings.idp.allow_insecure_http = true;
     let message = transient(fetch(settings).await);
@@ -222,7 +222,6 @@ async fn a_configured_proxy_is_used() {
     assert!(!message.contains("ProxyMarker"), "{message}");
 }
 
-/// The environment belongs to the process, so this test runs itself again with another one.
 #[tokio::test]
 async fn trap_48_scopes_that_repeat_a_secret_are_withheld_and_remarked() {
     let server = Server::plain(|seen| {
@@ -262,8 +261,9 @@ async fn trap_48_an_access_token_that_is_sent_back_is_refused() {
     );
 }
 
-/// Of the environment's proxies only `HTTPS_PROXY` is obeyed, less `NO_PROXY`, and never for
-/// loopback.
+/// Of the environment's proxies only `HTTPS_PROXY` is obeyed, with the exceptions of `NO_PROXY`,
+/// and never for loopback. The environment belongs to the process, so this test runs itself again
+/// with another one.
 #[tokio::test]
 async fn trap_48_the_environments_proxies_are_obeyed_as_documented() {
     const WITH: &str = "TOKEND_TEST_PROXIED";
@@ -349,7 +349,7 @@ async fn trap_30_material_that_does_not_fit_is_no_other_method() {
 
 #[test]
 fn interim_answers_without_end_block_nobody_else() {
-    // The evil server has a thread of its own: what is measured is the client.
+    // The evil server has a thread of its own, so that the test measures the client.
     let (tell, address) = std::sync::mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = std::thread::spawn(move || {
@@ -420,8 +420,7 @@ async fn a_kept_connection_that_is_closed_as_it_is_used_again_is_one_silent_repe
         "{\"access_token\":\"the-token\",\"token_type\":\"Bearer\",\"expires_in\":300}";
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
-    // Requests that came on each connection; the first is the only one of its connection that is
-    // answered.
+    // The requests on each connection. Only the first one of a connection is ever answered.
     let came = tokio::spawn(async move {
         let mut came = Vec::new();
         for answered in [1, 1, 0] {
@@ -450,13 +449,13 @@ async fn a_kept_connection_that_is_closed_as_it_is_used_again_is_one_silent_repe
         let issued = asked.fetch(&Variant::default()).await.unwrap();
         assert_eq!(issued.token.expose(), "the-token");
     }
-    // A new connection that is closed is a failure: nobody repeats that here.
+    // A new connection that is closed is a failure, which is not repeated here.
     let message = transient(fetch(basic(&url)).await);
     assert!(message.contains("cannot be reached"), "{message}");
     assert_eq!(came.await.unwrap(), [2, 1, 1]);
 }
 
-/// Broken by an answer that is not looked into.
+/// Broken by not reading the claims of the token in the answer.
 #[tokio::test]
 async fn what_a_token_lacks_is_remarked_until_one_has_it() {
     let count = std::sync::atomic::AtomicUsize::new(0);

@@ -12,7 +12,7 @@ use crate::core::time::{BootTime, Stamp, WallTime};
 const OIDC: &str = "GET /realms/a/.well-known/openid-configuration";
 const RFC_8414: &str = "GET /.well-known/oauth-authorization-server/realms/a";
 
-/// Its own document, whatever port it has.
+/// The server's own document, whatever its port.
 fn document(seen: &Seen) -> Act {
     let base = format!("http://{}", seen.header("host").unwrap());
     json(
@@ -63,7 +63,7 @@ async fn the_token_endpoint_is_discovered_once_and_shared_by_profiles() {
     for _ in 0..3 {
         ok(&provider_with(settings(&server), &shared).unwrap()).await;
     }
-    // Weak references: with the last profile the document goes too, so one is kept here.
+    // The pool has weak references. The document goes with the last profile, so one is kept here.
     let kept = provider_with(settings(&server), &shared).unwrap();
     ok(&kept).await;
     ok(&provider_with(settings(&server), &shared).unwrap()).await;
@@ -214,7 +214,7 @@ async fn a_token_endpoint_that_moved_is_found_again() {
     let message = transient(provider.fetch(&Variant::default()).await);
     assert!(message.contains("HTTP 404"), "{message}");
     ok(&provider).await;
-    // The same after a connection that fails.
+    // The same holds after a connection that fails.
     let refusing = Refusing::new();
     let dead = refusing.address();
     let looks = Arc::new(AtomicUsize::new(0));
@@ -235,7 +235,7 @@ async fn a_token_endpoint_that_moved_is_found_again() {
     assert_eq!(looks.load(Ordering::Relaxed), 2);
 }
 
-/// Broken by `document` that looks again although somebody has just failed.
+/// Broken by `document` that looks again although another look has just failed.
 #[tokio::test]
 async fn trap_11_many_at_once_look_once_and_share_a_failure() {
     for status in [200, 500] {
@@ -291,8 +291,8 @@ async fn discovery_and_token_request_stay_within_twice_the_timeout() {
     assert!(started.elapsed() < Duration::from_secs(2));
 }
 
-/// The first place takes its time to say no, and the second never answers: the one timer that is
-/// over says it in the words of every late answer.
+/// The first place answers late with a refusal, and the second never answers. Their common timer
+/// reports this in the words of every late answer.
 #[tokio::test]
 async fn discovery_that_is_late_in_two_places_is_told_as_every_late_answer() {
     let server = Server::plain(|seen| match seen.line() {

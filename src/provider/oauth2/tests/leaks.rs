@@ -1,5 +1,5 @@
-//! Trap 32: a server that repeats everything that it is told, wherever an answer has room for it,
-//! gets nothing of it into a failure.
+//! Trap 32: a server that repeats everything it is told, wherever an answer has room, gets none of
+//! it into a failure.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use crate::core::profile::client_auth::{Assertion, AssertionSource};
 
 const PLAIN: &str = "MarkerSecret-0123456789";
 
-/// Everything secret in a request, in all its forms.
+/// Every secret in a request, in all its forms.
 fn secrets_of(seen: &Seen) -> Vec<String> {
     let mut all: Vec<String> = ["client_secret", "client_assertion"]
         .iter()
@@ -26,7 +26,7 @@ fn secrets_of(seen: &Seen) -> Vec<String> {
     all
 }
 
-/// Answers that repeat `text`, one for every hole.
+/// The answers that repeat `text`, one for each place that has room for it.
 fn echoes(text: &str) -> Vec<Act> {
     let mut all = Vec::new();
     for status in [200, 302, 400, 401, 403, 404, 429, 500] {
@@ -65,8 +65,7 @@ fn marked(text: &str) -> SecretRef {
 fn hushed(outcome: Result<Issued, Failure>, secrets: &[String]) -> bool {
     let shown = format!("{outcome:?}").to_lowercase();
     for secret in secrets {
-        // The first characters of an assertion are its header, which is no secret but withheld as
-        // well.
+        // An assertion begins with its header, which is no secret but is withheld as well.
         for piece in secret
             .as_bytes()
             .chunks(12)
@@ -145,8 +144,8 @@ async fn trap_32_an_echo_in_a_later_discovery_document() {
         );
         assert!(hushed(fetch(settings).await, &[PLAIN.into()]));
     }
-    // A token endpoint on the echoing server itself, whose path is the secret, and which then
-    // answers.
+    // The token endpoint is on the echoing server itself, and the secret is its path. Then the
+    // server answers.
     for status in [401, 500, 302, 200] {
         let server = Server::plain(move |seen| {
             let base = format!("http://{}", seen.header("host").unwrap());

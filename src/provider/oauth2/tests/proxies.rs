@@ -1,4 +1,4 @@
-//! Through a proxy: the way there, and whose answer a refusal is.
+//! Requests through a proxy: the way there, and who a refusal came from.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -7,7 +7,8 @@ use super::encrypted::Authority;
 use super::server::{Server, answer, good_token};
 use super::*;
 
-/// A proxy that connects everybody with `server`, whatever they ask for, and what it was asked.
+/// A proxy that connects every client with `server`, whatever it asks for, and that reports the
+/// requests.
 async fn leading_to(server: &Server) -> (String, tokio::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -37,7 +38,7 @@ fn through(proxy: &str, url: &str, trust: TrustSource) -> OAuth2 {
     settings
 }
 
-/// reqwest's own tunnel takes the brackets for a part of the server's name.
+/// reqwest's own tunnel takes the brackets for part of the server's name.
 #[tokio::test]
 async fn an_ipv6_literal_is_reached_through_a_proxy() {
     let authority = Authority::new();
@@ -163,7 +164,7 @@ async fn fetched_through(proxy: &str) -> String {
     transient(fetch(settings).await)
 }
 
-/// Behind the proxy it is the identity provider again that is judged.
+/// The certificate behind the proxy belongs to the identity provider, and failures say so.
 #[tokio::test]
 async fn a_certificate_behind_a_proxy_is_the_identity_providers() {
     let (authority, stranger) = (Authority::new(), Authority::new());

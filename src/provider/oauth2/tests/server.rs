@@ -1,5 +1,5 @@
-//! A small HTTP server that answers as it is told, over plain TCP or TLS, and remembers what it was
-//! asked.
+//! A small HTTP server, over plain TCP or TLS. It answers as it is told, and remembers the
+//! requests.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,13 +16,12 @@ pub enum Act {
     Send(Vec<u8>),
     /// Sends these bytes and then keeps silent.
     SendAndHang(Vec<u8>),
-    /// Sends a head and body bytes until nobody takes them any more.
+    /// Sends a head, then body bytes until the client stops reading.
     Endless(Vec<u8>),
-    /// Sends these bytes over and over until nobody takes them any more.
+    /// Sends these bytes over and over until the client stops reading.
     Repeat(Vec<u8>),
 }
 
-/// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub head: String,
@@ -30,7 +29,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// `GET /path`
+    /// The request line without the version: `GET /path`.
     pub fn line(&self) -> &str {
         let line = self.head.lines().next().unwrap();
         line.strip_suffix(" HTTP/1.1").unwrap_or(line)
@@ -52,11 +51,11 @@ impl Seen {
     }
 }
 
-/// Ends with the test.
+/// A server that ends with the test.
 pub struct Server {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// Bytes that `Act::Endless` got rid of.
+    /// The number of bytes that `Act::Endless` has sent.
     pub sent: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -99,8 +98,8 @@ impl Server {
                         None => exchange(stream, &seen, &sent, &*answer).await,
                         Some(acceptor) => match acceptor.accept(stream).into_fallible().await {
                             Ok(stream) => exchange(stream, &seen, &sent, &*answer).await,
-                            // Closing with bytes unread would reset the connection and may take the
-                            // alert with it.
+                            // Closing with unread bytes would reset the connection and could lose
+                            // the alert.
                             Err((_, mut stream)) => {
                                 let _ = stream.shutdown().await;
                                 let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -214,8 +213,8 @@ pub fn good_token() -> Act {
     )
 }
 
-/// A port that refuses connections for as long as this lives: bound, so that no other test gets it,
-/// but not listening.
+/// A port that refuses connections for as long as this lives. It is bound but not listening, so no
+/// other test gets it.
 pub struct Refusing(tokio::net::TcpSocket);
 
 impl Refusing {
