@@ -17,6 +17,9 @@ use crate::core::time::WallTime;
 /// The configuration key that names the file.
 const ROLE: &str = "assertion.file";
 
+/// The first characters of every JWT: `{"` in base64url.
+const JWT_BEGINS: &str = "eyJ";
+
 /// Reads the assertion, and checks that it can be one and has not expired. `kind` is the assertion
 /// type that it is sent as.
 pub(super) fn read(
@@ -33,8 +36,13 @@ pub(super) fn read(
     let assertion = reader.renewed_file(ROLE, path, |text| named(text).as_ref().map(about))?;
     let place = path.display();
     if is_jwt && let Err(why) = federated::read(assertion.expose()) {
-        reader.problem(ROLE, format!("{place} {why}"));
-        return None;
+        // What begins as a JWT does is a broken one. Something else may be what this identity
+        // provider wants, and only the provider knows.
+        if assertion.expose().starts_with(JWT_BEGINS) {
+            reader.problem(ROLE, format!("{place} {why}"));
+            return None;
+        }
+        reader.warning(ROLE, format!("{place} {why}"));
     }
     let Some(named) = named(assertion.expose()) else {
         return Some(ReadyAssertion {

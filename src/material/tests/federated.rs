@@ -7,7 +7,7 @@ use super::*;
 use crate::core::oauth::federated::{JWT_BEARER, JWT_SPIFFE};
 
 fn jwt(claims: &str) -> String {
-    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+    format!("eyJhbGciOiJSUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
 }
 
 /// An assertion that is an hour old and valid for another hour.
@@ -77,8 +77,13 @@ fn what_is_no_assertion_or_none_any_more_is_an_error() {
     };
     ended(now);
     ended(1_000_000_000);
-    for none in ["a-client-secret", "a.b.c", "<html></html>", &whole()[..20]] {
-        let message = only(named(none, JWT_BEARER));
+    let half = &whole()[..20];
+    let message = only(named(half, JWT_BEARER));
+    assert!(message.contains("is no JWT"), "{message}");
+    assert!(!message.contains(half), "{message}");
+    // It is sent all the same: the identity provider may know better.
+    for none in ["a-client-secret", "a.b.c", "<html></html>"] {
+        let message = texts(&named(none, JWT_BEARER).unwrap().warnings).join("");
         assert!(message.contains("is no JWT"), "{message}");
         assert!(!message.contains(none), "{message}");
     }
