@@ -2,7 +2,7 @@
 //! header bombs, connections that drip bytes or stop halfway. During an attack the daemon serves
 //! other callers as before, and afterwards nothing of the attack is left.
 //!
-//! `cargo test --test it abuse -- --nocapture` prints the cost of each attack for other callers.
+//! `cargo test --test alone abuse -- --nocapture` prints the cost of each attack for other callers.
 
 pub mod attack;
 mod frames;
