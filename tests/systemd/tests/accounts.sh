@@ -12,7 +12,8 @@ is_named() { reached connections_per_user | grep -q -- "$1"; }
 owns_subordinate() {
   inside sh -c 'echo worker:200000:65536 >/etc/subuid' && inside tokend reload
 }
-# Prints the id, on the host, of a process in a user namespace of worker.
+# subordinate ID STEP…: runs a client with a subordinate id of worker. To the host, a process in a
+# user namespace of worker looks like this.
 subordinate() { inside setpriv --reuid "$1" --regid "$(inside id -g tokend-clients 2>/dev/null || inside getent group tokend-clients | cut -d: -f3)" --clear-groups "${client[@]}" "${@:2}"; }
 answered_at_most() {
   local most=$1 said

@@ -1,7 +1,7 @@
 # The audit record, in the real journal and in a file.
 # shellcheck shell=bash disable=SC2154
 
-# entry FIELD=VALUE…: checks that the journal has an entry with exactly these fields
+# entry FIELD=VALUE…: prints the last entry of the journal that has all of these; fails if none has
 entry() { inside journalctl -q -o json "$@" | tail -n 1 | grep .; }
 in_journal() { comes 12 entry SYSLOG_IDENTIFIER=tokend "$@"; }
 field() { inside env PYTHONPATH=/share python3 -c 'import sys; from plain import loads; print(loads(sys.argv[1]).get(sys.argv[2]))' "$1" "$2"; }

@@ -17,7 +17,8 @@ handed() {
   mark "done"
   says "" ended giver && return "$status"
 }
-# The same, but the giver exits before any call. $1: what the giver itself asks before that.
+# orphaned TEXT [STEP…]: the same, but the giver exits before the taker asks. The steps are what the
+# giver itself asks before that.
 orphaned() {
   local should=$1 before
   before=$(descriptors)
@@ -31,7 +32,7 @@ at_most() {
   now=$(descriptors)
   ((now <= $1)) || { echo "$now descriptors instead of $1"; return 1; }
 }
-# No process takes the connection, which must not make the daemon wait.
+# Other callers are served as before: a passed connection must not make the daemon wait.
 others_served() { says "$granted" unit orders@1.service worker connect get:unit; }
 
 test_passed() {
