@@ -1,4 +1,4 @@
-//! Load: as little client as possible, so that what is measured is the server.
+//! Load from a client that does as little as possible, so that the server is what is measured.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -17,10 +17,10 @@ use tokio::runtime::Runtime;
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// What one slice gave.
+/// The result of one slice.
 #[derive(Default)]
 pub struct Slice {
-    /// Nanoseconds, one for each request.
+    /// The latencies in nanoseconds, one for each request.
     pub latencies: Vec<f64>,
     pub elapsed: Duration,
 }
@@ -30,7 +30,6 @@ impl Slice {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// A quantile of the latency in microseconds.
     pub fn micros(&self, q: f64) -> f64 {
         crate::stats::quantile(&self.latencies, q) / 1000.0
     }
@@ -55,7 +54,7 @@ impl Grpc {
         Grpc { runtime, senders }
     }
 
-    /// Asks for the profiles in turn, with so many calls in flight on each connection.
+    /// Asks for the profiles in turn, with `in_flight` calls at a time on each connection.
     pub fn slice(&self, profiles: &[String], in_flight: usize, length: Duration) -> Slice {
         let bodies: Vec<Bytes> = profiles.iter().map(|profile| question(profile)).collect();
         self.runtime.block_on(async {
@@ -92,7 +91,7 @@ impl Grpc {
         })
     }
 
-    /// Exactly so many calls, one after the other.
+    /// Makes exactly `count` calls, one after the other.
     pub fn calls(&self, profile: &str, count: usize) {
         let body = question(profile);
         self.runtime.block_on(async {
@@ -103,7 +102,7 @@ impl Grpc {
         });
     }
 
-    /// So many callers at the same moment, each with one question, spread over the connections.
+    /// Makes one call for each of `callers` at the same moment, spread over the connections.
     pub fn crowd(&self, profile: &str, callers: usize) {
         let body = question(profile);
         self.runtime.block_on(async {
@@ -137,7 +136,7 @@ impl Grpc {
     }
 }
 
-/// Connect, ask, close; over and over.
+/// Connects, asks and closes, over and over.
 pub fn oneshot_grpc(socket: &Path, profile: &str, length: Duration) -> Slice {
     let body = question(profile);
     runtime().block_on(async {
@@ -155,7 +154,7 @@ pub fn oneshot_grpc(socket: &Path, profile: &str, length: Duration) -> Slice {
     })
 }
 
-/// The answer to one question, as it came.
+/// The answer to one call, as the bytes that came.
 pub fn answer(socket: &Path, profile: &str) -> Bytes {
     let body = question(profile);
     runtime().block_on(async {
@@ -226,7 +225,7 @@ async fn get_token(sender: &mut Sender, body: Bytes) -> Bytes {
     body.to_bytes().slice(5..)
 }
 
-/// HTTP/1.1 by hand, on one connection or on a new one for each question.
+/// HTTP/1.1 by hand, on one connection or on a new one for each request.
 pub struct Http {
     stream: Option<BlockingStream>,
     buffer: Vec<u8>,

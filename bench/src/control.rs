@@ -1,4 +1,4 @@
-//! What tokend is compared with: servers that answer the same bytes and do nothing else.
+//! The servers that tokend is compared with: they answer the same bytes and do nothing else.
 //!
 //! `grpc` is an ordinary tonic server: generated types, the credential owned and encoded for each
 //! answer. `encoded` answers bytes that were encoded before, which is the least that tonic can do.
@@ -30,7 +30,6 @@ use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
 use tonic::transport::server::Connected;
 use tonic_prost::ProstCodec;
 
-/// The answer as generated code has it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Answer {
     #[prost(message, optional, tag = "1")]
@@ -78,7 +77,7 @@ async fn grpc(listener: UnixListener, service: Service) {
         .expect("serving");
 }
 
-/// What tonic's server takes for a connection.
+/// A connection as tonic's server accepts it.
 struct Repaired(RepairAuthority<UnixStream>);
 
 impl Connected for Repaired {
@@ -157,7 +156,7 @@ enum Content {
     Encoded(Arc<proto::GetTokenResponse>),
 }
 
-/// What the code generator would make, for two methods.
+/// A service as the code generator would make it, for two methods.
 #[derive(Clone)]
 struct Service(Content);
 
@@ -214,13 +213,13 @@ impl<T: prost::Message + Clone + Default + 'static> UnaryService<proto::GetToken
         let answer = self.0.clone();
         Box::pin(async move {
             assert!(!request.into_inner().profile.is_empty());
-            // An answer owns what it says.
+            // An answer owns its content, so the content is cloned.
             Ok(tonic::Response::new(T::clone(&answer)))
         })
     }
 }
 
-/// A watcher that gets one message and then waits.
+/// A stream that gives its watcher one message and then waits.
 struct Watch(Arc<proto::GetTokenResponse>);
 
 impl ServerStreamingService<proto::WatchTokenRequest> for Watch {

@@ -1,4 +1,4 @@
-//! The programs that are measured, and what the kernel says of them.
+//! The programs that are measured, and what the kernel reports about them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,13 +11,14 @@ use tempfile::TempDir;
 
 use crate::client::Http;
 
-/// Everything must have started by then.
+/// Every program must have started after this time.
 const START: Duration = Duration::from_secs(120);
 
 /// Length of a static token, in bytes; the issuer's are about as long.
 const TOKEN: usize = 1200;
 
-/// What makes the issuer's tokens, which are JWTs, about as long as real ones.
+/// Length of the audience in the issuer's tokens, in bytes. It makes these JWTs about as long as
+/// real ones.
 const AUDIENCE: usize = 400;
 
 /// A server on a socket, killed when dropped.
@@ -32,8 +33,8 @@ impl Server {
     pub fn tokend(program: &Path, config: &str) -> Server {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path();
-        // A machine that is measured has no journal, as a rule; a record that cannot be written is
-        // not what costs.
+        // A machine used for measurements usually has no journal. The cost of a record that cannot
+        // be written is not what is measured, so the sink is a file.
         let audit = "[audit]\nsink = \"file\"\npath = \"audit.jsonl\"\n";
         fs::write(path.join("tokend.toml"), format!("{config}\n{audit}")).expect("configuration");
         fs::write(path.join("secret"), "secret").expect("secret");
@@ -96,7 +97,7 @@ impl Server {
         self.child.id()
     }
 
-    /// Processor time so far, of all threads, in nanoseconds.
+    /// The processor time of all threads so far, in nanoseconds.
     pub fn cpu(&self) -> f64 {
         fs::read_dir(format!("/proc/{}/task", self.pid()))
             .expect("the process lives")
@@ -110,13 +111,13 @@ impl Server {
         kilobytes(&format!("/proc/{}/status", self.pid()), key).expect("the process lives")
     }
 
-    /// The share of memory that is this process's alone, in kilobytes; None where reading it is not
-    /// permitted.
+    /// The memory of the process in kilobytes, with shared pages by share (PSS). None where reading
+    /// it is not permitted.
     pub fn pss(&self) -> Option<f64> {
         kilobytes(&format!("/proc/{}/smaps_rollup", self.pid()), "Pss")
     }
 
-    /// Holds the process still, or lets it go on.
+    /// Sends a signal, which stops the process or lets it go on.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .args(["-s", name, &self.pid().to_string()])
@@ -174,7 +175,7 @@ impl Issuer {
         }
     }
 
-    /// Token requests so far.
+    /// The number of token requests so far.
     pub fn count(&mut self) -> usize {
         self.questions.write_all(b"\n").expect("asked");
         line(&mut self.answers).parse().expect("a number")
@@ -194,7 +195,7 @@ fn line(reader: &mut impl BufRead) -> String {
     line.trim().to_owned()
 }
 
-/// A configuration in the making: one identity provider, high limits.
+/// A configuration that is being built: one identity provider, high limits.
 pub struct Config(String);
 
 impl Config {

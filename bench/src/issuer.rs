@@ -1,5 +1,5 @@
-//! The embedded issuer in a process of its own. It tells its address, and on each line of input how
-//! often it was asked.
+//! The embedded issuer in a process of its own. It prints its address. For each line of input it
+//! prints how many requests it has had.
 
 use std::io::BufRead;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::{Issuer, Settings};
 
-/// Runs until its input ends. Tokens live for so many seconds.
+/// Runs until its input ends. Tokens live for `lifetime` seconds.
 pub fn run(lifetime: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

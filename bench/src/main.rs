@@ -1,5 +1,5 @@
 //! Measures tokend against bare servers, in ratios: every number is taken beside its control, in
-//! the same run, in short slices that take turns. See `bench/run` and docs/performance.md.
+//! the same run, in short slices that alternate. See `bench/run` and docs/performance.md.
 
 mod client;
 mod control;
@@ -15,17 +15,17 @@ use std::path::PathBuf;
 
 /// What is measured, and where the programs are.
 pub struct Plan {
-    /// The daemon.
+    /// The executable of the daemon.
     pub tokend: PathBuf,
-    /// Slices of each side.
+    /// The number of slices of each side.
     pub rounds: usize,
-    /// Length of a slice, in milliseconds.
+    /// The length of a slice, in milliseconds.
     pub slice: u64,
 }
 
-/// Client and servers share one core, except where the point is that two threads work at the same
-/// time: waking a thread on another core costs more than the call that is measured. Children
-/// inherit it.
+/// Restricts this process to some cores; its children inherit that. Client and servers share one
+/// core: waking a thread on another core costs more than the call that is measured. The exception
+/// is a measurement in which two threads have to work at the same time.
 fn use_cores(list: &str) {
     let status = std::process::Command::new("taskset")
         .args(["-cp", list])
@@ -66,7 +66,7 @@ fn main() {
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().expect("an option needs its value");
         match argument.as_str() {
-            // The other side of a measurement, started by this program itself.
+            // This program starts itself as the other side of a measurement.
             "control" => return control::run(&value(), &PathBuf::from(value())),
             "issuer" => return issuer::run(value().parse().expect("seconds")),
             "--tokend" => plan.tokend = value().into(),
@@ -83,7 +83,7 @@ fn main() {
         std::process::exit(2);
     }
     let one = std::env::var("BENCH_CPU").unwrap_or_else(|_| "0".into());
-    // Asked before this process restricts itself.
+    // The number of cores is read before this process restricts itself.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let all = format!("0-{}", cores - 1);
     for (name, measure) in MEASUREMENTS {

@@ -6,11 +6,11 @@ use crate::Plan;
 use crate::client::{self, Grpc, Http};
 use crate::daemon::{Config, Issuer, Server};
 
-/// For what comes after a start.
+/// The time in which the work that follows a start ends.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Until the files have been looked at again, which gives back what the start needed and nothing
-/// needs any more.
+/// The time until the daemon has looked at the files again. It then gives back the memory that only
+/// the start needed.
 const STEADY: Duration = Duration::from_secs(65);
 
 const WATCHERS: usize = 5000;

@@ -1,4 +1,4 @@
-//! Many profiles, and many callers of one.
+//! Many profiles, and many callers of one profile.
 
 use std::time::{Duration, Instant};
 
@@ -82,7 +82,7 @@ pub fn renewals(plan: &Plan) {
     for round in 0..plan.rounds {
         for place in 0..2 {
             let side = (round + place) % 2;
-            // While the quiet one is measured, the busy one stands still.
+            // While the quiet daemon is measured, the busy one is stopped.
             servers[0].signal(if side == 0 { "CONT" } else { "STOP" });
             p99[side].push(clients[side].slice(&names, 1, length).micros(0.99));
         }
@@ -101,8 +101,8 @@ pub fn renewals(plan: &Plan) {
     );
 }
 
-/// Life of the tokens in this measurement, in seconds: a fifth of five minutes, so that renewals
-/// come five times as often.
+/// The life of the tokens in this measurement, in seconds. It is a fifth of five minutes, so
+/// renewals come five times as often.
 const SCALED: u64 = 60;
 
 pub fn fleet(plan: &Plan) {
@@ -118,7 +118,8 @@ pub fn fleet(plan: &Plan) {
         begin.elapsed().as_secs_f64(),
         issuer.count()
     );
-    // Until the first renewals are behind, which come in the bulk in which all started.
+    // All profiles started at once, so their first renewals come at once, too. The measurement
+    // waits until these are over.
     std::thread::sleep(Duration::from_secs(SCALED));
     let (cpu, asked, begin) = (server.cpu(), issuer.count(), Instant::now());
     std::thread::sleep(Duration::from_secs(2 * SCALED));

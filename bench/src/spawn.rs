@@ -1,4 +1,4 @@
-//! `tokend token P` from spawn to exit, against curl doing the same.
+//! `tokend token P` from spawn to exit, compared with curl for the same request.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -7,7 +7,7 @@ use crate::Plan;
 use crate::daemon::{Config, Server};
 use crate::stats;
 
-/// Runs of each side in one round.
+/// The number of runs of each side in one round.
 const RUNS: usize = 20;
 
 pub fn command(plan: &Plan) {

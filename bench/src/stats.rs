@@ -1,11 +1,10 @@
-//! Medians, and how sure one can be of them.
+//! Medians and their confidence intervals.
 
-/// Median of some numbers.
 pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// A quantile of some numbers, by linear interpolation.
+/// A quantile, by linear interpolation.
 pub fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -22,8 +21,8 @@ pub struct Ratio {
 }
 
 impl Ratio {
-    /// Pairs are those of the same round. The interval is that of the sign test: order statistics,
-    /// nothing assumed of the distribution.
+    /// Pairs the values of the same round. The interval is that of the sign test: it uses order
+    /// statistics and assumes nothing about the distribution.
     pub fn of(these: &[f64], those: &[f64]) -> Ratio {
         let mut ratios: Vec<f64> = these.iter().zip(those).map(|(a, b)| a / b).collect();
         ratios.sort_unstable_by(f64::total_cmp);
@@ -46,7 +45,7 @@ impl Ratio {
     }
 }
 
-/// One line of a table: what, both sides in their unit, ratio, interval, goal.
+/// Prints one line of a table: name, both sides in their unit, ratio, interval, goal.
 pub fn line(what: &str, unit: &str, ours: &[f64], control: &[f64], goal: &str) {
     let ratio = Ratio::of(ours, control);
     println!(
@@ -59,7 +58,7 @@ pub fn line(what: &str, unit: &str, ours: &[f64], control: &[f64], goal: &str) {
     );
 }
 
-/// The head of a table.
+/// Prints the head of a table.
 pub fn head(ours: &str, control: &str) {
     println!(
         "{:<44} {ours:>10} {control:>10} {:<8} {:>6}  95 % interval",

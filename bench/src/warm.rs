@@ -39,10 +39,10 @@ impl Sides {
     }
 }
 
-/// One number a round for each side.
+/// For each side, one number per round.
 type Rounds<const N: usize> = [Vec<f64>; N];
 
-/// Takes slices in turn; each side goes first equally often.
+/// Takes slices of the sides in turn; each side goes first equally often.
 fn rounds<const N: usize>(plan: &Plan, mut slice: impl FnMut(usize)) {
     for side in 0..N {
         slice(side);
@@ -180,7 +180,8 @@ fn compare(
     stats::line(&format!("{what}: server CPU"), "µs", &cpu[0], &cpu[1], "-");
 }
 
-/// The same in instructions, which are repeatable: the difference between many calls and few.
+/// The same comparison in instructions, which are repeatable: the difference between many calls and
+/// few.
 pub fn instructions(plan: &Plan) {
     const FEW: usize = 500;
     const MANY: usize = 2500;
@@ -233,7 +234,7 @@ fn valgrind(program: &Path) -> Command {
     command
 }
 
-/// Instructions from start to end, with so many calls in between.
+/// Counts the instructions of a program from its start to its end, with `count` calls in between.
 fn counted(mut command: Command, socket: &Path, count: usize) -> f64 {
     let mut child: Child = command.spawn().expect("valgrind is installed");
     for _ in 0..1200 {

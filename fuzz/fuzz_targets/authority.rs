@@ -1,5 +1,5 @@
-//! The `:authority` repair on any bytes at any cut: it never panics, a cut makes no difference, a
-//! second repair changes nothing, and what is not HTTP/2 passes as it is.
+//! The `:authority` repair on any bytes at any cut. It never panics, a cut makes no difference, a
+//! second repair changes nothing, and bytes that are not HTTP/2 pass unchanged.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use tokend::socket::authority::scanner::Scanner;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The connection after its repair, arriving in parts of these sizes in turn; 0 counts as 1.
+/// Repairs the bytes of a connection. They arrive in parts of these sizes in turn; 0 counts as 1.
 fn repaired(stream: &[u8], sizes: &[u8]) -> Vec<u8> {
     let (mut out, mut scanner, mut from) = (stream.to_vec(), Scanner::default(), 0);
     for size in sizes.iter().cycle().take(out.len()) {
@@ -16,12 +16,12 @@ fn repaired(stream: &[u8], sizes: &[u8]) -> Vec<u8> {
         scanner.repair(&mut out[from..to]);
         from = to;
     }
-    // Without sizes everything is still to come.
+    // Without sizes, no part has been repaired yet.
     scanner.repair(&mut out[from..]);
     out
 }
 
-// The first byte says whether the preface is put in front, the next four are the sizes of the
+// The first byte decides whether the preface comes first. The next four bytes are the sizes of the
 // parts.
 fuzz_target!(|input: &[u8]| {
     let Some((&[how, ref sizes @ ..], rest)) = input.split_first_chunk::<5>() else {

@@ -1,4 +1,4 @@
-//! Any text as a configuration file: it is read or refused, and never panics.
+//! Any text as a configuration file: tokend reads or refuses it, and never panics.
 
 #![no_main]
 

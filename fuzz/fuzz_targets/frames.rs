@@ -1,5 +1,5 @@
-//! Any bytes as a connection: HTTP/2 in frames that are nearly right, and bytes as they are, which
-//! are HTTP/1.1 without the preface. Nothing panics, the connection ends, and no token is where it
+//! Any bytes as a connection: HTTP/2 in frames that are nearly right, or the raw bytes, which are
+//! HTTP/1.1 without the preface. Nothing panics, the connection ends, and no token appears where it
 //! does not belong.
 
 #![no_main]
@@ -52,11 +52,11 @@ const PROFILES: [&[u8]; 8] = [
     b"slow",
     b"invalid",
 ];
-/// On one connection; what more of them would find is not worth their time.
+/// The most steps on one connection. More of them would find too little for the time they take.
 const MOST_STEPS: usize = 40;
 const NUMBERS: [u32; 8] = [0, 1, 64, 16_384, 65_535, 65_536, 0x7fff_ffff, u32::MAX];
 
-/// What has been written of a connection.
+/// The bytes of a connection so far.
 struct Connection<'a> {
     script: Script<'a>,
     out: Vec<u8>,
@@ -64,7 +64,7 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    /// A new stream, the newest, or any.
+    /// Chooses a new stream, the newest, or any.
     fn stream(&mut self) -> u32 {
         match self.script.byte() {
             0..64 => {
@@ -84,7 +84,7 @@ impl Connection<'_> {
         }
     }
 
-    /// A header block in one frame or in more.
+    /// Writes a header block in one frame or in several.
     fn block(&mut self, stream: u32, flags: u8, block: &[u8]) {
         let cut = usize::from(self.script.byte()).min(block.len());
         if cut == 0 {
@@ -122,7 +122,7 @@ impl Connection<'_> {
         match self.script.byte() % 16 {
             0 => self.request(),
             1 => {
-                // A call as it should be.
+                // A correct call.
                 self.newest = self.newest.wrapping_add(2);
                 let mut block = Vec::new();
                 for (name, value) in [
@@ -211,7 +211,7 @@ impl Connection<'_> {
     }
 }
 
-/// A request whose first field is this name.
+/// A request message whose first field is this name.
 fn named(profile: &[u8]) -> Vec<u8> {
     let length = u8::try_from(profile.len()).expect("short");
     [&[0x0a, length], profile].concat()

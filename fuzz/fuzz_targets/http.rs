@@ -1,5 +1,5 @@
-//! Requests of HTTP/1.1 that are nearly right: their lines, paths, queries, headers and bodies.
-//! What is answered is HTTP that no cache may keep, or the connection is closed.
+//! HTTP/1.1 requests that are nearly right: their lines, paths, queries, headers and bodies. The
+//! daemon answers with HTTP that no cache may keep, or closes the connection.
 
 #![no_main]
 
@@ -61,9 +61,9 @@ const HEADERS: [&str; 16] = [
     "Accept-Encoding: gzip",
     "Range: bytes=0-1",
 ];
-/// On one connection; what more of them would find is not worth their time.
+/// The most requests on one connection. More of them would find too little for the time they take.
 const MOST_REQUESTS: usize = 8;
-/// The daemon's fingerprints have 32 digits.
+/// Bodies of requests. The daemon's fingerprints have 32 digits.
 const BODIES: [&str; 4] = [
     "{\"fingerprint\":\"00000000000000000000000000000000\"}",
     "{\"fingerprint\":\"\\u0030\"}",
@@ -71,14 +71,15 @@ const BODIES: [&str; 4] = [
     "{}",
 ];
 
-/// Says anything, of which nobody knows whether it is sound.
+/// Writes any bytes. Returns false: it is unknown whether they are a sound request.
 fn anything(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(script.text());
     false
 }
 
-/// Whether it is a request and ends where it says. Behind one that does not, the connection is
-/// closed, and what waits for a slow reader then is cut off.
+/// Writes a request. Returns whether it is sound and ends where it says. The daemon closes the
+/// connection after one that does not; answers that a slow reader has not read yet are then cut
+/// off.
 fn request(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
     let mut sound = true;
     match script.byte() {
@@ -112,7 +113,7 @@ fn request(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
     sound &= ["HTTP/1.1", "HTTP/1.0"].contains(&version);
     out.extend_from_slice(version.as_bytes());
     out.extend_from_slice(b"\r\n");
-    // One header is needed, so it is there as a rule.
+    // The daemon requires one header, so it is there most of the time.
     if script.byte() < 240 {
         out.extend_from_slice(b"Host: tokend\r\n");
     }
@@ -139,9 +140,9 @@ fn request(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
         _ => script.long_text(),
     };
     match how % 8 {
-        // None.
+        // No body.
         0..3 => out.extend_from_slice(b"\r\n"),
-        // As long as it says.
+        // A body as long as its header says.
         3..6 => {
             let length = body.len();
             out.extend_from_slice(
@@ -162,7 +163,7 @@ fn request(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
             }
             out.extend_from_slice(b"0\r\n\r\n");
         }
-        // Of another length.
+        // A body of another length.
         _ => {
             sound = false;
             out.extend_from_slice(format!("Content-Length: {}\r\n\r\n", script.byte()).as_bytes());
@@ -172,7 +173,7 @@ fn request(script: &mut Script<'_>, out: &mut Vec<u8>) -> bool {
     sound
 }
 
-// After the manner: bytes as they are, or requests, one after the other.
+// The input is a manner and then raw bytes, or requests one after the other.
 fuzz_target!(|input: &[u8]| {
     let mut script = Script::new(input);
     let manner = Manner::of(&mut script);

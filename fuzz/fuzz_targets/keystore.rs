@@ -1,5 +1,5 @@
-//! Any bytes as a keystore and as a truststore, with and without a password: they are read or
-//! refused, nothing panics and nothing takes longer than libFuzzer's limit. A corpus of real stores
+//! Any bytes as a keystore and as a truststore, with and without a password. tokend reads or
+//! refuses them, never panics, and takes no longer than libFuzzer's limit. A corpus of real stores
 //! finds more: openssl pkcs12, keytool.
 
 #![no_main]

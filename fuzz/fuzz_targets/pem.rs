@@ -1,5 +1,5 @@
-//! Any bytes as PEM with certificates and a key, encrypted or not: they are read or refused, and
-//! nothing panics.
+//! Any bytes as PEM with certificates and a key, encrypted or not: tokend reads or refuses them,
+//! and never panics.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Any bytes as the message of every method, in a frame of gRPC that is right or wrong. What is
-//! answered is a status of gRPC, and with OK the message that the method promises.
+//! Sends any bytes as the message of every method, in a gRPC frame that is right or wrong. The
+//! answer must be a gRPC status, and with OK the message that the method promises.
 
 #![no_main]
 
@@ -18,9 +18,9 @@ use tonic_reflection::pb::v1::ServerReflectionResponse;
 
 struct Method {
     path: &'static str,
-    /// It answers with one message, and then ends.
+    /// The method answers with one message and then ends.
     unary: bool,
-    /// Whether bytes are what it answers with.
+    /// Whether these bytes are a message that the method answers with.
     answers: fn(&[u8]) -> bool,
 }
 
@@ -99,7 +99,7 @@ const TIMEOUTS: [&[u8]; 8] = [
     b"1",
     b"\xff",
 ];
-/// On one connection; what more of them would find is not worth their time.
+/// The most calls on one connection. More of them would find too little for the time they take.
 const MOST_CALLS: usize = 8;
 const ENCODINGS: [&[u8]; 4] = [b"", b"identity", b"gzip", b"nonsense"];
 
@@ -125,15 +125,15 @@ fn call(script: &mut Script<'_>, out: &mut Vec<u8>, stream: u32) -> &'static Met
     let framing = script.byte();
     let text = script.long_text();
     match framing % 8 {
-        // As it should be, once and twice.
+        // A correct message, once and twice.
         0..4 => message(&mut payload, 0, text),
         4 => {
             message(&mut payload, 0, text);
             message(&mut payload, 0, text);
         }
-        // It says that it is compressed.
+        // A message that claims to be compressed.
         5 => message(&mut payload, 1, text),
-        // It says a length of its own.
+        // A message with a wrong length.
         6 => {
             payload.push(0);
             payload.extend_from_slice(&script.number().to_be_bytes());
@@ -193,7 +193,7 @@ fn check(method: &Method, stream: &Stream, settled: bool) {
     }
 }
 
-// After the manner: calls, one after the other.
+// The input is a manner and then calls, one after the other.
 fuzz_target!(|input: &[u8]| {
     let mut script = Script::new(input);
     let manner = Manner::of(&mut script);
@@ -207,7 +207,7 @@ fuzz_target!(|input: &[u8]| {
     let heard = DAEMON.hears(manner, &out);
     assert_not_forbidden(&heard, "what was heard");
     let streams = streams(&heard);
-    // More bytes than that wait for a window.
+    // Beyond this number, bytes wait for a window.
     let settled = manner.patient && !manner.deaf && out.len() < 60_000;
     for (number, method) in calls {
         if let Some(stream) = streams.get(&number) {

@@ -1,6 +1,6 @@
-//! A daemon in this process: the connections are the real ones, with everything behind them but
-//! files and identity providers. Its time is tokio's paused one, which moves when nothing else can,
-//! so that every timeout is over at once.
+//! A daemon in this process. The connections are the real ones, with everything behind them but
+//! files and identity providers. Its time is tokio's paused time, which advances when nothing else
+//! can run, so every timeout passes at once.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -24,48 +24,47 @@ use tokio::time::Instant;
 use crate::profiles::{self, CALLER, DEADLINE, IN_FLIGHT};
 use crate::script::Script;
 
-/// The one of this process.
 pub static DAEMON: LazyLock<Daemon> = LazyLock::new(Daemon::new);
 
-/// After this nothing more comes of what was sent, but from streams that stay open: longer than any
-/// answer is waited for, and shorter than a silent connection is kept.
+/// After this time the daemon sends nothing more in answer, except on streams that stay open. It is
+/// longer than the wait for any answer, and shorter than the life of a silent connection.
 const SETTLED: Duration = Duration::from_secs(45);
 
-/// A connection whose peer says no more and listens has ended after this. HTTP/1.1 answers what has
-/// been asked before it notices; that takes a few attempts at most, since after a failed one nobody
-/// waits.
+/// A connection has ended after this time if its peer says no more but still reads. HTTP/1.1
+/// answers all requests that it has before it notices the end. That takes a few attempts at most,
+/// since no request waits after a failed attempt.
 const END: Duration = Duration::from_secs(60);
 
-/// One whose peer does not listen either is closed for its silence, or for not answering pings.
+/// A connection whose peer does not read either has ended after this time. The daemon closes it
+/// because the peer is silent, or because it does not answer pings.
 const DEAF_END: Duration = Duration::from_secs(1300);
 
-/// What serves.
 pub struct Daemon {
     runtime: Runtime,
     connections: Connections,
     accounts: Arc<Accounts>,
-    /// Tasks that are there when nobody is connected.
+    /// The number of tasks that exist when no peer is connected.
     resident: usize,
     _stop: (watch::Sender<bool>, watch::Sender<bool>),
 }
 
-/// How a peer behaves, apart from what it says.
+/// How a peer behaves, whatever it says.
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
-    /// It is root.
+    /// The peer is root.
     pub admin: bool,
-    /// It waits for answers before it closes its side.
+    /// The peer waits for answers before it closes its side.
     pub patient: bool,
-    /// It reads nothing before it has said everything.
+    /// The peer reads nothing before it has said everything.
     pub deaf: bool,
-    /// How many bytes are on the way at most, in each direction.
+    /// The most bytes on the way, in each direction.
     pipe: usize,
-    /// How many bytes it writes at a time, in turn.
+    /// The number of bytes in each write of the peer; the two sizes alternate.
     parts: [u8; 2],
 }
 
 impl Manner {
-    /// As the script says, with its next three bytes.
+    /// Reads a manner from the next three bytes of the script.
     pub fn of(script: &mut Script<'_>) -> Manner {
         let how = script.byte();
         Manner {
@@ -101,7 +100,7 @@ impl Daemon {
             tokio::spawn(answer_reloads(reloads));
             let limits = profiles::limits();
             let registry = profiles::registry(&broker, &clock).await;
-            // Nobody waits for it: time that stands still is over at once.
+            // No caller waits for the record: in paused time, a wait is over at once.
             let audit = profile::AuditSettings {
                 sink: profile::AuditSink::File("/dev/null".into()),
                 deny_on_failure: false,
@@ -121,7 +120,7 @@ impl Daemon {
                 reload,
                 stopping: stopping.clone(),
             });
-            // The eager ones have their credentials now.
+            // The eager profiles have their credentials after this.
             tokio::time::sleep(Duration::from_secs(1)).await;
             (Connections::new(&service, stopping, closing), accounts)
         });
@@ -135,8 +134,8 @@ impl Daemon {
         }
     }
 
-    /// Says this on a connection, closes that side of it, and returns what came back until the
-    /// other side was closed too, which has to be soon.
+    /// Sends these bytes on a connection and closes that side of it. Returns everything that came
+    /// back until the daemon closed the other side, which must be soon.
     pub fn hears(&self, manner: Manner, bytes: &[u8]) -> Vec<u8> {
         let caller = Caller {
             uid: if manner.admin { 0 } else { CALLER },
@@ -162,8 +161,8 @@ impl Daemon {
                 heard
             });
             for part in parts(bytes, manner.parts) {
-                // An error means that the daemon has closed the connection. It has something to say
-                // about it as a rule.
+                // An error means that the daemon has closed the connection. It has usually sent the
+                // reason.
                 if writer.write_all(part).await.is_err() {
                     break;
                 }
@@ -181,7 +180,7 @@ impl Daemon {
                 .expect("it does not panic");
             listen.send_replace(true);
             let heard = hearing.await.expect("it does not panic");
-            // Callers that left cancel nothing: attempts may be under way still.
+            // A caller that leaves cancels nothing, so attempts may still be under way.
             tokio::time::sleep(DEADLINE).await;
             let left = self.runtime.metrics().num_alive_tasks();
             assert!(
@@ -194,7 +193,7 @@ impl Daemon {
     }
 }
 
-/// Boot and wall time go as tokio's does.
+/// A clock whose boot time and wall time follow tokio's time.
 fn clock() -> Clock {
     let start = Instant::now();
     Clock::given(move || {
@@ -206,7 +205,7 @@ fn clock() -> Clock {
     })
 }
 
-/// The files are always the same, and cannot be read.
+/// Answers every reload as if the files could not be read.
 async fn answer_reloads(mut reloads: mpsc::Receiver<Order>) {
     while let Some(order) = reloads.recv().await {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -219,7 +218,7 @@ async fn answer_reloads(mut reloads: mpsc::Receiver<Order>) {
     }
 }
 
-/// The text in parts of these sizes, in turn; 0 stands for all the rest.
+/// Cuts the text into parts of these sizes in turn; 0 stands for all the rest.
 fn parts(mut text: &[u8], sizes: [u8; 2]) -> impl Iterator<Item = &[u8]> {
     let mut sizes = sizes.into_iter().cycle();
     std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! What the daemon answers to HTTP/1.1, and what every answer of its own has to be, in whichever
-//! version.
+//! What the daemon answers to HTTP/1.1, and the rules that each of its own answers must keep, in
+//! whichever version of HTTP.
 
 use std::fmt;
 
@@ -10,26 +10,25 @@ use crate::secrets::{assert_none, assert_not_forbidden};
 /// Headers, or what HTTP/2 calls a field section.
 pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// One answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
     pub status: u16,
-    /// With names in small letters.
+    /// The headers, with names in small letters.
     pub headers: Fields,
-    /// As far as it came.
+    /// The body, as far as it came.
     pub body: Vec<u8>,
-    /// Whether it came to its end.
+    /// Whether the answer came to its end.
     pub complete: bool,
 }
 
-/// Statuses that hyper gives to what it cannot make a request of; then it closes.
+/// Statuses with which hyper answers bytes that are no request; then it closes the connection.
 const HYPERS_OWN: [u16; 3] = [400, 414, 431];
 
-/// Most headers of an answer.
+/// The most headers of an answer.
 const MOST_HEADERS: usize = 16;
 
-/// Reads a connection. Fails on what is no HTTP; only the last answer may be cut off.
+/// Reads the answers on a connection. Fails on bytes that are no HTTP; only the last answer may be
+/// cut off.
 pub fn answers(mut bytes: &[u8]) -> Vec<Answer> {
     let mut answers = Vec::new();
     while !bytes.is_empty() {
@@ -58,8 +57,8 @@ pub fn answers(mut bytes: &[u8]) -> Vec<Answer> {
             complete: true,
         };
         let length = answer.body_length();
-        // The answer to HEAD says the length of a body that does not come. No body of ours begins
-        // like an answer.
+        // The answer to HEAD has the length of a body that does not come. Instead the next answer
+        // follows. None of our bodies begins like an answer.
         if !(bytes.starts_with(b"HTTP/1.") || bytes.is_empty() && length > 0) {
             let body = &bytes[..length.min(bytes.len())];
             answer.complete = body.len() == length;
@@ -83,7 +82,7 @@ impl fmt::Display for Answer {
 
 impl Answer {
     fn body_length(&self) -> usize {
-        // All that we send is in memory as a whole, so that its length is known.
+        // The daemon has all that it sends in memory, so it knows the length.
         assert!(field(&self.headers, "transfer-encoding").is_none());
         field(&self.headers, "content-length").map_or(0, |value| {
             std::str::from_utf8(value)
@@ -93,8 +92,8 @@ impl Answer {
         })
     }
 
-    /// Fails unless this is an answer as ours are: never to be stored, JSON or metrics, and with a
-    /// token only where it is the credential that was asked for.
+    /// Fails unless the answer keeps our rules: no cache may store it, it is JSON or metrics, and
+    /// it contains a token only where the token is the credential that was asked for.
     pub fn check(&self) {
         if self.status == 100 {
             return;
@@ -122,7 +121,7 @@ impl Answer {
             && !self.body.is_empty()
         {
             let body: Value = serde_json::from_slice(&self.body).expect("it says that it is JSON");
-            // Who is not ready says of whom.
+            // An answer that says "not ready" also says which profile is not.
             if self.status >= 400 && body.get("ready").is_none() {
                 for key in ["code", "reason", "message"] {
                     assert!(body[key].is_string(), "no {key}: {body}");
@@ -132,7 +131,6 @@ impl Answer {
     }
 }
 
-/// The value of this header.
 pub fn field<'a>(fields: &'a Fields, name: &str) -> Option<&'a [u8]> {
     fields
         .iter()

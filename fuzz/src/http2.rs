@@ -1,5 +1,4 @@
-//! HTTP/2 by hand: frames to write whatever one likes with, and a reader of what the daemon
-//! answers.
+//! HTTP/2 by hand: a writer of any frames, and a reader of the daemon's answers.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +8,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use crate::http1::{Answer, Fields, field};
 use crate::secrets::{assert_none, assert_not_forbidden};
 
-/// What a client begins with.
+/// The first bytes of a client.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
@@ -23,33 +22,32 @@ pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
-/// Of DATA and HEADERS.
+/// A flag of DATA and HEADERS.
 pub const END_STREAM: u8 = 0x1;
-/// Of SETTINGS and PING.
+/// A flag of SETTINGS and PING.
 pub const ACK: u8 = 0x1;
-/// Of HEADERS and CONTINUATION.
+/// A flag of HEADERS and CONTINUATION.
 pub const END_HEADERS: u8 = 0x4;
-/// Of DATA and HEADERS.
+/// A flag of DATA and HEADERS.
 pub const PADDED: u8 = 0x8;
 
-/// Length, type, flags and stream.
+/// The size of a frame's head: length, type, flags and stream.
 const HEAD: usize = 9;
 
-/// Writes a frame.
 pub fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     let length = u32::try_from(payload.len()).expect("inputs are short");
     head(out, length, kind, flags, stream);
     out.extend_from_slice(payload);
 }
 
-/// Writes the head of a frame, whatever follows.
+/// Writes the head of a frame; its length need not fit what follows.
 pub fn head(out: &mut Vec<u8>, length: u32, kind: u8, flags: u8, stream: u32) {
     out.extend_from_slice(&length.to_be_bytes()[1..]);
     out.extend_from_slice(&[kind, flags]);
     out.extend_from_slice(&stream.to_be_bytes());
 }
 
-/// Writes a field, without Huffman's code; `indexed`: both sides are to remember it.
+/// Writes a field without Huffman coding. `indexed`: both sides add the field to the dynamic table.
 pub fn literal(out: &mut Vec<u8>, indexed: bool, name: &[u8], value: &[u8]) {
     out.push(if indexed { 0x40 } else { 0 });
     for text in [name, value] {
@@ -58,7 +56,7 @@ pub fn literal(out: &mut Vec<u8>, indexed: bool, name: &[u8], value: &[u8]) {
     }
 }
 
-/// A length with a prefix of seven bits (RFC 7541 section 5.1).
+/// Writes an integer with a prefix of seven bits (RFC 7541 section 5.1).
 fn integer(out: &mut Vec<u8>, value: usize) {
     const LARGEST: u8 = 0x7f;
     let Some(mut rest) = value.checked_sub(LARGEST.into()) else {
@@ -73,31 +71,32 @@ fn integer(out: &mut Vec<u8>, value: usize) {
     out.push(u8::try_from(rest).expect("seven bits"));
 }
 
-/// Writes a message of gRPC: whether it is compressed, its length, and itself.
+/// Writes a gRPC message: whether it is compressed, its length, and its bytes.
 pub fn message(out: &mut Vec<u8>, compressed: u8, text: &[u8]) {
     out.push(compressed);
     out.extend_from_slice(&u32::try_from(text.len()).expect("short").to_be_bytes());
     out.extend_from_slice(text);
 }
 
-/// What was answered on one stream.
+/// The answer on one stream.
 #[derive(Debug, Default)]
 pub struct Stream {
-    /// Headers, and trailers.
+    /// Headers and trailers.
     pub sections: Vec<Fields>,
-    /// All of its DATA.
+    /// The payload of all DATA frames.
     pub data: Vec<u8>,
-    /// Whether it came to its end.
+    /// Whether the stream came to its end.
     pub ended: bool,
-    /// Whether it was broken off.
+    /// Whether the daemon reset the stream.
     pub reset: bool,
 }
 
-/// Reads a connection. Fails on what is no HTTP/2; only the last frame may be cut off.
+/// Reads the streams of a connection. Fails on bytes that are no HTTP/2; only the last frame may be
+/// cut off.
 pub fn streams(mut bytes: &[u8]) -> BTreeMap<u32, Stream> {
     let mut streams: BTreeMap<u32, Stream> = BTreeMap::new();
     let mut decoder = httlib_hpack::Decoder::default();
-    // What the daemon's table may hold is for its peer to say, and it may say anything.
+    // The peer decides how large the daemon's dynamic table may be, and it may say any number.
     decoder.set_max_dynamic_size(u32::MAX);
     let (mut block, mut ends, mut first) = (Vec::new(), false, true);
     while let Some((&[a, b, c, kind, flags, s, t, u, v], rest)) = bytes.split_first_chunk::<HEAD>()
@@ -146,7 +145,7 @@ pub fn streams(mut bytes: &[u8]) -> BTreeMap<u32, Stream> {
 }
 
 impl Stream {
-    /// The status of gRPC, if it has come.
+    /// The gRPC status, if it has come.
     pub fn grpc_status(&self) -> Option<u8> {
         let value = field(self.sections.last()?, "grpc-status")?;
         let code = std::str::from_utf8(value).ok()?.parse().ok();
@@ -156,7 +155,7 @@ impl Stream {
         )
     }
 
-    /// Whether this is gRPC's answer, and not that of HTTP with JSON.
+    /// Whether the answer is gRPC, and not HTTP with JSON.
     pub fn is_grpc(&self) -> bool {
         self.sections
             .first()
@@ -164,7 +163,7 @@ impl Stream {
             .is_some_and(|kind| kind.starts_with(b"application/grpc"))
     }
 
-    /// Fails unless this is an answer as ours are.
+    /// Fails unless the answer keeps our rules.
     pub fn check(&self) {
         assert_not_forbidden(&self.data, "DATA");
         for (name, value) in self.sections.iter().flatten() {

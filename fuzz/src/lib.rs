@@ -1,5 +1,5 @@
-//! What the targets share: above all a daemon to speak to, in this process and in time of its own,
-//! and readers of what it says.
+//! Code that the targets share: above all a daemon to talk to, which runs in this process with a
+//! clock of its own, and readers of its answers.
 
 pub mod daemon;
 pub mod http1;

@@ -9,7 +9,7 @@ use tokend::core::config::{self, SourceFile, Sources};
 use tokend::core::time::WallTime;
 use tokend::material::{self, Surroundings};
 
-/// Where the bytes are written.
+/// The folder of the files.
 pub static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a folder"));
 
 /// Reads the material of a profile with this `tls`.

@@ -23,13 +23,14 @@ use tokend::registry::{ProfileHealth, Registry, RegistryEntry};
 
 use crate::secrets::{FORBIDDEN, SERVED};
 
-/// The user who asks. An administrator is root, who may use the same profiles.
+/// The user of the caller. A caller that is an administrator is root, who may use the same
+/// profiles.
 pub const CALLER: u32 = 1000;
 
 /// A user who never asks.
 const SOMEBODY_ELSE: u32 = 1;
 
-/// Of the daemon; nobody who asks is it.
+/// The user of the daemon; no caller has it.
 const DAEMON: u32 = 999;
 
 /// A caller that asks for `slow` waits no longer than this.
@@ -38,7 +39,7 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 /// Attempts that the daemon may have under way at the same time.
 pub const IN_FLIGHT: u32 = 4;
 
-/// The limits that hold where nothing is configured, and as many requests as it takes.
+/// The limits that hold where nothing is configured, but with as many requests as a test needs.
 pub fn limits() -> ServerLimits {
     let mut limits = load("[server]\n").server.limits;
     limits.requests_per_second = 1_000_000;
@@ -47,7 +48,7 @@ pub fn limits() -> ServerLimits {
     limits
 }
 
-/// All of them.
+/// A registry with all profiles.
 pub async fn registry(broker: &Broker, clock: &Clock) -> Registry {
     let shared = provider::Shared::new(clock.clone());
     let config = load(&format!(
@@ -141,7 +142,7 @@ async fn seated(
         name: parsed(name),
         target: None,
         rules: Refresh {
-            // Nothing happens but what callers bring about.
+            // Only callers cause attempts.
             eager: upstream.is_none(),
             ..Refresh::default()
         },
@@ -208,7 +209,7 @@ impl Provider for Fetched {
     }
 }
 
-/// One that says no.
+/// An identity provider that refuses.
 struct Failing(Failure);
 
 impl Provider for Failing {
@@ -217,7 +218,7 @@ impl Provider for Failing {
     }
 }
 
-/// One that says nothing.
+/// An identity provider that does not answer.
 struct Slow;
 
 impl Provider for Slow {

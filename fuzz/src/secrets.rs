@@ -1,26 +1,27 @@
-//! Tokens that must not be where they do not belong.
+//! Tokens, each with the places where it must not appear.
 
-/// Of profiles that the caller may use: in credentials, and nowhere else.
+/// The token of profiles that the caller may use. It may appear in credentials and nowhere else.
 pub const SERVED: &str = "~served-4f1c9be27a-c05d1783";
-/// Of the profile that the caller may not use: nowhere.
+/// The token of the profile that the caller may not use. It may appear nowhere.
 pub const FORBIDDEN: &str = "~forbidden-83d60e517c-91ab";
 
-/// What both begin with, and little else does.
+/// The first byte of both tokens; little else begins with it.
 const MARK: u8 = b'~';
 
-/// Fails when the forbidden token is in there, as it is or in base64.
+/// Fails if the text contains the forbidden token, as it is or in base64.
 pub fn assert_not_forbidden(text: &[u8], place: &str) {
     assert!(!contains(text, FORBIDDEN), "the forbidden token in {place}");
 }
 
-/// Fails when either is in there: an error, a header.
+/// Fails if the text, an error or a header, contains either token.
 pub fn assert_none(text: &[u8], place: &str) {
     assert_not_forbidden(text, place);
     assert!(!contains(text, SERVED), "the served token in {place}");
 }
 
-/// Whether the token is in there. Digests are compared, and not text: libFuzzer learns what its
-/// inputs' bytes are compared with, and would send the token to find it in the answer.
+/// Whether the text contains the token. It compares digests, not text: libFuzzer learns the values
+/// that the bytes of an input are compared with. It would send the token and then find it in the
+/// answer.
 fn contains(text: &[u8], token: &str) -> bool {
     let wanted = digest(token.as_bytes());
     text.windows(token.len())

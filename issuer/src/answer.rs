@@ -16,7 +16,6 @@ use crate::form::FormRefusal;
 /// What hyper sends.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// What will be sent.
 #[derive(Debug)]
 pub(crate) struct IssuerAnswer {
     pub status: StatusCode,
@@ -24,18 +23,16 @@ pub(crate) struct IssuerAnswer {
     pub content: Content,
 }
 
-/// The body.
 #[derive(Debug)]
 pub(crate) enum Content {
     /// A JSON object: names and raw JSON, in order.
     Fields(Vec<(String, String)>),
-    /// Anything.
     Bytes(Bytes),
 }
 
 impl IssuerAnswer {
-    /// A body with its type. Answers are never cached: tokens must not be (RFC 6749 §5.1), and
-    /// tests change the rest.
+    /// An answer with a body and its type. No answer may be cached: tokens must not be (RFC 6749
+    /// §5.1), and tests change the other documents.
     pub fn new(
         status: StatusCode,
         content_type: Option<&'static str>,
@@ -67,7 +64,7 @@ impl IssuerAnswer {
         )
     }
 
-    /// RFC 6749 §5.2. A 401 carries the challenge that RFC 9110 §15.5.2 demands.
+    /// An error by RFC 6749 §5.2. A 401 carries the challenge that RFC 9110 §15.5.2 demands.
     pub fn oauth_error(status: StatusCode, code: &str, description: &str) -> IssuerAnswer {
         let mut answer = IssuerAnswer::json(vec![
             ("error", code.into()),
@@ -83,7 +80,7 @@ impl IssuerAnswer {
         answer
     }
 
-    /// 405 with the method that would have been right.
+    /// Status 405, with the method that the endpoint allows.
     pub fn method_not_allowed(allowed: &'static str) -> IssuerAnswer {
         let mut answer = IssuerAnswer::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         answer
@@ -104,7 +101,7 @@ impl IssuerAnswer {
         answer
     }
 
-    /// What a token request that is refused is told.
+    /// The answer to a token request that is refused.
     pub fn refused(refusal: &FormRefusal) -> IssuerAnswer {
         if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
             return IssuerAnswer::method_not_allowed("POST");
@@ -112,7 +109,7 @@ impl IssuerAnswer {
         IssuerAnswer::oauth_error(refusal.status, refusal.code, refusal.description)
     }
 
-    /// Plain text for a person who reads along.
+    /// Plain text for a person.
     pub fn text(status: StatusCode, text: &'static str) -> IssuerAnswer {
         IssuerAnswer::new(
             status,
@@ -121,8 +118,8 @@ impl IssuerAnswer {
         )
     }
 
-    /// Sets a header. What cannot be one makes the answer a 500 that says so, so that a misspelt
-    /// script is noticed.
+    /// Sets a header. An invalid name or value turns the answer into a 500 that says so: the author
+    /// of a misspelt script then notices it.
     pub fn set_header(&mut self, name: &str, value: &str) {
         match (
             HeaderName::from_bytes(name.as_bytes()),
@@ -180,7 +177,7 @@ fn object(fields: &[(String, String)]) -> String {
 /// IMF-fixdate (RFC 9110 §5.6.7) of a time since 1970, for instance `Sun, 06 Nov 1994 08:49:37
 /// GMT`.
 pub(crate) fn http_date(at: Duration) -> String {
-    /// The last second of the year 9999: the format goes no further.
+    /// The last second of the year 9999, where the format ends.
     const LAST: u64 = 253_402_300_799;
     let seconds = at.as_secs().min(LAST);
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))

@@ -1,4 +1,4 @@
-//! Throw-away authorities and certificates, made in memory. Whoever wants files writes them.
+//! Throw-away authorities and certificates, made in memory. A caller that needs files writes them.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Certificates start this long ago, so that a peer whose clock is a little behind accepts them.
 const BACKDATED: Duration = Duration::from_secs(300);
 
-/// A certification authority that lives as long as this value.
+/// A certification authority. Its key exists only as long as this value.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
-    /// What a leaf's chain needs below the root: empty for a root.
+    /// The part of a leaf's chain between the leaf and the root, in PEM; empty for a root.
     chain_pem: String,
     clock: WallClock,
 }
@@ -45,7 +45,6 @@ pub struct Pair {
     pub thumbprint: String,
 }
 
-/// Kind of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GeneratedKeyKind {
     /// P-256
@@ -59,18 +58,17 @@ pub enum GeneratedKeyKind {
 /// What a client certificate is like. Default: P-256, valid for a day, no alternative name.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// When it starts, in seconds from now; may be negative. Default: -300.
+    /// When the certificate starts, in seconds from now; may be negative. Default: -300.
     pub not_before: i64,
-    /// How long it is valid, counted from *now*, so that zero makes an expired one.
+    /// How long the certificate is valid, counted from *now*; zero therefore makes an expired one.
     pub lifetime: Duration,
-    /// Its key.
     pub key: GeneratedKeyKind,
     /// A URI as subject alternative name, for instance a SPIFFE ID.
     pub san_uri: Option<String>,
 }
 
 impl Pair {
-    /// Its key as PKCS#8 in PEM.
+    /// The certificate's key as PKCS#8 in PEM.
     #[must_use]
     pub fn key_pem(&self) -> &str {
         self.key_pem.expose_secret()
@@ -92,8 +90,8 @@ impl Authority {
     /// A root with a new P-256 key, valid for 30 days from `clock`'s now.
     ///
     /// # Errors
-    /// What rcgen says, for instance about a name that cannot be encoded; the same for every
-    /// function here.
+    /// rcgen fails, for instance because a name cannot be encoded. This holds for every function
+    /// here.
     pub fn new(common_name: &str, clock: &WallClock) -> Result<Authority, Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let params = authority_params(common_name, clock);
@@ -106,7 +104,8 @@ impl Authority {
         })
     }
 
-    /// An authority below this one. Chains of what it signs carry its certificate.
+    /// An authority below this one. The chains of certificates that it signs contain its
+    /// certificate.
     pub fn intermediate(&self, common_name: &str) -> Result<Authority, Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let params = authority_params(common_name, &self.clock);
@@ -144,7 +143,7 @@ impl Authority {
         Ok(self.pair(&certificate, &key))
     }
 
-    /// Its own certificate: what a peer trusts.
+    /// The authority's own certificate, which a peer trusts.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
@@ -155,7 +154,7 @@ impl Authority {
     }
 }
 
-/// A client certificate that vouches for itself (`self_signed_tls_client_auth`, RFC 8705 §2.2).
+/// A self-signed client certificate (`self_signed_tls_client_auth`, RFC 8705 §2.2).
 pub fn self_signed(
     common_name: &str,
     options: &ClientOptions,
@@ -242,7 +241,7 @@ fn name_and_time(
     ends: Duration,
 ) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    // X.509 knows whole seconds only, and the last one is still valid (RFC 5280 §4.1.2.5).
+    // X.509 dates have whole seconds only, and the last second is still valid (RFC 5280 §4.1.2.5).
     params.not_before = epoch + Duration::from_secs(starts.as_secs());
     params.not_after = epoch + Duration::from_secs(ends.as_secs().saturating_sub(1));
     params.distinguished_name = rcgen::DistinguishedName::new();

@@ -12,37 +12,37 @@ use crate::form::{Form, FormRefusal};
 use crate::keys::{ClientKey, seconds, signature_only};
 use crate::peer::PeerCertificate;
 
-/// An assertion may be valid this far into the future, in seconds: used ones are remembered until
-/// they expire.
+/// An assertion may be valid this far into the future, in seconds. The limit bounds the memory: the
+/// issuer remembers used assertions until they expire.
 const ASSERTION_MAX: u64 = 3600;
 
-/// Clocks of clients may differ by this much, in seconds.
+/// The clock of a client may differ from the issuer's by this much, in seconds.
 const LEEWAY: u64 = 5;
 
 /// The one value of `client_assertion_type` (RFC 7523 §2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// A registered client.
 #[derive(Clone, Debug)]
 pub struct RegisteredClient {
     /// `client_id`
     pub id: String,
-    /// How it proves itself.
+    /// How the client authenticates.
     pub credential: ClientCredential,
-    /// Scopes that it may ask for, and gets if it asks for none. Empty: whatever it asks for.
+    /// Scopes that the client may ask for; it gets all of them if it asks for none. Empty: the
+    /// client gets whatever it asks for.
     pub scopes: Vec<String>,
-    /// Its tokens are bound to the certificate of its connection (RFC 8705 §3), however it proves
-    /// itself; without a certificate it gets none.
+    /// Whether the client's tokens are bound to the certificate of its connection (RFC 8705 §3),
+    /// however it authenticates. Without a certificate it then gets no token.
     pub bound_tokens: bool,
 }
 
-/// How a client proves itself: exactly one way, and no other is accepted.
+/// How a client authenticates: in exactly one way; the issuer accepts no other.
 #[derive(Clone, Debug)]
 pub enum ClientCredential {
     /// `client_secret_basic`, `client_secret_post` and `client_secret_jwt` alike.
     Secret(SecretString),
-    /// `private_key_jwt`: `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK. With a certificate, an
-    /// `x5t#S256` in the assertion's header must be its own.
+    /// `private_key_jwt`: `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK. If it is a certificate
+    /// and the assertion's header has an `x5t#S256`, it must be that of the certificate.
     Assertion {
         /// The key.
         public_key: String,
@@ -54,8 +54,8 @@ pub enum ClientCredential {
     None,
 }
 
-/// Which certificate is the client's (RFC 8705 §2.1.2). That its chain leads to a trusted root was
-/// checked before.
+/// Which certificate is the client's (RFC 8705 §2.1.2). The TLS handshake has already checked that
+/// its chain leads to a trusted root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateMatch {
     /// The subject's common name.
@@ -137,17 +137,17 @@ pub(crate) fn method(
     }
 }
 
-/// What a proof is checked against.
+/// The facts that a proof is checked against.
 pub(crate) struct Circumstances<'a> {
     pub certificate: Option<&'a PeerCertificate>,
     /// Values of `aud` that mean this issuer.
     pub audiences: &'a [String],
-    /// Since 1970.
+    /// The time since 1970.
     pub now: Duration,
     pub used: &'a mut UsedAssertions,
 }
 
-/// Checks the proof of `client`, which is the one that the request claims to be from.
+/// Checks the proof of `client`, the client that the request claims to be from.
 pub(crate) fn authenticate(
     client: &RegisteredClient,
     form: &Form,
@@ -198,7 +198,7 @@ fn compare(presented: &str, secret: &SecretString) -> Result<(), FormRefusal> {
         .map_err(|_| FormRefusal::client("wrong secret"))
 }
 
-/// RFC 7523 §3, and OpenID Connect Core 1.0 §9 for `jti`.
+/// Checks an assertion by RFC 7523 §3, and its `jti` by OpenID Connect Core 1.0 §9.
 fn check_assertion(
     client: &RegisteredClient,
     form: &Form,
@@ -262,13 +262,13 @@ fn check_assertion(
 #[derive(Debug, Default)]
 pub(crate) struct UsedAssertions {
     expiry: HashMap<(String, String), u64>,
-    /// Expired ones are looked for when there are this many, so that each is looked at a few times
-    /// only.
+    /// The set looks for expired assertions when it holds this many, so that it looks at each of
+    /// them a few times only.
     sweep_at: usize,
 }
 
 impl UsedAssertions {
-    /// Whether `id` of `client` has not been used; from now on it has.
+    /// Returns whether `client` uses this `id` for the first time, and marks it as used.
     fn first_use(&mut self, client: &str, id: &str, expires: u64, now: u64) -> bool {
         if self.expiry.len() >= self.sweep_at {
             self.expiry.retain(|_, expiry| *expiry > now);

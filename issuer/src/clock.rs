@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Tells the time since 1970-01-01T00:00:00Z; tests hand in their own.
+/// Tells the time since 1970-01-01T00:00:00Z. Tests pass their own clock.
 #[derive(Clone)]
 pub struct WallClock(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 impl WallClock {
-    /// The machine's. A clock before 1970 reads as 1970.
+    /// The clock of the machine. A time before 1970 reads as 1970.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -22,13 +22,12 @@ impl WallClock {
         })
     }
 
-    /// Whatever `now` says.
+    /// A clock that returns what `now` returns.
     #[must_use]
     pub fn given(now: impl Fn() -> Duration + Send + Sync + 'static) -> WallClock {
         WallClock(Arc::new(now))
     }
 
-    /// The time.
     #[must_use]
     pub fn now(&self) -> Duration {
         (self.0)()

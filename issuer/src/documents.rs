@@ -1,4 +1,4 @@
-//! Everything but tokens: metadata, keys, and an API to try tokens on.
+//! Everything but tokens: metadata, keys, and an API on which tokens can be tried.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -41,8 +41,8 @@ pub(crate) enum DocumentPlace {
     Api,
 }
 
-/// RFC 8414 §2 and OpenID Connect Discovery 1.0 §3, as far as it applies to an issuer without
-/// people.
+/// Metadata by RFC 8414 §2 and OpenID Connect Discovery 1.0 §3, as far as they apply to an issuer
+/// that has no people as users.
 fn metadata(state: &IssuerState) -> IssuerAnswer {
     let url = |path: &str| Value::from(format!("{}{path}", state.url));
     let tls = locked(&state.tls).is_some();
@@ -67,8 +67,8 @@ fn metadata(state: &IssuerState) -> IssuerAnswer {
         ("token_endpoint", url("/token")),
         ("jwks_uri", url("/jwks")),
         ("grant_types_supported", json!(["client_credentials"])),
-        // Required by both documents, which forbid an empty list: this value means that nothing is
-        // returned.
+        // Both documents require this field and forbid an empty list. `none` means that the issuer
+        // returns nothing.
         ("response_types_supported", json!(["none"])),
         ("subject_types_supported", json!(["public"])),
         ("id_token_signing_alg_values_supported", json!(["ES256"])),
@@ -94,7 +94,8 @@ fn metadata(state: &IssuerState) -> IssuerAnswer {
     IssuerAnswer::json(fields)
 }
 
-/// An API as the Orchestration Cluster's: RFC 6750 §2.1 for the token, RFC 8705 §3 for a bound one.
+/// An API like that of the Orchestration Cluster: RFC 6750 §2.1 for the token, RFC 8705 §3 for a
+/// bound one.
 fn api(state: &IssuerState, bearer: Option<&str>, peer: &ConnectionPeer) -> IssuerAnswer {
     let Some(token) = bearer else {
         return IssuerAnswer::bearer_challenge(None);

@@ -1,4 +1,4 @@
-//! A request that has arrived whole, and what its endpoint says.
+//! A request that has arrived whole, and the endpoint's answer to it.
 
 #[cfg(not(feature = "faults"))]
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use crate::form::{Form, FormRefusal};
 use crate::peer::ConnectionPeer;
 use crate::{IssuerState, documents, token};
 
-/// Bytes of a request body: assertions are a few kilobytes, nobody needs more.
+/// The most bytes of a request body. Assertions are a few kilobytes, and no client needs more.
 const BODY_MAX: usize = 64 * 1024;
 
-/// A request. Holds secrets: no Debug.
+/// A request. It holds secrets and therefore has no Debug.
 pub(crate) struct ParsedRequest {
     pub path: String,
     method: Method,
     pub headers: HeaderMap,
-    /// What a token request says; None for any other.
+    /// The form of a token request; None for any other request.
     pub form: Option<Form>,
 }
 
 impl ParsedRequest {
-    /// Reads the whole of it.
+    /// Reads the whole request.
     ///
     /// # Errors
-    /// The answer to one that is too long or was cut off.
+    /// The body is too long or was cut off; the error is the answer to that.
     pub async fn read(
         state: &IssuerState,
         request: Request<Incoming>,
@@ -50,10 +50,10 @@ impl ParsedRequest {
         })
     }
 
-    /// What the endpoint says.
+    /// The endpoint's answer.
     ///
     /// # Errors
-    /// A token request is refused.
+    /// The endpoint refuses a token request.
     pub fn answer(
         &self,
         state: &IssuerState,
@@ -76,7 +76,6 @@ impl ParsedRequest {
     }
 }
 
-/// Answers a request.
 #[cfg(not(feature = "faults"))]
 pub(crate) async fn respond(
     state: Arc<IssuerState>,

@@ -1,5 +1,5 @@
-//! What the issuer does wrong, as data: a script of faults, each for some requests, played in the
-//! order it was written.
+//! What the issuer does wrong, as data: a script of faults. Each fault is for some requests, and
+//! the issuer plays the faults in the order of the script.
 //!
 //! A fault waits, replaces the answer, or alters it; [`Fault::All`] combines them, for instance a
 //! slow answer with a bad field. `play` is the interpreter.
@@ -23,10 +23,10 @@ use crate::{Issuer, locked};
 /// One way to misbehave.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    // Waits; then goes on as if nothing had been.
+    // These faults wait; then the request is answered as usual.
     /// Waits before the first byte of the answer.
     SlowHeaders(Duration),
-    /// Waits for a permit and uses it up, so that a test holds requests and lets them go one by
+    /// Waits for a permit and uses it up. A test can hold requests with it and release them one by
     /// one.
     Hold(Arc<Semaphore>),
     /// Never answers; ends when the client leaves.
@@ -34,34 +34,32 @@ pub enum Fault {
     /// Closes the connection without an answer, on HTTP/2 too.
     CloseConnection,
 
-    // Replaces the answer; the request is not looked at.
+    // These faults replace the answer; the issuer does not look at the request.
     /// Any status, body and headers.
     Status {
-        /// HTTP status.
         status: u16,
-        /// Sent as it is.
+        /// The body, sent as it is.
         body: String,
-        /// Names and values; `Content-Type` is absent unless it is here.
+        /// Names and values of headers; `Content-Type` is absent unless it is here.
         headers: Vec<(String, String)>,
     },
     /// A status, usually 429 or 503, with `Retry-After` in whole seconds (RFC 9110 §10.2.3).
     RetryAfter(u16, Duration),
-    /// The same with a date: now plus this.
+    /// A status with `Retry-After` as a date: the time now plus this duration.
     RetryAfterDate(u16, Duration),
     /// A login page with status 200.
     Html200,
     /// An error as in RFC 6749 §5.2.
     OAuthError {
-        /// HTTP status.
         status: u16,
         /// `error`
         code: String,
     },
-    /// A token answer of this many bytes, with a token as long as it takes.
+    /// A token answer of this many bytes. The token fills it up.
     BigBody(usize),
     /// A token answer whose token never ends, until the client leaves.
     EndlessBody,
-    /// Somewhere else (RFC 9110 §15.4).
+    /// A redirect (RFC 9110 §15.4).
     Redirect {
         /// 301, 302, 303, 307 or 308.
         status: u16,
@@ -72,15 +70,14 @@ pub enum Fault {
     /// that the client sent.
     EchoSecret,
 
-    // Alters the answer.
-    /// Half of the body that `Content-Length` promises, then the connection closes.
+    // These faults alter the answer.
+    /// Half of the body that `Content-Length` promises; then the connection closes.
     Truncated,
     /// One byte of the body per interval.
     SlowBody(Duration),
-    /// Sets a field of a JSON answer to this JSON, which is not checked and may be nonsense, or
-    /// leaves it out.
+    /// Sets a field of a JSON answer to this JSON, or leaves the field out. The JSON is not checked
+    /// and may be nonsense.
     Field {
-        /// Its name.
         name: String,
         /// Raw JSON; None leaves the field out.
         json: Option<String>,
@@ -88,11 +85,11 @@ pub enum Fault {
     /// Returns the first token that was issued under this script to the same client for the same
     /// parameters.
     SameToken {
-        /// `expires_in` is what is left of it, at least 0; false: what it was at first, which is a
-        /// lie.
+        /// If true, `expires_in` is what is left of the token's life, at least 0. If false, it
+        /// stays what it was at first, which is a lie.
         shrinking: bool,
     },
-    /// One more header, or another value for one.
+    /// One more header, or another value for a header that is there.
     ExtraHeader {
         /// Its name.
         name: String,
@@ -102,7 +99,7 @@ pub enum Fault {
     /// A `Date` header that is wrong by this many seconds.
     Date(i64),
 
-    /// Several at once; of those that replace the answer the first wins.
+    /// Several faults at once. Of those that replace the answer, the first wins.
     All(Vec<Fault>),
 }
 
@@ -119,8 +116,8 @@ impl Fault {
         Fault::field("token_type", text.map(json_text).as_deref())
     }
 
-    /// `access_token` as this text, whatever characters it has, or absent. For something other than
-    /// text use [`Fault::field`].
+    /// `access_token` as this text, whatever characters it has, or absent. Use [`Fault::field`] for
+    /// a value that is no text.
     #[must_use]
     pub fn token(text: Option<&str>) -> Fault {
         Fault::field("access_token", text.map(json_text).as_deref())
@@ -150,7 +147,7 @@ impl Fault {
         }
     }
 
-    /// Itself, or what [`Fault::All`] holds, in order.
+    /// The faults of [`Fault::All`] in order, or this one fault.
     fn steps(self) -> Vec<Fault> {
         match self {
             Fault::All(faults) => faults.into_iter().flat_map(Fault::steps).collect(),
@@ -170,10 +167,9 @@ pub enum Target {
     Path(String),
 }
 
-/// How often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Times {
-    /// For the next so many requests that match.
+    /// For the next matching requests, this many.
     Next(usize),
     /// Until the script is cleared.
     Always,
@@ -195,7 +191,7 @@ impl Issuer {
         locked(&self.state.faults.journal).records()
     }
 
-    /// Requests so far for a path, for instance `/token`, answered or not.
+    /// The number of requests for a path so far, for instance `/token`, answered or not.
     #[must_use]
     pub fn count(&self, path: &str) -> usize {
         locked(&self.state.faults.journal).counted(path)
@@ -207,17 +203,18 @@ impl Issuer {
         self.state.faults.max_in_flight.load(Ordering::Relaxed)
     }
 
-    /// Plays a fault on the next token requests, after those that were scripted before.
+    /// Adds a fault for the next token requests, behind the faults that were scripted before.
     pub fn script(&self, fault: Fault, times: Times) {
         self.script_for(Target::Token, fault, times);
     }
 
-    /// Plays a fault on some requests only.
+    /// Adds a fault for some requests only.
     pub fn script_for(&self, target: Target, fault: Fault, times: Times) {
         locked(&self.state.faults.script).push(target, fault, times);
     }
 
-    /// Behaves from now on. Requests that are being mistreated stay so.
+    /// Removes all faults, so that the issuer behaves from now on. A fault that a request already
+    /// suffers goes on.
     pub fn clear_script(&self) {
         locked(&self.state.faults.script).clear();
     }

@@ -9,18 +9,18 @@ use serde_json::Value;
 /// Parameters that may be repeated (RFC 8707 §2, RFC 8693 §2.1).
 const REPEATABLE: [&str; 2] = ["resource", "audience"];
 
-/// A token request. Holds secrets: no Debug.
+/// A token request. It holds secrets and therefore has no Debug.
 pub(crate) struct Form {
-    /// In the order they came; those without a value are left out (RFC 6749 §3.2).
+    /// The parameters in the order they came, without those that have no value (RFC 6749 §3.2).
     pub parameters: Vec<(String, String)>,
-    /// Client id and secret of a Basic header, if that is what it is.
+    /// Client id and secret of the `Authorization` header, if that is Basic.
     pub basic: Option<Result<(String, String), FormRefusal>>,
     is_form: bool,
 }
 
 impl Form {
-    /// Takes a request apart; what is wrong with it is said later, by [`Form::check`] and by client
-    /// authentication.
+    /// Takes a request apart. [`Form::check`] and client authentication report later what is wrong
+    /// with it.
     pub fn parse(headers: &HeaderMap, body: &[u8]) -> Form {
         let is_form = headers
             .get(CONTENT_TYPE)
@@ -56,7 +56,7 @@ impl Form {
             .map(|(_, value)| value.as_str())
     }
 
-    /// What is wrong with it whoever asks: RFC 6749 §3.2 and §4.4.2.
+    /// Reports what is wrong with the request, whichever client sent it: RFC 6749 §3.2 and §4.4.2.
     pub fn check(&self) -> Result<(), FormRefusal> {
         if !self.is_form {
             return Err(FormRefusal::request(
@@ -73,7 +73,7 @@ impl Form {
         Ok(())
     }
 
-    /// The client that it claims to be from, by whatever means; nothing is proven.
+    /// The client that the request claims to be from, by any method. Nothing is proven.
     pub fn claimed_client(&self) -> Option<String> {
         if let Some(Ok((id, _))) = &self.basic {
             return Some(id.clone());
@@ -109,7 +109,7 @@ impl FormRefusal {
         FormRefusal::new("invalid_request", description)
     }
 
-    /// Another method than POST.
+    /// The request uses another method than POST.
     pub fn method() -> FormRefusal {
         FormRefusal {
             status: StatusCode::METHOD_NOT_ALLOWED,
@@ -117,7 +117,7 @@ impl FormRefusal {
         }
     }
 
-    /// `invalid_client`, the one with status 401.
+    /// `invalid_client`, the only error with status 401.
     pub fn client(description: &'static str) -> FormRefusal {
         FormRefusal {
             status: StatusCode::UNAUTHORIZED,
@@ -126,7 +126,7 @@ impl FormRefusal {
     }
 }
 
-/// RFC 6749 §2.3.1: base64 of `id:secret`, each form-urlencoded before.
+/// Reads a Basic header: base64 of `id:secret`, each form-urlencoded before (RFC 6749 §2.3.1).
 fn parse_basic(header: &str) -> Result<(String, String), FormRefusal> {
     let bad = || FormRefusal::client("the Authorization header is not Basic as in RFC 6749 §2.3.1");
     let (scheme, encoded) = header.split_once(' ').ok_or_else(bad)?;
@@ -142,8 +142,8 @@ fn parse_basic(header: &str) -> Result<(String, String), FormRefusal> {
     ))
 }
 
-/// Undoes form-urlencoding; None for what no encoder writes, above all a secret that was not
-/// encoded at all. `~ ! ' ( )` are let through: common encoders leave them as they are.
+/// Undoes form-urlencoding. Returns None for text that no encoder writes, above all for a secret
+/// that was not encoded at all. It accepts `~ ! ' ( )`: common encoders leave them as they are.
 fn form_decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

@@ -15,8 +15,8 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::certificates;
 
-/// Keys that still verify. Tokens of older ones fail, as they would with a real provider after a
-/// few rotations.
+/// This many keys still verify. Tokens of older keys fail, as with a real provider after a few
+/// rotations.
 const KEPT: usize = 4;
 
 /// The issuer's keys; the last one signs.
@@ -30,12 +30,11 @@ struct SigningKey {
 }
 
 impl SigningKeys {
-    /// One new key.
     pub fn new() -> io::Result<SigningKeys> {
         Ok(SigningKeys(vec![SigningKey::generate()?]))
     }
 
-    /// A new key signs; old ones still verify.
+    /// From now on a new key signs; the last keys still verify.
     pub fn rotate(&mut self) -> io::Result<()> {
         self.0.push(SigningKey::generate()?);
         if self.0.len() > KEPT {
@@ -58,8 +57,8 @@ impl SigningKeys {
         jsonwebtoken::encode(&header, claims, &key.sign)
     }
 
-    /// The claims of an access token that one of these keys signed; times are the caller's
-    /// business.
+    /// The claims of an access token that one of these keys signed. The caller has to check the
+    /// times.
     pub fn verify(&self, token: &str) -> Option<Value> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         let id = header.kid.as_deref()?;
@@ -112,13 +111,13 @@ pub(crate) fn signature_only(algorithm: Algorithm) -> Validation {
 /// A key that a client registered.
 pub(crate) struct ClientKey {
     pub key: DecodingKey,
-    /// x5t#S256, when it came as a certificate.
+    /// x5t#S256, if the client registered a certificate.
     pub thumbprint: Option<String>,
 }
 
 impl ClientKey {
-    /// Reads `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK (RFC 7517 §4). None: it is none of
-    /// these, or of a kind that cannot verify.
+    /// Reads `PUBLIC KEY` or `CERTIFICATE` in PEM, or a JWK (RFC 7517 §4). Returns None if the text
+    /// is none of these, or if the key is of a kind that cannot verify.
     pub fn parse(text: &str) -> Option<ClientKey> {
         if text.trim_start().starts_with('{') {
             let jwk: Jwk = serde_json::from_str(text).ok()?;

@@ -45,23 +45,21 @@ use self::clock::WallClock;
 use self::documents::DocumentPlace;
 use self::keys::SigningKeys;
 
-/// How the issuer is set up.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where it listens. Default: 127.0.0.1 and a free port.
+    /// The address to listen on. Default: 127.0.0.1 and a free port.
     pub listen: SocketAddr,
     /// None (default): plain HTTP.
     pub tls: Option<IssuerTls>,
-    /// Path of the issuer URL, empty (default) or with a slash at its start and none at its end,
+    /// Path of the issuer URL: empty (default), or with a slash at its start and none at its end,
     /// for instance `/realms/dev`.
     pub path: String,
-    /// Registered clients.
     pub clients: Vec<RegisteredClient>,
     /// Life of a token, in whole seconds. Default: 5 minutes.
     pub token_lifetime: Duration,
-    /// The audience that `/api/topology` insists on; None (default): any.
+    /// The audience that `/api/topology` requires; None (default): any.
     pub api_audience: Option<String>,
-    /// Dates tokens, answers and certificates. Default: the machine's.
+    /// The clock that dates tokens, answers and certificates. Default: the machine's.
     pub clock: WallClock,
 }
 
@@ -79,17 +77,17 @@ impl Default for Settings {
     }
 }
 
-/// TLS of the issuer.
+/// TLS settings of the issuer.
 #[derive(Clone, Debug)]
 pub struct IssuerTls {
-    /// Its certificate, which must have the name `localhost`.
+    /// The certificate of the issuer, which must have the name `localhost`.
     pub server: Pair,
-    /// Authorities of client certificates in PEM, or self-signed ones themselves. Empty: no
-    /// certificate is asked for.
+    /// Authorities of client certificates in PEM, or self-signed client certificates themselves.
+    /// Empty: the issuer asks for no certificate.
     pub client_roots: Vec<String>,
 }
 
-/// A running issuer. Ends when dropped, and with it every connection.
+/// A running issuer. When it is dropped, it ends and closes every connection.
 pub struct Issuer {
     state: Arc<IssuerState>,
     address: SocketAddr,
@@ -97,21 +95,19 @@ pub struct Issuer {
 }
 
 enum Listening {
-    /// Accepts connections.
     Running {
         stop: oneshot::Sender<()>,
         task: JoinHandle<()>,
     },
-    /// Refuses connections, but nobody else gets the port.
+    /// The issuer refuses connections, but keeps the port, so that no other program gets it.
     Stopped(TcpSocket),
-    /// Being stopped or restarted, or that failed.
+    /// The issuer is being stopped or restarted, or that has failed.
     Between,
 }
 
-/// What every connection shares.
+/// State that all connections share.
 struct IssuerState {
     clock: WallClock,
-    /// The issuer identifier.
     url: String,
     path: String,
     /// Values of `aud` in an assertion that mean this issuer.
@@ -129,10 +125,11 @@ struct IssuerState {
 }
 
 impl Issuer {
-    /// Binds and serves on the current tokio runtime. When this returns, connections are accepted.
+    /// Binds and serves on the current tokio runtime. The issuer accepts connections when this
+    /// returns.
     ///
     /// # Errors
-    /// The address cannot be had; certificate, key or roots cannot be used (`InvalidInput`).
+    /// The address is not available; certificate, key or roots cannot be used (`InvalidInput`).
     pub async fn start(settings: Settings) -> io::Result<Issuer> {
         let tls = settings
             .tls
@@ -141,7 +138,8 @@ impl Issuer {
             .transpose()?;
         let listener = wire::listen(wire::reserve(settings.listen, settings.listen.port() == 0)?)?;
         let address = listener.local_addr()?;
-        // A certificate has names; without one, an address saves the look-up.
+        // With TLS the URL needs the name in the certificate. Without TLS an address saves the
+        // look-up.
         let url = if tls.is_some() {
             format!("https://localhost:{}{}", address.port(), settings.path)
         } else {
@@ -180,41 +178,40 @@ impl Issuer {
         })
     }
 
-    /// The issuer identifier, for instance `https://localhost:40123`; endpoints are below it.
+    /// The issuer identifier, for instance `https://localhost:40123`. Endpoints are below it.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.state.url
     }
 
-    /// The token endpoint.
     #[must_use]
     pub fn token_url(&self) -> String {
         format!("{}/token", self.state.url)
     }
 
-    /// Where it listens.
+    /// The address that the issuer listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// TCP connections so far.
+    /// The number of TCP connections so far.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.state.connections.load(Ordering::Relaxed)
     }
 
-    /// Connections whose TLS handshake failed on this side, for instance because of an untrusted
-    /// client certificate.
+    /// The number of connections whose TLS handshake failed on this side, for instance because of
+    /// an untrusted client certificate.
     #[must_use]
     pub fn failed_handshakes(&self) -> usize {
         self.state.failed_handshakes.load(Ordering::Relaxed)
     }
 
-    /// Signs with a new key; tokens of the last few keys still verify.
+    /// Signs with a new key from now on; tokens of the last few keys still verify.
     ///
     /// # Errors
-    /// No key could be made.
+    /// A key could not be made.
     pub fn rotate_signing_key(&self) -> io::Result<()> {
         locked(&self.state.keys).rotate()
     }
@@ -224,7 +221,7 @@ impl Issuer {
         locked(&self.state.clients).insert(client.id.clone(), client);
     }
 
-    /// Gives a client another secret, whatever it had before. An unknown one is registered with it.
+    /// Gives a client another secret, however it authenticated before. Registers an unknown client.
     pub fn set_client_secret(&self, id: &str, secret: &str) {
         let credential = ClientCredential::Secret(secret.into());
         locked(&self.state.clients)
@@ -233,7 +230,7 @@ impl Issuer {
             .credential = credential;
     }
 
-    /// Certificate and client roots of new connections. An issuer that was started without TLS
+    /// Sets certificate and client roots of new connections. An issuer that was started without TLS
     /// stays without.
     ///
     /// # Errors
@@ -246,19 +243,21 @@ impl Issuer {
         Ok(())
     }
 
-    /// Closes every connection and refuses new ones until [`Issuer::restart`]. Keys, clients,
-    /// script and record stay.
+    /// Closes every connection and refuses new ones until [`Issuer::restart`]. The issuer keeps
+    /// keys, clients, script and record.
     ///
     /// # Errors
-    /// A port that was named in the settings went to somebody else in between; one that the system
-    /// chose cannot.
+    /// Another program took a port that the settings named. This cannot happen to a port that the
+    /// system chose.
     pub async fn stop(&self) -> io::Result<()> {
         let before = std::mem::replace(&mut *locked(&self.listening), Listening::Between);
         let after = match before {
             Listening::Running { stop, task } => {
-                // Before the old one goes: in between, the system could give the port to anybody.
+                // The port is reserved before the old socket goes: in between, the system could
+                // give the port to any program.
                 let early = wire::reserve(self.address, true);
-                // It may have ended with its runtime; either way the listener is gone afterwards.
+                // The task may have ended with its runtime; either way the listener is gone
+                // afterwards.
                 let _ = stop.send(());
                 let _ = task.await;
                 Listening::Stopped(early.or_else(|_| wire::reserve(self.address, false))?)
@@ -269,11 +268,11 @@ impl Issuer {
         Ok(())
     }
 
-    /// Listens again on the same port after [`Issuer::stop`], on the current tokio runtime; nothing
-    /// if it was not stopped.
+    /// Listens again on the same port after [`Issuer::stop`], on the current tokio runtime. Does
+    /// nothing if the issuer was not stopped.
     ///
     /// # Errors
-    /// The port cannot be listened on, or [`Issuer::stop`] has not ended well.
+    /// The issuer cannot listen on the port, or [`Issuer::stop`] has failed.
     pub fn restart(&self) -> io::Result<()> {
         let mut listening = locked(&self.listening);
         *listening = match std::mem::replace(&mut *listening, Listening::Between) {
@@ -302,7 +301,7 @@ impl IssuerState {
     }
 
     /// What a path stands for. RFC 8414 §3.1 puts its well-known part before the issuer's path,
-    /// OpenID Connect after it.
+    /// OpenID Connect puts it after.
     fn place(&self, path: &str) -> Option<DocumentPlace> {
         if path.strip_prefix("/.well-known/oauth-authorization-server") == Some(&self.path) {
             return Some(DocumentPlace::Metadata);
@@ -316,7 +315,8 @@ impl IssuerState {
     }
 }
 
-/// The lock, even if somebody panicked with it: what it guards is changed in single steps.
+/// Locks the mutex even if a thread panicked while it held the lock: each change of the guarded
+/// value is a single step.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,15 +5,14 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::certificates;
 
-/// One connection.
 pub(crate) struct ConnectionPeer {
-    /// Counts from 1.
+    /// The number of the connection, from 1.
     #[cfg_attr(
         not(feature = "faults"),
         expect(dead_code, reason = "the journal alone records it")
     )]
     pub number: u64,
-    /// What the client presented, verified.
+    /// The verified client certificate, if the client presented one.
     pub certificate: Option<PeerCertificate>,
     /// Tells the connection to end at once.
     pub close: Notify,

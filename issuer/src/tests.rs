@@ -1,4 +1,4 @@
-//! What an ordinary client sees, and what it sees when the script has something to say.
+//! What an ordinary client sees, without and with a script of faults.
 
 mod authentication;
 mod faults;
@@ -19,7 +19,7 @@ use crate::client::CertificateMatch;
 use crate::faults::record::{RecordedRequest, RequestOutcome};
 use crate::faults::{Fault, Target, Times};
 
-/// An issuer on TLS with one client per way of proving itself.
+/// An issuer on TLS with one client for each authentication method.
 struct World {
     issuer: Issuer,
     authority: Authority,
@@ -210,14 +210,14 @@ fn basic(id: &str, secret: &str) -> String {
     )
 }
 
-/// Waits for what must come; a minute is never reached unless it does not.
+/// Waits for a future that must complete. The limit of a minute is reached only if it does not.
 async fn soon<T>(coming: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), coming)
         .await
         .expect("it did not come")
 }
 
-/// Waits for what happens in another task.
+/// Waits until another task has done something.
 async fn eventually(mut happened: impl FnMut() -> bool) {
     let waiting = async {
         while !happened() {

@@ -1,4 +1,4 @@
-//! The token endpoint when nothing is wrong with it (RFC 6749 §4.4, RFC 8707, RFC 9068).
+//! The token endpoint without faults (RFC 6749 §4.4, RFC 8707, RFC 9068).
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
@@ -81,7 +81,8 @@ fn authenticated(
     form: &Form,
     certificate: Option<&PeerCertificate>,
 ) -> Result<RegisteredClient, FormRefusal> {
-    // Before the client is looked up: two methods at once are a malformed request whoever sent it.
+    // This check comes before the look-up of the client: two methods at once are a malformed
+    // request, whichever client sent it.
     client::method(form, None)?;
     if let Some(Err(refusal)) = &form.basic {
         return Err(refusal.clone());
@@ -104,7 +105,7 @@ fn authenticated(
     Ok(client)
 }
 
-/// RFC 6749 §3.3; without a request, everything that the client may have.
+/// The granted scope (RFC 6749 §3.3). A client that asks for none gets everything that it may have.
 fn granted_scope(
     client: &RegisteredClient,
     requested: Option<&str>,
@@ -133,8 +134,8 @@ fn granted_scope(
     Ok(requested.to_owned())
 }
 
-/// `audience` as it came and `resource` (RFC 8707 §2), else the issuer's own API: one as text,
-/// several as an array.
+/// The audience of a token: `audience` as it came and `resource` (RFC 8707 §2), else the issuer's
+/// own API. One audience is a text, several are an array.
 fn audience(state: &IssuerState, form: &Form) -> Result<Value, FormRefusal> {
     let is_resource =
         |text: &&str| Url::parse(text).is_ok_and(|resource| resource.fragment().is_none());
@@ -152,7 +153,7 @@ fn audience(state: &IssuerState, form: &Form) -> Result<Value, FormRefusal> {
     })
 }
 
-/// 128 random bits: nobody meets the same `jti` twice.
+/// 128 random bits, so that no `jti` occurs twice.
 fn random_id() -> Result<String, FormRefusal> {
     let mut bytes = [0; 16];
     rand::fill(&mut bytes).map_err(|_| server_error("no randomness"))?;

@@ -31,39 +31,40 @@ use crate::faults::play::respond;
 use crate::peer::{ConnectionPeer, PeerCertificate};
 use crate::{IssuerState, IssuerTls, locked};
 
-/// Connections that the kernel accepts before the issuer does: a reconnect storm of a test must not
-/// meet a full queue.
+/// The kernel accepts this many connections before the issuer does. A test can reconnect many
+/// clients at once, and none of them may meet a full queue.
 const BACKLOG: u32 = 4096;
 
-/// A client that opens a connection and says nothing is let go after this.
+/// The issuer closes a connection on which the client has said nothing for this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Rest after an accept that failed, most likely for want of descriptors, so that it does not spin.
+/// The pause after a failed accept, which keeps the loop from spinning. The most likely cause is a
+/// lack of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
 
-/// A socket that owns its address but refuses connections until it listens. A shared address can be
-/// reserved again while it is in use, by sockets of the same user that say so too; the kernel never
-/// picks one that is shared already.
+/// A socket that owns its address but refuses connections until it listens. If `shared`, other
+/// sockets of the same user that are shared too can reserve the same address while it is in use.
+/// The kernel never picks an address that is shared already.
 pub(crate) fn reserve(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
-    // Else connections in TIME_WAIT would keep a restarted issuer off its own port.
+    // Without this, connections in TIME_WAIT would keep a restarted issuer off its own port.
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(shared)?;
     socket.bind(address)?;
     Ok(socket)
 }
 
-/// Lets a reserved socket accept.
+/// Makes a reserved socket accept connections.
 pub(crate) fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until told to stop, or until the teller is gone; then every connection is closed before
-/// this returns.
+/// Accepts connections until `stop` says so or its sender is gone. Closes every connection before
+/// it returns.
 pub(crate) async fn serve(
     listener: TcpListener,
     state: Arc<IssuerState>,
@@ -79,11 +80,12 @@ pub(crate) async fn serve(
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_REST).await,
             },
-            // Takes away what has ended.
+            // This removes connections that have ended.
             Some(_) = connections.join_next() => {}
         }
     }
-    // Refuses at once, even while a process that is being started has a copy of it.
+    // The shutdown refuses connections at once, even while a process that is being started has a
+    // copy of the socket.
     let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
     drop(listener);
     connections.shutdown().await;
@@ -91,8 +93,8 @@ pub(crate) async fn serve(
 
 async fn connection(stream: TcpStream, state: Arc<IssuerState>) {
     let number = state.connections.fetch_add(1, Ordering::Relaxed) + 1;
-    // Without it a byte that trickles would wait for the next one. Failing at that is no reason to
-    // fail.
+    // Without TCP_NODELAY a byte that trickles would wait for the next one. If the option cannot be
+    // set, the connection goes on without it.
     let _ = stream.set_nodelay(true);
     let tls = locked(&state.tls).clone();
     let Some(config) = tls else {
@@ -134,15 +136,15 @@ async fn http<S>(
     });
     let builder = auto::Builder::new(TokioExecutor::new());
     tokio::select! {
-        // What goes wrong here is the client's doing or the script's.
+        // An error here comes from the client or from the script.
         _ = builder.serve_connection(TokioIo::new(stream), service) => {}
         () = peer.close.notified() => {}
     }
 }
 
-/// HTTP/2 and HTTP/1.1 over TLS 1.2 and 1.3; asks for a client certificate if there are roots for
-/// one, and lets clients without one in. Sessions can be resumed, as with real providers: a client
-/// that resumes presents its *old* certificate.
+/// HTTP/2 and HTTP/1.1 over TLS 1.2 and 1.3. The server asks for a client certificate if there are
+/// roots for one, and accepts clients without one. Sessions can be resumed, as with real providers:
+/// a client that resumes presents its *old* certificate.
 pub(crate) fn server_config(tls: &IssuerTls, clock: &WallClock) -> io::Result<Arc<ServerConfig>> {
     let invalid =
         |error: &dyn fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, error.to_string());

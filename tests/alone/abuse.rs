@@ -1,8 +1,8 @@
 //! Callers that misbehave below the level of calls: floods of frames that cost nothing to send,
-//! header bombs, connections that drip or say half a thing. Whatever they do, the others are served
-//! as before, and when it is over nothing is left.
+//! header bombs, connections that drip bytes or stop halfway. During an attack the daemon serves
+//! other callers as before, and afterwards nothing of the attack is left.
 //!
-//! `cargo test --test it abuse -- --nocapture` prints what it cost the others, attack by attack.
+//! `cargo test --test alone abuse -- --nocapture` prints the cost of each attack for other callers.
 
 pub mod attack;
 mod frames;
@@ -23,32 +23,33 @@ const PROFILE: &str = "a";
 pub const VICTIM: u32 = 65001;
 pub const ATTACKER: u32 = 65003;
 
-/// With and without the attack in turn, so that whatever else the machine does meets both.
+/// The number of slices with and without the attack. They alternate, so that other load on the
+/// machine affects both.
 const ROUNDS: usize = 5;
 const SLICE: Duration = Duration::from_millis(250);
 
-/// An attack that has just begun, or is being cleaned up after.
+/// The time that an attack takes to get going, or the daemon to clean up after it.
 const PASSAGE: Duration = Duration::from_millis(50);
 
-/// How much longer the slowest of a hundred answers may take than while the same attack goes on
-/// beside the daemon; the goal.
+/// The goal: the slowest of a hundred answers may take this many times as long as while the same
+/// attack goes on against another daemon.
 const RATIO: f64 = 2.0;
 
-/// What is this fast is fast enough, whatever the ratio, in microseconds. Without optimisation the
-/// slowest of a hundred answers takes 1 to 6 ms under attack on a machine that does nothing else,
-/// and several times that now and then by chance. Without their repairs the attacks made it 33 ms
-/// at best and more than 20 s at worst.
+/// An answer within this time, in microseconds, is fast enough whatever the ratio. Without
+/// optimisation, the slowest of a hundred answers takes 1 to 6 ms under attack on a machine that
+/// does nothing else, and now and then several times that by chance. Without the repairs against
+/// them, the attacks made it 33 ms at best and more than 20 s at worst.
 const FLOOR: f64 = 20_000.0;
 
-/// The same while four others make as many calls as they can, which they may.
+/// The same limit while four other callers make as many calls as they can, which is allowed.
 const FLOOR_OF_CALLS: f64 = 40_000.0;
 
-/// What an attack may add to the daemon's memory, in kB, by four connections that flood or by four
-/// hundred that linger; the latter cost 50 kB each without optimisation.
+/// An attack may add this much to the daemon's memory, in kB. It comes from four connections that
+/// flood or from four hundred that linger; the latter cost 50 kB each without optimisation.
 const GROWTH: u64 = 32 * 1024;
 
-/// What all attacks together may add to the log, in bytes: callers decide how often they misbehave,
-/// so not a line each time.
+/// All attacks together may add this many bytes to the log. Callers decide how often they
+/// misbehave, so the daemon must not write a line each time.
 const LOG: usize = 16 * 1024;
 
 /// Clock ticks (10 ms) that the daemon may use in [`IDLE`] when the attack is over.
@@ -59,7 +60,7 @@ fn daemon() -> Daemon {
     limited("")
 }
 
-/// With these limits.
+/// A daemon with these limits.
 fn limited(limits: &str) -> Daemon {
     let place = Place::new();
     place.open();
@@ -73,8 +74,8 @@ fn limited(limits: &str) -> Daemon {
     start(place, &config, &[])
 }
 
-/// Starts the daemon as it runs where it is attacked: without a trace of every frame, which takes
-/// longer than to judge it.
+/// Starts the daemon without a trace of every frame: writing the trace takes longer than judging
+/// the frame, and a daemon that is attacked in production does not run that way.
 pub fn start(place: Place, config: &str, environment: &[(&str, &str)]) -> Daemon {
     place.write("tokend.toml", &crate::harness::audited(config));
     let tokend = place.tokend(&["serve"]);
@@ -92,7 +93,7 @@ pub fn start(place: Place, config: &str, environment: &[(&str, &str)]) -> Daemon
     Daemon::start_by(place, command)
 }
 
-/// One test at a time.
+/// Makes the tests run one at a time.
 pub fn alone() -> std::sync::MutexGuard<'static, ()> {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     ALONE
@@ -114,7 +115,8 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 /// Clock ticks that the daemon has used so far.
 fn ticks(daemon: &Daemon) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("there");
-    // After the name, which may hold anything: utime and stime are fields 14 and 15 of all.
+    // The name of the process comes first and may hold anything. utime and stime are fields 14 and
+    // 15 of all fields.
     let fields = stat.rsplit(')').next().expect("fields").split_whitespace();
     let times = fields.skip(11).take(2);
     times
@@ -122,16 +124,16 @@ fn ticks(daemon: &Daemon) -> u64 {
         .sum()
 }
 
-/// Descriptors that the daemon has open, where we may see that: it is not dumpable, so only root
-/// may.
+/// The number of descriptors that the daemon has open. The daemon is not dumpable, so only root can
+/// see it.
 fn descriptors(daemon: &Daemon) -> Option<usize> {
     let all = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).ok()?;
     Some(all.count())
 }
 
-/// Broken by [turns] without a pause (calls: 43 ms), by accepting without one (connect and go: 33
-/// ms), and by no allowance for frames (nobody is cut off). How much is read in a turn shows in the
-/// tests of [turns] alone.
+/// Broken by [turns] without a pause (calls: 43 ms), by an accept loop without a pause (connect and
+/// go: 33 ms), and by frames without an allowance (no connection is cut off). Only the tests of
+/// [turns] show how much the daemon reads in a turn.
 ///
 /// [turns]: tokend::server
 #[test]
@@ -161,8 +163,8 @@ fn whoever_misbehaves_others_are_served_and_nothing_is_left() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Lets one attack loose, and says what was wrong then. The same attack on another daemon shows
-/// what it costs everybody on this machine that attackers and attacked use its processors.
+/// Runs one attack and returns what went wrong. The control is the same attack on another daemon:
+/// it shows what the attack costs every process here by its use of the processors.
 fn withstand(
     daemon: &Daemon,
     another: &Daemon,
@@ -228,8 +230,8 @@ fn withstand(
     wrong
 }
 
-/// The margin of honest callers: everything that any client sends beside its calls, as fast as it
-/// can, is never cut off. Broken by `PER_CALL` of 2.
+/// Honest callers have a margin: the daemon never cuts off what any client sends beside its calls,
+/// even as fast as the client can. Broken by `PER_CALL` of 2.
 #[test]
 fn calls_as_fast_as_they_are_answered_are_never_cut_off() {
     let _alone = alone();
@@ -245,8 +247,9 @@ fn calls_as_fast_as_they_are_answered_are_never_cut_off() {
     assert!(calls > 300, "{calls}: too few to see anything");
 }
 
-/// What half-sent messages of one user hold is bounded for all its connections together, and nobody
-/// else pays for it. Broken by not asking for room in `TimedBody`, and by not giving it back.
+/// Half-sent messages take memory. One limit bounds it for all connections of a user together, and
+/// other users keep their room. Broken by a `TimedBody` that does not ask for room, and by one that
+/// does not give it back.
 #[test]
 fn half_sent_messages_of_one_user_find_room_only_so_far() {
     let _alone = alone();
@@ -255,14 +258,14 @@ fn half_sent_messages_of_one_user_find_room_only_so_far() {
     let socket = daemon.socket();
     let users = is_root().then(|| (Who::user(VICTIM), Who::user(ATTACKER)));
     let (other, who) = users.as_ref().map(|(a, b)| (a, b)).unzip();
-    // By what they bring: six of them want 258 KB.
+    // The limit counts bytes: six messages want 258 KB.
     let mut hoarder = Victim::new(&socket, who);
     for _ in 0..6 {
         hoarder.begin(&[&[0, 0, 0, 0xff, 0xff][..], &[b'a'; 40_000]].concat());
     }
     assert!(hoarder.refused(), "there is no room");
     drop(hoarder);
-    // By their number: there is room for 63.
+    // The limit counts messages: there is room for 63.
     let mut hoarder = eventually(PATIENCE, || {
         let mut hoarder = Victim::new(&socket, who);
         hoarder.asks_in_two_parts().then_some(hoarder)

@@ -1,6 +1,6 @@
-//! What one principal can take of the daemon by calls that are allowed: looks at thousands of
-//! profiles, streams, metrics, connections. Whatever it takes, the others are served as before, and
-//! the account names who it was.
+//! What one principal can take from the daemon by allowed calls: looks at thousands of profiles,
+//! streams, metrics, connections. However much it takes, the daemon serves other principals as
+//! before, and the accounts name the principal.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -25,14 +25,14 @@ const ROUNDS: usize = 3;
 const SLICE: Duration = Duration::from_millis(400);
 const PASSAGE: Duration = Duration::from_millis(100);
 
-/// Goal: others' p99 at most doubled. What is this fast is fast enough whatever the ratio, in
-/// microseconds: without optimisation a request takes 150, and a round of the attackers a few
-/// thousand; on a machine that does something else besides, several times that. Without the repairs
-/// others waited for seconds, until they gave up.
+/// The goal: the p99 of other callers at most doubles. An answer within `FLOOR` microseconds is
+/// fast enough whatever the ratio. Without optimisation a request takes 150, and a round of the
+/// attackers a few thousand; on a machine with other work, several times that. Without the repairs,
+/// other callers waited for seconds, until they gave up.
 const RATIO: f64 = 2.0;
 const FLOOR: f64 = 40_000.0;
 
-/// With so many profiles for the victim and one that nobody may use.
+/// A daemon with this many profiles for the victim and one that no caller may use.
 fn daemon(server: &str, profiles: usize, environment: &[(&str, &str)]) -> Daemon {
     let place = Place::new();
     place.open();
@@ -53,7 +53,7 @@ fn daemon(server: &str, profiles: usize, environment: &[(&str, &str)]) -> Daemon
     start(place, &config, environment)
 }
 
-/// Victim and attacker, where we may be both.
+/// Victim and attacker. None if this test cannot switch users.
 fn users() -> Option<(Who, Who)> {
     let users = is_root().then(|| (Who::user(VICTIM), Who::user(ATTACKER)));
     if users.is_none() {
@@ -62,7 +62,7 @@ fn users() -> Option<(Who, Who)> {
     users
 }
 
-/// Requests for the same path, one behind the other, on so many connections.
+/// Requests for the same path, pipelined on this many connections.
 fn pipelined(name: &'static str, connections: usize, more: fn(u32) -> Vec<u8>) -> Attack {
     Attack {
         name,
@@ -82,7 +82,7 @@ fn requests(path: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// The same attack on another daemon in turn, as in `abuse`; what was wrong.
+/// Alternates with the same attack on another daemon, as in `abuse`. Returns what went wrong.
 fn withstand(
     daemon: &Daemon,
     another: &Daemon,
@@ -112,7 +112,7 @@ fn withstand(
 }
 
 /// Broken by turns that belong to connections, and by a look at all profiles for each request:
-/// others waited for seconds.
+/// other callers then waited for seconds.
 #[test]
 fn who_asks_for_lists_of_thousands_of_profiles_delays_nobody_else() {
     let _alone = alone();
@@ -135,7 +135,7 @@ fn who_asks_for_lists_of_thousands_of_profiles_delays_nobody_else() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Broken by looks that cost their caller nothing.
+/// Broken by looks at profiles that cost their caller nothing.
 #[test]
 fn who_sees_thousands_of_profiles_pays_for_each_look_and_is_named() {
     let _alone = alone();
@@ -177,7 +177,7 @@ fn who_sees_thousands_of_profiles_pays_for_each_look_and_is_named() {
     eventually(PATIENCE, || (list().status == 200).then_some(()));
 }
 
-/// Broken by streams that nobody counts: 128 000 of them took 1.85 GB and a third of a core.
+/// Broken by streams that are not counted: 128 000 of them took 1.85 GB and a third of a core.
 #[test]
 fn streams_of_one_user_are_bounded_whatever_they_watch() {
     let _alone = alone();
@@ -223,8 +223,8 @@ fn streams_of_one_user_are_bounded_whatever_they_watch() {
     });
 }
 
-/// Broken by a page that is made for each request on the thread that serves, and by connections
-/// that may be idle.
+/// Broken by a page that the serving thread makes for each request, and by connections that may
+/// stay idle.
 #[test]
 fn whoever_reads_metrics_over_tcp_delays_nobody_and_shuts_nobody_out() {
     let _alone = alone();
@@ -247,7 +247,7 @@ fn whoever_reads_metrics_over_tcp_delays_nobody_and_shuts_nobody_out() {
         "{}",
         &page[..200]
     );
-    // Those that are idle make room.
+    // Idle connections make room.
     let idle: Vec<TcpStream> = (0..200)
         .map(|_| TcpStream::connect(address).expect("connected"))
         .collect();
@@ -288,8 +288,8 @@ fn whoever_reads_metrics_over_tcp_delays_nobody_and_shuts_nobody_out() {
     );
 }
 
-/// Broken by a watchdog that waits in the queue of callers: no sign of life for 32 s under either
-/// flood.
+/// Broken by a watchdog that waits in the queue of callers: under either flood it gave no sign of
+/// life for 32 s.
 #[test]
 fn no_flood_delays_the_sign_of_life() {
     let _alone = alone();
@@ -343,7 +343,8 @@ fn no_flood_delays_the_sign_of_life() {
     }
 }
 
-/// Broken without a reserve, and by connections that keep their place without ever having asked.
+/// Broken by limits without a reserve, and by connections that keep their place without ever having
+/// asked.
 #[test]
 fn places_are_kept_for_those_whom_rules_name() {
     let _alone = alone();
@@ -362,7 +363,7 @@ fn places_are_kept_for_those_whom_rules_name() {
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         stream
     };
-    // Fourteen is all that there is for whom no rule names.
+    // A user that no rule names can have fourteen connections.
     let mut hoard: Vec<UnixStream> = eventually(PATIENCE, || {
         let mut hoard: Vec<UnixStream> = (0..14).map(|_| connected(&attacker)).collect();
         hoard.iter_mut().all(ask).then_some(hoard)
@@ -373,7 +374,8 @@ fn places_are_kept_for_those_whom_rules_name() {
     assert!(named.iter_mut().all(ask), "two places are kept");
     assert!(hoard.iter_mut().all(ask), "and nobody has lost one");
     drop((hoard, named));
-    // What has not asked for long goes when another comes who has a right to a place.
+    // A connection that has not asked for long is closed when a caller with a right to a place
+    // comes.
     let mut silent: Vec<UnixStream> = (0..14).map(|_| connected(&attacker)).collect();
     std::thread::sleep(Duration::from_millis(500));
     let mut named: Vec<UnixStream> = (0..8).map(|_| connected(&victim)).collect();

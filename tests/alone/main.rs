@@ -1,5 +1,5 @@
-//! Tests that load the machine and measure what others notice of it: a program of their own, so
-//! that nothing else runs beside them, and they beside nothing else.
+//! Tests that load the machine and measure what other callers notice. They are a program of their
+//! own: neither they nor the other tests may disturb each other.
 
 #![allow(clippy::disallowed_methods, reason = "tests may look at the clock")]
 

@@ -1,7 +1,7 @@
 # The API that the workers use: its start and end; read by ./run.
 # shellcheck shell=bash disable=SC2154,SC2034
 
-# api none|basic|oidc: at $API, with data of its own, which stay over a restart
+# api none|basic|oidc: starts the API at $API, with data of its own that stay over a restart
 api() {
   local how=()
   API=http://localhost:${api_ports[$1]}
@@ -12,7 +12,7 @@ api() {
   start api node "$cache/node/api.mjs" "${api_ports[$1]}" "$WORK/api-$1.json" "$1" "${how[@]}"
   api_answers
 }
-# With whatever status: it asks for a credential that this here has none of.
+# Any status counts as an answer: the API asks for a credential, and this script has none.
 api_answers() {
   local i
   for ((i = 0; i < 300; i++)); do

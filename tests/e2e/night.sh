@@ -1,21 +1,22 @@
-# The night of faults: three workers that never rest, and everything that happens to identity
-# providers; read by ./run.
+# The night of faults: three workers that never pause, and every fault of identity providers; read
+# by ./run.
 # shellcheck shell=bash disable=SC2154,SC2034
 
 NIGHT=(secret x509 jwt)
-# Seconds that a token lives; the second around Keycloak's restart, which takes half a minute.
+# The life of a token, in seconds. LONG is for Keycloak's restart, which takes half a minute.
 SHORT=60 LONG=300
 
 seconds() { echo "${EPOCHREALTIME%.*}"; }
-# made_necessary PROFILE…: a token request of each that no lifetime explains, for necessary.mjs
+# made_necessary PROFILE…: records for necessary.mjs that each profile has to make a token request
+# that no lifetime explains
 made_necessary() {
   local one
   for one; do echo "$(seconds) $one" >>made-necessary; done
 }
-# How often Keycloak was asked for a token of its realm, by its own access log.
+# Prints how many token requests for its realm Keycloak's own access log has.
 asked_keycloak() { cat keycloak-all.log keycloak.log | grep -c "POST /realms/$REALM/protocol/openid-connect/token" || true; }
 of_night() { "$TOKEND" status "$1" --json | field ".profiles[0]$2"; }
-# until LIMIT COMMAND…: asks five times a second until it is so
+# until_so LIMIT COMMAND…: runs the command five times a second until it succeeds
 until_so() {
   local i
   for ((i = 0; i < $1 * 5; i++)); do
@@ -29,13 +30,13 @@ until_so() {
 # --- What happens --------------------------------------------------------------------------------------------------------
 
 lifetimes() { pause $((3 * SHORT)) && nobody_lacks_a_credential; }
-# pause SECONDS: one that a signal ends
+# pause SECONDS: a pause that a signal ends
 pause() {
   start pause sleep "$1"
   wait "${children[pause]}"
   unset "children[pause]"
 }
-# x509_rotated TO: key first, then certificate; nobody is told
+# x509_rotated TO: replaces the key first, then the certificate; tells no process
 x509_rotated() {
   cp "$1.pem" new.pem && cp "$1.key" new.key && mv new.key night.key && mv new.pem night.pem
   made_necessary x509
@@ -47,7 +48,7 @@ secret_rotated() {
   before=$(fingerprint secret)
   echo "s3cr3t-$(openssl rand -hex 32)" >new.secret
   new_secret night-secret new.secret || return 1
-  # For a moment the file is behind.
+  # For a moment one of the files is behind the other.
   sleep 2
   mv new.secret night.secret
   made_necessary secret
@@ -56,7 +57,7 @@ secret_rotated() {
 fingerprint() { "$TOKEND" token "$1" --json | field .fingerprint; }
 is_another() { [[ $(fingerprint "$1") != "$2" ]]; }
 lifespan() { admin PUT "" -H 'Content-Type: application/json' -d "{\"realm\":\"$REALM\",\"accessTokenLifespan\":$1}"; }
-# Every profile has a token that lives longer than a short one can.
+# Every profile has a token whose life is longer than a SHORT one.
 all_live_long() {
   local one
   for one in "${NIGHT[@]}"; do (($("$TOKEND" token "$one" --json | field .expires_in | cut -d. -f1) > SHORT)) || return 1; done
@@ -71,7 +72,7 @@ keycloak_restarted() {
   cat keycloak.log >>keycloak-all.log
   keycloak "${KEYCLOAK_OPTIONS[@]}"
 }
-# A new signing key, and the old one signs and verifies nothing any more.
+# Keycloak gets a new signing key. The old one no longer signs or verifies anything.
 signing_key_replaced() {
   local id old one
   id=$(admin GET "" | field .id) || return 1
@@ -87,7 +88,7 @@ signing_key_replaced() {
     admin PUT "/components/$(field .id <<<"$one")" -H 'Content-Type: application/json' -d "$one" || return 1
   done <<<"$old"
 }
-# It keeps the keys that it knows until then.
+# The API keeps the keys that it knows until it restarts.
 api_restarted() {
   local one before=()
   for one in "${NIGHT[@]}"; do before+=("$(fingerprint "$one")"); done
@@ -109,7 +110,7 @@ nobody_lacks_a_credential() {
     ! grep "no credential" "worker-$one.log" || return 1
   done
 }
-# start_worker LANGUAGE PROFILE: what it says at the end goes to LANGUAGE.json
+# start_worker LANGUAGE PROFILE: writes the worker's final report to LANGUAGE.json
 start_worker() {
   start "worker-$1" bash -c 'exec "${@:2}" >"$1.json"' - "$1" ${worker[$1]} "$2"
 }
@@ -120,7 +121,7 @@ every_job_completed() {
   done
   return "$status"
 }
-# Nothing is left of what was started: it waits for that itself.
+# No process of the worker is left: the worker waits for them itself.
 end_worker() {
   local pid=${children[worker-$1]} i
   kill "$pid" 2>/dev/null || true
@@ -130,7 +131,7 @@ end_worker() {
   done
   end "worker-$1"
 }
-# totals EXPRESSION: of what all workers say
+# totals EXPRESSION: applies it to the reports of all workers
 totals() { jq -s -c -r "$1" "${nightly[@]/%/.json}"; }
 enough_jobs() {
   local jobs
@@ -140,7 +141,8 @@ enough_jobs() {
 }
 handed_over_in_time() { local status=0; end handover || status=$?; cat handover.log; return "$status"; }
 none_failed() { equal "$(totals 'map(.failed) | add')" 0; }
-# One call per profile and worker learns of the replaced signing key, and no other is ever refused.
+# With a replaced signing key, the API refuses one call per profile and worker. It refuses no other
+# call.
 refused_once_each() { equal "$(totals 'map(.rejected)')" "[1,1,1]"; }
 requests_as_necessary() { node "$here/necessary.mjs" made-necessary "$1" "$2" "$3" "$SHORT" "${NIGHT[@]}"; }
 

@@ -1,11 +1,11 @@
 # The workers of examples/, built as their users would build them; read by ./run. `worker[LANGUAGE]`
-# is the command.
+# is the command of a worker.
 # shellcheck shell=bash disable=SC2154,SC2034
 
 declare -A worker=()
 export PROTO ERRAND=$ROOT/examples/errand.bpmn
 
-# build LANGUAGE FUNCTION: what cannot be built is a failure, not a skip
+# build LANGUAGE FUNCTION: a worker that cannot be built is a failure, not a skip
 build() {
   if ! "$2" >"$WORK/build-$1.log" 2>&1; then
     unset "worker[$1]"
@@ -20,7 +20,7 @@ python_worker() {
   worker[python]="$bin/python $out/worker.py"
 }
 node_worker() {
-  # Imports are looked for beside the importing file.
+  # Node looks for imports beside the importing file.
   cp "$ROOT/examples/worker.mjs" "$cache/node/" || return
   worker[node]="node $cache/node/worker.mjs"
 }

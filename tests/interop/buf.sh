@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# buf: the proto files are in good order, and `buf curl` can talk to the daemon, with reflection and
+# buf: the proto files pass its checks, and `buf curl` can talk to the daemon, with reflection and
 # with the files.
 set -u
 # shellcheck source=checks.sh

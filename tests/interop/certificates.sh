@@ -1,4 +1,4 @@
-# Keys and certificates with openssl, into the current folder.
+# Makes keys and certificates with openssl, in the current folder.
 # shellcheck shell=bash
 
 # new_key NAME rsa|ec|ed25519: NAME.key

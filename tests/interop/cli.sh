@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The real executable, as a script uses it: exit statuses, what is on standard output, and `check`
-# against a real provider.
+# The real executable, as a script uses it: exit statuses, standard output, and `check` against a
+# real provider.
 set -u
 # shellcheck source=checks.sh
 . "$(dirname "$0")/checks.sh"

@@ -8,7 +8,7 @@ set -u
 ask() { curl -sS --max-time 20 --unix-socket "$TOKEND_SOCKET" -w '\n%{http_code}' "http://tokend$1" "${@:2}"; }
 body_of() { ask "$@" | sed '$d'; }
 status_of() { ask "$@" | tail -n 1; }
-# field NAME: of the JSON on standard input
+# field NAME: prints a field of the JSON on standard input
 field() { node -pe "JSON.parse(require('node:fs').readFileSync(0))$1"; }
 
 token() {
@@ -48,7 +48,7 @@ rejection() {
     contains "$(report nonsense)" INVALID_REQUEST
 }
 piped() {
-  # What a script does: the header never appears in the arguments of any process.
+  # A script does it this way: the header never appears in the arguments of any process.
   local answer
   answer=$("$TOKEND" token basic --format curl | curl -sS --max-time 20 -K - "$IDP_HTTP/echo")
   equal "$answer" "$("$TOKEND" token basic --header | cut -d ' ' -f 2-)"

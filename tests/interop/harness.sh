@@ -1,6 +1,6 @@
-# What the suites share that start real processes: a temporary folder that goes whatever happens,
-# processes in the background, packages, and the count at the end. The suite sets `suite` (its name)
-# and `logs` (whose end is shown after a failure) before it reads this.
+# Shared by the suites that start real processes: a temporary folder that is always removed,
+# processes in the background, packages, and the count at the end. Before it reads this file, a
+# suite sets `suite` (its name) and `logs` (the logs whose end is shown after a failure).
 # shellcheck shell=bash disable=SC2034,SC2154
 
 interop=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -10,20 +10,20 @@ cache=${TOKEND_INTEROP_CACHE:-$ROOT/target/interop}
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 
-# Sockets have short names: 107 bytes at most.
+# The path of a socket has at most 107 bytes.
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/tokend-$suite.XXXXXX")
 results=$WORK/results
 : >"$results"
 declare -A children=()
 summed=
 
-# What a suite has to end in its own way.
+# A suite redefines this if it has to end a process in its own way.
 before_cleaning() { :; }
 # shellcheck disable=SC2329  # the trap calls it
 clean() {
   local status=$? name
   trap - EXIT
-  # A signal may have come where the output went elsewhere.
+  # A signal may have come while the output was redirected.
   exec >&8 2>&9
   if ((status)) && [[ ! $summed ]]; then
     say "FAIL run: ended before its time"
@@ -60,12 +60,12 @@ step() {
   echo "    $((SECONDS - start)) s"
 }
 
-# start NAME COMMAND…: in the background, with its log
+# start NAME COMMAND…: runs the command in the background, with a log of its own
 start() {
   "${@:2}" >"$WORK/$1.log" 2>&1 &
   children[$1]=$!
 }
-# end NAME: SIGTERM, after ten seconds SIGKILL; its exit status
+# end NAME: sends SIGTERM, and SIGKILL after ten seconds; returns the exit status
 end() {
   local pid=${children[$1]} i status=0
   unset "children[$1]"
@@ -78,7 +78,7 @@ end() {
   wait "$pid" || status=$?
   return "$status"
 }
-# until_there FILE NAME: waits for what the background process NAME makes
+# until_there FILE NAME: waits for a file that the background process NAME makes
 until_there() {
   local i
   for ((i = 0; i < 300; i++)); do
@@ -89,7 +89,7 @@ until_there() {
   die "$2 has not made ${1##*/} within 30 s"
 }
 
-# free_ports COUNT: of the loopback, on one line
+# free_ports COUNT: prints free ports of the loopback, on one line
 free_ports() {
   node -e '
     const servers = Array.from({ length: Number(process.argv[1]) }, () => require("node:net").createServer());
@@ -103,7 +103,7 @@ free_ports() {
 
 node_is_there() { has npm && has node && node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)'; }
 python_is_there() { has python3 && python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
-# fresh FOLDER FILE…: whether FOLDER was made from these very files; else it is emptied
+# fresh FOLDER FILE…: succeeds if FOLDER was made from these very files; else it empties the folder
 fresh() {
   local folder=$1 sum
   sum=$(cat "${@:2}" | sha256sum)
@@ -138,7 +138,7 @@ executable() {
 
 # --- The clients and the count -----------------------------------------------------------------------------------------
 
-# client NAME COMMAND…: its lines are results; that it ends badly without saying why is one too
+# client NAME COMMAND…: its lines are results; a failure without a line that says why is one, too
 client() {
   local status=0 before=$SECONDS said=$WORK/said
   echo "--- $1"
@@ -149,11 +149,11 @@ client() {
   fi
   echo "    $((SECONDS - before)) s"
 }
-# check NAME COMMAND…: one line, with its time
+# check NAME COMMAND…: prints one line, with the time that the command took
 check() {
   local name=$1 why status=0 start=${EPOCHREALTIME/./} tenths
   shift
-  # Not in a subshell: processes that are started belong to this one.
+  # The command does not run in a subshell: processes that it starts must belong to this shell.
   "$@" >"$WORK/said" 2>&1 || status=$?
   why=$(<"$WORK/said")
   tenths=$(((${EPOCHREALTIME/./} - start) / 100000))

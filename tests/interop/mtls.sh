@@ -13,9 +13,10 @@ cd "$MTLS" || exit
 SIGNED=(rs256 rs384 rs512 ps256 ps384 ps512 es256 es384 es512 eddsa hs256 hs384 hs512)
 
 verified() { node "$VERIFY" "$ISSUER" "$@"; }
-# bound PROFILE CERTIFICATE: its token verifies, and is bound to that certificate
+# bound PROFILE CERTIFICATE: checks that the profile's token verifies and is bound to the
+# certificate
 bound() { equal "$(verified "$1")" "$1 $(thumbprint "$2")"; }
-# soon COMMAND…: it succeeds within ten seconds
+# soon COMMAND…: checks that the command succeeds within ten seconds
 soon() {
   local said i
   for ((i = 0; i < 50; i++)); do
@@ -39,20 +40,21 @@ opaque() {
     -d client_id=secret --data-urlencode "client_secret@hmac.bare" --data-urlencode token@-)
   equal "$(field '.active' <<<"$answer") $(field ".cnf['x5t#S256']" <<<"$answer")" "true $(thumbprint uri.pem)"
 }
-# rejected PROFILE: the provider's no, by exit status, and in words that name the cause and the cure
+# rejected PROFILE: checks that the provider refuses, by exit status and by words that name the
+# cause and the cure
 rejected() {
   local said
   said=$(exits 5 "$TOKEND" token "$1" 2>&1) || { echo "$said"; return 1; }
   contains "$said" invalid_client UPSTREAM_REJECTED "certificate" client_id tls.certificate && equal "$(of_status "$1" .last_error.oauth_error)" invalid_client
 }
-# put CERTIFICATE FILE: takes its place and its key's, as a careful program does it
+# put CERTIFICATE FILE: replaces certificate and key as a careful program does
 put() {
   cp "$1.pem" "$2.pem.new" && cp "$1.key" "$2.key.new" && mv "$2.key.new" "$2.key" && mv "$2.pem.new" "$2.pem"
 }
-# swap N: as Kubernetes does it
+# swap N: replaces the files as Kubernetes does
 swap() { ln -s "..$1" mounted/..tmp && mv -T mounted/..tmp mounted/..data; }
-# What took it over first, the reload or the daemon's own look at its files, is chance; that both
-# call it so is not.
+# Either the reload or the daemon's own look at its files may take a change over first; both must
+# report it.
 reloaded() {
   local said
   said=$(exits 0 "$TOKEND" reload) || { echo "$said"; return 1; }

@@ -1,5 +1,6 @@
-//! Who may have what: the kernel's word about the caller, default deny, and nothing that tells a
-//! forbidden profile from one that does not exist. The tests are several users, so they need root.
+//! Which caller may use which profile: the kernel identifies the caller, access is denied by
+//! default, and no answer tells a forbidden profile from one that does not exist. The tests act as
+//! several users, so they need root.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ const WORKER: u32 = 65001;
 const OTHER: u32 = 65002;
 const GROUP: u32 = 65010;
 
-/// Overflow: what the kernel says for a user that has no number here.
+/// The overflow id: the kernel reports it for a user that has no number in this user namespace.
 const OVERFLOW: u32 = 65534;
 
 const PROFILES: &str = r#"
@@ -91,14 +92,14 @@ fn names(list: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-/// Who asks, and what it may have; None is the administrator.
+/// The callers and what each may have; None is the administrator.
 fn callers() -> [(Option<Who>, &'static [&'static str]); 7] {
     [
         (None, &["private", "named"]),
         (Some(Who::user(WORKER)), &["worker", "broken"]),
         (Some(Who::user(OTHER)), &["either"]),
         (Some(Who::user(65003)), &[]),
-        // A group that stands for groups of another user namespace is none, whatever a rule says.
+        // The overflow group stands for all groups of another user namespace. It matches no rule.
         (
             Some(Who {
                 groups: vec![OVERFLOW],
@@ -106,7 +107,7 @@ fn callers() -> [(Option<Who>, &'static [&'static str]); 7] {
             }),
             &[],
         ),
-        // A supplementary group counts as the first one does.
+        // A supplementary group counts as much as the primary one.
         (
             Some(with_group(WORKER)),
             &["worker", "ops", "both", "either", "broken"],
@@ -260,7 +261,8 @@ fn a_caller_whose_id_has_no_number_here_is_not_served() {
     };
     for who in [Who::user(OVERFLOW), group] {
         let request = b"GET /healthz HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\n\r\n";
-        // Closed, or reset before the request was read: in any case no answer.
+        // The daemon closes the connection or resets it before it reads the request. Either way
+        // there is no answer.
         let answer = exchange(&daemon.socket(), Some(&who), request);
         assert!(
             answer.is_err() || answer.is_ok_and(|answer| answer.is_empty()),
@@ -270,7 +272,7 @@ fn a_caller_whose_id_has_no_number_here_is_not_served() {
     assert_eq!(daemon.get("/healthz").status, 200);
 }
 
-/// Broken by a line for each connection: whoever may connect could fill the log.
+/// Broken by a line for each connection: any caller that may connect could fill the log.
 #[test]
 fn callers_without_a_number_here_are_one_line_in_the_log() {
     if !is_root() {
@@ -281,7 +283,7 @@ fn callers_without_a_number_here_are_one_line_in_the_log() {
     for _ in 0..100 {
         let _ = exchange(&daemon.socket(), Some(&Who::user(OVERFLOW)), request);
     }
-    // What comes after them in the log has come with them.
+    // When a later line is in the log, the earlier ones are, too.
     let stopped = |daemon: &Daemon| daemon.log().contains("stopping");
     daemon.signal(rustix::process::Signal::TERM);
     eventually(PATIENCE, || stopped(&daemon).then_some(()));

@@ -1,5 +1,4 @@
-//! What the answers of the HTTP side look like, byte by byte: names, order, what is left out,
-//! numbers.
+//! The answers over HTTP, byte by byte: names, order, omitted fields, numbers.
 
 use tokend_issuer::client::RegisteredClient;
 
@@ -7,7 +6,8 @@ use crate::harness::ask::{Who, exchange};
 use crate::harness::idp::{self, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root};
 
-/// One profile has a credential, one is rejected by the issuer, one sends none, one cannot be used.
+/// A daemon with four profiles: one has a credential, the issuer rejects one, one sends no
+/// credential, and one cannot be used.
 fn daemon() -> (impl Sized, Daemon) {
     let issuer = idp::issuer(vec![
         RegisteredClient::with_secret("one", SECRET),
@@ -33,8 +33,8 @@ fn daemon() -> (impl Sized, Daemon) {
     (issuer, daemon)
 }
 
-/// The body with what differs from run to run replaced: numbers by 0, the folder by its name,
-/// fingerprints and units by a mark.
+/// The body, with everything replaced that differs from run to run: numbers by 0, the folder by its
+/// name, fingerprints and units by a mark.
 fn body(daemon: &Daemon, who: Option<&Who>, method: &str, path: &str) -> String {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -58,7 +58,7 @@ fn body(daemon: &Daemon, who: Option<&Who>, method: &str, path: &str) -> String 
             c => shown.push(c),
         }
     }
-    // The clocks may be at two sides of a second.
+    // The two clocks may be read before and after a second begins.
     shown.replace("\"clock_skew\":-0", "\"clock_skew\":0")
 }
 
@@ -107,7 +107,7 @@ const TWO: &str = concat!(
     r#""since":"0-0-0T0:0:0.0Z"},"state":"rejected","target":"","warnings":[]}"#,
 );
 
-/// Broken by a field that is renamed, reordered, left out where it was not, or written in another
+/// Broken by a field that is renamed, reordered, omitted where it was not, or written in another
 /// form.
 #[test]
 fn status_explain_and_reload_are_written_as_ever() {

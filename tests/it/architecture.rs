@@ -1,4 +1,5 @@
-//! Holds the direction of `use` lines, what `core` must not name, and how long a file may be.
+//! Checks the direction of `use` lines, the names that `core` must not use, and the length of
+//! files.
 
 mod documents;
 mod modules;
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each room may name. `core` names nobody; nothing points back.
+/// The rooms that each room may name. `core` names none; nothing points back.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("proto", &["core"]),
@@ -66,7 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The modules of `app`: each may name those before it, and none names `app` itself.
+/// The modules of `app` in order. Each may name those before it, and none names `app` itself.
 const ORDER_OF_APP: &[&str] = &[
     "error",
     "signals",
@@ -87,23 +88,23 @@ const ORDER_OF_APP: &[&str] = &[
     "dev",
 ];
 
-/// Modules of `app` that name `app` itself today. One that no longer does is to be taken out.
+/// Modules of `app` that name `app` itself today. Remove a module here when it no longer does.
 const NAME_APP_ITSELF: &[&str] = &[];
 
-/// Modules beside each other that name each other today. No new ones; old ones are to be cut.
+/// Sibling modules that name each other in a circle today. Add no new circle, and cut the old ones.
 const CIRCLES: &[&str] = &[
     "core/config: preset, report, schema, section",
     "server: grpc, health, http, protocols",
 ];
 
-/// A file that is longer than this is about more than one thing.
+/// The most lines of a file. A longer file is about more than one thing.
 const LONGEST_FILE: usize = 500;
 
-/// The files that are longer today. One that no longer is is to be taken out.
+/// Files that are longer today. Remove a file here when it no longer is.
 const LONGER_FILES: &[&str] = &[];
 
 /// Names that must not occur in `core`: it does no I/O, reads no clock, spawns nothing, logs
-/// nothing, draws nothing.
+/// nothing, and uses no random numbers.
 const NOT_IN_CORE: &[&str] = &[
     "std::fs",
     "std::env",
@@ -127,7 +128,7 @@ const NOT_IN_CORE: &[&str] = &[
     "thread_local",
 ];
 
-/// The files with that extension in a folder, and in those below.
+/// The files with this extension in a folder and below.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("it is there") {
@@ -144,8 +145,8 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The files of a package's source without those of tests, and their text without comments and
-/// tests.
+/// The source files of a package without its tests, each with its text. The text contains neither
+/// comments nor test modules.
 fn production(src: &Path) -> Vec<(PathBuf, String)> {
     files(src, "rs")
         .into_iter()
@@ -228,8 +229,8 @@ fn rooms_name_only_whom_they_may() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// `app` is wired from the bottom to the top, so that each of its files is understood without those
-/// that come after it.
+/// `app` is wired from the bottom to the top: a reader understands each file without the files that
+/// come after it.
 #[test]
 fn modules_of_app_name_only_those_before_them() {
     let place = |name: &str| ORDER_OF_APP.iter().position(|one| *one == name);
@@ -320,7 +321,7 @@ fn unsafe_code_is_in_one_module_only() {
     );
 }
 
-/// The type that a line defines. One inside a trait or its implementation is the trait's.
+/// The type that a line defines. A type inside a trait or its implementation belongs to the trait.
 fn defined(line: &str) -> Option<String> {
     let mut words = line
         .split_whitespace()
@@ -337,7 +338,7 @@ fn defined(line: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Whoever looks for a type by its name finds one.
+/// A reader who looks for a type by its name finds one type.
 #[test]
 fn no_type_name_stands_for_two_things() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -355,7 +356,7 @@ fn no_type_name_stands_for_two_things() {
     assert!(types.is_empty(), "{types:#?}");
 }
 
-/// A crate that nothing names is built, shipped and looked after for nothing.
+/// A dependency that no code names would be built, shipped and maintained for nothing.
 #[test]
 fn every_dependency_is_named_in_the_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,5 +1,5 @@
-//! The record of who was given what: there before the answer, complete, readable for nobody else,
-//! and what happens when it cannot be written.
+//! The audit record: which caller was given what. The record is written before the answer, it is
+//! complete, and no other user can read it. `failure` is about a record that cannot be written.
 
 mod failure;
 
@@ -43,7 +43,7 @@ fn daemon() -> Daemon {
     place().serve(CONFIG)
 }
 
-/// What stands in the file now: whole lines, each an object.
+/// The records in the file now: whole lines, each a JSON object.
 fn records_in(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
@@ -57,7 +57,7 @@ fn records(daemon: &Daemon) -> Vec<Value> {
     records_in(&daemon.place.path(AUDIT))
 }
 
-/// Those of an event and a profile.
+/// The records of one event and one profile.
 fn of(records: Vec<Value>, event: &str, profile: &str) -> Vec<Value> {
     let mut records = records;
     records.retain(|one| one["event"] == event && one["profile"] == profile);
@@ -75,12 +75,12 @@ fn with_audit(settings: &str) -> String {
     format!("[audit]\nsink = \"file\"\npath = \"logs/audit.jsonl\"\n{settings}\n{CONFIG}")
 }
 
-/// Broken by `granted` that counts without writing first.
+/// Broken by a `granted` that counts without writing first.
 #[test]
 fn a_grant_is_recorded_before_the_answer_with_everything_about_it() {
     let daemon = daemon();
     let token = daemon.grpc().token("a").expect("served");
-    // Not eventually: it was there before the answer.
+    // The test does not wait: the record was written before the answer.
     let found = of(records(&daemon), "grant", "a");
     let [record] = found.as_slice() else {
         panic!("{found:?}");
@@ -113,7 +113,7 @@ fn a_grant_is_recorded_before_the_answer_with_everything_about_it() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// Broken by `Accounts::enter` that gives every connection a record of its own.
+/// Broken by an `Accounts::enter` that gives every connection a record of its own.
 #[test]
 fn a_connection_for_each_call_does_not_write_a_record_for_each_call() {
     let daemon = daemon();
@@ -125,7 +125,8 @@ fn a_connection_for_each_call_does_not_write_a_record_for_each_call() {
         let found = of(records(&daemon), "grant", "a");
         (total(&found) == 600).then_some(found)
     });
-    // Eight in ten seconds have their own, and what is counted is written every five.
+    // Eight connections in ten seconds have their own records. The daemon writes the counted ones
+    // every five seconds.
     let tens = start.elapsed().as_secs() / 10 + 1;
     let most = usize::try_from(tens * 8 + tens * 2 + 2).expect("few");
     assert!(all.len() <= most, "{} records, not {most}", all.len());
@@ -145,14 +146,14 @@ fn a_connection_for_each_call_does_not_write_a_record_for_each_call() {
     assert!(page.contains(&limited), "{limited}{page}");
 }
 
-/// Those that are about one grant of one process.
+/// The number of records that are about one grant of one process.
 fn own(records: &[Value]) -> usize {
     let own = records.iter().filter(|one| one["pid"].is_number());
     own.count()
 }
 
-/// Broken by `Ledger::count` that never counts (each call would write), and by `flush` without its
-/// task (nothing comes).
+/// Broken by a `Ledger::count` that never counts (it would write each call), and by a `flush`
+/// without its task (it would write nothing).
 #[test]
 fn repetitions_are_counted_and_written_within_ten_seconds() {
     let daemon = daemon();
@@ -278,7 +279,7 @@ fn denials_are_recorded_the_same_for_what_is_there_and_what_is_not() {
     assert_eq!(of(records(&daemon), "grant", "theirs").len(), 0);
 }
 
-/// Broken by `denied` without DENIALS_PER_USER: whoever asks for everything fills the disk.
+/// Broken by a `denied` without DENIALS_PER_USER: a caller that asks for everything fills the disk.
 #[test]
 fn somebody_who_asks_for_everything_does_not_fill_the_record() {
     let daemon = daemon();
@@ -291,7 +292,7 @@ fn somebody_who_asks_for_everything_does_not_fill_the_record() {
         all.retain(|record| record["event"] == "deny");
         (total(&all) == 2000).then_some(all)
     });
-    // Over so many seconds as the loop may take on a slow machine.
+    // The loop may take several seconds on a slow machine, and each second has its own limit.
     assert!(denials.len() <= 4 * 260, "{}", denials.len());
     let others = denials
         .iter()
@@ -315,7 +316,7 @@ fn an_administrators_calls_by_somebody_else_are_denials_too() {
     assert_eq!(denials[0]["uid"], OTHER);
 }
 
-/// Broken by a file that is kept open for ever, and by one that is opened only once.
+/// Broken by a file that stays open for ever, and by a file that is opened only once.
 #[test]
 fn a_file_that_was_moved_away_is_made_again() {
     let daemon = daemon();
@@ -327,7 +328,8 @@ fn a_file_that_was_moved_away_is_made_again() {
     grpc.token("a").expect("served");
     assert_eq!(of(records_in(&now), "grant", "a").len(), 1);
     assert_eq!(of(records_in(&old), "grant", "a").len(), 1);
-    // Without the signal too: nobody would look for records in a file that is gone.
+    // The daemon makes the file again without the signal, too: a reader would not look for records
+    // in a removed file.
     fs::remove_file(&now).expect("removed");
     daemon.http_token("a");
     assert_eq!(of(records_in(&now), "grant", "a").len(), 1);
@@ -366,8 +368,7 @@ fn a_link_and_what_is_no_file_are_not_written_to() {
     }
 }
 
-/// Trap 26: nothing that the daemon writes can be read by others, and no credential is ever
-/// written.
+/// Trap 26: other users can read nothing that the daemon writes, and it never writes a credential.
 #[test]
 fn trap_26_the_daemon_writes_nothing_but_the_record() {
     let (_issuer, place, config) = idp::one("");

@@ -9,11 +9,11 @@ use tokend_issuer::clock::WallClock;
 
 use crate::harness::Place;
 
-/// What a cell comes to.
+/// The expected result of a cell.
 enum Cell {
-    /// Accepted; with so many warnings, and this target by default.
+    /// Accepted, with this many warnings, and with this default target.
     Works(usize, Option<&'static str>),
-    /// Refused: why, and what to use instead.
+    /// Refused: the reason, and what to use instead.
     Not(&'static str, &'static str),
 }
 use Cell::{Not, Works};
@@ -37,7 +37,7 @@ const METHODS: [(&str, &str); 4] = [
 ];
 const ISSUER: &str = "issuer = \"https://keycloak.example/realms/camunda-platform\"\n";
 
-/// Distribution, what a profile must say besides, what each method comes to.
+/// Distribution, what a profile must contain besides, and the result for each method.
 const MATRIX: [(&str, &str, [Cell; 4]); 4] = [
     (
         "camunda-8-run",
@@ -177,14 +177,14 @@ fn documented() -> BTreeMap<&'static str, String> {
     found
 }
 
-/// The rest of it, real servers and real work, is `tests/e2e/run`.
+/// `tests/e2e/run` covers the rest, with real servers and real work.
 #[test]
 fn what_the_documentation_shows_passes_the_check() {
     let place = place();
     let files = documented();
     assert_eq!(files.len(), 12, "{:?}", files.keys());
     for (file, config) in &files {
-        // Keystores are made with Java's own tools: there.
+        // Keystores are made with Java's own tools in `tests/e2e/run`.
         if config.contains("keystore") {
             continue;
         }

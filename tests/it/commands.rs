@@ -99,7 +99,7 @@ fn token_tells_by_its_exit_code_why_there_is_none() {
     assert_eq!(daemon.stop(), Some(0));
     let ran = daemon.place.run(&["token", "it"]);
     assert_eq!((ran.code, ran.out.as_str()), (Some(6), ""));
-    // The other where this machine has a daemon of its own.
+    // The second cure is told where this machine has a daemon of its own.
     let cures = ["start the daemon", "the system's daemon listens at"];
     assert!(
         cures.iter().any(|cure| ran.err.contains(cure)),
@@ -115,7 +115,7 @@ fn wait_returns_when_every_profile_is_usable() {
     place.secret("token", "the-fixed-token");
     idp::down(&issuer);
     place.write("tokend.toml", &(config + LOCAL));
-    // Before there is a daemon.
+    // The command starts before there is a daemon.
     let mut waiting = place
         .tokend(&["wait", "it", "fixed", "none", "--timeout", "30s"])
         .spawn()

@@ -1,5 +1,5 @@
-//! Configuration that is wrong, through the executable: everything at once, each with its place,
-//! and what fails, fails alone.
+//! Wrong configuration, through the executable: tokend reports all mistakes at once, each with its
+//! place, and a mistake in one profile costs only that profile.
 
 use std::os::unix::fs::chown;
 
@@ -68,9 +68,9 @@ fn place() -> Place {
 fn seven_mistakes_are_seven_findings() {
     let place = place();
     for (config, code) in [
-        // What is wrong with one profile costs that profile.
+        // A mistake in one profile costs that profile.
         (SIX.to_owned() + MISSING + FINE, 1),
-        // What is wrong with the daemon costs the whole.
+        // A mistake in the daemon's settings costs the whole configuration.
         ("[server]\nsocket_mode = 660\n".to_owned() + SIX + FINE, 78),
     ] {
         place.write("tokend.toml", &config);
@@ -181,8 +181,8 @@ fn check_reads_a_large_configuration_once_however_much_it_has_to_say() {
     let ran = place.run(&["check"]);
     let took = start.elapsed();
     assert!(ran.out.contains("500 warnings"), "{}", ran.out);
-    // Parsing it once takes a tenth of a second even in a debug build; once per warning, most of a
-    // minute.
+    // One parse takes a tenth of a second even in a debug build. One parse for each warning would
+    // take most of a minute.
     assert!(took.as_secs() < 10, "{took:?}");
 }
 
@@ -276,7 +276,7 @@ fn trap_48_check_online_shows_a_token_endpoint_elsewhere() {
     place.secrets.assert_none_in(&ran.out, "tokend check");
 }
 
-/// A message that helps: who, what, why, and what to do.
+/// Fails unless the message helps: it must say which profile, what, why, and what to do.
 fn assert_helps(text: &str, profile: &str, path: &str, cause: &str, cure: &str) {
     for part in [profile, path, cause, cure] {
         assert!(text.contains(part), "{part:?} is missing: {text}");

@@ -1,4 +1,4 @@
-//! `tokend dev`: everything from one command, and nothing left of it.
+//! `tokend dev`: one command starts everything, and leaves nothing behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ struct Dev {
 }
 
 impl Dev {
-    /// With its temporary folder in `place`.
+    /// Starts it with its temporary folder in `place`.
     fn start(place: &Place, arguments: &[&str]) -> Dev {
         let mut child = place
             .tokend(&[&["dev"], arguments].concat())
@@ -58,7 +58,7 @@ impl Dev {
         }
     }
 
-    /// The lines to paste.
+    /// The printed lines for the user to paste.
     fn lines(&self) -> Vec<String> {
         let text = self.out.text();
         let after = text
@@ -74,7 +74,7 @@ impl Dev {
         self.folder.join("tokend.sock")
     }
 
-    /// Ctrl-C; its exit code.
+    /// Sends Ctrl-C and returns the exit code.
     fn interrupt(&mut self) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), Signal::INT).expect("signalled");
         let status = eventually(PATIENCE, || self.child.try_wait().expect("waited"));
@@ -84,7 +84,7 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The child may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let log = self.log.rest();
@@ -116,7 +116,7 @@ fn every_line_that_it_prints_works_and_nothing_is_left() {
     let start = Instant::now();
     let mut dev = Dev::start(&place, &[]);
     let took = start.elapsed();
-    // Two seconds is the promise for a release build on an idle machine; this is neither.
+    // The promise of two seconds is for a release build on an idle machine. This is neither.
     println!("tokend dev was ready after {took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert!(
@@ -135,7 +135,7 @@ fn every_line_that_it_prints_works_and_nothing_is_left() {
     if has("curl") {
         let body = json(sh(&lines[1]));
         assert!(is_jwt(body["token"].as_str().expect("a token")));
-        // The API verifies signature and audience; that it answers is the proof.
+        // The API verifies signature and audience, so its answer is the proof.
         let topology = sh(&lines[3]);
         assert!(json(topology.clone()).is_object(), "{topology}");
     }
@@ -201,7 +201,7 @@ fn two_run_side_by_side_and_a_folder_that_was_there_stays() {
             "quoted where it must be"
         );
     }
-    // It does not touch what it finds.
+    // The command does not touch what it finds.
     let again = place.run(&["dev", "--dir", path]);
     assert_eq!(again.code, Some(1), "{}", again.err);
     assert!(again.err.contains("left alone"), "{}", again.err);
@@ -225,14 +225,14 @@ fn told_to_stop_at_any_moment_it_leaves_nothing() {
         let folder = place.path("dev");
         let mut child = start_quietly(&place, &folder);
         std::thread::sleep(Duration::from_millis(delay));
-        // Not yet there: the signal comes before anything was made, and may kill it.
+        // The signal comes before anything was made, and may kill the command.
         let made = exists(&folder);
         kill_process(Pid::from_child(&child), signal).expect("signalled");
         let status = eventually(PATIENCE, || child.try_wait().expect("waited"));
         assert!(!exists(&folder), "{signal:?} after {delay} ms: {status}");
         assert!(!made || status.code() == Some(0), "{signal:?}: {status}");
     }
-    // The first moment at which there is something to remove.
+    // From this moment there is something to remove.
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let folder = place.path("dev");
         let mut child = start_quietly(&place, &folder);

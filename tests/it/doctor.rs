@@ -1,5 +1,5 @@
-//! `tokend doctor` through the executable: one thing wrong at a time, found and told with its cure,
-//! and nothing else.
+//! `tokend doctor` through the executable. Each test makes one thing wrong; the doctor must report
+//! it with its cure, and nothing else.
 
 mod providers;
 
@@ -20,8 +20,8 @@ const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 const PLAIN: &str = "[profiles.p]\nmethod = \"none\"\n";
 
-/// Runs it as this user, whoever the daemon is, and holds its answer to what is promised of every
-/// one.
+/// Runs the doctor as this test's user, whichever user runs the daemon. Checks the promises that
+/// hold for every answer.
 fn doctor(place: &Place, arguments: &[&str]) -> Ran {
     let ran = run(&mut place.tokend_as(None, &[&["doctor"][..], arguments].concat()));
     place.secrets.assert_none_in(&ran.out, "tokend doctor");
@@ -51,8 +51,8 @@ fn findings(place: &Place, arguments: &[&str]) -> Vec<String> {
             for key in ["path", "file"] {
                 text(key);
             }
-            // What has a place in a file may say it all in one line; everything else has its cure
-            // apart.
+            // A finding with a place in a file may say everything in one line. Every other finding
+            // has its cure apart.
             assert!(
                 !text("help").is_empty() || finding["line"] != 0,
                 "no cure: {finding}"
@@ -67,7 +67,7 @@ fn findings(place: &Place, arguments: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// The one finding that there is, with all of these words in it.
+/// Fails unless there is exactly one finding, and it contains all of these words.
 fn assert_only(found: &[String], parts: &[&str]) {
     let [one] = found else {
         panic!("{found:#?}");
@@ -77,7 +77,7 @@ fn assert_only(found: &[String], parts: &[&str]) {
     }
 }
 
-/// An issuer on TLS whose certificate is as old as `authority`'s clock says.
+/// An issuer on TLS. The clock of `authority` decides how old its certificate is.
 fn on_tls(authority: &Authority) -> Issuer {
     idp::with(Settings {
         tls: Some(IssuerTls {
@@ -93,8 +93,8 @@ fn trusting(issuer: &Issuer) -> String {
     idp::idp(issuer) + "tls = { ca = \"ca.pem\" }\n"
 }
 
-/// Broken by any check that cries wolf, such as one that wants a million descriptors. What is well
-/// is told, so that somebody can believe it.
+/// Broken by a check with a false alarm, such as one that wants a million descriptors. The doctor
+/// also reports what is well, so that the reader can believe it.
 #[test]
 fn a_healthy_daemon_gives_no_finding_and_every_check_a_line() {
     let authority = Authority::new("ca", &WallClock::system()).expect("authority");
@@ -139,7 +139,7 @@ fn a_healthy_daemon_gives_no_finding_and_every_check_a_line() {
     assert_eq!(issuer.count(DISCOVERY), connections);
 }
 
-/// A daemon that is not there is a finding like others. Broken by leaving it to the other checks.
+/// A missing daemon is a finding like others. Broken by leaving it to the other checks.
 #[test]
 fn no_daemon_and_a_socket_that_was_left_behind_are_told_apart() {
     let place = Place::new();
@@ -169,7 +169,7 @@ fn no_daemon_and_a_socket_that_was_left_behind_are_told_apart() {
     assert!(found.iter().any(|line| line.contains("107")), "{found:#?}");
 }
 
-/// Broken by a deadline that passes without a look at who has let it pass.
+/// Broken by a deadline that passes without a check of which side let it pass.
 #[test]
 fn a_daemon_that_is_stopped_is_not_reachable_for_every_command() {
     let daemon = Place::new().serve(PLAIN);
@@ -210,7 +210,7 @@ fn a_daemon_that_is_stopped_is_not_reachable_for_every_command() {
     });
 }
 
-/// Broken by leaving the folder out: the daemon would say so only at its next start.
+/// Broken by not checking the folder: the daemon would report it only at its next start.
 #[test]
 fn a_folder_in_which_others_could_put_their_own_socket_is_an_error() {
     let place = Place::new();
@@ -276,7 +276,7 @@ fn a_socket_that_is_not_as_configured_is_told() {
     );
 }
 
-/// The very usual mistake. Broken by a look at `access` alone.
+/// A very common mistake. Broken by a check of `access` alone.
 #[test]
 fn whom_access_names_and_the_socket_shuts_out_is_told_which_group_to_join() {
     let place = Place::new();
@@ -306,7 +306,7 @@ fn whom_access_names_and_the_socket_shuts_out_is_told_which_group_to_join() {
     assert_only(&found, &["ghost-nobody-has", "correct the entry"]);
 }
 
-/// Broken by judging with the rights of whoever runs it: root reads everything.
+/// Broken by a check with the rights of the user who runs the doctor: root reads everything.
 #[test]
 fn a_secret_that_the_daemons_user_cannot_read_is_an_error_for_root_too() {
     if !is_root() {
@@ -379,7 +379,7 @@ fn what_the_daemon_says_of_itself_is_told() {
     drop(issuer);
 }
 
-/// Broken by telling a configuration that cannot be used like any other finding.
+/// Broken by reporting an unusable configuration like any other finding.
 #[test]
 fn mistakes_on_the_command_line_and_in_the_file_have_their_own_exit_codes() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! What ends while somebody waits: the caller's patience, and the daemon.
+//! Endings while a call waits: the caller gives up, or the daemon stops.
 
 #[path = "../alone/abuse/frames.rs"]
 #[expect(dead_code, reason = "floods are sent elsewhere")]
@@ -68,7 +68,7 @@ fn a_clean_shutdown_answers_who_waits() {
 #[test]
 fn a_clean_shutdown_does_not_wait_for_ever() {
     let (issuer, place, config) = idp::one(LAZY);
-    // A profile for each, so that the provider tells when both have asked.
+    // Each call has its own profile, so that the provider can tell when both have asked.
     place.secret("other.secret", SECRET);
     let config = config.replace("timeout = \"1s\"", "timeout = \"30s\"")
         + &idp::profile("other", "it", LAZY);
@@ -119,10 +119,9 @@ fn a_second_signal_does_not_wait_for_callers() {
     assert!(block(waiting).expect("no panic").is_err());
 }
 
-/// Its payload: the last stream, and why.
+/// The type of a GOAWAY frame. Its payload is the last stream and the reason.
 const GOAWAY: u8 = 7;
 
-/// The next frame: its type, its flags, and its payload.
 fn next(mut stream: &UnixStream) -> (u8, u8, Vec<u8>) {
     let mut head = [0; 9];
     stream.read_exact(&mut head).expect("a frame");
@@ -132,7 +131,7 @@ fn next(mut stream: &UnixStream) -> (u8, u8, Vec<u8>) {
     (kind, flags, payload)
 }
 
-/// The answer to the PING of a goodbye, once that has come.
+/// Waits for the PING of a goodbye and returns the answer to it.
 fn heard(stream: &UnixStream) -> Vec<u8> {
     loop {
         if let (PING, 0, payload) = next(stream) {
@@ -141,8 +140,9 @@ fn heard(stream: &UnixStream) -> Vec<u8> {
     }
 }
 
-/// A client whose write fails does not read on, and takes for lost what the last GOAWAY lets it
-/// send again elsewhere. Broken by a connection that is closed as soon as all is said.
+/// A client whose write fails does not read on. It loses the calls that the last GOAWAY would let
+/// it send again on another connection. Broken by a connection that is closed as soon as the daemon
+/// has said everything.
 #[test]
 fn a_call_that_crosses_the_end_can_be_written() {
     let (_issuer, place, config) = idp::one(LAZY);
@@ -154,7 +154,7 @@ fn a_call_that_crosses_the_end_can_be_written() {
     let heard = heard(&stream);
     stream.write_all(&heard).expect("written");
     stream.read_to_end(&mut Vec::new()).expect("the end");
-    // More than once, since it would take a moment to close.
+    // The test repeats this, since closing would take a moment.
     for n in 0..50 {
         let call = frames::call(frames::stream(n), "it");
         stream.write_all(&call).expect("somebody listens");
@@ -164,8 +164,8 @@ fn a_call_that_crosses_the_end_can_be_written() {
     assert_eq!(daemon.ended(), Some(0));
 }
 
-/// Such as a process that is stopped, or looks at its connections only when it has something to
-/// ask. Broken by a drain that gives every connection the time of a call.
+/// Such a client is a process that is stopped, or one that looks at its connections only when it
+/// has something to ask. Broken by a drain that gives every connection as much time as a call.
 #[test]
 fn a_client_that_does_not_react_and_waits_for_nothing_holds_nobody_up() {
     let (_issuer, place, config) = idp::one(LAZY);
@@ -178,9 +178,9 @@ fn a_client_that_does_not_react_and_waits_for_nothing_holds_nobody_up() {
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
-/// gRPC's C core begins a call behind its answer to the PING of a goodbye, and opens the window of
-/// that call: with h2 alone that ends the connection, and every call on it fails. Broken by a
-/// scanner without its `heard_of`.
+/// gRPC's C core may begin a call after its answer to the PING of a goodbye, and then opens the
+/// window of that call. h2 alone would end the connection for that, and every call on it would
+/// fail. Broken by a scanner without its `heard_of`.
 #[test]
 fn a_call_that_is_begun_too_late_costs_no_other_its_answer() {
     let (issuer, place, config) = idp::one(LAZY);

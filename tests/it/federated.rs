@@ -1,4 +1,4 @@
-//! Assertions that somebody else makes and renews: what they cost, and what is said of them.
+//! Assertions that another program makes and renews: what they cost, and what the daemon reports.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,8 +16,8 @@ fn now() -> u64 {
     now.expect("after 1970").as_secs()
 }
 
-/// As somebody else would make it for `it`: signed with its secret, which is what this issuer can
-/// check. It lasts for so many seconds.
+/// An assertion for `it`, as another program would make it. It is signed with the client's secret,
+/// which is what this issuer can check, and is valid for `lasts` seconds.
 fn assertion(issuer: &Issuer, secret: &str, lasts: u64, id: &str) -> String {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let (iat, exp) = (now(), now() + lasts);
@@ -46,15 +46,15 @@ fn config(issuer: &Issuer) -> String {
     )
 }
 
-/// Puts another assertion in place, and waits until the daemon has looked at it.
+/// Writes another assertion to the file, and waits until the daemon has read it.
 fn rewrite(daemon: &Daemon, text: &str) {
     daemon.place.write("assertion", text);
     let ran = daemon.place.run(&["reload"]);
     assert_eq!(ran.code, Some(0), "{} {}", ran.out, ran.err);
 }
 
-/// Broken by a digest of what the file holds, and by a renewal that does not look whether the one
-/// before was refused.
+/// Broken by a digest of the file's content, and by a renewal that does not check whether the last
+/// assertion was refused.
 #[test]
 fn trap_56_an_assertion_that_is_rewritten_costs_no_request_unless_the_one_before_was_refused() {
     let (issuer, place) = with_it();

@@ -1,4 +1,4 @@
-//! What supervisors and tools ask: health, readiness, reflection.
+//! Answers for supervisors and tools: health, readiness, reflection.
 
 use tokend_issuer::faults::{Fault, Times};
 use tokio_stream::StreamExt as _;
@@ -10,7 +10,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{Daemon, PATIENCE, block, eventually};
 
-/// Broken by `State::available` that says yes to `Backoff`.
+/// Broken by a `State::available` that returns true for `Backoff`.
 #[test]
 fn trap_19_health_follows_the_profile_and_the_daemon_is_its_own() {
     let (issuer, place, config) = idp::one("");

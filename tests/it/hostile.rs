@@ -1,5 +1,5 @@
-//! An identity provider that answers badly: every way to do so is refused with its reason, or
-//! mastered, and nothing of what it says gets through (traps 1, 31, 32 and 38).
+//! An identity provider with bad answers. The daemon refuses each with its reason or copes with it,
+//! and passes on nothing of what the answer says (traps 1, 31, 32 and 38).
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use crate::harness::{Daemon, PATIENCE, Place, eventually};
 /// A body that must not be repeated.
 const INNER: &str = "inner text of <the> answer";
 
-/// What a bad answer leads to.
+/// The result of a bad answer.
 enum Outcome {
-    /// Code, reason, a part of the message.
+    /// The code, the reason and a part of the message.
     Refused(&'static str, &'static str, &'static str),
-    /// `expires_in` lies between these.
+    /// A credential whose `expires_in` lies between these.
     Served(f64, f64),
 }
 use Outcome::{Refused, Served};
@@ -53,7 +53,7 @@ fn cases(redirect: &str) -> Vec<(&'static str, Fault, Outcome)> {
     all
 }
 
-/// Answers that say no, or say something else.
+/// Answers that refuse, or are about something else.
 fn errors() -> Vec<(&'static str, Fault, Outcome)> {
     let error = format!("{{\"error\":\"{INNER}\",\"error_description\":\"{INNER}\"}}");
     vec![
@@ -121,7 +121,7 @@ fn errors() -> Vec<(&'static str, Fault, Outcome)> {
     ]
 }
 
-/// Answers that are too long, break off, do not come, or lead elsewhere.
+/// Answers that are too long, break off, do not come, or redirect.
 fn torn(redirect: &str) -> Vec<(&'static str, Fault, Outcome)> {
     vec![
         (
@@ -234,7 +234,7 @@ fn tokens() -> Vec<(&'static str, Fault, Outcome)> {
     ]
 }
 
-/// Lifetimes, possible and not.
+/// Possible and impossible lifetimes.
 fn lifetimes() -> Vec<(&'static str, Fault, Outcome)> {
     vec![
         (
@@ -277,14 +277,14 @@ fn lifetimes() -> Vec<(&'static str, Fault, Outcome)> {
             opaque(Fault::expires_in(Some("1e99"))),
             Served(364.0 * 86400.0, 365.0 * 86400.0),
         ),
-        // The token says five minutes itself, whatever stands beside it.
+        // The token itself says five minutes, which counts more than the fields beside it.
         (
             "liar",
             Fault::expires_in(Some("3153600000")),
             Served(280.0, 295.0),
         ),
         ("by-exp", Fault::expires_in(None), Served(280.0, 295.0)),
-        // Nobody says: the configured default, five minutes.
+        // Neither says, so the configured default of five minutes holds.
         (
             "opaque",
             opaque(Fault::expires_in(None)),
@@ -330,7 +330,7 @@ fn traps_1_31_32_38_no_bad_answer_becomes_a_credential_or_a_secret_in_a_message(
     }
     assert_eq!(elsewhere.count("/token"), 0, "redirects are not followed");
     assert_eq!(elsewhere.connections(), 0);
-    // Status repeats what was said; the harness looks for secrets in it.
+    // Status repeats what was reported before; the harness searches it for secrets.
     let status = daemon.get("/v1/status");
     assert_eq!(
         status.body["profiles"].as_array().map(Vec::len),
@@ -410,7 +410,7 @@ fn bad_discovery_is_refused_and_asked_again() {
     let why = grpc.token("it").err().expect("another issuer");
     assert_eq!(why.reason, PERMANENT, "{why:?}");
     assert!(why.message.contains("issuer"), "{why:?}");
-    // The second opinion sees no document at all.
+    // The second opinion finds no document at all.
     let why = eventually(PATIENCE, || {
         grpc.token("it").err().filter(|why| why.reason == TRANSIENT)
     });
@@ -424,7 +424,7 @@ fn issuer_of(url: &str) -> Fault {
     Fault::wrong_issuer(url)
 }
 
-/// Broken by `failed` without `earliest.max(now + pause)`.
+/// Broken by a `failed` without `earliest.max(now + pause)`.
 #[test]
 fn trap_9_failures_are_not_repeated_in_a_hot_loop() {
     let (issuer, place, config) = idp::one("");
@@ -438,12 +438,12 @@ fn trap_9_failures_are_not_repeated_in_a_hot_loop() {
         assert!(grpc.token("it").is_err());
         calls += 1;
     }
-    // One at the start and at most one a second, however many ask.
+    // The daemon asks once at the start and then at most once a second, however many callers ask.
     let asked = issuer.count("/token");
     assert!(calls > 20 && asked <= 3, "{calls} calls, {asked} requests");
 }
 
-/// Broken by `probe_pause` without the second opinion.
+/// Broken by a `probe_pause` without the second opinion.
 #[test]
 fn trap_14_a_refusal_while_the_identity_provider_starts_costs_seconds_only() {
     let (issuer, place, config) = idp::one(LAZY);

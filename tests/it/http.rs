@@ -1,4 +1,5 @@
-//! HTTP/1.1 and JSON on the socket: who is refused whatever is asked, and what a question may say.
+//! HTTP/1.1 and JSON on the socket: which callers are refused for any request, and which requests
+//! are valid.
 
 use std::io::Write;
 use std::time::Duration;
@@ -65,7 +66,7 @@ fn browsers_and_foreign_hosts_are_refused_and_nothing_is_cached() {
     assert_eq!(preflight.status, 403);
 }
 
-/// Traps 52 and 58: a client that sends its body while the answer is made, as Node's `fetch` does.
+/// Traps 52 and 58: a client may send its body while the answer is made, as Node's `fetch` does.
 #[test]
 fn a_refusal_arrives_however_long_the_body_is() {
     let daemon = Daemon::start(NONE);
@@ -211,7 +212,7 @@ fn min_ttl_is_honoured_or_refused_and_never_undercut() {
     };
     let first = grpc.ask(with(10)).expect("a token");
     assert!(first.expires_in >= Some(10.0));
-    // Twenty seconds less two is all that this issuer gives.
+    // This issuer gives at most twenty seconds, less two.
     let why = grpc.ask(with(3600)).err().expect("too long");
     assert_eq!(
         (why.code.as_str(), why.reason.as_str()),
@@ -232,8 +233,8 @@ fn min_ttl_is_honoured_or_refused_and_never_undercut() {
         1,
         "nothing of this was worth a request"
     );
-    // More than what is left of the first, less than a new one has. By then a tenth of its life is
-    // over.
+    // Fifteen seconds are more than what is left of the first token, and less than a new one has.
+    // By then a tenth of its life is over.
     let longer = eventually(PATIENCE, || {
         let left = grpc.token("it").ok()?.expires_in?;
         (left < 15.0).then_some(())?;
@@ -242,8 +243,8 @@ fn min_ttl_is_honoured_or_refused_and_never_undercut() {
     assert!(longer.expires_in >= Some(15.0), "{:?}", longer.expires_in);
     assert_ne!(longer.credential.token, first.credential.token);
     assert_eq!(issuer.count("/token"), 2);
-    // Unmet while nobody issues: unavailable, and what is there is still served to those who want
-    // less.
+    // While the issuer fails, a `min_ttl` that is not met gives "unavailable". Callers that want
+    // less are still served from what is there.
     issuer.script(Fault::Html200, Times::Always);
     let why = eventually(PATIENCE, || {
         let left = grpc.token("it").expect("served").expires_in?;
@@ -263,7 +264,8 @@ fn min_ttl_is_honoured_or_refused_and_never_undercut() {
 #[test]
 fn a_min_ttl_that_is_just_missed_does_not_cost_one_token_after_the_other() {
     let (issuer, place, config) = idp::one(LAZY);
-    // The way takes longer than the clock of the issuer, which counts whole seconds, gives away.
+    // The issuer's clock counts whole seconds, so a token lives up to a second longer than it says.
+    // The answer takes longer than the rest of that second.
     let slow = Fault::SlowHeaders(Duration::from_millis(50));
     issuer.script(slow, Times::Always);
     let daemon = place.serve(&config);
@@ -272,7 +274,7 @@ fn a_min_ttl_that_is_just_missed_does_not_cost_one_token_after_the_other() {
         min_ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
         ..get("it")
     };
-    // 300 s by the issuer, one less for the whole seconds of its clock, five for the margin.
+    // The issuer gives 300 s. One goes for the whole seconds of its clock, five for the margin.
     let why = grpc.ask(granted(294)).err().expect("it arrives with less");
     let reasons = ["UPSTREAM_UNAVAILABLE", "MIN_TTL_TOO_LONG"];
     assert!(reasons.contains(&why.reason.as_str()), "{why:?}");
@@ -280,7 +282,7 @@ fn a_min_ttl_that_is_just_missed_does_not_cost_one_token_after_the_other() {
     assert!(grpc.token("it").is_ok());
 }
 
-/// Broken by `life_for` that gives the profile's own life to every variant.
+/// Broken by a `life_for` that gives the profile's own life to every variant.
 #[test]
 fn trap_25_other_scopes_and_audiences_are_other_tokens_and_only_those_allowed() {
     let (issuer, place, config) = idp::one(&format!(
@@ -351,7 +353,7 @@ fn trap_25_other_scopes_and_audiences_are_other_tokens_and_only_those_allowed() 
     assert_eq!(issuer.count("/token"), 4);
 }
 
-/// Broken by `rejected` that does not look at `held.rejected`.
+/// Broken by a `rejected` that does not look at `held.rejected`.
 #[test]
 fn trap_13_a_rejected_token_is_replaced_once_however_many_report_it() {
     let (issuer, place, config) = idp::one("");
@@ -395,12 +397,12 @@ fn what_is_no_request_ends_its_own_connection_only() {
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ngarbage that is no frame at all, and long enough",
         huge.as_bytes(),
     ] {
-        // Refused or cut off, possibly before everything was sent.
+        // The daemon refuses the request or cuts it off, possibly before everything was sent.
         if let Ok(answer) = exchange(&daemon.socket(), None, bytes) {
             assert!(!answer.starts_with(b"HTTP/1.1 200 "));
         }
     }
-    // Half a request, and then silence: it must not hold a place for ever.
+    // Half a request and then silence must not hold a place for ever.
     let mut stream = connect(&daemon.socket(), None).expect("connected");
     stream
         .write_all(b"GET /healthz HTTP/1.1\r\nHo")

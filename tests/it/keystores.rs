@@ -1,4 +1,4 @@
-//! Keys and keystores as OpenSSL and Java write them: each is read, and a daemon lives on them.
+//! Keys and keystores as OpenSSL and Java write them: tokend reads each, and a daemon runs on them.
 
 use std::fs;
 use std::process::Command;
@@ -18,7 +18,7 @@ fn tools() -> bool {
     has("openssl") && has("keytool")
 }
 
-/// A place with both passwords in it.
+/// A place with the files of both passwords.
 fn place() -> Place {
     let place = Place::new();
     place.secret("store.pw", STORE);
@@ -26,7 +26,7 @@ fn place() -> Place {
     place
 }
 
-/// Runs a program in the folder of a place; words are parted by spaces.
+/// Runs a program in the folder of a place; spaces separate its arguments.
 fn make(place: &Place, line: &str) {
     let mut words = line.split(' ');
     let mut command = Command::new(words.next().expect("a program"));
@@ -34,7 +34,7 @@ fn make(place: &Place, line: &str) {
     assert_eq!(ran.code, Some(0), "{line}\n{}\n{}", ran.out, ran.err);
 }
 
-/// From PKCS#12 to JKS, the key under a password of its own.
+/// Converts PKCS#12 to JKS. The key has a password of its own.
 fn to_jks(place: &Place, p12: &str, alias: &str, jks: &str) {
     make(
         place,
@@ -46,7 +46,7 @@ fn to_jks(place: &Place, p12: &str, alias: &str, jks: &str) {
     );
 }
 
-/// A profile that proves itself with a certificate.
+/// A profile that authenticates with a certificate.
 fn profile(name: &str, tls: &str) -> String {
     format!(
         "[profiles.{name}]\nmethod = \"oauth2\"\ntoken_url = \"https://idp.example/token\"\nclient_id = \"it\"\n\
@@ -56,7 +56,7 @@ fn profile(name: &str, tls: &str) -> String {
 
 const STORE_PASSWORD: &str = "password = { file = \"store.pw\" }";
 
-/// A key and its certificate in every form, and a profile for each.
+/// Makes a key and its certificate in every form, and a profile for each.
 fn in_every_form(place: &Place, kind: &str, algorithm: &str, protection: &str) -> String {
     let mut config = String::new();
     make(
@@ -69,7 +69,7 @@ fn in_every_form(place: &Place, kind: &str, algorithm: &str, protection: &str) -
             "openssl req -x509 -new -key {kind}.key -subj /CN={kind} -days 30 -out {kind}.crt"
         ),
     );
-    // PKCS#1 and SEC1; Ed25519 has PKCS#8 alone.
+    // This makes PKCS#1 and SEC1. Ed25519 has PKCS#8 only.
     let old = if kind == "ed" { "" } else { "-traditional " };
     make(
         place,
@@ -170,7 +170,7 @@ fn what_openssl_and_keytool_write_is_read() {
     what_is_not_read_says_what_to_do(&place);
 }
 
-/// At the key that is to blame.
+/// The finding is at the configuration key that causes it.
 fn what_is_not_read_says_what_to_do(place: &Place) {
     make(
         place,
@@ -213,7 +213,7 @@ fn what_is_not_read_says_what_to_do(place: &Place) {
     }
 }
 
-/// An issuer with mutual TLS and a client `it`, told by its name.
+/// An issuer with mutual TLS and a client `it`, which it knows by the name in the certificate.
 fn issuer(authority: &Authority, clients: Vec<RegisteredClient>) -> Issuer {
     idp::with(Settings {
         tls: Some(IssuerTls {
@@ -225,7 +225,7 @@ fn issuer(authority: &Authority, clients: Vec<RegisteredClient>) -> Issuer {
     })
 }
 
-/// A new client certificate in PKCS#12, put in place as a whole.
+/// Makes a new client certificate in PKCS#12, and replaces the store in one step.
 fn client_store(place: &Place, authority: &Authority, name: &str) -> Pair {
     let pair = authority
         .client("it", &ClientOptions::default())
@@ -275,7 +275,8 @@ fn a_daemon_lives_on_keystores_and_follows_them() {
     );
     let daemon = place.serve(&config);
     assert_eq!(confirmation(&daemon), first.thumbprint);
-    // Another certificate in the same format, then one in the other under the same name.
+    // First another certificate in the same format, then one in the other format under the same
+    // name.
     let second = client_store(&daemon.place, &authority, "client.store");
     eventually(PATIENCE, || {
         (confirmation(&daemon) == second.thumbprint).then_some(())
@@ -290,8 +291,8 @@ fn a_daemon_lives_on_keystores_and_follows_them() {
     eventually(PATIENCE, || {
         (confirmation(&daemon) == third.thumbprint).then_some(())
     });
-    // Half a store, or a password that does not fit, replaces nothing; the password's file is
-    // watched as well.
+    // Half a store, or a wrong password, replaces nothing. The daemon watches the password's file,
+    // too.
     let whole = fs::read(daemon.place.path("client.store")).expect("read");
     fs::write(daemon.place.path("client.store"), &whole[..whole.len() / 2]).expect("written");
     eventually(PATIENCE, || {

@@ -1,6 +1,6 @@
 //! Trap 39: file and identity provider do not get a new secret at the same moment. Whichever is
-//! first, a credential is there within seconds after they agree, and nothing is called right
-//! before.
+//! first, a credential is there within seconds after they agree. Until then no status says that all
+//! is right.
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ fn switch(issuer: &Issuer, secret: &str) {
     issuer.set_client_secret("it", secret);
 }
 
-/// Waits for two renewals of what is in force: a refused version beside it has had its second
-/// opinion by then.
+/// Waits for two renewals of the version in force. By then a refused version beside it has had its
+/// second opinion.
 fn renewed_twice(daemon: &Daemon) {
     let generation = |daemon: &Daemon| {
         let token = daemon.grpc().token("it").expect("served all the time");
@@ -47,8 +47,8 @@ fn warnings(daemon: &Daemon) -> String {
 
 const ALL_RIGHT: &str = "nothing is wrong with the profile any more";
 
-/// Broken by a staged version that sleeps in its probe when the live one is refused, or that takes
-/// over with that sleep.
+/// Broken by a staged version that sleeps in its probe when the live one is refused, and by one
+/// that still sleeps when it takes over.
 #[test]
 fn trap_39_a_provider_that_switches_late_costs_seconds() {
     let (issuer, place, config) = short();
@@ -69,7 +69,8 @@ fn trap_39_a_provider_that_switches_late_costs_seconds() {
     eventually(PATIENCE, || daemon.log().contains(ALL_RIGHT).then_some(()));
 }
 
-/// Broken by a probe of minutes after a second refusal of what has worked until then.
+/// Broken by a probe pause of minutes after the second refusal of a secret that has worked until
+/// then.
 #[test]
 fn a_provider_that_switches_and_back_costs_seconds() {
     let (issuer, place, config) = short();
@@ -77,7 +78,7 @@ fn a_provider_that_switches_and_back_costs_seconds() {
     daemon.grpc().token("it").expect("a token");
     switch(&issuer, NEXT);
     eventually(PATIENCE, || daemon.grpc().token("it").err());
-    // Refused more than twice by now.
+    // The provider has refused it more than twice by now.
     let before = issuer.count("/token");
     eventually(PATIENCE, || (issuer.count("/token") > before).then_some(()));
     switch(&issuer, SECRET);
@@ -89,7 +90,7 @@ fn nothing_is_called_right_while_there_is_no_credential() {
     let (issuer, place, config) = short();
     let daemon = place.serve(&config);
     daemon.grpc().token("it").expect("a token");
-    // Another one here, a third one there.
+    // The file and the provider get two different new secrets.
     daemon
         .place
         .secret("it.secret", "a-secret-that-nobody-knows");
@@ -128,7 +129,7 @@ fn an_ordinary_rotation_warns_of_nothing() {
         daemon.log().contains("definition in force").then_some(())
     });
     let log = daemon.log();
-    // It is promoted by its first credential, and not by another look at the files.
+    // Its first credential promotes the version, and not another look at the files.
     let trial = log.split("is being tried").nth(1).expect("tried");
     let trial = trial.split("definition in force").next().expect("promoted");
     let looks = trial

@@ -1,6 +1,6 @@
-//! Secrets stay where they belong (trap 32): every one of them is a marker that nothing else looks
-//! like, is sent down every path, the wrong ones above all, and is then looked for wherever anybody
-//! could see it, in every form in which it travels.
+//! Secrets stay where they belong (trap 32). Every secret is a marker that no other text looks
+//! like. The tests send each one down every path, above all the wrong ones, and then look for it in
+//! every place that others can see, in every form that it has on its way.
 
 mod cast;
 mod memory;
@@ -20,15 +20,15 @@ use tokend::proto::{GetStatusRequest, ReloadRequest};
 use crate::harness::forms::forms;
 use crate::harness::{Daemon, Place, block, run};
 
-/// A secret that belongs to `name`, and shares no part with another. Some of it is written
-/// differently in forms, in JSON, and in base64 and its variant for URLs.
+/// A secret for `name`, which shares no part with another one. Forms, JSON, base64 and base64url
+/// write some of its characters differently.
 fn secret(name: &str) -> String {
     let hash = digest::digest(&digest::SHA384, name.as_bytes());
     format!("{}=&~>?%", STANDARD.encode(hash))
 }
 
-/// Everything that anybody can see of a daemon without being handed a credential, and where. A
-/// further place is a further line.
+/// Everything that others can see of a daemon without being given a credential, and where. Add a
+/// line for each further place.
 fn seen(daemon: &Daemon) -> Vec<(&'static str, String)> {
     let mut admin = AdminServiceClient::new(daemon.grpc().channel);
     let status = block(admin.get_status(GetStatusRequest::default())).expect("root is an admin");
@@ -56,7 +56,7 @@ fn seen(daemon: &Daemon) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Fails when one of the secrets is seen.
+/// Fails if one of the secrets is seen.
 fn assert_nothing_seen(daemon: &Daemon) {
     for (place, text) in seen(daemon) {
         assert!(
@@ -67,21 +67,22 @@ fn assert_nothing_seen(daemon: &Daemon) {
     }
 }
 
-/// All that a command prints.
+/// The whole output of a command.
 fn said(place: &Place, arguments: &[&str]) -> String {
     let ran = run(place.tokend(arguments).envs(paths::environment()));
     ran.out + &ran.err
 }
 
 fn proc_text(pid: u32, name: &str) -> String {
-    // Of another user, or of one that is not dumpable, only root may read some of them.
+    // Only root may read some of these files for a process of another user, or for one that is not
+    // dumpable.
     let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The environment less those variables that were given a secret: `{ env = … }` is warned of by
-/// `tokend check` for that very reason, and a proxy's password has no other place (`http.proxy`
-/// refuses one).
+/// The environment without the variables that were given a secret. `tokend check` warns of `{ env =
+/// … }` for that very reason. A proxy's password has no other place, because `http.proxy` refuses
+/// one.
 fn environment(pid: u32) -> String {
     let given = paths::environment();
     proc_text(pid, "environ")
@@ -108,7 +109,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Without this the search could be blind.
+/// Without this test, the search could find nothing and still pass.
 #[test]
 fn a_secret_is_found_in_every_form() {
     let text = secret("it");
@@ -133,8 +134,8 @@ fn a_secret_is_found_in_every_form() {
     }
 }
 
-/// Libraries log headers and bodies at their finer levels, today or in their next version: none of
-/// that comes out, whatever is asked for. Broken by `telemetry::start` without `may_be_logged`.
+/// Libraries log headers and bodies at their finer levels, today or in their next version. None of
+/// that appears, whatever TOKEND_LOG says. Broken by `telemetry::start` without `may_be_logged`.
 #[test]
 fn libraries_log_warnings_and_nothing_finer() {
     let place = Place::new();

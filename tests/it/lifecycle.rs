@@ -1,6 +1,6 @@
 //! Promises 1 to 3 of docs/promises.md end to end: three lifetimes without an identity provider,
-//! waits that are obeyed, repairs that are noticed, streams, reports, and a thousand profiles that
-//! start at once.
+//! waits that the daemon obeys, repairs that it notices, streams, reports, and a thousand profiles
+//! that start at once.
 
 use std::time::{Duration, Instant};
 
@@ -62,8 +62,8 @@ fn promises_1_and_2_down_for_three_lifetimes_served_to_the_true_end_and_back_wit
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    // All of it but the margin, a tenth of so short a life, and what had passed when the provider
-    // went down.
+    // The token was served for its whole life but for the margin, which is a tenth of so short a
+    // life, and for the part that had passed when the provider went down.
     let said = Duration::from_secs_f64(first.expires_in.expect("it expires"));
     assert!(
         served_until + Duration::from_millis(600) > said,
@@ -73,7 +73,8 @@ fn promises_1_and_2_down_for_three_lifetimes_served_to_the_true_end_and_back_wit
     assert!(refused.is_some(), "refused in the end");
     idp::up(&issuer);
     let back = Instant::now();
-    // Who asks now is told the rest of the step, at the end of which somebody is there again.
+    // A caller that asks now is told to wait for the rest of the back-off step. At its end the
+    // provider is there again.
     if let Err(why) = grpc.token("it") {
         let step = why.retry_after.expect("told");
         eventually(step + PATIENCE, || grpc.token("it").ok());
@@ -114,14 +115,14 @@ fn a_429_is_obeyed_to_the_second() {
     );
 }
 
-/// Broken by a `told_to_wait` of every failure and not only of a `Retry-After`: the repaired secret
-/// would wait for the probe, minutes away.
+/// Broken by a `told_to_wait` that is set for every failure and not only for a `Retry-After`: the
+/// repaired secret would wait for the probe, which is minutes away.
 #[test]
 fn trap_14_a_repaired_secret_re_arms_a_refused_profile_at_once() {
     let (issuer, place, config) = short_lived(300);
     place.secret("it.secret", "not-the-right-one");
     let daemon = place.serve(&config);
-    // The second opinion has come too: now it would be minutes to the next attempt.
+    // After the second opinion, the next attempt is minutes away.
     eventually(PATIENCE, || (issuer.count("/token") == 2).then_some(()));
     let refusal = eventually(PATIENCE, || {
         daemon
@@ -225,7 +226,8 @@ fn a_stream_brings_the_current_credential_and_each_replacement_before_it_expires
         );
         before = now;
     }
-    // Down until it is dead: told, and the stream lives on and brings the next one.
+    // The provider is down until the credential is dead. The stream reports that, stays open and
+    // brings the next credential.
     idp::down(&issuer);
     loop {
         match next(&mut stream).expect("the stream lives") {
@@ -241,7 +243,7 @@ fn a_stream_brings_the_current_credential_and_each_replacement_before_it_expires
     idp::up(&issuer);
     let after = credential(next(&mut stream).expect("it is back"));
     assert!(after.generation > before.generation);
-    // A profile that goes ends its streams.
+    // A profile that is removed ends its streams.
     let config = config
         .split("\n[profiles.it]")
         .next()
@@ -257,11 +259,11 @@ fn a_stream_brings_the_current_credential_and_each_replacement_before_it_expires
     assert_eq!(end.code(), tonic::Code::NotFound);
 }
 
-/// Less than the time after which a stream looks by itself.
+/// Less than the time after which a stream checks by itself.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Broken by a registry that is swapped without `ProfileHandle::wake_watchers`: the stream would
-/// end only when it looks by itself.
+/// end only when it checks by itself.
 #[test]
 fn a_rule_that_no_longer_permits_ends_streams_and_calls_of_open_connections() {
     let (_issuer, place, config) = short_lived(300);
@@ -289,7 +291,7 @@ fn a_rule_that_no_longer_permits_ends_streams_and_calls_of_open_connections() {
     );
 }
 
-/// Broken by a stream that looks only whether the profile is permitted: scopes and audiences are
+/// Broken by a stream that checks only whether the profile is permitted: scopes and audiences are
 /// part of the rule.
 #[test]
 fn a_scope_that_is_no_longer_allowed_ends_its_streams_and_no_others() {
@@ -336,7 +338,7 @@ fn report(daemon: &Daemon, fingerprint: &str) -> serde_json::Value {
     answer.body
 }
 
-/// Broken by `rejected` that does not look at the fingerprint.
+/// Broken by a `rejected` that does not look at the fingerprint.
 #[test]
 fn trap_13_a_thousand_reports_of_one_credential_cost_one_request() {
     let (issuer, place, config) = short_lived(300);
@@ -361,15 +363,15 @@ fn trap_13_a_thousand_reports_of_one_credential_cost_one_request() {
     );
 }
 
-/// Broken by a second `send` after an error on a new connection, and by a third: whether a request
-/// was carried out, nobody knows. Client credentials may be, once more, where a kept connection was
-/// closed.
+/// Broken by a second `send` after an error on a new connection, and by a third: the daemon cannot
+/// know whether a request was carried out. It may send a client credentials request once more if a
+/// kept connection was closed.
 #[test]
 fn trap_27_what_may_have_been_carried_out_is_not_sent_again_by_the_transport() {
     let (issuer, place, config) = short_lived(300);
     let daemon = place.serve(&config);
     let first = daemon.grpc().token("it").expect("a token").credential;
-    // On the connection that is open already, after the request was read.
+    // The issuer closes a connection that is already open, after it has read the request.
     issuer.script(Fault::CloseConnection, Times::Next(2));
     report(&daemon, &first.fingerprint);
     eventually(PATIENCE, || {
@@ -392,12 +394,12 @@ fn trap_27_what_may_have_been_carried_out_is_not_sent_again_by_the_transport() {
     );
 }
 
-/// Broken by a `deadline` of one `http.timeout`: discovery and token request, each within its own,
-/// would never end well.
+/// Broken by a `deadline` of one `http.timeout`: discovery and token request, each within its own
+/// timeout, would never succeed.
 #[test]
 fn trap_28_one_deadline_has_room_for_every_timeout_inside() {
     let (issuer, place, config) = short_lived(300);
-    // The timeout of each is a second.
+    // Each of the two has a timeout of a second.
     issuer.script_for(
         Target::Path("/.well-known/openid-configuration".into()),
         Fault::SlowHeaders(Duration::from_millis(700)),
@@ -418,19 +420,19 @@ fn trap_28_one_deadline_has_room_for_every_timeout_inside() {
     assert_eq!(issuer.count("/token"), 1, "and the first attempt did it");
 }
 
-/// Broken by a stream with a queue: it would bring what is long replaced, one after the other.
+/// Broken by a stream with a queue: it would bring replaced credentials, one after the other.
 #[test]
 fn a_reader_that_falls_behind_gets_the_newest() {
     let (_issuer, place, config) = short_lived(4);
     let quick = "refresh = { at = 0.1, jitter = 0.0, min_interval = \"100ms\" }\n";
     let daemon = place.serve(&(config + quick));
     daemon.grpc().token("it").expect("a token");
-    // So little room on the way that the next message does not fit before the one before has been
-    // read.
+    // The window is so small that the next message does not fit before the reader has read the one
+    // before.
     let mut stream = watch(&daemon.grpc_with_window(64), "it");
     let first = credential(next(&mut stream).expect("the current one"));
     let newest = || daemon.grpc().token("it").map(|token| token.credential);
-    // Not read for ten generations.
+    // The stream is not read for ten generations.
     let long_after = eventually(PATIENCE, || {
         newest()
             .ok()
@@ -440,8 +442,8 @@ fn a_reader_that_falls_behind_gets_the_newest() {
     while seen.last() < Some(&long_after.generation) {
         seen.push(credential(next(&mut stream).expect("it goes on")).generation);
     }
-    // Two were on their way already: one in the connection, one in the stream; and now and then h2
-    // takes a third (in one run of fifty with both processors taken away for half a second at a
-    // time). What comes next is the newest.
+    // Two messages were already on their way: one in the connection, one in the stream. Now and
+    // then h2 takes a third (in one run of fifty with both processors taken away for half a second
+    // at a time). The message after those is the newest.
     assert!(seen.len() <= 4, "{seen:?} after {}", first.generation);
 }

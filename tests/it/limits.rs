@@ -1,5 +1,5 @@
-//! `[server.limits]` through the executable: what is configured is applied, and is over when its
-//! cause is.
+//! `[server.limits]` through the executable: the daemon applies what is configured, and stops when
+//! the cause is gone.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,7 @@ fn with(limits: &str) -> Daemon {
     Place::new().serve(&format!("[server.limits]\n{limits}\n{NONE}"))
 }
 
-/// Whether the daemon has closed this connection; fails when it says nothing for too long.
+/// Whether the daemon has closed this connection. Fails if it says nothing for too long.
 fn is_closed(mut stream: &UnixStream) -> bool {
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     let mut rest = Vec::new();
@@ -71,7 +71,7 @@ fn an_idle_connection_is_closed_and_a_watching_one_is_not() {
     .into_inner();
     crate::harness::block(stream.message()).expect("the current one");
     assert!(is_closed(&idle));
-    // Longer than two idle periods after its only request, the stream is still there.
+    // Two idle periods after the only request of the connection, its stream is still open.
     let more = crate::harness::block(async {
         tokio::time::timeout(Duration::from_secs(3), stream.message()).await
     });
@@ -94,7 +94,7 @@ fn connections_of_one_user_are_limited_and_come_back() {
             held.push(stream);
             None
         } else {
-            // The connection that saw the daemon come up may not have been counted out yet.
+            // The daemon may still count the connection with which the test saw it come up.
             (held.len() >= 3).then_some(())
         }
     });
@@ -104,14 +104,14 @@ fn connections_of_one_user_are_limited_and_come_back() {
         let mut stream = UnixStream::connect(daemon.socket()).expect("connected");
         hold(&mut stream).then_some(())
     });
-    // The log comes by another way, which may be the longer one.
+    // The log reaches the test by another way, which may take longer.
     eventually(PATIENCE, || {
         daemon.log().contains("connections_per_user").then_some(())
     });
 }
 
-/// Broken by a line that is said again as soon as there was room: whoever keeps all places but one
-/// could fill the log.
+/// Broken by a line that is repeated as soon as there was room: a caller that keeps all places but
+/// one could fill the log.
 #[test]
 fn connections_closed_for_want_of_room_are_one_line_in_the_log() {
     let daemon = with("connections_per_user = 2");
@@ -127,7 +127,7 @@ fn connections_closed_for_want_of_room_are_one_line_in_the_log() {
         ask(&stream).then_some(stream)
     });
     for _ in 0..20 {
-        // There is room, there is none, and there is again.
+        // There is room, then there is none, and then there is room again.
         let other = eventually(PATIENCE, || {
             let stream = connect();
             ask(&stream).then_some(stream)
@@ -145,8 +145,8 @@ fn connections_closed_for_want_of_room_are_one_line_in_the_log() {
     assert_eq!(lines.count(), 1, "{log}");
 }
 
-/// Broken by a line for each variant: whoever may ask for scopes could fill the log with what the
-/// identity provider refuses.
+/// Broken by a line for each variant: a caller that may ask for scopes could fill the log with
+/// refusals of the identity provider.
 #[test]
 fn variants_that_are_refused_are_one_line_of_their_profile_in_the_log() {
     let scopes = "request = { scopes = [\"a\", \"b\", \"c\", \"d\"] }";
@@ -231,7 +231,8 @@ fn the_strangest_lifetimes_are_told_from_good_ones_and_long_texts_are_cut() {
     );
 }
 
-/// Trap 33. Red without `server::connection::tidy_up`: glibc keeps most of what they have used.
+/// Trap 33. Broken without `server::connection::tidy_up`: glibc keeps most of the memory that those
+/// callers have used.
 #[test]
 fn trap_33_memory_of_callers_who_have_left_is_given_back() {
     let daemon = with("connections_per_user = 1000");
@@ -258,7 +259,7 @@ fn trap_33_memory_of_callers_who_have_left_is_given_back() {
     });
 }
 
-/// Was INTERNAL. Broken by `Codec` with tonic's own decoder.
+/// The answer used to be INTERNAL. Broken by a `Codec` with tonic's own decoder.
 #[test]
 fn a_message_that_cannot_be_read_is_the_callers_mistake() {
     use tokend::proto::{GetStatusResponse, GetTokenResponse};
@@ -270,7 +271,7 @@ fn a_message_that_cannot_be_read_is_the_callers_mistake() {
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.expect("connected");
         let codec = tonic_prost::ProstCodec::<i64, T>::default();
-        // A number where the first field is text.
+        // The message has a number where the first field is text.
         let answer = client.unary(tonic::Request::new(7), path.parse().expect("path"), codec);
         answer.await.expect_err("refused")
     }
@@ -291,8 +292,8 @@ fn a_message_that_cannot_be_read_is_the_callers_mistake() {
     }
 }
 
-/// Broken by `ApiService::slot` that counts: whoever watches paid for every rotation, and was cut
-/// off by a quick one.
+/// Broken by an `ApiService::slot` that counts: a watcher paid for every rotation, and a quick one
+/// cut it off.
 #[test]
 fn a_rotation_is_not_counted_as_requests_of_those_who_watch() {
     use tokend::proto::WatchTokenRequest;
@@ -337,8 +338,8 @@ fn a_rotation_is_not_counted_as_requests_of_those_who_watch() {
     }
 }
 
-/// Broken by renewals that cost their caller nothing: an account that is empty forces no more, and
-/// credentials are served on.
+/// Broken by renewals that cost their caller nothing. With an empty account a caller forces no
+/// renewal, but still gets credentials.
 #[test]
 fn renewals_that_a_caller_forces_come_out_of_its_account() {
     let (_issuer, place, config) = crate::harness::idp::one("");
@@ -382,8 +383,7 @@ fn renewals_that_a_caller_forces_come_out_of_its_account() {
     assert_eq!(daemon.http_token("it").status, 200);
 }
 
-/// Broken by calls that wait and are counted nowhere; and by a charge that stays when the wait is
-/// over.
+/// Broken by waiting calls that are not counted, and by a charge that stays when the wait is over.
 #[test]
 fn calls_that_wait_are_counted_and_so_is_their_end() {
     let (issuer, place, config) = crate::harness::idp::one("");

@@ -1,4 +1,4 @@
-//! `GET /metrics`, on the socket for administrators and over TCP where it is asked for.
+//! `GET /metrics`: on the socket for administrators, and over TCP if that is configured.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use crate::harness::ask::Who;
 use crate::harness::idp;
 use crate::harness::{Daemon, PATIENCE, eventually, is_root};
 
-/// The page, as its lines; sound as far as a line can be.
+/// The lines of the page. Fails if a line has a wrong form.
 fn page(text: &str) -> Vec<String> {
     let (head, body) = text.split_once("\r\n\r\n").expect("HTTP");
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
@@ -79,7 +79,7 @@ fn metrics_say_how_every_profile_is() {
             .any(|line| line.starts_with("tokend_credential_expires_in_seconds{profile=\"basic"))
     );
 
-    // What is rejected is seen, and so is the reload that failed.
+    // The page shows the rejected profile and the failed reload.
     daemon.place.secret("it.secret", "a-wrong-secret");
     let line = "tokend_reload_in_force{profile=\"it\",outcome=\"rejected\"} 0";
     eventually(PATIENCE, || has(&scrape(&daemon), line).then_some(()));
@@ -145,8 +145,8 @@ fn metrics_listen_serves_metrics_and_nothing_else() {
     drop(daemon);
 }
 
-/// Trap 58, over TCP: a client that is still sending when the connection is closed sees a reset and
-/// no answer.
+/// Trap 58 over TCP: a client that still sends when the connection is closed sees a reset and no
+/// answer.
 #[test]
 fn metrics_listen_answers_however_long_the_body_is() {
     let port = port();
@@ -178,7 +178,8 @@ fn metrics_listen_answers_however_long_the_body_is() {
         );
         assert!(!answer.ends_with("\r\n\r\n"), "{method} {path} says why");
     }
-    // Whoever never sends the rest of its body has not asked anything, and makes room.
+    // A client that never sends the rest of its body has not made a request. Its connection makes
+    // room.
     let half = "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n";
     let _silent: Vec<TcpStream> = (0..40)
         .map(|_| {

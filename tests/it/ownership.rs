@@ -1,5 +1,5 @@
-//! Whose files, folders and listeners count: what somebody else has a hand in is refused, and says
-//! why.
+//! Whose files, folders and listeners the daemon and the commands trust. If another user can change
+//! one, they refuse it and say why.
 
 use std::fs;
 use std::io::Read;
@@ -14,13 +14,13 @@ use serde_json::Value;
 use crate::harness::ask::{Who, as_user, connect};
 use crate::harness::{Daemon, PATIENCE, Place, Ran, eventually, is_root, run};
 
-/// Two who are no daemon.
+/// Two users that do not run the daemon.
 const RENEWER: u32 = 65_301;
 const LISTENER: u32 = 65_302;
 
 const PLAIN: &str = "[profiles.p]\nmethod = \"none\"\n";
 
-/// Runs it to its end, which comes by itself, or fails.
+/// Runs a command to its end. Fails if it does not end by itself.
 fn ended(command: &mut Command) -> Ran {
     let mut child = command
         .stdout(Stdio::piped())
@@ -31,7 +31,7 @@ fn ended(command: &mut Command) -> Ran {
     while child.try_wait().expect("waited").is_none() && start.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(10));
     }
-    // Gone, as a rule.
+    // The child has usually ended by now.
     let _ = child.kill();
     let output = child.wait_with_output().expect("ended");
     let text = |bytes| String::from_utf8(bytes).expect("text");
@@ -42,7 +42,7 @@ fn ended(command: &mut Command) -> Ran {
     }
 }
 
-/// What became of each profile, as `name=outcome: message`, in the words of `tokend reload --json`.
+/// The outcome of each profile as `name=outcome: message`, in the words of `tokend reload --json`.
 fn reload(daemon: &Daemon) -> Vec<String> {
     let ran = daemon.place.run(&["reload", "--json"]);
     let report: Value = serde_json::from_str(&ran.out).expect("JSON");
@@ -70,8 +70,8 @@ fn give(path: &Path, uid: u32, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode");
 }
 
-/// Broken by an open that follows every link: whoever renews one file has any file of the daemon's
-/// served in its place.
+/// Broken by an open that follows every link: a user that renews one file could have any file of
+/// the daemon's served in its place.
 #[test]
 fn who_renews_a_file_cannot_have_another_ones_secret_served() {
     if !is_root() {
@@ -116,7 +116,7 @@ fn who_renews_a_file_cannot_have_another_ones_secret_served() {
     assert!(told.iter().all(|line| !line.contains("kept")), "{told:#?}");
     assert_eq!(token(&daemon, "mine"), "the-second-of-the-renewed");
 
-    // Nor by a second name of the file itself, where the kernel lets them make one.
+    // A hard link does not help either, where the kernel lets that user make one.
     put(&|new: &Path| fs::hard_link(place.path("other"), new).expect("linked"));
     let told = reload(&daemon);
     assert!(
@@ -126,7 +126,7 @@ fn who_renews_a_file_cannot_have_another_ones_secret_served() {
     assert_eq!(token(&daemon, "mine"), "the-second-of-the-renewed");
 }
 
-/// Broken by a look at the file's mode for others alone.
+/// Broken by a check of only the file's mode for others.
 #[test]
 fn a_fragment_that_others_have_a_hand_in_is_refused_alone_and_its_profiles_are_kept() {
     if !is_root() {
@@ -159,7 +159,7 @@ fn a_fragment_that_others_have_a_hand_in_is_refused_alone_and_its_profiles_are_k
     place.write("profiles.d/a.toml", "[profiles.a]\nmethod = \"none\"\n");
     give(&place.path("profiles.d/a.toml"), 0, 0o600);
     for mode in [0o777, 0o1777] {
-        // Neither what was put there nor what was taken away counts.
+        // Neither added nor removed files in such a folder count.
         place.mode("profiles.d", mode);
         place.write("profiles.d/c.toml", "[profiles.c]\nmethod = \"none\"\n");
         fs::remove_file(place.path("profiles.d/b.toml")).expect("removed");
@@ -204,7 +204,7 @@ fn a_tokend_toml_that_others_have_a_hand_in_is_status_78() {
     refused("chmod go-w");
 }
 
-/// Broken by a look at the socket's own folder alone.
+/// Broken by a check of only the socket's own folder.
 #[test]
 fn each_folder_above_the_socket_is_looked_at_and_a_sticky_one_is_not_its_own() {
     let place = Place::new();
@@ -231,8 +231,8 @@ fn each_folder_above_the_socket_is_looked_at_and_a_sticky_one_is_not_its_own() {
     assert!(said.contains(&above), "{said}");
 }
 
-/// Broken by a command that asks whoever listens: it would take the answer for a credential, and
-/// `doctor` for the truth.
+/// Broken by a command that asks any listener: it would take the answer for a credential, and
+/// `doctor` would take it for the truth.
 #[test]
 fn a_listener_that_is_neither_roots_nor_the_folders_owners_is_asked_nothing() {
     if !is_root() {
@@ -268,7 +268,7 @@ fn a_listener_that_is_neither_roots_nor_the_folders_owners_is_asked_nothing() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.out.contains("is not believed"), "{}", ran.out);
     assert!(!ran.out.contains("the daemon's user 65302"), "{}", ran.out);
-    // All of them have come, and none has said anything.
+    // All commands have connected, and none has sent anything.
     listener.set_nonblocking(true).expect("not blocking");
     let mut came = 0;
     while let Ok((mut stream, _)) = listener.accept() {
@@ -280,8 +280,8 @@ fn a_listener_that_is_neither_roots_nor_the_folders_owners_is_asked_nothing() {
     assert!(came >= 7, "{came}");
 }
 
-/// Broken by a folder of the listener's that others can write: any of them could listen there under
-/// that user's name.
+/// Broken by trust in the owner of a folder that others can write: any of them could listen there
+/// under that owner's name.
 #[test]
 fn the_folders_owner_is_believed_only_if_nobody_else_can_put_a_socket_there() {
     if !is_root() {
@@ -299,8 +299,8 @@ fn the_folders_owner_is_believed_only_if_nobody_else_can_put_a_socket_there() {
     assert!(ran.err.contains("can be written by others"), "{ran:?}");
 }
 
-/// Broken by a doctor that counts a descriptor for each connection: a limit that it calls enough
-/// would be reached.
+/// Broken by a doctor that counts one descriptor for each connection: the daemon would reach a
+/// limit that the doctor calls enough.
 #[test]
 fn connections_take_no_more_descriptors_than_doctor_says_are_needed() {
     if !is_root() {
@@ -325,7 +325,7 @@ fn connections_take_no_more_descriptors_than_doctor_says_are_needed() {
         folder.expect("readable").count()
     };
     eventually(PATIENCE, || (open() >= connections.len()).then_some(()));
-    // The last ones are being accepted.
+    // By now the daemon accepts the last connections.
     assert_eq!(daemon.get("/healthz").status, 200);
     assert!(
         open() <= needed,

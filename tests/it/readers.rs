@@ -1,5 +1,5 @@
-//! Who else can read a secret: told where somebody can, refused where it is whoever may connect to
-//! the socket.
+//! Which other users can read a secret. The tools report it if another user can, and refuse the
+//! secret if a user who may connect to the socket can.
 
 use std::os::unix::fs::chown;
 
@@ -7,17 +7,17 @@ use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root, run};
 
 const TOKEN: &str = "a-token-that-is-there";
 
-/// The group of the socket; nobody's on this machine, as a group of units with
-/// `SupplementaryGroups=` may be.
+/// The group of the socket. No user of this machine is in it, as with a group that units get by
+/// `SupplementaryGroups=`.
 const CLIENTS: u32 = 65_010;
 
-/// In every database, with the user `daemon` that has it as its primary group.
+/// A group that is in every database; it is the primary group of the user `daemon`.
 const DAEMON: u32 = 1;
 
 const PROFILE: &str = "[profiles.p]\nmethod = \"static\"\ntoken = { file = \"token\" }\n";
 const OTHER: &str = "[profiles.other]\nmethod = \"none\"\n";
 
-/// A folder that keeps nobody out, with a secret in it.
+/// A folder that every user can enter, with a secret in it.
 fn place() -> Place {
     let place = Place::new();
     place.open();
@@ -38,7 +38,7 @@ fn status(daemon: &Daemon) -> String {
     daemon.place.run(&["status", "p"]).out
 }
 
-/// Broken by taking a group for private, or by a look at its listed members alone.
+/// Broken by taking a group for private, and by a check of only its listed members.
 #[test]
 fn who_is_in_the_group_of_a_secret_is_named_by_check_doctor_and_start() {
     if !is_root() {
@@ -62,11 +62,11 @@ fn who_is_in_the_group_of_a_secret_is_named_by_check_doctor_and_start() {
     assert!(status(&daemon).contains(told), "{}", status(&daemon));
     let ran = run(&mut daemon.place.tokend(&["doctor", "--offline"]));
     assert!(ran.out.contains(told), "{}", ran.out);
-    // A group that nobody else is in changes nothing.
+    // A group without other members changes nothing.
     give(&daemon.place, "token", 0, 0o640);
     let ran = daemon.place.run(&["check"]);
     assert!(ran.out.contains("0 warnings"), "{}", ran.out);
-    // One that this machine does not know may have anybody in it.
+    // Any user may be in a group that this machine does not know.
     give(&daemon.place, "token", CLIENTS, 0o640);
     let ran = daemon.place.run(&["check"]);
     assert!(
@@ -75,13 +75,13 @@ fn who_is_in_the_group_of_a_secret_is_named_by_check_doctor_and_start() {
         "{}",
         ran.out
     );
-    // A folder that lets nobody through protects what is in it.
+    // A folder that no other user can enter protects the files in it.
     daemon.place.mode("", 0o700);
     let ran = daemon.place.run(&["check"]);
     assert!(ran.out.contains("0 warnings"), "{}", ran.out);
 }
 
-/// Broken by a warning: whoever may ask for a token could take the secret itself.
+/// Broken by a mere warning: a user that may ask for a token could take the secret itself.
 #[test]
 fn a_secret_that_the_sockets_group_can_read_is_refused_and_the_rest_is_served() {
     if !is_root() {
@@ -107,7 +107,7 @@ fn a_secret_that_the_sockets_group_can_read_is_refused_and_the_rest_is_served() 
     let ran = run(&mut daemon.place.tokend(&["doctor", "--offline"]));
     assert_eq!(ran.code, Some(1), "{}", ran.out);
     assert!(ran.out.contains(told), "{}", ran.out);
-    // What everybody can read, they can too.
+    // If every user can read the file, those who may connect can, too.
     give(&daemon.place, "token", 0, 0o644);
     let ran = daemon.place.run(&["check"]);
     assert!(
@@ -120,7 +120,7 @@ fn a_secret_that_the_sockets_group_can_read_is_refused_and_the_rest_is_served() 
     assert_eq!(daemon.place.run(&["check"]).code, Some(0));
     assert_eq!(daemon.place.run(&["reload"]).code, Some(0));
     assert!(daemon.grpc().token("p").is_ok());
-    // Later it is no reason to let callers down, but to say so.
+    // In a running daemon this is no reason to fail callers, but a reason to report it.
     give(&daemon.place, "token", CLIENTS, 0o440);
     let ran = daemon.place.run(&["reload"]);
     assert_eq!(ran.code, Some(1), "{}", ran.out);

@@ -1,5 +1,5 @@
-//! Trap 35: what became of a reload can be asked, profile by profile, and is said again until it
-//! has been repaired.
+//! Trap 35: administrators can ask for the result of a reload, profile by profile. It is repeated
+//! until the files have been repaired.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::harness::ask::{self, Who};
 use crate::harness::idp::{self, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, eventually, is_root};
 
-/// `tokend reload --json`: the exit code and the report.
+/// Runs `tokend reload --json`; returns the exit code and the report.
 fn reload(daemon: &Daemon) -> (Option<i32>, Value) {
     let ran = daemon.place.run(&["reload", "--json"]);
     let report = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("no report: {ran:?}"));
@@ -29,8 +29,8 @@ fn of<'a>(report: &'a Value, profile: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("nothing of {profile}: {report}"))
 }
 
-/// Every profile that is there, as `name=outcome`. The daemon may have noticed a change by itself
-/// before it was told to look, so new and old are alike here once they are in force.
+/// Every profile as `name=outcome`. The daemon may have noticed a change by itself before it was
+/// told to look, so new and old are alike here once they are in force.
 fn outcomes(report: &Value) -> Vec<String> {
     report["profiles"]
         .as_array()
@@ -50,7 +50,7 @@ fn outcomes(report: &Value) -> Vec<String> {
         .collect()
 }
 
-/// What status says of the last change of a profile.
+/// The last change of a profile in the status.
 fn in_status(daemon: &Daemon, profile: &str) -> Value {
     let status = daemon.get("/v1/status").body;
     let lines = status["profiles"].as_array().expect("profiles");
@@ -58,7 +58,7 @@ fn in_status(daemon: &Daemon, profile: &str) -> Value {
     line.unwrap_or_else(|| panic!("nothing of {profile}: {status}"))["reload"].clone()
 }
 
-/// Two clients, a profile for each, and one that asks nobody.
+/// Two clients with a profile for each, and one profile that asks no provider.
 fn three() -> (Issuer, Place, String) {
     let issuer = idp::with(Settings {
         clients: vec![
@@ -78,7 +78,7 @@ fn three() -> (Issuer, Place, String) {
     (issuer, place, config)
 }
 
-/// Both have their first credential.
+/// Waits until both profiles have their first credential.
 fn served(daemon: &Daemon) {
     for profile in ["one", "two", "basic"] {
         eventually(PATIENCE, || daemon.grpc().token(profile).ok());
@@ -105,7 +105,7 @@ fn trap_35_every_profile_is_told_what_became_of_it() {
         "unchanged profiles cost nothing"
     );
 
-    // One is changed and sound, one is changed and rejected, one cannot even be read.
+    // One profile is changed and sound, one is changed and rejected, and one cannot even be read.
     issuer.set_client_secret("one", "the-next-one");
     daemon.place.secret("one.secret", "the-next-one");
     daemon.place.secret("two.secret", "a-wrong-secret");
@@ -132,12 +132,13 @@ fn trap_35_every_profile_is_told_what_became_of_it() {
             .contains("invalid_client")
     );
     let since = of(&report, "two")["since"].clone();
-    // The result holds at once, and everybody goes on being served.
+    // The result holds at once, and all profiles are still served.
     let after = daemon.grpc().token("one").expect("served").credential;
     assert_ne!(after.fingerprint, before.fingerprint);
     served(&daemon);
 
-    // It is not forgotten: status has it, and the next reload says so again, since the same moment.
+    // The result is not forgotten: status has it, and the next reload reports it again with the
+    // same start time.
     let two = in_status(&daemon, "two");
     assert_eq!(
         (&two["outcome"], &two["since"]),
@@ -151,7 +152,7 @@ fn trap_35_every_profile_is_told_what_became_of_it() {
     );
     assert_eq!(of(&report, "two")["since"], since);
 
-    // Repaired, in words this time.
+    // The profile is repaired. This time the test reads the report as text.
     daemon.place.secret("two.secret", SECRET);
     daemon.place.secret("password", "second-password");
     let ran = daemon.place.run(&["reload"]);
@@ -191,7 +192,7 @@ fn an_identity_provider_that_is_down_leaves_what_is_new_staged() {
         ["basic=served", "one=staged", "two=served"]
     );
     served(&daemon);
-    // It takes over by itself when it can be tried.
+    // The new version takes over by itself when it can be tried.
     issuer.set_client_secret("one", "the-next-one");
     idp::up(&issuer);
     eventually(PATIENCE, || {
@@ -220,7 +221,7 @@ fn profiles_of_a_file_that_cannot_be_read_keep_their_last_good_state() {
         daemon.grpc().token("b").err().expect("gone").code,
         "NOT_FOUND"
     );
-    // Nor does what no longer names a profile, being no text at all, take them away.
+    // A file that is no text names no profile any more. That does not remove its profiles either.
     fs::write(daemon.place.path("profiles.d/a.toml"), [0xff, 0xfe]).expect("written");
     let (code, report) = reload(&daemon);
     assert_eq!(code, Some(1));
@@ -228,7 +229,7 @@ fn profiles_of_a_file_that_cannot_be_read_keep_their_last_good_state() {
     let why = of(&report, "a")["message"].as_str().expect("why");
     assert!(why.contains("not UTF-8"), "{why}");
     daemon.grpc().token("a").expect("kept");
-    // A file that is gone takes its profiles with it.
+    // The removal of a file removes its profiles.
     fs::remove_file(daemon.place.path("profiles.d/a.toml")).expect("removed");
     let (code, report) = reload(&daemon);
     assert_eq!(code, Some(0), "{report}");
@@ -260,7 +261,7 @@ fn a_refused_tokend_toml_changes_nothing_and_its_reason_can_be_asked() {
     let ran = daemon.place.run(&["status"]);
     assert!(ran.out.contains("not in force"), "{}", ran.out);
     served(&daemon);
-    // Material goes on being rotated under the configuration that is kept.
+    // The daemon still rotates material under the configuration that it keeps.
     let first = daemon.grpc().token("basic").expect("served").credential;
     daemon.place.secret("password", "second-password");
     reload(&daemon);
@@ -313,13 +314,13 @@ fn other_access_rules_hold_at_once_and_count_as_a_change() {
     assert_eq!(code, Some(0));
     assert_eq!(outcomes(&report), ["a=served"]);
     assert_eq!(in_status(&daemon, "a")["outcome"], "changed");
-    // On the connection that was there before.
+    // The connection is the one from before the reload.
     assert_eq!(first.token("a").err().expect("no more").code, "NOT_FOUND");
     daemon
         .grpc_as(Some(&Who::user(65002)))
         .token("a")
         .expect("permitted");
-    // To reload is for administrators.
+    // Only administrators may reload.
     let answer = daemon.http(
         Some(&Who::user(65002)),
         "POST",
@@ -351,7 +352,7 @@ fn variants_in_use_are_there_before_the_old_ones_go() {
     daemon.place.secret("it.secret", "the-next-one");
     let (code, report) = reload(&daemon);
     assert_eq!(code, Some(0), "{report}");
-    // Nobody can be asked any more, and nobody has to be.
+    // The provider cannot be asked any more, and need not be.
     idp::down(&issuer);
     let after = daemon.grpc().ask(read()).expect("from memory").credential;
     assert_ne!(after.fingerprint, before.fingerprint);
@@ -369,7 +370,7 @@ fn a_sleeping_profile_is_not_replaced_by_what_is_rejected() {
         (Some(1), vec!["it=rejected".to_owned()])
     );
     assert_eq!(daemon.grpc().health("it"), "SERVING");
-    // What is asleep was asked for with the secret that works.
+    // The sleeping profile gets its credential with the secret that works.
     daemon.grpc().token("it").expect("the last good secret");
     drop(issuer);
 }

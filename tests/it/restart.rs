@@ -1,5 +1,5 @@
-//! Restart under a service manager: a small one of our own, which holds the socket and keeps
-//! descriptors as systemd does. The real one is in tests/systemd.
+//! Restart under a service manager. The tests have a small one of their own, which holds the socket
+//! and keeps descriptors as systemd does. tests/systemd uses the real one.
 
 mod last_good;
 
@@ -21,7 +21,7 @@ use crate::harness::ask::get;
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, eventually};
 
-/// What systemd does for a service with a socket and a descriptor store.
+/// The part of systemd that serves a service with a socket and a descriptor store.
 struct Manager {
     folder: tempfile::TempDir,
     listener: UnixListener,
@@ -56,7 +56,7 @@ impl Manager {
         let stored = self.stored();
         let serve = place.tokend(&["serve"]);
         let mut command = std::process::Command::new("sh");
-        // Descriptors from 3 on, for the process that the shell becomes.
+        // The shell becomes the daemon; the descriptors from 3 on are for it.
         let (names, count) = match &stored {
             Some((name, _)) => (format!("tokend:{name}"), "2"),
             None => ("tokend".to_owned(), "1"),
@@ -85,14 +85,14 @@ impl Manager {
         Daemon::start_by(place, command)
     }
 
-    /// The newest in the store, which has one or, for a moment, two.
+    /// The newest entry of the store, which has one or, for a moment, two.
     fn stored(&self) -> Option<(String, OwnedFd)> {
         let told = self.told.lock().expect("lock");
         let (name, memory) = told.store.iter().next_back()?;
         Some((name.clone(), memory.try_clone().expect("cloned")))
     }
 
-    /// Waits until something else is in the store than under this name; its name.
+    /// Waits until the store has an entry with another name than this, and returns its name.
     fn stored_after(&self, before: Option<&str>) -> String {
         eventually(PATIENCE, || {
             let (name, _) = self.stored()?;
@@ -106,7 +106,7 @@ impl Manager {
     }
 }
 
-/// One message with its descriptors; whether there may be more.
+/// Receives one message with its descriptors. Returns whether there may be more.
 fn receive(notify: &UnixDatagram, told: &Mutex<Told>) -> bool {
     let mut bytes = [0; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
@@ -135,11 +135,11 @@ fn receive(notify: &UnixDatagram, told: &Mutex<Told>) -> bool {
         }
     }
     told.messages.push(text);
-    // Others, that of a barrier for one, are closed by now.
+    // All other descriptors, such as that of a barrier, are closed by now.
     true
 }
 
-/// An issuer and a place for the profile `it` whose tokens live for so long.
+/// An issuer, and a place for the profile `it`. Tokens live for `lifetime` seconds.
 fn stage(lifetime: u64, more: &str) -> (Issuer, Place, String) {
     let issuer = idp::with(Settings {
         clients: vec![RegisteredClient::with_secret("it", SECRET)],
@@ -153,7 +153,7 @@ fn stage(lifetime: u64, more: &str) -> (Issuer, Place, String) {
     (issuer, place, config)
 }
 
-/// Ends the daemon in one way or the other, and gives its place back.
+/// Kills or stops the daemon, and returns its place.
 fn end(mut daemon: Daemon, kill: bool) -> Place {
     if kill {
         daemon.signal(rustix::process::Signal::KILL);
@@ -164,7 +164,7 @@ fn end(mut daemon: Daemon, kill: bool) -> Place {
     daemon.into_place()
 }
 
-/// Broken by `Assembly::admit` that takes nothing of what was left.
+/// Broken by an `Assembly::admit` that takes nothing from the handover.
 #[test]
 fn credentials_survive_restart_and_sigkill_while_the_identity_provider_is_down() {
     let (issuer, place, _) = stage(3600, "request = { scopes = [\"read\"] }");
@@ -176,7 +176,7 @@ fn credentials_survive_restart_and_sigkill_while_the_identity_provider_is_down()
     };
     let first = eventually(PATIENCE, || daemon.grpc().token("it").ok());
     let variant = daemon.grpc().ask(read()).expect("served").credential;
-    // Both are in the store.
+    // The store has both credentials.
     eventually(PATIENCE, || {
         (memory(&manager).matches("\"profile\":\"it\"").count() == 2).then_some(())
     });
@@ -184,7 +184,7 @@ fn credentials_survive_restart_and_sigkill_while_the_identity_provider_is_down()
     idp::down(&issuer);
     for kill in [false, true, true] {
         let place = end(daemon, kill);
-        // Nobody accepts, and nobody is refused.
+        // No process accepts connections, but none is refused.
         let mut waiting = UnixStream::connect(place.socket()).expect("queued");
         waiting
             .write_all(
@@ -213,7 +213,7 @@ fn credentials_survive_restart_and_sigkill_while_the_identity_provider_is_down()
     assert_eq!(issuer.count("/token"), requests, "nobody had to be asked");
 }
 
-/// What is in the store, as text.
+/// The content of the store, as text.
 fn memory(manager: &Manager) -> String {
     let Some((_, memory)) = manager.stored() else {
         return String::new();
@@ -225,7 +225,7 @@ fn memory(manager: &Manager) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Broken by a comparison that leaves scopes out, and by one that takes the secret in.
+/// Broken by a comparison without the scopes, and by one that includes the secret.
 #[test]
 fn what_is_somebody_elses_is_not_taken_back_and_other_material_is_only_renewed() {
     let (issuer, place, config) = stage(3600, "");
@@ -235,7 +235,7 @@ fn what_is_somebody_elses_is_not_taken_back_and_other_material_is_only_renewed()
     manager.stored_after(None);
     let place = end(daemon, false);
 
-    // Another secret: the token is what it was, and a new one comes at once.
+    // After a change of the secret the token stays the same, and a new one comes at once.
     issuer.set_client_secret("it", "another-secret-of-restart");
     place.secret("it.secret", "another-secret-of-restart");
     let requests = issuer.count("/token");
@@ -251,7 +251,7 @@ fn what_is_somebody_elses_is_not_taken_back_and_other_material_is_only_renewed()
     manager.stored_after(None);
     let place = end(daemon, false);
 
-    // Other scopes: somebody else's token, whatever the profile is called.
+    // A token with other scopes is another token, whatever the profile is called.
     let other = config.replace("client_id", "scopes = [\"other\"]\nclient_id");
     place.write("tokend.toml", &crate::harness::audited(&other));
     idp::down(&issuer);
@@ -278,7 +278,8 @@ fn what_has_expired_meanwhile_is_not_taken_back() {
     assert_ne!(next.credential.token, first.token);
 }
 
-/// Broken by `Handover::decode` without its sum, and by a daemon that does not start for it.
+/// Broken by a `Handover::decode` without its checksum, and by a daemon that does not start with a
+/// damaged handover.
 #[test]
 fn what_is_damaged_or_not_sealed_is_said_and_forgotten() {
     let (issuer, place, _) = stage(3600, LAZY);
@@ -357,7 +358,7 @@ fn manager_path(manager: &Manager) -> PathBuf {
     address.as_pathname().expect("a path").to_owned()
 }
 
-/// Broken by signs of life that a timer gives: a thread that stands still would go unnoticed.
+/// Broken by signs of life from a timer: a blocked thread would go unnoticed.
 #[test]
 fn a_daemon_that_stands_still_gives_no_sign_of_life() {
     let (_issuer, place, _) = stage(3600, LAZY);
@@ -371,7 +372,7 @@ fn a_daemon_that_stands_still_gives_no_sign_of_life() {
             .count()
     };
     eventually(PATIENCE, || (signs() > 1).then_some(()));
-    // The threads that serve and that write, alone.
+    // The test stops only the threads that serve and that write.
     daemon.signal(rustix::process::Signal::STOP);
     std::thread::sleep(Duration::from_millis(300));
     let before = signs();
@@ -393,8 +394,9 @@ fn without_a_service_manager_nothing_is_kept_and_that_is_said() {
     });
 }
 
-/// A thousand profiles whose identity provider is down are served at once. Prints what it took: 290
-/// ms without optimisation, and with it (`cargo test --release`) less than the goal of 50 ms.
+/// The daemon serves a thousand profiles at once although their identity provider is down. The test
+/// prints how long it took: 290 ms without optimisation; with it (`cargo test --release`), less
+/// than the goal of 50 ms.
 #[test]
 fn a_thousand_profiles_are_there_at_once() {
     let clients = (0..1000).map(|n| RegisteredClient::with_secret(&format!("c{n}"), SECRET));

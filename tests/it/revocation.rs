@@ -1,6 +1,6 @@
-//! Revocation always wins: whom `access` on disk no longer names is not served, whatever else is
-//! wrong with the files, and as long as it stands there. The tests are several users, so they need
-//! root.
+//! Revocation always wins. A user whom `access` on disk no longer names is not served, whatever
+//! else is wrong with the files, as long as that is on disk. The tests act as several users, so
+//! they need root.
 
 use std::fs;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn profile(access: &str, more: &str) -> String {
     )
 }
 
-/// `p` for both users in a file of its own, and `other` beside it.
+/// A daemon with `p` for both users in a file of its own, and `other` beside it.
 fn daemon() -> Daemon {
     let place = Place::new();
     place.open();
@@ -95,7 +95,7 @@ fn narrowed_access_holds_together_with_any_other_mistake() {
     fs::remove_file(daemon.place.path("password")).expect("removed");
     write(&profile(ONE, ""));
     only_the_kept_one(&daemon, "a missing secret");
-    // As long as it is on disk, and no longer.
+    // The revocation holds as long as it is on disk, and no longer.
     write(&profile(BOTH, ""));
     reload(&daemon);
     assert!(served(&daemon, REVOKED), "permitted again");
@@ -172,10 +172,10 @@ fn access_that_cannot_be_read_or_is_gone_is_nobodys_but_roots() {
         daemon.place.write("profiles.d/p.toml", &text);
         reload(&daemon);
         assert!(served(&daemon, 0) && !served(&daemon, REVOKED), "{what}");
-        // Not the daemon's own user either, unless what is there is the default.
+        // The daemon's own user is not served either, unless the default applies.
         assert_eq!(served(&daemon, KEPT), what == "a misspelled key", "{what}");
     }
-    // The profile is taken out in the edit that breaks another part.
+    // The same edit removes the profile and breaks another part.
     daemon.place.write("profiles.d/p.toml", &profile(all, ""));
     reload(&daemon);
     assert!(served(&daemon, REVOKED));
@@ -204,7 +204,7 @@ fn widened_access_waits_until_it_is_in_force() {
     assert!(served(&daemon, REVOKED));
 }
 
-/// The revoked caller came back when the secret's file vanished.
+/// Broken when the secret's file vanished: the daemon served the revoked caller again.
 #[test]
 fn narrowed_access_outlives_a_rejected_secret_and_the_loss_of_its_file() {
     if !is_root() {

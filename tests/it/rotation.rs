@@ -1,5 +1,5 @@
-//! Promise 4 of docs/promises.md, as far as it goes today: changed files are taken over by
-//! themselves, and what cannot be used replaces nothing.
+//! Promise 4 of docs/promises.md, as far as it is kept today: the daemon takes over changed files
+//! by itself, and unusable ones replace nothing.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -18,8 +18,8 @@ fn write_pair(place: &Place, folder: &str, pair: &Pair) {
     place.write(&format!("{folder}/tls.key"), pair.key_pem());
 }
 
-/// An issuer that binds tokens, and a daemon whose certificate lies behind a link as Kubernetes
-/// mounts it.
+/// An issuer that binds tokens, and a daemon. The daemon's certificate lies behind a link as
+/// Kubernetes mounts it.
 fn bound() -> (Issuer, Authority, Daemon, Pair) {
     let clock = WallClock::system();
     let authority = Authority::new("root", &clock).expect("authority");
@@ -57,7 +57,7 @@ fn trap_6_a_swapped_certificate_is_used_for_the_next_token() {
     let (issuer, authority, daemon, first) = bound();
     assert_eq!(confirmation(&daemon), first.thumbprint);
     for round in 2..5 {
-        // Another kind of key each time (trap 4).
+        // Each rotation uses another kind of key (trap 4).
         let key = [
             tokend_issuer::certificates::GeneratedKeyKind::Rsa,
             tokend_issuer::certificates::GeneratedKeyKind::Ed25519,
@@ -195,7 +195,7 @@ fn a_secret_that_the_identity_provider_rejects_replaces_nothing() {
     eventually(PATIENCE, || {
         warnings(&daemon).contains("invalid_client").then_some(())
     });
-    // What is live goes on being renewed with the secret that works, whatever becomes of the new
+    // The daemon renews the live version with the secret that works, whatever happens to the new
     // one.
     let later = eventually(PATIENCE, || {
         let token = daemon
@@ -234,7 +234,7 @@ fn new_material_waits_for_an_identity_provider_that_is_down_and_takes_over_when_
     eventually(PATIENCE * 2, || daemon.grpc().token("it").ok());
 }
 
-/// Broken by `same_identity` that does not look at `client_id`.
+/// Broken by a `same_identity` that does not look at `client_id`.
 #[test]
 fn trap_25_another_client_under_the_same_name_never_shares_a_token() {
     if !is_root() {
@@ -320,7 +320,7 @@ fn a_changed_file_is_no_reason_to_disregard_a_retry_after() {
     assert_eq!(issuer.count("/token"), 1);
 }
 
-/// Of the profile `it`: thumbprint and end of the certificate there.
+/// Thumbprint and end of a certificate of the profile `it`, at this place in the status.
 fn certificate(daemon: &Daemon, place: &str) -> Option<(String, String)> {
     let status = daemon.get("/v1/status").body;
     let all = status["profiles"][0]["certificates"]
@@ -360,7 +360,7 @@ fn certificates_in_use_and_on_disk_are_shown_and_their_end_is_announced() {
         .expect("after 1970");
     assert_eq!(metric(&daemon, "in_use"), end.as_secs().to_string());
 
-    // One that is almost over: the greater part of its life is behind it.
+    // This certificate is in the last part of its life.
     let late = authority
         .client(
             "it",
@@ -384,7 +384,7 @@ fn certificates_in_use_and_on_disk_are_shown_and_their_end_is_announced() {
     let ran = daemon.place.run(&["check"]);
     assert!(ran.out.contains("a third of its lifetime"), "{}", ran.out);
 
-    // While the identity provider is down, what is on disk is not what is in use.
+    // While the identity provider is down, the certificate on disk is not the one in use.
     idp::down(&issuer);
     let next = authority
         .client("it", &ClientOptions::default())
@@ -402,7 +402,7 @@ fn certificates_in_use_and_on_disk_are_shown_and_their_end_is_announced() {
     assert!(ran.out.contains("; on disk until "), "{}", ran.out);
 }
 
-/// Broken by a look at modification times, or by one that takes only a later one for a change.
+/// Broken by a check of modification times, and by one that accepts only a later time as a change.
 #[test]
 fn trap_5_a_file_that_is_older_than_the_one_before_is_taken_over() {
     let place = Place::new();
@@ -422,7 +422,7 @@ fn trap_5_a_file_that_is_older_than_the_one_before_is_taken_over() {
             .expect("aged");
     };
     let mut before = daemon.grpc().token("a").expect("served").credential;
-    // Restored from an archive, and then another one of the same age and length.
+    // The first file is restored from an archive. The second has the same age and length.
     for (text, time) in [
         ("older-password", 1_000_000_000),
         ("other-password", 1_000_000_000),
@@ -448,7 +448,7 @@ fn trap_5_a_file_that_is_older_than_the_one_before_is_taken_over() {
 const BASIC: &str =
     "[profiles.a]\nmethod = \"basic\"\nusername = \"u\"\npassword = { file = \"password\" }\n";
 
-/// Broken by a look that is not repeated when it found something that cannot be used.
+/// Broken by a daemon that does not look again after it found a file that cannot be used.
 #[test]
 fn trap_7_a_file_that_is_missing_for_a_while_is_read_when_it_is_back() {
     let (_issuer, authority, daemon, first) = bound();

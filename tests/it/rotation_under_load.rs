@@ -1,5 +1,5 @@
-//! Promise 4 of docs/promises.md under load: a hundred rotations in a row, in every way in which
-//! files are replaced, while fifty callers and twenty watchers ask all the time.
+//! Promise 4 of docs/promises.md under load: a hundred rotations in a row, with every way to
+//! replace files, while fifty callers and twenty watchers ask all the time.
 
 mod witness;
 
@@ -29,22 +29,24 @@ const CALLERS: usize = 50;
 const WATCHERS: usize = 20;
 const ROTATIONS: usize = 100;
 
-/// Between two questions of one caller, so that the machine has something left for the daemon that
-/// is measured.
+/// The pause between two requests of one caller. It leaves processor time for the daemon, which is
+/// what is measured.
 const BREATH: Duration = Duration::from_millis(10);
 
-/// From the last file operation to a token minted with the new certificate, with file events.
+/// The longest time from the last file operation to a token that was issued with the new
+/// certificate. The daemon gets file events.
 const IN_FORCE_WITHIN: Duration = Duration::from_secs(2);
 
-/// One way in which a certificate is replaced. What `is_good` says comes into force; the others
-/// change nothing.
+/// A way to replace a certificate. If `is_good` is true the new certificate comes into force; the
+/// other ways change nothing.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// Both files by renaming new ones over them.
+    /// New files are renamed over both files.
     Rename,
     /// As Kubernetes does: a folder is filled, then a link is swapped.
     Swap,
-    /// Both files in place, the certificate in two halves with time in between.
+    /// Both files are written in place. The certificate is written in two halves with a pause
+    /// between.
     Halves,
     KeyFirst,
     CertificateFirst,
@@ -52,7 +54,7 @@ enum Way {
     WrongPassword,
     /// An expired certificate.
     Expired,
-    /// A certificate that the identity provider has for another client.
+    /// A certificate that the identity provider has registered for another client.
     Rejected,
 }
 
@@ -67,7 +69,7 @@ const WAYS: [Way; 8] = [
     Way::Rejected,
 ];
 
-/// Of the keys.
+/// The password of the keys.
 const PASSWORD: &str = "the-password-of-the-keys";
 
 impl Way {
@@ -76,8 +78,8 @@ impl Way {
     }
 }
 
-/// An issuer that binds tokens to certificates, and a daemon whose certificate lies where links
-/// lead.
+/// An issuer that binds tokens to certificates, and a daemon. The path to the daemon's certificate
+/// contains links.
 struct Stage {
     issuer: Issuer,
     authority: Authority,
@@ -113,7 +115,7 @@ impl Stage {
         }
     }
 
-    /// The only profile is `it`.
+    /// A stage with the only profile `it`.
     fn alone(lifetime: Duration) -> Stage {
         Stage::new(lifetime, |url| {
             format!(
@@ -139,10 +141,10 @@ impl Stage {
         self.authority.client(name, &options).expect("certificate")
     }
 
-    /// Replaces what is there. When this returns, the last file operation has just been done.
+    /// Replaces the certificate and its key. It returns right after the last file operation.
     fn rotate(&mut self, way: Way, pair: &Pair) {
-        // Long enough for the half of it to be found and looked at: file events come to rest after
-        // 200 ms.
+        // The daemon has time to find half of the file and read it. It acts on file events when
+        // there was none for 200 ms.
         let half_way = || std::thread::sleep(Duration::from_millis(60));
         let password = match way {
             Way::WrongPassword => "another",
@@ -188,7 +190,7 @@ impl Stage {
     }
 }
 
-/// The key as encrypted PKCS#8 in PEM, with no more rounds than it takes to be that.
+/// The key as encrypted PKCS#8 in PEM, with as few rounds as possible.
 fn encrypted(pair: &Pair, password: &str) -> String {
     use pkcs8::der::Encode;
     use pkcs8::der::asn1::OctetStringRef;
@@ -207,7 +209,7 @@ fn encrypted(pair: &Pair, password: &str) -> String {
     format!("-----BEGIN ENCRYPTED PRIVATE KEY-----\n{body}\n-----END ENCRYPTED PRIVATE KEY-----\n")
 }
 
-/// Waits for an answer that is bound to this certificate; how long it took.
+/// Waits for a token that is bound to this certificate. Returns how long that took.
 fn in_force(channel: &Channel, profile: &str, pair: &Pair) -> Duration {
     let since = Instant::now();
     let mut client = CredentialServiceClient::new(channel.clone());
@@ -219,7 +221,7 @@ fn in_force(channel: &Channel, profile: &str, pair: &Pair) -> Duration {
     since.elapsed()
 }
 
-/// Waits until what is useless has been looked at and, as far as it gets, tried.
+/// Waits until the daemon has read the useless material and, if it gets so far, tried it.
 fn refused(daemon: &Daemon, way: Way) {
     let (outcome, why) = match way {
         Way::WrongPassword => ("kept", "cannot be decrypted with key_password"),
@@ -235,7 +237,7 @@ fn refused(daemon: &Daemon, way: Way) {
     });
 }
 
-/// Open descriptors; None where this user may not see them.
+/// The number of open descriptors; None where this user may not see them.
 fn descriptors(daemon: &Daemon) -> Option<usize> {
     let folder = fs::read_dir(PathBuf::from(format!("/proc/{}/fd", daemon.pid())));
     Some(folder.ok()?.count())
@@ -249,10 +251,10 @@ fn resident(daemon: &Daemon) -> u64 {
     number.expect("VmRSS").parse().expect("a number")
 }
 
-/// Broken by `is_better` that says yes at once: what the identity provider rejects replaces what
-/// works, and callers wait or fail; by `Assembly::prepare` that does not look at the digest:
-/// nothing ever comes into force; and by `put_in_force` that keeps the registry of before: the old
-/// certificate's token is served after the new one's.
+/// Broken by an `is_better` that returns true at once: rejected material replaces what works, and
+/// callers wait or fail. Broken by an `Assembly::prepare` that does not look at the digest: nothing
+/// ever comes into force. Broken by a `put_in_force` that keeps the old registry: the daemon serves
+/// the old certificate's token after the new one's.
 #[test]
 fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     let mut stage = Stage::alone(Duration::from_secs(6));
@@ -271,7 +273,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     let mut way_of = WAYS.into_iter().cycle();
     for number in 0..ROTATIONS {
         let way = way_of.next().expect("for ever");
-        // RSA keys take long to make; a change of the kind is another trap's.
+        // RSA keys take long to make, and another trap covers the change of the kind of key.
         let kind = [GeneratedKeyKind::Ec, GeneratedKeyKind::Ed25519][number % 2];
         let pair = stage.pair(way, kind);
         if way.is_good() {
@@ -280,7 +282,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
         stage.rotate(way, &pair);
         if way.is_good() {
             last_good = pair;
-            // Some are overtaken by the next one before they are in force.
+            // The next rotation overtakes some certificates before they are in force.
             if number % 3 == 0 {
                 latencies.push(in_force(&own, "it", &last_good));
             }
@@ -294,7 +296,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
             before = Some((descriptors(&stage.daemon), resident(&stage.daemon)));
         }
     }
-    // What was last of use is in use in the end, whatever came after it.
+    // In the end the last good certificate is in use, whatever came after it.
     latencies.push(in_force(&own, "it", &last_good));
     let useless = stage.pair(Way::Rejected, GeneratedKeyKind::Ec);
     stage.rotate(Way::Rejected, &useless);
@@ -320,7 +322,7 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     );
     assert!(worst <= IN_FORCE_WITHIN, "in force after {worst:?} only");
     assert!(answers > 10_000, "{answers} answers: that was no load");
-    // The crowd has gone meanwhile; what rotations opened must have been closed.
+    // The callers have left by now. The daemon must have closed what rotations opened.
     if is_root() {
         eventually(PATIENCE, || {
             let now = descriptors(&stage.daemon)?;
@@ -334,8 +336,8 @@ fn trap_36_a_hundred_rotations_in_a_row_are_noticed_by_nobody() {
     assert!(took < Duration::from_secs(45), "{took:?}");
 }
 
-/// Broken by `IdpClients` whose key has no identity: the connection of before would be used again,
-/// and with it the certificate that was shown when it was opened.
+/// Broken by `IdpClients` whose key has no identity: the daemon would use the old connection again,
+/// and with it the certificate that was shown when the connection was opened.
 #[test]
 fn trap_37_requests_after_the_swap_come_on_new_connections_with_the_new_certificate() {
     let mut stage = Stage::alone(Duration::from_secs(300));
@@ -376,8 +378,8 @@ fn trap_37_requests_after_the_swap_come_on_new_connections_with_the_new_certific
     assert_eq!(new.1, Some(second.thumbprint.as_str()));
 }
 
-/// Broken by `gather` without `for_one_look` (a thousand readings), and by a trial that does not go
-/// through the budget.
+/// Broken by a `gather` without `for_one_look` (it reads a thousand times), and by a trial that
+/// does not go through the budget.
 #[test]
 fn a_thousand_profiles_that_share_a_certificate_rotate_within_the_budget() {
     const PROFILES: usize = 1000;

@@ -1,5 +1,5 @@
-//! Real tokens, end to end: every way in, both protocols, and an identity provider that comes and
-//! goes.
+//! Real tokens end to end: every client authentication method, both protocols, and an identity
+//! provider that stops and starts again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::harness::ask::{Answer, Token, get};
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{PATIENCE, Place, block, eventually, runtime};
 
-/// The same in both protocols: that is the contract of `/v1/profiles/NAME/token`.
+/// Both protocols give the same answer: that is the contract of `/v1/profiles/NAME/token`.
 fn assert_same(grpc: &Token, http: &Answer) {
     let credential = &grpc.credential;
     assert_eq!(http.status, 200, "{}", http.body["message"]);
@@ -45,7 +45,7 @@ fn assert_same(grpc: &Token, http: &Answer) {
                 .expect("after")
                 .as_secs_f64()
         });
-        // HTTP cuts to milliseconds, and both clocks are read anew for every answer.
+        // HTTP truncates times to milliseconds, and the daemon reads both clocks for every answer.
         match (at, told) {
             (Some(at), Some(told)) => assert!((at - told).abs() < 0.1, "{name}: {at} {told}"),
             (at, told) => assert_eq!(at, told, "{name}"),
@@ -69,12 +69,12 @@ fn assert_credential(token: &Token, name: &str, thumbprint: &str) {
     assert!(!credential.stale);
     assert_eq!(credential.generation, 1);
     assert_eq!(credential.confirmation, thumbprint);
-    // Five minutes, less the margin of five seconds.
+    // The life is five minutes, less the margin of five seconds.
     let left = token.expires_in.expect("it expires");
     assert!((270.0..=295.0).contains(&left), "{name}: {left}");
 }
 
-/// An issuer with a client for each way to authenticate.
+/// An issuer with a client for each authentication method.
 fn issuer_of_every_way(authority: &Authority, pinned: &Pair, signing: &Pair) -> Issuer {
     let bound = |id: &str, certificate| RegisteredClient {
         bound_tokens: true,
@@ -109,7 +109,7 @@ fn issuer_of_every_way(authority: &Authority, pinned: &Pair, signing: &Pair) -> 
     })
 }
 
-/// Profile, `client_auth`, client, what else its profile says, and what its tokens are bound to.
+/// Profile, `client_auth`, client, the rest of the profile, and what its tokens are bound to.
 type ClientAuthentication<'a> = (
     &'static str,
     &'static str,
@@ -314,7 +314,7 @@ fn two_hundred_first_callers_cost_one_token_request() {
     assert_eq!(issuer.count("/.well-known/openid-configuration"), 1);
 }
 
-/// Broken by `failed` that sets `earliest` to `BootTime::NEVER`.
+/// Broken by a `failed` that sets `earliest` to `BootTime::NEVER`.
 #[test]
 fn trap_34_an_identity_provider_that_comes_later_is_found_without_a_restart() {
     let (issuer, place, mut config) = idp::one("");
@@ -378,7 +378,7 @@ fn while_the_identity_provider_is_down_a_valid_token_is_served_from_memory() {
     });
     let place = Place::new();
     place.secret("it.secret", SECRET);
-    // Renewed after a tenth of 18 seconds.
+    // The daemon renews after a tenth of 18 seconds.
     let config =
         idp::idp(&issuer) + &idp::profile("it", "it", "refresh = { at = 0.1, jitter = 0.0 }");
     let daemon = place.serve(&config);

@@ -1,4 +1,5 @@
-//! The socket as a file: made as configured, never taken from another daemon, left clean.
+//! The socket as a file: the daemon makes it as configured, never takes it from another daemon, and
+//! leaves nothing behind.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +33,7 @@ fn mode_and_group_are_as_configured() {
     }
 }
 
-/// Trap 22: a setting of the socket counts for itself, whatever else is set.
+/// Trap 22: each setting of the socket counts by itself, whatever else is set.
 #[test]
 fn trap_22_each_setting_of_the_socket_counts_alone() {
     if !is_root() {
@@ -166,8 +167,8 @@ fn a_place_that_cannot_be_trusted_is_refused_with_its_cure() {
     assert!(ran.err.contains("no-such-group-here"), "{}", ran.err);
 }
 
-/// Broken by a daemon that never looks at its name again: it would serve a socket that nobody
-/// finds.
+/// Broken by a daemon that never checks the name of its socket again: it would serve a socket that
+/// no caller finds.
 #[test]
 fn a_socket_that_somebody_removed_is_made_again() {
     let daemon = Daemon::start(CONFIG);
@@ -189,7 +190,8 @@ fn a_socket_that_somebody_removed_is_made_again() {
     eventually(PATIENCE, || daemon.log().contains(said).then_some(()));
 }
 
-/// Somebody else's is left alone, and said aloud and in the status. Broken by `look` that takes
+/// The daemon leaves a foreign socket alone, and reports it in the log and in the status. Broken by
+/// a `look` that takes everything for missing.
 /// everything for missing.
 #[test]
 fn a_socket_that_somebody_replaced_is_reported_and_made_again_when_the_name_is_free() {

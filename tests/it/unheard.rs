@@ -1,4 +1,5 @@
-//! Changes of which no file event tells: found by looking, and at once when somebody says so.
+//! Changes that no file event reports. The daemon finds them by polling, and at once when it is
+//! told to look.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,8 +10,8 @@ use crate::harness::{Daemon, PATIENCE, Place, eventually, has, say_skipped};
 const BASIC: &str =
     "[profiles.a]\nmethod = \"basic\"\nusername = \"u\"\npassword = { file = \"password\" }\n";
 
-/// A daemon with `BASIC` in a user namespace of its own, in which root has run `before` with these
-/// paths; None where the kernel does not allow that.
+/// A daemon with `BASIC` in a user namespace of its own. Before it starts, root of that namespace
+/// runs `before` with these paths. None where the kernel does not allow that.
 fn inside(place: Place, namespaces: &[&str], before: &str, paths: &[&Path]) -> Option<Daemon> {
     if !has("unshare") {
         return None;
@@ -21,7 +22,7 @@ fn inside(place: Place, namespaces: &[&str], before: &str, paths: &[&Path]) -> O
         let mut shell = Command::new("unshare");
         shell.args(["--user", "--map-root-user"]).args(namespaces);
         shell.args(["sh", "-c", &format!("{before} && {command}")]);
-        // The program is its `$0`.
+        // The program is the `$0` of the shell.
         shell.arg(serve.get_program()).args(paths);
         shell
     };
@@ -41,8 +42,8 @@ fn inside(place: Place, namespaces: &[&str], before: &str, paths: &[&Path]) -> O
     Some(Daemon::start_by(place, command))
 }
 
-/// A file that is mounted over another one: what is written to it elsewhere causes no event here,
-/// and nothing says so.
+/// A daemon whose file is a mount of another file. A write to the other file causes no event, and
+/// nothing reports that.
 fn behind_a_mount() -> Option<Daemon> {
     let place = Place::new();
     place.secret("password", "what-is-mounted-over");
@@ -56,8 +57,8 @@ fn behind_a_mount() -> Option<Daemon> {
     )
 }
 
-/// Writes another password to `file`, does `then`, and waits until it is served; how long that
-/// took.
+/// Writes another password to `file`, runs `then`, and waits until the daemon serves the password.
+/// Returns how long that took.
 fn until_served(daemon: &Daemon, file: &str, within: Duration, then: impl FnOnce()) -> Duration {
     let fingerprint = || {
         let token = daemon.grpc().token("a").expect("served all the time");
@@ -71,7 +72,7 @@ fn until_served(daemon: &Daemon, file: &str, within: Duration, then: impl FnOnce
     since.elapsed()
 }
 
-/// Broken by a daemon that relies on events, or that looks as seldom without them as with them.
+/// Broken by a daemon that relies on events, and by one that polls no more often without them.
 #[test]
 fn trap_8_where_there_are_no_events_changes_are_found_all_the_same() {
     let place = Place::new();
@@ -100,7 +101,7 @@ fn trap_8_a_change_behind_a_bind_mount_is_found_within_65_seconds() {
     println!("found after {took:.1?}");
 }
 
-/// Long before the daemon would look by itself. Broken by a SIGHUP that is not listened to.
+/// The daemon would look by itself only much later. Broken by a daemon that ignores SIGHUP.
 #[test]
 fn sighup_reloads_at_once() {
     let Some(daemon) = behind_a_mount() else {
@@ -111,7 +112,8 @@ fn sighup_reloads_at_once() {
     });
 }
 
-/// The same. Broken by a reload that answers without looking.
+/// The daemon would look by itself only much later. Broken by a reload that answers without
+/// looking.
 #[test]
 fn a_reload_takes_over_what_nobody_has_noticed() {
     let Some(daemon) = behind_a_mount() else {

@@ -1,5 +1,5 @@
-//! Access by systemd unit, with cgroups made here in place of a service manager's: the kernel's
-//! word is the same. What systemd itself adds is in tests/systemd.
+//! Access by systemd unit. The tests make the cgroups in place of a service manager; the kernel
+//! reports them in the same way. tests/systemd covers what systemd itself adds.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,13 +33,13 @@ token = { file = "token" }
 
 const WORKER: u32 = 65001;
 
-/// A part of the cgroup2 hierarchy that is ours while this lives.
+/// A part of the cgroup2 hierarchy that belongs to the test as long as this value lives.
 struct Cgroups {
     top: PathBuf,
 }
 
 impl Cgroups {
-    /// None where the machine has none that can be written to.
+    /// None where the machine has no hierarchy that can be written to.
     fn new(name: &str) -> Option<Cgroups> {
         if !is_root() {
             return None;
@@ -72,7 +72,7 @@ impl Cgroups {
         let procs = self.make(cgroup).join("cgroup.procs");
         let inner = daemon.place.tokend_as(user, arguments);
         let mut outer = Command::new("sh");
-        // The user is changed after the cgroup, which is root's.
+        // The user changes after the cgroup does, because the cgroup belongs to root.
         outer
             .args(["-c", "echo $$ > \"$1\" && shift && exec \"$@\"", "sh"])
             .arg(&procs);
@@ -138,7 +138,7 @@ fn the_unit_is_the_one_that_the_service_manager_gave() {
         ("orders@1.service/payload", None, "unit", 0),
         ("orders.service", None, "unit", 3),
         ("orders@1.scope", None, "unit", 3),
-        // A unit cannot name itself: what is below it is its own making.
+        // A unit cannot choose its own name: it can make the cgroups below it.
         ("evil.service/orders@1.service", None, "unit", 3),
         ("evil.service/x.slice/orders@1.service", None, "unit", 3),
         ("plain", None, "unit", 3),
@@ -162,7 +162,7 @@ fn the_unit_is_the_one_that_the_service_manager_gave() {
         .filter(|record| record["event"] == "grant")
         .filter_map(|record| record["unit"].as_str().map(str::to_owned))
         .collect();
-    // Known in the record where no rule asked for it, too.
+    // The record names the unit even where no rule asked for it.
     assert_eq!(
         units.into_iter().collect::<Vec<_>>(),
         ["orders.service", "orders@1.service", "orders@2.service"]
@@ -217,7 +217,7 @@ fn explain_tells_which_rule_decides_and_would_decide() {
     assert_eq!(code, Some(2), "{text}");
 }
 
-/// Trap 20. Broken by a descriptor of the caller's process that is not closed with its connection.
+/// Trap 20. Broken by a descriptor of the caller's process that stays open after the connection.
 #[test]
 fn trap_20_callers_that_die_leave_no_descriptor() {
     let daemon = daemon();
@@ -241,8 +241,8 @@ fn trap_20_callers_that_die_leave_no_descriptor() {
 }
 
 /// Broken by a registry that looks for the unit only where a rule of that very profile depends on
-/// it: the first answer about a profile that is there took the time of the look-up, and the one
-/// about a name that nobody has did not.
+/// it. Then the first answer about an existing profile took the time of the look-up, and the answer
+/// about an unknown name did not.
 #[test]
 fn denied_and_unknown_take_the_same_time() {
     if !is_root() {

@@ -1,5 +1,4 @@
-# The box: a systemd of its own, built once, started for one run, and gone afterwards whatever
-# happens.
+# The box: a systemd of its own, built once, started for one run, and always stopped afterwards.
 # shellcheck shell=bash disable=SC2034,SC2154
 
 BOX=$here/box
@@ -8,16 +7,16 @@ cache=${TOKEND_BOX_CACHE:-${XDG_CACHE_HOME:-/var/cache}/tokend-box}
 suite=${TOKEND_BOX_SUITE:-trixie}
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/tokend-box.XXXXXX")
-# Seen inside as /share.
+# The box sees this folder as /share.
 SHARE=$WORK/share
-# Control groups that are seen from outside: the box's, and one for callers that are not in the box.
+# The control groups as seen from outside: the box's, and one for callers outside the box.
 GROUPS_ROOT=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
 group=sd-${WORK##*/}
 outside=orders@${WORK##*.}.service
 results=$WORK/results
 pending=
 
-# Waits in a way that a signal ends: a trap is not run while bash waits for a command in the
+# Waits so that a signal ends the wait: bash runs no trap while it waits for a command in the
 # foreground.
 interruptible() {
   local status=0
@@ -32,7 +31,7 @@ clean() {
   local status=$?
   trap - EXIT
   trap '' INT TERM HUP
-  # What the tests in turn wait for is in the box, and ends with it.
+  # The process that the tests wait for is in the box, and ends with it.
   [[ ! $pending ]] || { kill "$pending" && wait "$pending"; } 2>/dev/null || true
   box_stop || status=1
   rm -rf "$WORK"
@@ -51,7 +50,7 @@ step() {
   echo "    $((SECONDS - start)) s"
 }
 
-# What cannot be had here, for people; nothing: all is there.
+# Prints, for people, what is missing here; prints nothing if all is there.
 missing() {
   local tool
   [[ $(id -u) == 0 ]] || { echo "not root"; return; }
@@ -74,7 +73,7 @@ executable() {
 
 box_build() {
   mkdir -p "$cache"
-  # A run beside this one may be building it.
+  # Another run may be building it at the same time.
   exec 9>"$cache/lock"
   interruptible flock -w 300 9
   if [[ ! -e $cache/$suite ]]; then
@@ -87,16 +86,16 @@ box_build() {
 }
 box_start() {
   mkdir -p "$SHARE/mark"
-  # The box writes into a tmpfs over this, so that runs share it.
+  # The box writes into a tmpfs above this folder, so several runs can share it.
   ln -s "$cache/$suite" "$WORK/root"
   cp "$TOKEND" "$SHARE/tokend"
   cp -r "$ROOT/systemd" "$here"/{client.py,crowd.py,idp.py,plain.py,place.sh,tokend.toml} "$SHARE"
-  # mktemp made the folder for root alone, and callers are not root.
+  # mktemp lets only root into the folder, and callers are not root.
   chmod 755 "$WORK" "$SHARE"
   chmod 1777 "$SHARE/mark"
   timeout -k 5 60 bash "$BOX" start "$WORK"
 }
-# `return` alone would give the status from before the trap that calls this.
+# `return` alone would return the status from before the trap that calls this function.
 box_stop() {
   if [[ -d $GROUPS_ROOT/$outside ]]; then
     echo 1 >"$GROUPS_ROOT/$outside/cgroup.kill"
@@ -119,6 +118,6 @@ rmdir_when_empty() {
   return 1
 }
 
-# within_box SECONDS COMMAND…: as root, in no unit
+# within_box SECONDS COMMAND…: runs the command as root, in no unit
 within_box() { timeout -k 2 "$1" bash "$BOX" exec "$WORK" "${@:2}" </dev/null; }
 inside() { within_box 30 "$@"; }

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Inside the box, as root: what every test starts from. Nothing that a test before has left counts.
+# Runs inside the box as root, and makes the state that every test starts from. It removes whatever
+# the test before has left.
 set -euo pipefail
 shopt -s nullglob
 
@@ -11,7 +12,7 @@ if [[ ! -e /usr/bin/tokend ]]; then
   systemd-sysusers
   install -D -m 644 -t /etc/tmpfiles.d /share/systemd/tmpfiles.d/*.conf
   for group in worker ops other crew; do groupadd "$group"; done
-  # Everybody of these may connect, except the stranger. Who may have what is another question.
+  # All of these users but the stranger may connect. What each may have is another question.
   for name in worker ops other; do useradd -M -g "$name" -G tokend-clients "$name"; done
   usermod -a -G crew other
   useradd -M -U stranger
@@ -20,13 +21,13 @@ fi
 
 # --- What a test may have changed ----------------------------------------------------------------------------------------
 
-# The units that tests start by name; those that are not there are no mistake.
+# These are the units that tests start by name. It is no error if one does not exist.
 systemctl stop 'orders@*.service' 'outer.service' 'side.service' 'user@*.service' 'watcher-*.service' 2>/dev/null || true
 systemctl stop tokend.service 2>/dev/null || true
 rm -rf /etc/systemd/system/{tokend,orders@}.service /etc/systemd/system/tokend.service.d /etc/tokend /var/log/tokend
 install -m 644 /share/systemd/tokend.service /etc/systemd/system/
-# Without tokend.socket, as most tests are, the daemon gives the socket to the group itself.
-# `package` has everything as it is shipped.
+# Most tests have no tokend.socket; there the daemon itself gives the socket to the group. `package`
+# has everything as it is shipped.
 install -d /etc/systemd/system/tokend.service.d
 printf '[Service]\nSupplementaryGroups=tokend-clients\nSystemCallFilter=@chown\n' >/etc/systemd/system/tokend.service.d/clients.conf
 usermod -u 3001 mover

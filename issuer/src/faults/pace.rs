@@ -14,7 +14,6 @@ use tokio_stream::StreamExt as _;
 
 use crate::answer::{Body, whole};
 
-/// How the body is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
     /// At once.
@@ -28,7 +27,6 @@ pub(crate) enum Pace {
 }
 
 impl Pace {
-    /// The response with its body sent in this way.
     pub fn applied(self, mut response: Response<Bytes>) -> Response<Body> {
         if matches!(self, Pace::Half | Pace::Trickle(_)) {
             let length = HeaderValue::from(response.body().len());
@@ -63,8 +61,8 @@ fn endless() -> Body {
 /// Part of a body, then an error, at which hyper drops the connection.
 struct HalfBody {
     half: Option<Bytes>,
-    /// Whether it has been pending once. hyper flushes when a body is pending; without this,
-    /// nothing would be seen at all.
+    /// Whether the body has been pending once. hyper flushes when a body is pending; without this,
+    /// the client would see nothing at all.
     rested: bool,
 }
 

@@ -79,9 +79,9 @@ pub(crate) async fn respond(
         locked(&state.faults.journal).conclude(number, outcome);
     }
 
-    // Only what takes its time is still in flight from here on: if a whole answer were, a client's
-    // next request could arrive before hyper lets go of this one, and two would be counted where
-    // there was never more than one.
+    // From here on only an answer that takes its time still counts as in flight. If a whole answer
+    // counted, a client's next request could arrive before hyper lets go of this one, and the
+    // issuer would count two where there was never more than one.
     let response = pace.applied(answer.into_bytes(now));
     match in_flight.filter(|_| pace != Pace::Whole) {
         None => response,
@@ -95,7 +95,7 @@ pub(crate) async fn respond(
     }
 }
 
-/// Writes a token request down; the number is for its outcome.
+/// Records a token request. The returned number is for recording its outcome.
 fn record(
     state: &IssuerState,
     peer: &ConnectionPeer,
@@ -122,7 +122,7 @@ fn record(
 async fn wait(fault: &Fault, peer: &ConnectionPeer) {
     match fault {
         Fault::SlowHeaders(time) => tokio::time::sleep(*time).await,
-        // A closed semaphore holds nobody any longer.
+        // A closed semaphore no longer holds any request back.
         Fault::Hold(permits) => {
             if let Ok(permit) = permits.acquire().await {
                 permit.forget();
@@ -173,7 +173,7 @@ fn replacement(fault: &Fault, request: &ParsedRequest, now: Duration) -> Option<
             code: error,
         } => IssuerAnswer::oauth_error(code(*status), error, "the script says so"),
         Fault::BigBody(size) => big_body(*size),
-        // What replaces its body: `Pace::Endless`.
+        // `Pace::Endless` sends another body instead of this one.
         Fault::EndlessBody => IssuerAnswer::json(Vec::new()),
         Fault::Redirect { status, location } => {
             let mut answer = IssuerAnswer::new(code(*status), None, Content::Bytes(Bytes::new()));
@@ -203,7 +203,8 @@ fn big_body(size: usize) -> IssuerAnswer {
     )
 }
 
-/// What a careless provider does: the code is what was presented, the description is all of it.
+/// Answers as a careless provider does: the error code repeats what was presented as secret, the
+/// description repeats all of it.
 fn echo(request: &ParsedRequest) -> IssuerAnswer {
     let authorization = request.headers.get(AUTHORIZATION);
     let authorization = authorization.map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -291,7 +292,6 @@ impl Drop for InFlight {
 }
 
 impl IssuerAnswer {
-    /// Raw JSON of a field.
     pub fn field(&self, name: &str) -> Option<&str> {
         match &self.content {
             Content::Fields(fields) => fields
@@ -302,7 +302,7 @@ impl IssuerAnswer {
         }
     }
 
-    /// Sets, adds or removes a field; nothing if this is not a JSON object.
+    /// Sets, adds or removes a field. Does nothing if the answer is not a JSON object.
     pub fn set_field(&mut self, name: &str, json: Option<String>) {
         let Content::Fields(fields) = &mut self.content else {
             return;

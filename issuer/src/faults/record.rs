@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use crate::form::Form;
 
-/// Requests that are kept; the oldest go first.
+/// The issuer keeps this many requests; the oldest go first.
 const RECORDS_MAX: usize = 100_000;
 
-/// Different paths that are counted, so that a client which makes paths up does not fill the
-/// memory.
+/// The issuer counts at most this many different paths. Without a limit, a client that makes up
+/// paths would fill the memory.
 const PATHS_MAX: usize = 1000;
 
 /// Parameters that hold secrets; never recorded.
@@ -26,21 +26,20 @@ const SECRETS: [&str; 7] = [
 /// A token request. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedRequest {
-    /// When its head had arrived.
+    /// When the head of the request had arrived.
     pub arrived: Instant,
     /// `/token`, or the mutual-TLS alias of it.
     pub path: String,
     /// Number of its connection, from 1.
     pub connection: u64,
-    /// Who it claimed to be from.
+    /// The client that the request claims to be from.
     pub client_id: Option<String>,
-    /// Its client authentication method, named as in RFC 8414 §2; None: several at once.
+    /// The client authentication method, named as in RFC 8414 §2; None: several at once.
     pub client_auth: Option<&'static str>,
     /// Parameters in the order they came, without those that hold secrets.
     pub parameters: Vec<(String, String)>,
-    /// x5t#S256 of the certificate on its connection.
+    /// x5t#S256 of the client certificate of the connection.
     pub certificate: Option<String>,
-    /// What became of it.
     pub outcome: RequestOutcome,
 }
 
@@ -55,16 +54,15 @@ impl RecordedRequest {
     }
 }
 
-/// What became of a token request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestOutcome {
     /// Still waiting, or never answered.
     Unanswered,
-    /// A token, if the script has not spoilt it.
+    /// A token was issued, unless the script has spoilt it afterwards.
     Issued,
     /// An OAuth error that the client deserved.
     Refused(&'static str),
-    /// Something other than what the endpoint would have said.
+    /// The script sent something other than what the endpoint would have said.
     Fault,
 }
 
@@ -77,17 +75,15 @@ pub(crate) fn public_parameters(form: &Form) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The memory.
 #[derive(Debug, Default)]
 pub(crate) struct RequestJournal {
     records: VecDeque<RecordedRequest>,
-    /// Records that have gone.
+    /// The number of records that were dropped to make room.
     forgotten: u64,
     counts: HashMap<String, usize>,
 }
 
 impl RequestJournal {
-    /// Counts a request for this path.
     pub fn count(&mut self, path: &str) {
         if let Some(count) = self.counts.get_mut(path) {
             *count += 1;
@@ -96,12 +92,11 @@ impl RequestJournal {
         }
     }
 
-    /// Requests for this path so far.
     pub fn counted(&self, path: &str) -> usize {
         self.counts.get(path).copied().unwrap_or(0)
     }
 
-    /// Keeps a record; the number is for [`RequestJournal::conclude`].
+    /// Keeps a record. The returned number is for [`RequestJournal::conclude`].
     pub fn push(&mut self, record: RecordedRequest) -> u64 {
         if self.records.len() == RECORDS_MAX {
             self.records.pop_front();
@@ -111,7 +106,7 @@ impl RequestJournal {
         self.forgotten + self.records.len() as u64 - 1
     }
 
-    /// Says what became of it, unless it has been forgotten.
+    /// Records the outcome of a request, unless the record has been dropped.
     pub fn conclude(&mut self, number: u64, outcome: RequestOutcome) {
         let record = number
             .checked_sub(self.forgotten)

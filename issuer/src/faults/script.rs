@@ -9,7 +9,7 @@ use super::{Fault, Target, Times};
 #[derive(Debug, Default)]
 pub(crate) struct Script {
     rules: Vec<FaultRule>,
-    /// What [`Fault::SameToken`] repeats, by client and parameters.
+    /// What [`Fault::SameToken`] repeats, per client and parameters.
     firsts: HashMap<String, RepeatedToken>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct RepeatedToken {
 }
 
 impl Script {
-    /// Writes a fault behind the others.
+    /// Adds a fault at the end of the script.
     pub fn push(&mut self, target: Target, fault: Fault, times: Times) {
         if times == Times::Next(0) {
             return;
@@ -47,8 +47,9 @@ impl Script {
         *self = Script::default();
     }
 
-    /// The first fault that is for this request, used up by one. `client` is None for what is not a
-    /// token request and for one that names no client.
+    /// Returns the first fault that is meant for this request, and uses up one of its times.
+    /// `client` is None for a request that is not for a token, and for a token request that names
+    /// no client.
     pub fn take(&mut self, path: &str, is_token: bool, client: Option<&str>) -> Option<Fault> {
         let at = self.rules.iter().position(|rule| match &rule.target {
             Target::Token => is_token,
@@ -66,7 +67,8 @@ impl Script {
         }
     }
 
-    /// The token that stands for `key`; `fresh` from now on if there is none yet.
+    /// Returns the token that is repeated for `key`. If there is none yet, `fresh` is it from now
+    /// on.
     pub fn first(&mut self, key: String, fresh: RepeatedToken) -> RepeatedToken {
         self.firsts.entry(key).or_insert(fresh).clone()
     }

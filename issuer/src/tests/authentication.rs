@@ -1,4 +1,4 @@
-//! Every way in, and its wrong variants.
+//! Every authentication method, and its wrong variants.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ async fn wrong_secrets_and_malformed_headers_are_invalid_client() {
         basic("se cret", "wrong"),
         basic("nobody", SECRET),
         basic("jwt", SECRET),
-        // Not form-urlencoded, as RFC 6749 §2.3.1 demands.
+        // This secret is not form-urlencoded; RFC 6749 §2.3.1 demands that it is.
         raw(&format!("se cret:{SECRET}")),
         raw("no colon"),
         "Basic ???".into(),
@@ -81,7 +81,7 @@ async fn wrong_secrets_and_malformed_headers_are_invalid_client() {
         refused(world.post(None, None, &[]).await).await,
         client_error()
     );
-    // A client with a secret does not get away with its name alone.
+    // A client with a secret is refused if it sends its name alone.
     let form = [("client_id", "se cret")];
     assert_eq!(
         refused(world.post(None, None, &form).await).await,
@@ -97,7 +97,7 @@ async fn two_methods_at_once_are_an_invalid_request() {
     let answer = world.post(None, Some(&header), &form).await;
     assert_eq!(refused(answer).await, request_error());
     assert_eq!(world.last().client_auth, None);
-    // That is so even if nobody is registered under this name.
+    // The answer is the same if no client is registered under this name.
     let form = [("client_id", "nobody"), ("client_secret", "x")];
     let header = basic("nobody", "x");
     let answer = world.post(None, Some(&header), &form).await;
@@ -185,7 +185,7 @@ async fn scope_audience_and_resource_are_in_the_token() {
         claims["aud"],
         object!(["zeebe", "https://a.example", "https://b.example"])
     );
-    // Without a request: all that it may have, for the issuer's own API.
+    // A client that requests no scope gets all that it may have, for the issuer's own API.
     let answer = json(world.post(None, None, &form[..2]).await.unwrap()).await;
     let claims = world.claims(&answer).await;
     assert_eq!(claims["scope"], "read write");
@@ -195,7 +195,7 @@ async fn scope_audience_and_resource_are_in_the_token() {
     assert_eq!(answer, (400, "invalid_scope".into()));
 }
 
-/// Claims of a good assertion, with what should be different.
+/// The claims of a good assertion, altered by `different`.
 fn assertion_claims(world: &World, different: Value) -> Value {
     let now = WallClock::system().now().as_secs();
     let mut claims = object!({
@@ -241,7 +241,7 @@ async fn private_key_jwt_is_checked_claim_by_claim() {
         assert_eq!(last.client_auth, Some("private_key_jwt"));
         assert_eq!(last.client_id.as_deref(), Some("jwt"));
         assert_eq!(last.parameter("client_assertion"), None);
-        // The same again: its jti was used.
+        // The same assertion is refused the second time: its jti was used.
         let answer = assert_with(&world, &header, &claims, &key).await;
         assert_eq!(refused(answer).await, client_error());
     }
@@ -406,7 +406,7 @@ async fn certificates_that_nobody_vouches_for_end_the_handshake() {
         assert_eq!(world.issuer.failed_handshakes(), failed + 1);
     }
     assert_eq!(world.issuer.count("/token"), 0);
-    // Through an intermediate that comes along in the chain it is all right.
+    // The issuer accepts the certificate if the chain contains the intermediate.
     let middle = world.authority.intermediate("middle").unwrap();
     let pair = middle.client("worker", &options).unwrap();
     let answer = world

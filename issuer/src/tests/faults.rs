@@ -1,4 +1,4 @@
-//! Each fault at the wire.
+//! Each fault as bytes on the wire.
 
 use std::time::{Duration, Instant};
 
@@ -30,10 +30,10 @@ async fn connect(issuer: &Issuer) -> TcpStream {
     stream
 }
 
-/// Everything until the issuer closes.
+/// Reads everything until the issuer closes.
 async fn drain(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
-    // A reset says as much as an end.
+    // A reset counts as an end here.
     let _ = soon(stream.read_to_end(&mut bytes)).await;
     String::from_utf8(bytes).unwrap()
 }
@@ -41,7 +41,7 @@ async fn drain(mut stream: TcpStream) -> String {
 async fn once(world: &World, fault: Fault) -> reqwest::Response {
     world.issuer.script(fault, Times::Next(1));
     let response = world.ask().await.unwrap();
-    // It is over after one.
+    // The fault is used up after one request.
     assert_eq!(world.ask().await.unwrap().status(), 200);
     response
 }
@@ -215,7 +215,7 @@ async fn the_same_token_again() {
             let left = if shrinking { left } else { 300 };
             assert_eq!(ask().await, (first.clone(), left));
         }
-        // Another client's is another one.
+        // Another client gets another token.
         let form = [("client_id", "scoped"), ("client_secret", SECRET)];
         let answer = json(world.post(None, None, &form).await.unwrap()).await;
         assert_ne!(answer["access_token"], first.as_str());

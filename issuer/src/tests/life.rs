@@ -1,4 +1,4 @@
-//! Metadata, the API, keys that change, and an issuer that goes away and comes back.
+//! Metadata, the API, changed keys, and an issuer that stops and starts again.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 
 use super::*;
 
-/// Whether the issuer closed a connection on which no handshake has begun, sooner than it would
-/// have anyway.
+/// Whether the issuer closes a connection on which no handshake has begun, sooner than its
+/// handshake timeout would.
 async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut byte = [0];
     let reading = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut byte));
@@ -39,7 +39,7 @@ async fn metadata_says_what_is_there() {
         .get(metadata["jwks_uri"].as_str().unwrap());
     let keys = json(keys.send().await.unwrap()).await;
     assert_eq!(keys["keys"].as_array().unwrap().len(), 1);
-    // The alias is an endpoint of its own, so that it can be seen which one a client takes.
+    // The alias is an endpoint of its own, so that a test can see which one a client takes.
     let alias = metadata["mtls_endpoint_aliases"]["token_endpoint"]
         .as_str()
         .unwrap();
@@ -118,7 +118,7 @@ async fn the_api_takes_tokens_until_they_expire() {
             .unwrap()
             .contains("error")
     );
-    // The last letter of a signature has bits that are not used; the first one has none.
+    // The last letter of a signature has unused bits; the first one has none.
     let (head, signature) = token.rsplit_once('.').unwrap();
     let first = if signature.starts_with('A') { 'B' } else { 'A' };
     assert_eq!(
@@ -187,7 +187,7 @@ async fn new_connections_see_a_new_server_certificate_and_open_ones_live_on() {
     assert_eq!(browser.get(&jwks).send().await.unwrap().status(), 200);
     assert_eq!(world.issuer.connections(), 1);
     assert!(world.browser(None).get(&jwks).send().await.is_err());
-    // What cannot be used changes nothing.
+    // TLS settings that cannot be used change nothing.
     let torn = IssuerTls {
         server: Pair {
             key_pem: world.identity.key_pem.clone(),
@@ -223,7 +223,7 @@ async fn it_goes_away_and_comes_back_on_the_same_port() {
     assert_eq!(world.issuer.requests().len(), 4);
 }
 
-/// Between fork and exec a new process has a copy of everything that is open.
+/// Between fork and exec, a new process has a copy of every open descriptor.
 #[tokio::test]
 async fn it_goes_away_while_somebody_has_a_copy_of_its_socket() {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use crate::harness::ask::Who;
 
-/// How often a blocked attacker looks whether it is over.
+/// A blocked attacker checks this often whether the attack is over.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A kind of attack.
 pub struct Attack {
     pub name: &'static str,
     pub ending: Ending,
@@ -25,36 +24,35 @@ pub struct Attack {
 #[derive(Clone, Copy)]
 pub enum Ending {
     CutOff,
-    /// It does nothing that is not allowed, at least for as long as a test looks.
+    /// The attack does nothing forbidden, at least for as long as a test looks.
     Kept,
     Either,
-    /// It is no attack. That many calls at once slow others is no fault, but that they stop them
-    /// is.
+    /// These are allowed calls and no attack. So many calls at once may slow other callers, but
+    /// must not stop them.
     Calls,
 }
 
 #[derive(Clone, Copy)]
 pub enum Way {
-    /// So many connections, each of which sends what opens it and then the rest again and again, as
-    /// fast as it is taken; when it is closed another takes its place.
+    /// Several connections. Each sends `opening` and then `more` again and again, as fast as the
+    /// daemon takes it. When one is closed, another takes its place.
     Flood {
         connections: usize,
         opening: fn() -> Vec<u8>,
-        /// Number n of what follows.
+        /// Returns part number n of what follows.
         more: fn(u32) -> Vec<u8>,
         reads: bool,
     },
-    /// So many connections that send this, and then a byte of the rest now and then.
+    /// Several connections. Each sends `opening`, and then a byte of `drips` now and then.
     Hold {
         connections: usize,
         opening: fn() -> Vec<u8>,
         drips: &'static [u8],
     },
-    /// Connections one after another, each of which sends this and goes.
+    /// Connections one after another. Each sends this and closes.
     Churn { sends: fn() -> Vec<u8> },
 }
 
-/// An attack that is under way.
 pub struct UnderWay {
     over: Arc<AtomicBool>,
     counts: Arc<Counts>,
@@ -68,18 +66,17 @@ struct Counts {
     sent: AtomicUsize,
 }
 
-/// What became of an attack.
 pub struct Outcome {
-    /// Connections that were opened.
+    /// The number of connections that were opened.
     pub opened: usize,
-    /// Those that the daemon has closed.
+    /// The number of connections that the daemon has closed.
     pub cut_off: usize,
-    /// Bytes that it has taken.
+    /// The number of bytes that the daemon has taken.
     pub sent: usize,
 }
 
 impl Attack {
-    /// Lets it loose, by this user.
+    /// Starts the attack as this user.
     pub fn begin(&self, socket: &Path, who: Option<&Who>) -> UnderWay {
         let over = Arc::new(AtomicBool::new(false));
         let counts = Arc::new(Counts::default());
@@ -95,8 +92,8 @@ impl Attack {
             };
             let (way, who) = (self.way, who.cloned());
             std::thread::spawn(move || {
-                // The daemon is attacked, not the scheduler of the kernel: whoever keeps both cores
-                // of a small machine busy slows the victim without any daemon in between.
+                // The target is the daemon, not the kernel's scheduler. Attackers that keep both
+                // cores of a small machine busy slow the victim even without a daemon in between.
                 rustix::process::nice(19).expect("anybody may be nicer");
                 if let Some(who) = who {
                     who.take_over_thread().expect("root may");
@@ -113,7 +110,7 @@ impl Attack {
 }
 
 impl UnderWay {
-    /// Ends it, and says what became of it.
+    /// Ends the attack and returns its outcome.
     pub fn end(self) -> Outcome {
         self.over.store(true, Ordering::Relaxed);
         for attacker in self.attackers {
@@ -158,7 +155,7 @@ impl Attacker {
                                 break;
                             }
                         }
-                        // Its reader ends with that.
+                        // The shutdown ends the reader, too.
                         let _ = connection.shutdown(Shutdown::Both);
                     });
                 }
@@ -212,7 +209,7 @@ impl Attacker {
         Some(connection)
     }
 
-    /// Sends it all, unless it is over before that or the connection is closed.
+    /// Sends all bytes, unless the attack ends first or the connection is closed.
     fn send(&self, mut connection: &UnixStream, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             if self.is_over() {
@@ -234,7 +231,7 @@ impl Attacker {
     }
 }
 
-/// Reads whatever comes until nothing can.
+/// Reads until nothing more can come.
 fn read_all(mut connection: &UnixStream) {
     let mut bytes = [0; 16 * 1024];
     while connection.read(&mut bytes).is_ok_and(|read| read > 0) {}

@@ -1,4 +1,4 @@
-//! HTTP/2 as bytes: what no client library would let anybody send.
+//! HTTP/2 as bytes: frames that no client library would send.
 
 use prost::Message as _;
 use tokend::proto::GetTokenRequest;
@@ -11,7 +11,7 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
-/// A type that nobody has defined; such frames are to be ignored (RFC 9113 section 4.1).
+/// An undefined frame type; such frames are to be ignored (RFC 9113 section 4.1).
 pub const UNKNOWN: u8 = 0x77;
 
 pub const ACK: u8 = 1;
@@ -20,7 +20,7 @@ pub const END_HEADERS: u8 = 4;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// SETTINGS_INITIAL_WINDOW_SIZE, and half of what there can be of it.
+/// SETTINGS_INITIAL_WINDOW_SIZE with half of the largest possible value.
 const INITIAL_WINDOW: [u8; 6] = [0, 4, 0x40, 0, 0, 0];
 
 /// A frame's head and payload (RFC 9113 section 4.1).
@@ -32,7 +32,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// How a client begins that never wants to hear of windows again.
+/// The first bytes of a client that never has to care about windows again.
 pub fn opening() -> Vec<u8> {
     [
         PREFACE,
@@ -43,25 +43,26 @@ pub fn opening() -> Vec<u8> {
     .concat()
 }
 
-/// Number `n` of the streams that a client opens.
+/// Stream number `n` of those that a client opens.
 pub fn stream(n: u32) -> u32 {
     2 * n + 1
 }
 
-/// The header block of `GetToken`, nothing of it for the dynamic table.
+/// The header block of `GetToken`, with no field for the dynamic table.
 pub fn head() -> Vec<u8> {
     block([&[0x04], &[0x01], &[0x0f, 0x10], b"\x00\x02te"])
 }
 
-/// The same for the dynamic table, once on a connection.
+/// The same block with fields for the dynamic table; sent once on a connection.
 pub fn head_to_remember() -> Vec<u8> {
     block([&[0x44], &[0x41], &[0x5f], b"\x40\x02te"])
 }
 
-/// The same from the dynamic table, from then on.
+/// The same block from the dynamic table; sent from then on.
 pub const HEAD_AGAIN: &[u8] = &[0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe];
 
-/// POST, http, and these fields: path, authority, content type, and what gRPC wants of `te`.
+/// A block of POST, http, and these fields: path, authority, content type, and the `te` that gRPC
+/// needs.
 fn block(names: [&[u8]; 4]) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     for (name, value) in names.into_iter().zip([

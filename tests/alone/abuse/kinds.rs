@@ -1,4 +1,4 @@
-//! What a caller can do to a daemon that costs the caller nothing.
+//! Attacks that cost the caller nothing.
 
 use super::attack::{Attack, Ending, Way};
 use super::frames::{
@@ -7,12 +7,12 @@ use super::frames::{
     opening, stream,
 };
 
-/// Attackers at a time: one for each core of a small machine is what one bad program is, and this
-/// is worse.
+/// The number of attackers at a time. One bad program is one attacker for each core of a small
+/// machine; this is worse.
 const FEW: usize = 4;
 const MANY: usize = 400;
 
-/// Frames that are written at once.
+/// The number of frames in one write.
 const GUSH: usize = 2000;
 
 fn flood(name: &'static str, opening: fn() -> Vec<u8>, more: fn(u32) -> Vec<u8>) -> Attack {
@@ -29,7 +29,7 @@ fn flood(name: &'static str, opening: fn() -> Vec<u8>, more: fn(u32) -> Vec<u8>)
 }
 
 impl Attack {
-    /// The same without reading any answer.
+    /// The same attack, but it reads no answer.
     fn deaf(mut self, name: &'static str) -> Attack {
         self.name = name;
         if let Way::Flood { reads, .. } = &mut self.way {
@@ -38,13 +38,13 @@ impl Attack {
         self
     }
 
-    /// With another ending: whatever is a call may be made as often as one likes.
+    /// The same attack with another ending: calls may be made as often as a caller likes.
     fn ends(mut self, ending: Ending) -> Attack {
         self.ending = ending;
         self
     }
 
-    /// By one connection instead of several.
+    /// The same attack by one connection instead of several.
     fn alone(mut self, name: &'static str) -> Attack {
         self.name = name;
         if let Way::Flood { connections, .. } = &mut self.way {
@@ -62,7 +62,7 @@ fn settings(_: u32) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]).repeat(GUSH)
 }
 
-/// A call that puts what the next ones say into the dynamic table.
+/// A call that puts the fields of the next calls into the dynamic table.
 fn remembered() -> Vec<u8> {
     let head = frame(
         HEADERS,
@@ -95,7 +95,7 @@ fn huge_entry() -> Vec<u8> {
     [opening(), block(HEADERS, 0, &field)].concat()
 }
 
-/// Every kind there is.
+/// All attacks.
 pub fn all() -> Vec<Attack> {
     let mut all = frames();
     all.extend(header_bombs());
@@ -131,7 +131,7 @@ fn frames() -> Vec<Attack> {
         flood("SETTINGS", opening, settings).deaf("SETTINGS, answers not read"),
         flood("WINDOW_UPDATE", waiting, |n| {
             let on = |stream| frame(WINDOW_UPDATE, 0, stream, &[0, 0, 0, 1]).repeat(GUSH);
-            // No more than fits into the window of the connection, and of the stream.
+            // The number of bytes fits into the windows of the connection and of the stream.
             on(if n % 2 == 0 { 0 } else { 1 })
         }),
         flood("PRIORITY", opening, |_| {

@@ -1,4 +1,4 @@
-//! Somebody who asks for a credential at a steady pace, while others misbehave.
+//! A caller that asks for a credential at a steady pace, while other callers misbehave.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use super::frames::{
 use crate::harness::PATIENCE;
 use crate::harness::ask::{Who, connect};
 
-/// From one question to the next.
+/// The time from one call to the next.
 const PACE: Duration = Duration::from_millis(1);
 
 /// A connection that speaks gRPC by hand: no runtime and no other task stands between the clock and
@@ -35,7 +35,7 @@ impl Victim {
         }
     }
 
-    /// Asks at its pace for so long; how long each answer took.
+    /// Makes calls at its pace for `length`. Returns how long each answer took.
     pub fn slice(&mut self, length: Duration) -> Vec<Duration> {
         let start = Instant::now();
         let mut took = Vec::new();
@@ -48,7 +48,7 @@ impl Victim {
         took
     }
 
-    /// One call, which must bring a credential.
+    /// Makes one call, which must bring a credential.
     pub fn ask(&mut self) {
         let call = frames::call(frames::stream(self.calls), PROFILE);
         self.calls += 1;
@@ -56,7 +56,7 @@ impl Victim {
         self.answered(1);
     }
 
-    /// The beginning of a call.
+    /// Begins a call.
     pub fn begin(&mut self, part: &[u8]) {
         let stream = frames::stream(self.calls);
         self.calls += 1;
@@ -67,14 +67,14 @@ impl Victim {
         self.stream.write_all(&bytes).expect("it can write");
     }
 
-    /// The end of what has begun last.
+    /// Ends the call that was begun last.
     pub fn end(&mut self, rest: &[u8]) {
         let stream = frames::stream(self.calls - 1);
         let end = frame(DATA, END_STREAM, stream, rest);
         self.stream.write_all(&end).expect("it can write");
     }
 
-    /// Whether a call is answered whose second half comes when the first has been waited with.
+    /// Makes a call with a pause between the halves of its message. Returns whether it is answered.
     pub fn asks_in_two_parts(&mut self) -> bool {
         let message = frames::message(PROFILE);
         let (half, rest) = message.split_at(6);
@@ -86,7 +86,7 @@ impl Victim {
         !self.refused()
     }
 
-    /// Whether what has begun last is answered with no message.
+    /// Returns whether the answer to the call that was begun last has no message.
     pub fn refused(&mut self) -> bool {
         let mut messages = 0;
         loop {
@@ -98,7 +98,7 @@ impl Victim {
         }
     }
 
-    /// So many calls at once, and with each what the most eager of clients send for it.
+    /// Makes `calls` at once. With each it sends what the most eager of clients send for a call.
     pub fn ask_at_once(&mut self, calls: u32) {
         let mut bytes = Vec::new();
         for stream in (self.calls..self.calls + calls).map(frames::stream) {
@@ -112,7 +112,7 @@ impl Victim {
         self.answered(calls);
     }
 
-    /// Reads the answers to so many calls, each of which must be a credential.
+    /// Reads the answers to `calls`, each of which must be a credential.
     fn answered(&mut self, calls: u32) {
         let (mut messages, mut ended) = (0, 0);
         while ended < calls {
@@ -146,7 +146,7 @@ impl Victim {
         (frame[3], frame[4])
     }
 
-    /// Of the first frame in the buffer, its head included.
+    /// The length of the first frame in the buffer, its head included.
     fn length(&self) -> Option<usize> {
         let head = self.buffer.get(..9)?;
         Some(9 + u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize)

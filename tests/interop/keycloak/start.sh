@@ -13,8 +13,8 @@ keycloak_download() {
   timeout 900 mvn -q -B dependency:copy "-Dartifact=org.keycloak:keycloak-quarkus-dist:$KEYCLOAK:zip" "-DoutputDirectory=$cache/keycloak"
   made "$cache/keycloak"
 }
-# keycloak_material REALM: in the current folder, whose authority is `ca`: Keycloak with its
-# certificate, and where its realm is imported from
+# keycloak_material REALM: unpacks Keycloak into the current folder, whose authority is `ca`, with
+# its certificate and the realm to import
 keycloak_material() {
   REALM=$1
   certificate server ec /CN=localhost DNS:localhost
@@ -22,11 +22,11 @@ keycloak_material() {
   keytool -importcert -noprompt -alias ca -file ca.pem -keystore trust.p12 -storetype PKCS12 -storepass trusted 2>/dev/null
   ORIGIN=https://localhost:$(free_ports 1)
   ISSUER=$ORIGIN/realms/$REALM
-  # A fresh one: it keeps a realm that it has imported.
+  # Keycloak is unpacked anew: it keeps a realm that it has imported.
   python3 -m zipfile -e "$cache/keycloak/keycloak-quarkus-dist-$KEYCLOAK.zip" .
   mkdir -p "keycloak-$KEYCLOAK/data/import"
   KEYCLOAK_REALM=$PWD/keycloak-$KEYCLOAK/data/import/$REALM-realm.json
-  # kc.sh waits for its Java instead of becoming it: what must be ended is the Java.
+  # kc.sh waits for its Java instead of becoming it, so the process to end is the Java.
   printf '#!/bin/sh\necho $$ >"%s/java.pid"\nexec java "$@"\n' "$WORK" >java
   chmod +x java
   mkdir "$WORK/tmp"
@@ -50,7 +50,7 @@ keycloak_answers() {
   echo "keycloak does not answer within two minutes"
   return 1
 }
-# Java is ended first, then its shell ends by itself.
+# Ends Java first; then its shell ends by itself.
 end_keycloak() {
   [[ ! -s $WORK/java.pid ]] || kill "$(<"$WORK/java.pid")" 2>/dev/null || true
   end keycloak || true
@@ -59,14 +59,14 @@ end_keycloak() {
 # shellcheck disable=SC2329  # clean() calls it
 before_cleaning() { [[ ! ${children[keycloak]:-} ]] || end_keycloak; }
 
-# admin METHOD PATH [CURL OPTIONS]: of the Admin API. Tokens of administrators live for a minute.
+# admin METHOD PATH [CURL OPTIONS]: calls the Admin API. Tokens of administrators live for a minute.
 admin() {
   local token
   token=$(curl -sSf --max-time 20 --cacert ca.pem "$ORIGIN/realms/master/protocol/openid-connect/token" \
     -d grant_type=password -d client_id=admin-cli -d username=admin -d "password=$ADMIN" | field .access_token)
   curl -sSf --max-time 20 --cacert ca.pem -X "$1" -H "Authorization: Bearer $token" "$ORIGIN/admin/realms/$REALM$2" "${@:3}"
 }
-# new_secret CLIENT FILE: the client's secret at Keycloak is that in the file from now on
+# new_secret CLIENT FILE: sets the client's secret at Keycloak to that in the file
 new_secret() {
   local id representation
   representation=$(admin GET "/clients?clientId=$1" | SECRET=$(<"$2") node -e '

@@ -1,7 +1,7 @@
 # Certificates, provider, configuration and daemon of the `mtls` tests; read by ../run.
 # shellcheck shell=bash disable=SC2154
 
-# Who signs assertions: profile and client, algorithm, kind of key.
+# The profiles that sign assertions: profile and client, algorithm, kind of key.
 SIGNERS=(
   "rs256 RS256 rsa" "rs384 RS384 rsa" "rs512 RS512 rsa" "ps256 PS256 rsa" "ps384 PS384 rsa" "ps512 PS512 rsa"
   "es256 ES256 ec" "es384 ES384 p384" "es512 ES512 p521" "eddsa EdDSA ed25519"
@@ -69,7 +69,7 @@ EOF
   done >>tokend.toml
   chmod -R go= .
 }
-# A subshell would lose the children.
+# The processes must be children of this shell, so this function runs in no subshell.
 mtls_start() {
   MTLS=$WORK/mtls
   mkdir "$MTLS"

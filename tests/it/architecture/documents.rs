@@ -1,4 +1,4 @@
-//! The documents name what is there, and nothing outside the repository.
+//! The documents name only what exists, and nothing outside the repository.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,7 +39,7 @@ fn links_in_the_documentation_lead_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A reader has the repository and nothing else.
+/// A reader has only the repository, so every document that is named must be in it.
 #[test]
 fn documents_that_are_named_are_in_the_repository() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -66,8 +66,8 @@ fn documents_that_are_named_are_in_the_repository() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// docs/traps.md and docs/promises.md: files and names of tests are those of today, and no numbered
-/// test lacks its line.
+/// docs/traps.md and docs/promises.md name files and tests that exist, and have a line for each
+/// numbered test.
 #[test]
 fn tests_that_documents_name_are_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

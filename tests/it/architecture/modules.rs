@@ -1,14 +1,14 @@
-//! Which module names which, read from paths that begin with `crate`, `super` or `self`.
+//! Which module names which. The test reads paths that begin with `crate`, `super` or `self`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::rooms;
 
-/// A module as the names on the way to it; the crate itself is empty.
+/// A module as the names on its path; the path of the crate itself is empty.
 pub type Module = Vec<String>;
 
-/// Every module of `src` with the modules that its code names, tests left out.
+/// Every module of `src` with the modules that its code names. Tests do not count.
 pub fn modules() -> BTreeMap<Module, BTreeSet<Module>> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let code: BTreeMap<Module, String> = rooms()
@@ -34,7 +34,7 @@ pub fn modules() -> BTreeMap<Module, BTreeSet<Module>> {
         .collect()
 }
 
-/// What stands after `crate::`, `super::` and `self::` in a text, from the crate on, with braces
+/// The paths after `crate::`, `super::` and `self::` in a text, from the crate on, with braces
 /// expanded.
 fn paths(text: &str, module: &Module) -> Vec<Module> {
     let mut found = Vec::new();
@@ -57,7 +57,7 @@ fn paths(text: &str, module: &Module) -> Vec<Module> {
     found
 }
 
-/// One `use` tree: `a::b`, `a::{b, c::d}`; moves `rest` behind it.
+/// Reads one `use` tree, `a::b` or `a::{b, c::d}`, and moves `rest` behind it.
 fn tree(rest: &mut &str, base: &Module, found: &mut Vec<Module>) {
     let mut path = base.clone();
     loop {
@@ -86,8 +86,8 @@ fn tree(rest: &mut &str, base: &Module, found: &mut Vec<Module>) {
     found.push(path);
 }
 
-/// The modules beside each other, by their parent, of which each names the next and the last the
-/// first, on whatever way.
+/// Circles of sibling modules, each with its parent. In a circle each module names the next one,
+/// and the last names the first, directly or through others.
 pub fn circles() -> BTreeSet<String> {
     let mut names: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for (module, named) in modules() {
@@ -131,7 +131,7 @@ pub fn circles() -> BTreeSet<String> {
         .collect()
 }
 
-/// Without it, a reader of paths that sees nothing would find everything in order.
+/// Without this test, a reader of paths that finds no path would find no fault either.
 #[test]
 fn paths_are_read_as_the_compiler_reads_them() {
     let module: Module = ["app", "upstream"].map(str::to_owned).into();

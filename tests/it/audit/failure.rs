@@ -1,4 +1,4 @@
-//! What happens when the record cannot be written.
+//! The daemon's behaviour when it cannot write the record.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use super::{OTHER, of, place, records_in, total, with_audit};
 use crate::harness::ask::Who;
 use crate::harness::{Daemon, PATIENCE, eventually, is_root};
 
-/// Broken by `denies_now` that is always false: the second call would be counted, and given.
+/// Broken by a `denies_now` that is always false: the second call would be counted, and answered
+/// with a credential.
 #[test]
 fn with_deny_nothing_is_given_without_its_record() {
     let daemon = place().serve(&with_audit("on_failure = \"deny\""));
@@ -39,7 +40,8 @@ fn with_deny_nothing_is_given_without_its_record() {
     grpc.token("a").expect("counted");
     assert_eq!(trouble(&daemon), "\"\"");
 
-    // Lost while a connection has what it was given: that does not make it counted from then on.
+    // The sink fails after the connection was given its credential. That grant does not allow the
+    // daemon to count the next ones.
     let away = daemon.place.path("away");
     fs::rename(&folder, &away).expect("moved");
     assert!(daemon.grpc().token("a").is_err(), "a new connection");
@@ -78,8 +80,8 @@ fn doctor_says(daemon: &Daemon, cause: &str) {
     );
 }
 
-/// Broken by `available` that does not ask the audit, and by a daemon that finds out only from the
-/// next caller that it can write again.
+/// Broken by an `available` that does not ask the audit, and by a daemon that needs the next caller
+/// to find out that it can write again.
 #[test]
 fn trap_50_with_deny_a_sink_that_fails_makes_every_profile_unavailable_and_says_so() {
     let daemon = place().serve(&with_audit("on_failure = \"deny\""));
@@ -120,7 +122,7 @@ fn trap_50_with_deny_a_sink_that_fails_makes_every_profile_unavailable_and_says_
         explained.contains("Callers are refused all the same: ") && explained.contains(cause),
         "{explained}"
     );
-    // Who is no administrator is told no path.
+    // A caller that is no administrator is told no path.
     let theirs = daemon
         .get_as(Some(&Who::user(OTHER)), "/v1/profiles/theirs/explain")
         .body;
@@ -130,7 +132,7 @@ fn trap_50_with_deny_a_sink_that_fails_makes_every_profile_unavailable_and_says_
     );
     doctor_says(&daemon, cause);
 
-    // Nobody asks for a credential.
+    // No caller asks for a credential here.
     let folder = daemon.place.path("logs");
     fs::create_dir(&folder).expect("folder");
     eventually(PATIENCE, || {
@@ -146,8 +148,8 @@ fn trap_50_with_deny_a_sink_that_fails_makes_every_profile_unavailable_and_says_
     assert_eq!(events.iter().filter(|event| **event == "resume").count(), 1);
 }
 
-/// Broken by `may_count` without UNRECORDED with `flush_for_ever` that waits for five seconds
-/// whatever happens.
+/// Broken by a `may_count` without UNRECORDED, together with a `flush_for_ever` that always waits
+/// five seconds.
 #[test]
 fn with_deny_at_most_a_second_of_a_flood_is_without_a_record_when_the_disk_fails() {
     let place = place();
@@ -183,7 +185,7 @@ fn with_deny_at_most_a_second_of_a_flood_is_without_a_record_when_the_disk_fails
     });
 }
 
-/// Broken by `granted_first` that forgets what it could not write.
+/// Broken by a `granted_first` that forgets what it could not write.
 #[test]
 fn with_continue_everybody_is_served_and_what_is_owed_is_written_later() {
     let daemon = place().serve(&with_audit(""));
@@ -215,7 +217,7 @@ fn with_continue_everybody_is_served_and_what_is_owed_is_written_later() {
     assert!(page.contains("tokend_audit_records_total{result=\"lost\"} 0\n"));
 }
 
-/// A disk of a few kilobytes. Broken by `append` without `set_len`: half a line would stay.
+/// The disk has a few kilobytes. Broken by `append` without `set_len`: half a line would stay.
 #[test]
 fn a_full_disk_leaves_whole_lines_and_nobody_without_a_credential() {
     if !is_root() {
@@ -238,14 +240,14 @@ fn a_full_disk_leaves_whole_lines_and_nobody_without_a_credential() {
     let path = logs.join("audit.jsonl");
     let full = (0..200).find(|n| {
         assert_eq!(daemon.http_token("a").status, 200);
-        // Grants of one user are a few records; names that are not there are one each.
+        // The grants of one user take a few records. Each unknown name takes a record of its own.
         assert_eq!(daemon.http_token(&format!("guess-{n}")).status, 404);
         daemon.get("/v1/status").body["audit"]["trouble"] != ""
     });
     assert!(full.is_some(), "it never was full");
     let before = records_in(&path).len();
     assert!(before > 5, "{before}");
-    // Somebody makes room.
+    // This makes room on the disk.
     fs::rename(&path, daemon.place.path("saved")).unwrap_or_else(|_| {
         fs::copy(&path, daemon.place.path("saved")).expect("copied");
         fs::remove_file(&path).expect("removed");

@@ -1,4 +1,4 @@
-//! What is found on the way to identity providers.
+//! Findings of the doctor on the way to identity providers.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::{DISCOVERY, assert_only, doctor, findings, on_tls, trusting};
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{PATIENCE, Place, eventually};
 
-/// A clock that is behind by so many days.
+/// A clock that is behind by this many days.
 fn behind(days: u64) -> WallClock {
     WallClock::given(move || WallClock::system().now() - Duration::from_secs(days * 86_400))
 }
@@ -32,7 +32,7 @@ fn an_issuer_that_is_down_is_told_with_the_profiles_that_need_it() {
     );
 }
 
-/// Broken by a witness that accepts what the daemon's own verifier refuses.
+/// Broken by a witness that accepts a certificate that the daemon's own verifier refuses.
 #[test]
 fn a_certificate_that_is_not_trusted_is_shown() {
     let authority = Authority::new("the right one", &WallClock::system()).expect("authority");
@@ -52,13 +52,13 @@ fn a_certificate_that_is_not_trusted_is_shown() {
         ],
     );
     daemon.place.write("ca.pem", authority.certificate_pem());
-    // The daemon tries it first, and says so until it is in force.
+    // The daemon tries the certificate first, and reports so until it is in force.
     eventually(PATIENCE, || {
         findings(&daemon.place, &[]).is_empty().then_some(())
     });
 }
 
-/// Broken by measuring them at another time than now.
+/// Broken by judging the certificates at another time than now.
 #[test]
 fn certificates_that_end_soon_are_told_the_issuers_and_our_own() {
     let old = Authority::new("ca of old", &behind(25)).expect("authority");
@@ -66,7 +66,7 @@ fn certificates_that_end_soon_are_told_the_issuers_and_our_own() {
     let place = Place::new();
     place.secret("it.secret", SECRET);
     place.write("old.pem", old.certificate_pem());
-    // Of which 25 have passed.
+    // The lifetime counts from the clock of the authority, which is 25 days behind.
     let soon = ClientOptions {
         not_before: -90 * 86_400,
         lifetime: Duration::from_secs(31 * 86_400),
@@ -95,7 +95,7 @@ fn certificates_that_end_soon_are_told_the_issuers_and_our_own() {
     }
 }
 
-/// Broken by the wrong sign.
+/// Broken by a difference with the wrong sign.
 #[test]
 fn a_clock_that_differs_from_the_issuers_is_told_by_how_much() {
     let (issuer, place, config) = idp::one(LAZY);
@@ -122,8 +122,8 @@ fn a_clock_that_differs_from_the_issuers_is_told_by_how_much() {
     }
 }
 
-/// Where only the token endpoint is known, its host is greeted, and no token is asked for. Broken
-/// by a POST to the endpoint.
+/// If only the token endpoint is known, the doctor connects to its host and asks for no token.
+/// Broken by a POST to the endpoint.
 #[test]
 fn a_token_endpoint_without_discovery_is_reached_without_a_token_request() {
     let (issuer, place, _) = idp::one(LAZY);
@@ -141,7 +141,7 @@ fn a_token_endpoint_without_discovery_is_reached_without_a_token_request() {
     assert_eq!(issuer.count("/token"), 0);
 }
 
-/// Broken by asking one after the other.
+/// Broken by asking the issuers one after the other.
 #[test]
 fn an_issuer_that_hangs_costs_the_timeout_and_nobody_elses_result() {
     let (hanging, place, config) = idp::one(LAZY);

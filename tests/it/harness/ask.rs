@@ -1,4 +1,4 @@
-//! Asking a daemon, over gRPC and over HTTP, as oneself or as another user.
+//! Calls to a daemon over gRPC and over HTTP, as this user or as another one.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,6 @@ use tonic_types::StatusExt as _;
 
 use super::{Daemon, PATIENCE, Secrets, block};
 
-/// Another user.
 #[derive(Clone, Debug)]
 pub struct Who {
     pub uid: u32,
@@ -37,7 +36,7 @@ impl Who {
         }
     }
 
-    /// Makes the thread at hand, and no other, this user's.
+    /// Makes the current thread, and no other, run as this user.
     pub fn take_over_thread(&self) -> std::io::Result<()> {
         let groups: Vec<Gid> = self.groups.iter().map(|id| Gid::from_raw(*id)).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
@@ -47,7 +46,8 @@ impl Who {
     }
 }
 
-/// Connects. The kernel notes who does thread by thread, so another user needs no other process.
+/// Connects as this user. The kernel records the user of the thread, so another user needs no other
+/// process.
 pub fn connect(socket: &Path, who: Option<&Who>) -> std::io::Result<UnixStream> {
     let Some(who) = who else {
         return UnixStream::connect(socket);
@@ -56,7 +56,7 @@ pub fn connect(socket: &Path, who: Option<&Who>) -> std::io::Result<UnixStream> 
     as_user(who, move || UnixStream::connect(socket))
 }
 
-/// Does something on a thread that is another user's.
+/// Runs `work` on a thread of another user.
 pub fn as_user<T: Send + 'static>(who: &Who, work: impl FnOnce() -> T + Send + 'static) -> T {
     let who = who.clone();
     std::thread::spawn(move || {
@@ -77,7 +77,7 @@ pub fn is_up(socket: &Path) -> bool {
     .is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200 "))
 }
 
-/// Sends bytes and reads to the end.
+/// Sends bytes and reads the answer to its end.
 pub fn exchange(socket: &Path, who: Option<&Who>, request: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = connect(socket, who)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -87,10 +87,10 @@ pub fn exchange(socket: &Path, who: Option<&Who>, request: &[u8]) -> std::io::Re
     Ok(answer)
 }
 
-/// A no, in either language.
+/// A refusal, over either protocol.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
-    /// As gRPC names it.
+    /// The code as gRPC names it.
     pub code: String,
     pub reason: String,
     pub message: String,
@@ -98,13 +98,12 @@ pub struct Refusal {
     pub oauth_error: Option<String>,
 }
 
-/// An HTTP answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Names in small letters.
+    /// Headers, with names in small letters.
     pub headers: Vec<(String, String)>,
-    /// Null if it is not JSON.
+    /// The body as JSON; null if it is not JSON.
     pub body: Value,
 }
 
@@ -158,13 +157,12 @@ impl Answer {
     }
 }
 
-/// A credential, in either language.
+/// A credential, over either protocol.
 pub struct Token {
     pub credential: proto::Credential,
     pub expires_in: Option<f64>,
 }
 
-/// A connection that speaks gRPC.
 #[derive(Clone)]
 pub struct Grpc {
     pub channel: Channel,
@@ -176,7 +174,7 @@ impl Grpc {
         block(self.clone().asking(Request::new(request)))
     }
 
-    /// The same without waiting for it here.
+    /// The same call as a future: the calling thread does not wait.
     pub async fn asking(self, request: Request<GetTokenRequest>) -> Result<Token, Refusal> {
         let mut client = CredentialServiceClient::new(self.channel.clone());
         let answer = client
@@ -199,7 +197,7 @@ impl Grpc {
         self.ask(get(profile))
     }
 
-    /// What a status says, with its details. It holds no secret.
+    /// The refusal in a status, with its details. Fails if it contains a secret.
     pub fn refusal(&self, status: &Status) -> Refusal {
         self.secrets
             .assert_none_in(&format!("{status:?}"), "a gRPC status");
@@ -227,7 +225,7 @@ impl Grpc {
         profiles.into_iter().map(|profile| profile.name).collect()
     }
 
-    /// `SERVING` and so on, or the code of the refusal.
+    /// The health of a service, such as `SERVING`, or the code of the refusal.
     pub fn health(&self, service: &str) -> String {
         let mut client = HealthClient::new(self.channel.clone());
         let request = HealthCheckRequest {
@@ -269,12 +267,12 @@ impl Daemon {
         self.grpc_as(None)
     }
 
-    /// A new connection, of this user's if there is one named.
+    /// A new connection, as this user if there is one.
     pub fn grpc_as(&self, who: Option<&Who>) -> Grpc {
         self.grpc_over(who, Endpoint::from_static("http://localhost"))
     }
 
-    /// A new connection whose streams have room for so many bytes that nobody has read.
+    /// A new connection. Each of its streams has room for this many bytes that have not been read.
     pub fn grpc_with_window(&self, bytes: u32) -> Grpc {
         let endpoint = Endpoint::from_static("http://localhost").initial_stream_window_size(bytes);
         self.grpc_over(None, endpoint)
@@ -301,7 +299,7 @@ impl Daemon {
         self.http(who, "GET", path, "Host: tokend\r\n")
     }
 
-    /// Any request; `head` are its header lines.
+    /// Sends any request; `head` contains its header lines.
     pub fn http(&self, who: Option<&Who>, method: &str, path: &str, head: &str) -> Answer {
         let request = format!("{method} {path} HTTP/1.1\r\n{head}Connection: close\r\n\r\n");
         let bytes = exchange(&self.socket(), who, request.as_bytes()).expect("an answer");
@@ -321,7 +319,7 @@ impl Daemon {
         answer
     }
 
-    /// What is there, as text.
+    /// The page at a path, as text.
     pub fn page(&self, path: &str) -> String {
         let request = format!("GET {path} HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\n\r\n");
         let answer = exchange(&self.socket(), None, request.as_bytes()).expect("an answer");

@@ -1,4 +1,4 @@
-//! The forms in which a secret travels, and in which it could turn up.
+//! The forms that a secret has on its way, and in which it could appear elsewhere.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,11 +6,10 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// Of a form shorter than this nobody could say what it is a form of.
+/// The least length of a form. A shorter one could belong to any text.
 const SHORTEST: usize = 8;
 
-/// The text itself and everything that it is commonly turned into, alone or as a part of something
-/// longer.
+/// The text itself and its common encodings, alone or as a part of a longer text.
 pub fn forms(text: &str) -> BTreeSet<String> {
     let form: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
     let json = serde_json::Value::from(text).to_string();
@@ -26,8 +25,8 @@ pub fn forms(text: &str) -> BTreeSet<String> {
         hex.to_uppercase(),
         hex,
     ]);
-    // Whatever stands before it, `user:` for instance, moves it by no, one or two bytes; what it
-    // shares its first or last characters with is left out.
+    // In base64, a text before the secret such as `user:` shifts it by zero, one or two bytes.
+    // Characters that the secret shares with its neighbours are left out.
     for before in 0..3 {
         let bytes = [&[0; 2][..before], text.as_bytes()].concat();
         let whole = bytes.len() * 8 / 6;

@@ -1,5 +1,4 @@
-//! The embedded issuer as an identity provider of the tests, and the configuration that goes with
-//! it.
+//! The embedded issuer as an identity provider of the tests, and the configuration for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +27,8 @@ pub fn with(settings: Settings) -> Issuer {
     block(Issuer::start(settings)).expect("issuer")
 }
 
-/// An issuer on TLS that binds the tokens of `it` to its certificate, which `authority` has issued.
+/// An issuer on TLS. It binds the tokens of `it` to the client's certificate, which `authority` has
+/// issued.
 pub fn binding(authority: &Authority, token_lifetime: Duration) -> Issuer {
     with(Settings {
         tls: Some(IssuerTls {
@@ -47,18 +47,18 @@ pub fn binding(authority: &Authority, token_lifetime: Duration) -> Issuer {
     })
 }
 
-/// Goes down; its port is refused.
+/// Stops the issuer; its port refuses connections.
 pub fn down(issuer: &Issuer) {
     block(issuer.stop()).expect("stopped");
 }
 
-/// Comes back on the same port.
+/// Starts the issuer again on the same port.
 pub fn up(issuer: &Issuer) {
     let _runtime = runtime().enter();
     issuer.restart().expect("restarted");
 }
 
-/// `[idp.it]`: discovery, one second for an answer, no budget that would slow a test.
+/// `[idp.it]` with discovery, one second for an answer, and no budget that would slow a test.
 pub fn idp(issuer: &Issuer) -> String {
     format!(
         "[idp.it]\nissuer = \"{}\"\nmax_in_flight = 200\nmax_per_second = 1000\nhttp = {{ timeout = \"1s\" }}\n",
@@ -66,7 +66,7 @@ pub fn idp(issuer: &Issuer) -> String {
     )
 }
 
-/// A profile fetched on first use; `more` is appended. Its secret lies in `NAME.secret`.
+/// A profile that is fetched on first use, with `more` appended. Its secret is in `NAME.secret`.
 pub fn profile(name: &str, client: &str, more: &str) -> String {
     format!(
         "\n[profiles.{name}]\nmethod = \"oauth2\"\nidp = \"it\"\nclient_id = \"{client}\"\n\
@@ -74,13 +74,14 @@ pub fn profile(name: &str, client: &str, more: &str) -> String {
     )
 }
 
-/// Fetched on first use.
+/// Makes a profile fetch its credential on first use.
 pub const LAZY: &str = "refresh = { eager = false }";
 
-/// A secret that nothing else looks like.
+/// A secret that no other text looks like.
 pub const SECRET: &str = "Gr3en+Eggs/&=ham %41 \u{e4}";
 
-/// An issuer with the client `it`, and a place with the profile `it`.
+/// An issuer with the client `it`, a place with the secret of the profile `it`, and the
+/// configuration.
 pub fn one(more: &str) -> (Issuer, Place, String) {
     let issuer = issuer(vec![RegisteredClient::with_secret("it", SECRET)]);
     let place = Place::new();
@@ -89,7 +90,7 @@ pub fn one(more: &str) -> (Issuer, Place, String) {
     (issuer, place, config)
 }
 
-/// The claims of a token, verified with the issuer's published keys as an API would; `ca` in PEM.
+/// The claims of a token, verified as an API would, with the issuer's published keys; `ca` is PEM.
 pub fn claims(issuer: &Issuer, ca: Option<&str>, token: &str) -> Value {
     let mut roots = RootCertStore::empty();
     if let Some(ca) = ca {

@@ -1,7 +1,7 @@
 //! The real daemon in a folder of its own, with the embedded issuer as its identity provider.
 //!
-//! Whatever a test does, when its daemon ends the log is searched for every secret that the test
-//! knows of (traps 31 and 32): the daemons run at trace level.
+//! The daemons of the tests log at trace level. When a daemon ends, the harness searches its log
+//! for every secret that the test knows of (traps 31 and 32).
 
 pub mod ask;
 pub mod forms;
@@ -25,10 +25,11 @@ use tokio::runtime::Handle;
 
 pub const TOKEND: &str = env!("CARGO_BIN_EXE_tokend");
 
-/// How long something may take that takes milliseconds on an idle machine.
+/// How long a step may take here that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is asynchronous in the tests runs here, on a thread of its own; the tests themselves block.
+/// The runtime for the asynchronous parts of the tests, on a thread of its own. The tests
+/// themselves block.
 pub fn runtime() -> &'static Handle {
     static RUNTIME: OnceLock<Handle> = OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -42,14 +43,14 @@ pub fn runtime() -> &'static Handle {
     })
 }
 
-/// Waits for it; what it spawns goes to the tests' runtime. A minute is never reached unless it
-/// never comes.
+/// Waits for a future. The tasks that it spawns go to the tests' runtime. The limit of a minute is
+/// reached only by a future that never completes.
 pub fn block<T>(coming: impl Future<Output = T>) -> T {
     let bounded = async { tokio::time::timeout(Duration::from_secs(60), coming).await };
     runtime().block_on(bounded).expect("it did not come")
 }
 
-/// The first Some within `timeout`; looks often.
+/// Calls `look` often, and returns its first Some within `timeout`.
 pub fn eventually<T>(timeout: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -61,15 +62,16 @@ pub fn eventually<T>(timeout: Duration, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// Says that something cannot be tested here; where everything must be, that is a failure.
+/// Reports that a test cannot run here. Fails where every test must run.
 pub fn skip(why: &str) {
     say_skipped(why);
     assert!(std::env::var("CI").is_err(), "CI must not skip: {why}");
 }
 
-/// The same for what no installation could change: the kernel of this machine does not allow it.
+/// Reports the same for a reason that no installation could change: the kernel of this machine does
+/// not allow the test.
 pub fn say_skipped(why: &str) {
-    // Not through the test's captured output: it must be seen.
+    // The line must be seen, so it does not go through the captured output of the test.
     let _ = std::io::Write::write_all(
         &mut std::io::stderr(),
         format!(
@@ -89,7 +91,7 @@ pub fn is_root() -> bool {
     root
 }
 
-/// Whether a program of this machine can be run.
+/// Whether this machine can run a program.
 pub fn has(program: &str) -> bool {
     let asked = match program {
         "openssl" => "version",
@@ -108,20 +110,20 @@ pub fn has(program: &str) -> bool {
     there
 }
 
-/// What must never be seen.
+/// Secrets that must appear in no log.
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<Mutex<BTreeSet<String>>>);
 
 impl Secrets {
-    /// Notes a secret in the forms in which it travels.
+    /// Adds a secret in all forms that it has on its way.
     pub fn add(&self, text: &str) {
         if !text.is_empty() {
             self.0.lock().expect("lock").extend(forms::forms(text));
         }
     }
 
-    /// Notes each line of a key in PEM, less its labels, and the last one where it is so short that
-    /// it could stand anywhere.
+    /// Adds each line of a key in PEM, but not its labels. The last line is left out if it is so
+    /// short that it could occur anywhere.
     pub fn add_lines(&self, pem: &str) {
         for line in pem
             .lines()
@@ -141,11 +143,11 @@ impl Secrets {
     }
 }
 
-/// A folder with configuration and secrets, and the socket to be.
+/// A folder for configuration, secrets and the socket.
 pub struct Place {
     folder: TempDir,
     pub secrets: Secrets,
-    /// The daemon's user, if it is not the test's.
+    /// The daemon's user, if that is not the test's user.
     pub user: Option<u32>,
 }
 
@@ -186,25 +188,25 @@ impl Place {
         }
     }
 
-    /// Writes a file with a secret that must not turn up anywhere.
+    /// Writes a file with a secret that must appear nowhere else.
     pub fn secret(&self, name: &str, text: &str) {
         self.secrets.add(text);
         self.write(name, text);
     }
 
-    /// Gives the folder to another user, who is to run the daemon; files that are written from now
-    /// on are that user's.
+    /// Gives the folder to another user, who will run the daemon. Files that are written from now
+    /// on belong to that user.
     pub fn give_to(&mut self, user: u32) {
         self.user = Some(user);
         std::os::unix::fs::chown(self.path(""), Some(user), Some(user)).expect("chown");
     }
 
-    /// Lets others in as far as the modes of the files allow.
+    /// Lets other users into the folder; the modes of the files still decide.
     pub fn open(&self) {
         self.mode("", 0o755);
     }
 
-    /// The program where every user of this folder can run it.
+    /// The executable, where every user of this folder can run it.
     fn program(&self) -> PathBuf {
         let program = self.path("tokend");
         if !program.exists() && fs::hard_link(TOKEND, &program).is_err() {
@@ -213,8 +215,8 @@ impl Place {
         program
     }
 
-    /// `tokend` with this folder's socket and configuration and nothing else of this process's
-    /// settings.
+    /// `tokend` with this folder's socket and configuration, and with no other setting of this
+    /// process.
     pub fn tokend(&self, arguments: &[&str]) -> Command {
         self.tokend_as(self.user, arguments)
     }
@@ -240,7 +242,7 @@ impl Place {
         command
     }
 
-    /// Runs `tokend` to its end. What it says on standard error holds no secret.
+    /// Runs `tokend` to its end. Fails if its standard error contains a secret.
     pub fn run(&self, arguments: &[&str]) -> Ran {
         let ran = run(&mut self.tokend(arguments));
         self.secrets.assert_none_in(&ran.err, "standard error");
@@ -254,11 +256,11 @@ impl Place {
     }
 }
 
-/// The audit file of daemons whose configuration says nothing else: most machines of tests have no
-/// journal.
+/// The audit file of a daemon whose configuration does not say otherwise: most test machines have
+/// no journal.
 pub const AUDIT: &str = "audit.jsonl";
 
-/// A configuration with [`AUDIT`], if it says nothing of audit.
+/// A configuration with [`AUDIT`], unless it configures audit itself.
 pub fn audited(config: &str) -> String {
     if config.contains("[audit]") {
         config.to_owned()
@@ -267,10 +269,10 @@ pub fn audited(config: &str) -> String {
     }
 }
 
-/// What a program did.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Ran {
-    /// None: killed by a signal.
+    /// The exit code; None if a signal killed the program.
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
@@ -291,24 +293,24 @@ pub struct Daemon {
     pub place: Place,
     child: Child,
     log: Log,
-    /// From start to the first answer.
+    /// The time from start to the first answer.
     pub ready_after: Duration,
 }
 
 impl Daemon {
-    /// In a folder of its own.
+    /// Starts a daemon in a folder of its own.
     pub fn start(config: &str) -> Daemon {
         Place::new().serve(config)
     }
 
-    /// In a folder that has its configuration.
+    /// Starts a daemon in a folder that has its configuration.
     pub fn start_in(place: Place) -> Daemon {
         let mut command = place.tokend(&["serve"]);
         command.stdout(Stdio::null());
         Daemon::start_by(place, command)
     }
 
-    /// By a command that ends in being `tokend serve`.
+    /// Starts a daemon by a command that becomes `tokend serve`.
     pub fn start_by(place: Place, mut command: Command) -> Daemon {
         let started = Instant::now();
         let mut child = command
@@ -337,7 +339,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         self.log.text()
     }
@@ -347,14 +349,14 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).expect("signalled");
     }
 
-    /// Its exit code when it has ended, which it must soon.
+    /// Waits for the end of the daemon, which must be soon, and returns its exit code.
     pub fn ended(&mut self) -> Option<i32> {
         eventually(PATIENCE, || self.child.try_wait().expect("waited")).code()
     }
 
-    /// How it has ended by a signal that it does not survive. One may not be enough: the standard
-    /// library's handler of SIGSEGV takes the first that comes from elsewhere for a fault that will
-    /// come again, and goes away.
+    /// Sends a signal until the daemon dies of it, and returns the exit status. One signal may not
+    /// be enough: the standard library's handler of SIGSEGV takes the first one from another
+    /// process for a fault that will come again, and removes itself.
     pub fn killed_by(&mut self, signal: rustix::process::Signal) -> ExitStatus {
         eventually(PATIENCE, || {
             self.signal(signal);
@@ -362,7 +364,7 @@ impl Daemon {
         })
     }
 
-    /// SIGTERM; its exit code.
+    /// Sends SIGTERM and returns the exit code.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
         self.ended()
@@ -374,18 +376,18 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// Ends it, looks for secrets in what it left, and gives its folder to the next.
+    /// Ends the daemon, searches its log for secrets, and returns its folder for the next daemon.
     pub fn into_place(mut self) -> Place {
         self.look_back();
         std::mem::replace(&mut self.place, Place::new())
     }
 
     fn look_back(&mut self) {
-        // It may have ended already.
+        // The child may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         let log = self.log.rest();
-        // A test may have given the record another place, or none.
+        // A test may have moved the record, or have none.
         let audit = fs::read_to_string(self.place.path(AUDIT)).unwrap_or_default();
         if std::thread::panicking() {
             eprintln!("--- log of the daemon\n{log}---");
@@ -403,7 +405,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Collects what a process writes.
+/// The collected output of a process.
 pub struct Log {
     pipe: Arc<Mutex<Pipe>>,
     reader: Option<JoinHandle<()>>,
@@ -415,7 +417,7 @@ struct Pipe {
 }
 
 impl Pipe {
-    /// Takes what is there; false: nothing more will come.
+    /// Takes the output that is there. Returns false if no more will come.
     fn drain(&mut self) -> bool {
         match self.end.read_to_end(&mut self.bytes) {
             Ok(_) => false,
@@ -432,7 +434,7 @@ impl Log {
         let bytes = Vec::new();
         let pipe = Arc::new(Mutex::new(Pipe { end, bytes }));
         let copy = pipe.clone();
-        // Or it would be full.
+        // Without a reader the pipe would fill up.
         let reader = std::thread::spawn(move || {
             let mut waited = [PollFd::new(&waiting, PollFlags::IN)];
             loop {
@@ -448,14 +450,14 @@ impl Log {
         }
     }
 
-    /// All that was written before.
+    /// All output that was written before this call.
     pub fn text(&self) -> String {
         let mut pipe = self.pipe.lock().expect("lock");
         pipe.drain();
         String::from_utf8_lossy(&pipe.bytes).into_owned()
     }
 
-    /// All of it, once the process has ended.
+    /// All output, once the process has ended.
     pub fn rest(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
@@ -464,7 +466,7 @@ impl Log {
     }
 }
 
-/// Whether a file is there, as itself.
+/// Whether a file exists; a symbolic link counts itself.
 pub fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }

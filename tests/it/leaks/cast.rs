@@ -1,5 +1,5 @@
-//! Who plays: profiles of every kind with secrets of every kind, sound ones and those that cannot
-//! be used.
+//! The profiles of these tests: every kind with every kind of secret, both sound ones and those
+//! that cannot be used.
 
 use std::process::Command;
 
@@ -11,20 +11,20 @@ use tokend_issuer::{Issuer, IssuerTls, Settings};
 use super::secret;
 use crate::harness::{Place, idp, run};
 
-/// Profiles that get a credential, each with a secret of its own that is named after it.
+/// Profiles that get a credential. Each has a secret of its own, which is named after the profile.
 pub struct Cast {
     pub issuer: Issuer,
     pub place: Place,
     /// `[idp.it]`, over TLS.
     pub idp: String,
     pub profiles: Vec<(&'static str, String)>,
-    /// Private keys in PEM, and whose.
+    /// Private keys in PEM, each with the name of its profile.
     pub keys: Vec<(&'static str, String)>,
     authority: Authority,
 }
 
 impl Cast {
-    /// A client with a secret, in its file.
+    /// Adds a client with a secret in a file.
     pub fn with_file(&mut self, name: &'static str, more: &str) {
         let client = RegisteredClient::with_secret(name, &secret(name));
         self.issuer.set_client(client);
@@ -33,7 +33,7 @@ impl Cast {
         self.oauth2(name, &more);
     }
 
-    /// A profile that asks the issuer.
+    /// Adds a profile that asks the issuer.
     pub fn oauth2(&mut self, name: &'static str, more: &str) {
         let config = format!("method = \"oauth2\"\nidp = \"it\"\nclient_id = \"{name}\"\n{more}\n");
         self.profiles.push((name, config));
@@ -45,8 +45,8 @@ impl Cast {
         self.idp.clone() + &profiles.collect::<String>()
     }
 
-    /// Gives every profile that can be given one another secret or key, in a place where all of
-    /// them are served.
+    /// Gives another secret or key to every profile that can have one. The place is one in which
+    /// all of them are served.
     pub fn rotate(&mut self, place: &Place) {
         for name in ["by-header", "by-form", "by-hmac", "password", "fixed"] {
             let next = secret(&format!("next-{name}"));
@@ -82,8 +82,8 @@ impl Cast {
         place.write("tokend.toml", &self.config());
     }
 
-    /// A certificate with its key, both in files, for a client that signs assertions or handshakes
-    /// with it.
+    /// Makes a certificate with its key, both in files. The client signs assertions or handshakes
+    /// with them.
     fn pair(&mut self, name: &'static str, key: GeneratedKeyKind) -> Pair {
         let options = ClientOptions {
             key,
@@ -158,7 +158,7 @@ pub fn sound() -> Cast {
     cast
 }
 
-/// Profiles with a certificate: its key in the open, encrypted, and in a keystore.
+/// Adds profiles with a certificate; their keys are plain, encrypted, and in a keystore.
 fn certificates(cast: &mut Cast) {
     for (name, key) in [
         ("mtls", GeneratedKeyKind::Ec),
@@ -196,7 +196,7 @@ fn certificates(cast: &mut Cast) {
     }
 }
 
-/// Runs openssl in the folder of a place; words are parted by spaces.
+/// Runs openssl in the folder of a place; spaces separate its arguments.
 fn openssl(place: &Place, line: &str) {
     let mut command = Command::new("openssl");
     let ran = run(command.args(line.split(' ')).current_dir(place.path("")));

@@ -1,12 +1,12 @@
-//! Memory holds nothing of what is gone: of a profile that was removed, and of a secret that was
-//! replaced.
+//! Memory keeps nothing of a profile that was removed, or of a secret that was replaced.
 //!
-//! The whole readable memory of the daemon is searched, heaps, stacks and libraries alike. What may
-//! stay behind is a piece of a secret as well as all of it, so each is looked for in pieces of
-//! [`PIECE`] bytes: whoever holds twice as many less one in a row holds at least one of them.
+//! The tests search the whole readable memory of the daemon: heaps, stacks and libraries. A part of
+//! a secret can stay behind as well as all of it, so they look for each secret in pieces of
+//! [`PIECE`] bytes. Memory that holds twice as many bytes of it in a row, less one, holds at least
+//! one piece.
 //!
-//! One place is not the daemon's to wipe: what `{ env = … }` names stays in its environment for as
-//! long as it lives, on which `tokend check` warns.
+//! The daemon cannot wipe one place: the variables that `{ env = … }` names stay in its environment
+//! as long as it lives. `tokend check` warns of this.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,21 +24,21 @@ use crate::harness::forms::forms;
 use crate::harness::idp;
 use crate::harness::{Daemon, PATIENCE, Place, has, is_root};
 
-/// Long enough that it stands nowhere by chance, short enough to find remnants.
+/// Long enough not to occur by chance, short enough to find remnants.
 const PIECE: usize = 16;
 
-/// How much is read at once.
+/// The number of bytes in one read.
 const CHUNK: usize = 1 << 20;
 
-/// What is looked for.
+/// The secrets to look for.
 #[derive(Default)]
 struct Wanted {
-    /// Which secret a piece belongs to.
+    /// Each piece with the name of its secret.
     pieces: HashMap<[u8; PIECE], String>,
 }
 
 impl Wanted {
-    /// Bytes as they are.
+    /// Adds bytes as they are.
     fn bytes(&mut self, name: &str, bytes: &[u8]) {
         assert!(bytes.len() >= PIECE, "{name} is too short to be told apart");
         for piece in bytes.chunks_exact(PIECE) {
@@ -47,7 +47,7 @@ impl Wanted {
         }
     }
 
-    /// A text in every form in which it may be held.
+    /// Adds a text in every form in which memory may hold it.
     fn text(&mut self, name: &str, text: &str) {
         for form in forms(text) {
             self.bytes(name, form.as_bytes());
@@ -70,8 +70,8 @@ impl Wanted {
         );
     }
 
-    /// A token: of a JWT the signature, since the rest is much the same in all of them and worth
-    /// nothing without it.
+    /// Adds a token. Of a JWT it adds the signature only: the rest is much the same in all JWTs,
+    /// and worth nothing without the signature.
     fn token(&mut self, name: &str, token: &str) {
         match token.rsplit_once('.') {
             Some((_, signature)) if token.starts_with("ey") => self.text(name, signature),
@@ -79,8 +79,8 @@ impl Wanted {
         }
     }
 
-    /// A PKCS#8 key in PEM: as text, in DER, and as the numbers that cryptography computes with,
-    /// least significant byte first.
+    /// Adds a PKCS#8 key in PEM: as text, in DER, and as the numbers that cryptography computes
+    /// with, least significant byte first.
     fn key(&mut self, name: &str, pem: &str) {
         let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with('-')).collect();
         let body = lines.concat();
@@ -92,7 +92,7 @@ impl Wanted {
         self.bytes(name, &secret.iter().rev().copied().collect::<Vec<_>>());
     }
 
-    /// Everything of this that is in the memory of a process: which, and where.
+    /// The secrets that are in the memory of a process, and where.
     fn found_in(&self, pid: u32) -> Vec<(String, String)> {
         let mut begins = vec![false; 1 << 16];
         for piece in self.pieces.keys() {
@@ -105,7 +105,7 @@ impl Wanted {
         for map in maps.lines() {
             let mut words = map.split_whitespace();
             let (range, mode) = (words.next().expect("range"), words.next().expect("mode"));
-            // What the kernel itself puts there cannot be read this way.
+            // The kernel's own mappings cannot be read this way.
             if !mode.starts_with('r') || map.contains("[v") {
                 continue;
             }
@@ -114,7 +114,7 @@ impl Wanted {
             let mut at = start;
             while at < end {
                 let most = usize::try_from(end - at).unwrap_or(CHUNK).min(chunk.len());
-                // Memory that went meanwhile, or that has nothing behind it.
+                // Such memory has gone meanwhile, or has nothing behind it.
                 let Ok(length @ PIECE..) = memory.read_at(&mut chunk[..most], at) else {
                     break;
                 };
@@ -134,8 +134,8 @@ impl Wanted {
         found
     }
 
-    /// Fails when one of these is not found: a search that finds nothing of what must be there
-    /// proves nothing.
+    /// Fails if one of these secrets is not found. A search proves something only if it finds the
+    /// secrets that must be there.
     fn assert_all_in(&self, daemon: &Daemon, names: &[String]) {
         let found = self.found_in(daemon.pid());
         for name in names {
@@ -146,8 +146,8 @@ impl Wanted {
         }
     }
 
-    /// Waits until nothing of it is there any more: connections end a moment after those who used
-    /// them.
+    /// Waits until no secret is there any more: connections end a moment after the profiles that
+    /// used them.
     fn assert_none_in(&self, daemon: &Daemon) {
         let start = Instant::now();
         let mut found = self.found_in(daemon.pid());
@@ -163,8 +163,8 @@ impl Wanted {
     }
 }
 
-/// Where the private numbers are in a PKCS#8 key: the scalar of a curve, the primes and what
-/// follows from them of RSA.
+/// The position of the private numbers in a PKCS#8 key: the scalar of a curve; for RSA, the primes
+/// and the numbers derived from them.
 fn private_part(der: &[u8]) -> (usize, usize) {
     if der.len() > 1000 {
         // Two primes, two exponents and a coefficient of 128 bytes each, at the end.
@@ -176,7 +176,7 @@ fn private_part(der: &[u8]) -> (usize, usize) {
     (from, from + 32)
 }
 
-/// What the cast holds, and the names of what is in use and not only read once.
+/// The secrets of the cast, and the names of those that stay in use after they were read.
 fn of(cast: &Cast) -> (Wanted, Vec<String>) {
     let mut wanted = Wanted::default();
     let mut in_use = Vec::new();
@@ -186,7 +186,7 @@ fn of(cast: &Cast) -> (Wanted, Vec<String>) {
     }
     for (name, config) in &cast.profiles {
         wanted.text(&format!("{name} secret"), &secret(name));
-        // Those of Basic and static profiles are looked for as tokens.
+        // The secrets of Basic and static profiles are searched for as tokens.
         if config.contains("client_secret") {
             in_use.push(format!("{name} secret"));
         }
@@ -194,7 +194,8 @@ fn of(cast: &Cast) -> (Wanted, Vec<String>) {
     (wanted, in_use)
 }
 
-/// A daemon that has handed out a credential of every profile, and what must be in its memory now.
+/// A daemon that has handed out a credential of every profile, and the secrets that must be in its
+/// memory now.
 fn in_use(cast: &mut Cast) -> (Daemon, Wanted) {
     cast.with_file("opaque", "");
     let opaque = Fault::token(Some("opaque-token-5fH_2kQ.8dYw~RtB0xNz+Lc/Me4Vu1="));
@@ -214,17 +215,17 @@ fn in_use(cast: &mut Cast) -> (Daemon, Wanted) {
     (daemon, wanted)
 }
 
-/// Has everything read, and waits for what comes of it. Connections that were used before have
-/// carried what was replaced; those that nobody uses are closed after half a minute, and here at
-/// once.
+/// Makes the daemon read everything, and waits for the result. Old connections have carried the
+/// replaced secrets. The daemon closes an unused connection after half a minute; here the issuer
+/// closes it at once.
 fn reload(daemon: &Daemon, cast: &Cast) {
     let ran = daemon.place.run(&["reload"]);
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
     idp::down(&cast.issuer);
 }
 
-/// Broken by a binary without `sys::Wiping`: tokens, secrets and keys were left in what libraries
-/// had freed.
+/// Broken by a binary without `sys::Wiping`: tokens, secrets and keys stayed in memory that
+/// libraries had freed.
 #[test]
 fn memory_holds_nothing_of_a_profile_that_was_removed() {
     if !is_root() || !has("openssl") {
@@ -239,7 +240,7 @@ fn memory_holds_nothing_of_a_profile_that_was_removed() {
     wanted.assert_none_in(&daemon);
 }
 
-/// Broken by the same.
+/// Broken by a binary without `sys::Wiping`.
 #[test]
 fn memory_holds_nothing_of_a_secret_that_was_replaced() {
     if !is_root() || !has("openssl") {
@@ -247,7 +248,7 @@ fn memory_holds_nothing_of_a_secret_that_was_replaced() {
     }
     let mut cast = cast::sound();
     let (daemon, mut wanted) = in_use(&mut cast);
-    // These are not replaced.
+    // The test does not replace these.
     for name in ["opaque", "sealed", "stored"] {
         wanted.pieces.retain(|_, of| !of.starts_with(name));
     }

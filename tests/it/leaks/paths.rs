@@ -1,4 +1,4 @@
-//! Every path that a secret can take, the wrong ones above all.
+//! Every path that a secret can take, above all the wrong ones.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
@@ -18,11 +18,11 @@ use super::{assert_nothing_seen, files, said, secret, wrong};
 use crate::harness::ask::exchange;
 use crate::harness::{Daemon, Log, PATIENCE, Place, block, eventually, has};
 
-/// Nobody listens there.
+/// An address on which no program listens.
 const NOWHERE: &str = "127.0.0.1:9";
 
-/// What the daemon and the commands are started with: places for secrets that are in the
-/// environment by their nature.
+/// The environment of the daemon and the commands. It holds the secrets whose place is the
+/// environment.
 pub fn environment() -> Vec<(&'static str, String)> {
     vec![
         ("LEAKS_SECRET", secret("env")),
@@ -37,8 +37,8 @@ pub fn secret_in_url() -> String {
     "proxy-Jx7qWd93mZvKLr2TbHs8".to_owned()
 }
 
-/// The sound ones, and with them everything that goes wrong at the identity provider; and who gets
-/// a credential.
+/// The sound profiles, and one for each thing that can go wrong at the identity provider. Also
+/// returns the names of the profiles that get a credential.
 fn everybody() -> (Cast, Vec<&'static str>) {
     let mut cast = cast::sound();
     for name in wrong::SAID {
@@ -55,7 +55,8 @@ fn everybody() -> (Cast, Vec<&'static str>) {
         &format!("extra = {{ assertion = \"{}\" }}", secret("extra")),
     );
     let mut served: Vec<_> = cast.profiles.iter().map(|(name, _)| *name).collect();
-    // A scope that is no text, or that cannot be passed on, takes nobody his token.
+    // These profiles are served, too: a scope that is no text, or that cannot be passed on, takes
+    // the token from no caller.
     served.extend(["f-scope", "f-scopes"]);
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let claims = part(r#"{"iss":"i","sub":"s","aud":"a","exp":4102444800}"#);
@@ -70,7 +71,7 @@ fn everybody() -> (Cast, Vec<&'static str>) {
         cast.issuer
             .script_for(Target::Client(name.into()), fault, Times::Always);
     }
-    // A server that says back what it was told, in every form in which it is told.
+    // This server repeats what it was told, in every form.
     for (name, how) in [
         ("e-header", "client_secret_basic"),
         ("e-form", "client_secret_post"),
@@ -93,7 +94,7 @@ fn everybody() -> (Cast, Vec<&'static str>) {
             Times::Always,
         );
     }
-    // Through the proxy of the environment, which is not there.
+    // This profile uses the proxy of the environment, which does not exist.
     cast.profiles.push((
         "proxied",
         format!(
@@ -112,15 +113,15 @@ fn start(place: Place, format: &str) -> Daemon {
     Daemon::start_by(place, command)
 }
 
-/// Asks for everything in every way, sensible or not; whether a credential was given. What a
-/// credential is handed out in holds that credential and nothing else; what is refused holds none.
+/// Makes every request in every way, sensible or not. Returns whether a credential was given. An
+/// answer with a credential must hold no other secret; a refusal must hold none.
 fn ask(daemon: &Daemon, name: &str) -> bool {
     let secrets = &daemon.place.secrets;
     let grpc = daemon.grpc();
     let token = grpc.token(name).ok().map(|token| token.credential);
     let path = format!("/v1/profiles/{name}/token");
     let served = token.is_some();
-    // Head and body; of what holds a credential, without it.
+    // Head and body are searched. The credential is taken out of an answer that holds one.
     let request = format!("GET {path} HTTP/1.1\r\nHost: tokend\r\nConnection: close\r\n\r\n");
     let answer = exchange(&daemon.socket(), None, request.as_bytes()).expect("an answer");
     let mut answer = String::from_utf8(answer).expect("text");
@@ -150,7 +151,7 @@ fn ask(daemon: &Daemon, name: &str) -> bool {
             Err(status) => drop(grpc.refusal(&status)),
         },
     }
-    // A caller may mix up what is a fingerprint and what is the token.
+    // A caller may confuse fingerprint and token.
     let known = token
         .clone()
         .map_or_else(|| secret(name), |credential| credential.token);
@@ -168,7 +169,7 @@ fn ask(daemon: &Daemon, name: &str) -> bool {
             }
         }
     }
-    // Or send it where it is not asked for.
+    // A caller may also send the token where it is not asked for.
     let header = format!("Host: tokend\r\nAuthorization: Bearer {known}\r\nCookie: {known}\r\n");
     daemon.http(None, "GET", "/v1/status", &header);
     daemon.http(None, "POST", &path, &header);
@@ -176,7 +177,7 @@ fn ask(daemon: &Daemon, name: &str) -> bool {
     served
 }
 
-/// What the commands print that is not the credential they were asked for.
+/// The output of the commands, without the credential that they were asked for.
 fn commands(daemon: &Daemon, names: &[&str]) {
     let (place, secrets) = (&daemon.place, &daemon.place.secrets);
     for name in names {
@@ -208,7 +209,7 @@ fn commands(daemon: &Daemon, names: &[&str]) {
     secrets.assert_none_in(&online, "tokend check --online");
 }
 
-/// Reloads that fail in every way, one after the other; the last one profile by profile.
+/// Reloads that fail in every way, one after the other. The last one fails profile by profile.
 fn broken_reloads(daemon: &Daemon) {
     let place = &daemon.place;
     let good = fs::read_to_string(place.path("tokend.toml")).expect("there");
@@ -235,7 +236,7 @@ fn broken_reloads(daemon: &Daemon) {
     assert_nothing_seen(daemon);
 }
 
-/// Every path with every secret, at trace level.
+/// Sends every secret down every path, at trace level.
 fn every_path(format: &str) {
     if !has("openssl") {
         return;
@@ -258,7 +259,7 @@ fn every_path(format: &str) {
     }
     assert_nothing_seen(&daemon);
 
-    // What it has written itself.
+    // These are the files that the daemon has written itself.
     for path in files(&daemon.place.path("")) {
         let kind = fs::symlink_metadata(&path).expect("there").file_type();
         if !before.contains(&path) && !path.ends_with("profiles.d/more.toml") && !kind.is_socket() {
@@ -271,14 +272,14 @@ fn every_path(format: &str) {
     // The harness searches the whole log once more when the daemon ends.
 }
 
-/// `may_be_logged` that says yes to libraries was tried and not seen here. Broken by `code_of` in
-/// `core/oauth` that gives back what it finds.
+/// This test did not notice a `may_be_logged` that returns true for libraries. Broken by a
+/// `code_of` in `core/oauth` that returns what it finds.
 #[test]
 fn trap_32_no_secret_is_seen_on_any_path_in_the_text_log() {
     every_path("text");
 }
 
-/// Broken by the same.
+/// Broken by a `code_of` in `core/oauth` that returns what it finds.
 #[test]
 fn trap_32_no_secret_is_seen_on_any_path_in_the_json_log() {
     every_path("json");

@@ -1,4 +1,4 @@
-//! What the kernel shows of the daemon, and what a child or a core file would get.
+//! What the kernel shows of the daemon, and what a child process or a core file would get.
 
 use std::fs;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -15,7 +15,7 @@ use crate::harness::{Daemon, PATIENCE, Place, TOKEND, eventually, is_root, say_s
 
 const TOKEN: &str = "a-static-token.Qk3vT8xZ0p.for-all";
 
-/// The daemon's user, where that must not be root.
+/// The user of the daemon in tests where that must not be root.
 const DAEMON: u32 = 65021;
 
 fn place() -> Place {
@@ -26,7 +26,7 @@ fn place() -> Place {
 
 const CONFIG: &str = "[profiles.a]\nmethod = \"static\"\ntoken = { file = \"token\" }\n";
 
-/// Runs a program in a folder, with no limit to core files, as a shell would on a developer's
+/// Runs a program in a folder with no limit for core files, as a shell would on a developer's
 /// machine.
 fn with_cores(folder: &Path, line: &str) -> Command {
     let mut command = Command::new("/bin/sh");
@@ -37,12 +37,12 @@ fn with_cores(folder: &Path, line: &str) -> Command {
     command
 }
 
-/// Broken by `harden` without either of its first two steps.
+/// Broken by a `harden` without either of its first two steps.
 #[test]
 fn a_crash_leaves_no_core() {
     let place = place();
     place.write("tokend.toml", CONFIG);
-    // Whether this machine writes core files at all, or anybody could tell.
+    // The control shows whether this machine writes core files at all.
     let control = with_cores(&place.path(""), "kill -ABRT $$").status();
     if !control.expect("it runs").core_dumped() {
         say_skipped("nothing leaves a core here, so nothing is seen of it; only the limits are");
@@ -73,8 +73,8 @@ fn a_crash_leaves_no_core() {
     }
 }
 
-/// The client commands hold a credential too, and Ctrl-\ is a way to end `tokend watch`. Broken by
-/// `main` without `harden`.
+/// The client commands hold a credential, too, and Ctrl-\ is a way to end `tokend watch`. Broken by
+/// a `main` without `harden`.
 #[test]
 fn a_client_leaves_no_core_either() {
     let daemon = place().serve(CONFIG);
@@ -93,7 +93,7 @@ fn a_client_leaves_no_core_either() {
     assert!(!status.core_dumped());
 }
 
-/// Broken by `harden` without `set_dumpable_behavior`.
+/// Broken by a `harden` without `set_dumpable_behavior`.
 #[test]
 fn another_process_of_the_same_user_reads_nothing_of_the_daemon() {
     if !is_root() {
@@ -116,15 +116,15 @@ fn another_process_of_the_same_user_reads_nothing_of_the_daemon() {
                 .into_iter()
                 .filter(|name| {
                     fs::File::open(format!("/proc/{pid}/{name}")).is_ok_and(|mut file| {
-                        // Some of these say no at the first byte only. Of `mem` there is nothing at
-                        // the very beginning.
+                        // Some of these files refuse only at the first byte. `mem` has nothing at
+                        // its very beginning.
                         *name == "mem" || std::io::Read::read(&mut file, &mut [0]).is_ok()
                     })
                 })
                 .collect::<Vec<_>>()
         })
     };
-    // Once it is itself and no longer the one that starts it.
+    // The child must have become `sleep`; before, it is still the process that starts it.
     eventually(PATIENCE, || {
         let name = fs::read_to_string(format!("/proc/{}/comm", ordinary.id())).ok()?;
         (name == "sleep\n").then_some(())
@@ -146,9 +146,9 @@ fn another_process_of_the_same_user_reads_nothing_of_the_daemon() {
     );
 }
 
-/// Nothing is started by this version; whoever adds it cannot forget this. What the daemon was
-/// started with is not its own doing: where there is more than standard input, output and error,
-/// that is left out here.
+/// This version starts no child process; if a later one does, this test protects it. Descriptors
+/// that the daemon was started with are not its own: where the test has more than standard input,
+/// output and error, they are left out here.
 #[test]
 fn a_child_would_inherit_no_descriptor() {
     if !is_root() {
@@ -167,13 +167,13 @@ fn a_child_would_inherit_no_descriptor() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Descriptors that a child would get: number, and what it is.
+/// The descriptors that a child would get: number and target.
 fn inheritable(pid: &str) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     for file in fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("root may") {
         let file = file.expect("readable");
         let number = file.file_name().to_string_lossy().into_owned();
-        // One that is closed meanwhile is nobody's.
+        // A descriptor that is closed meanwhile does not count.
         let (Ok(text), Ok(what)) = (
             fs::read_to_string(file.path()),
             fs::read_link(format!("/proc/{pid}/fd/{number}")),
@@ -189,7 +189,7 @@ fn inheritable(pid: &str) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// Everybody on the machine sees command lines.
+/// Every user of the machine can see command lines.
 #[test]
 fn no_argument_is_for_a_secret() {
     let mut commands = vec![Cli::command()];
@@ -223,7 +223,7 @@ fn no_argument_is_for_a_secret() {
     assert!(seen > 20, "{seen}");
 }
 
-/// Broken by `Fingerprinter` with a fixed key.
+/// Broken by a `Fingerprinter` with a fixed key.
 #[test]
 fn fingerprints_are_keyed_by_each_daemon_and_no_plain_hash() {
     let print = || {

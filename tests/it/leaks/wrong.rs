@@ -1,4 +1,4 @@
-//! What goes wrong: answers that hold secrets, files and definitions that cannot be used.
+//! Everything that is wrong: answers that hold secrets, files and definitions that cannot be used.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::paths::secret_in_url;
 use super::secret;
 use crate::harness::Place;
 
-/// Where a redirect leads, and nobody goes.
+/// The target of a redirect. The daemon never connects to it.
 const ELSEWHERE: &str = "127.0.0.1:9";
 
 fn status(status: u16, kind: &str, body: String) -> Fault {
@@ -40,8 +40,8 @@ fn field(name: &str, text: String) -> Fault {
     Fault::field(name, Some(&serde_json::json!(text).to_string()))
 }
 
-/// Answers of the token endpoint with secrets wherever there is room for one. Nothing in them is
-/// the daemon's to repeat.
+/// Answers of the token endpoint with secrets in every place that has room for one. The daemon must
+/// repeat nothing of them.
 pub fn bodies() -> Vec<(&'static str, Fault)> {
     vec![
         (
@@ -118,7 +118,7 @@ pub fn bodies() -> Vec<(&'static str, Fault)> {
     ]
 }
 
-/// The words that stand in the answers above.
+/// The words in the answers above.
 pub const SAID: [&str; 20] = [
     "challenge",
     "after",
@@ -142,7 +142,7 @@ pub const SAID: [&str; 20] = [
     "extra",
 ];
 
-/// The files of [`unusable`].
+/// Writes the files of [`unusable`].
 fn write_unusable(place: &Place) {
     for name in ["other", "line", "bytes", "url", "list", "typo", "number"] {
         place.secrets.add(&secret(name));
@@ -164,8 +164,8 @@ fn write_unusable(place: &Place) {
     fs::write(place.path("torn.p12"), &store[..store.len() / 2]).expect("written");
 }
 
-/// What cannot be used: files that are torn, swapped or under another password, and definitions
-/// with a secret in the wrong place.
+/// Unusable material: files that are torn, swapped or encrypted with another password, and
+/// definitions with a secret in the wrong place.
 pub fn unusable(place: &Place) -> Vec<(&'static str, String)> {
     write_unusable(place);
     let tls = |keys: &str| {

@@ -1,5 +1,5 @@
-//! Started with a configuration that cannot be used: what the last one defined is served, and where
-//! there was none, everybody is told the reason until the files are repaired.
+//! A start with an unusable configuration. The daemon serves what the last good one defined. If
+//! there was none, it tells every caller the reason until the files are repaired.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use super::*;
 use crate::harness::ask::Who;
 use crate::harness::{audited, is_root};
 
-/// Waits until the configuration with this text is in the store.
+/// Waits until the store has the configuration with this text.
 fn kept(manager: &Manager, text: &str) {
     eventually(PATIENCE, || memory(manager).contains(text).then_some(()));
 }
@@ -20,7 +20,7 @@ fn last_status(manager: &Manager) -> String {
     statuses.next_back().unwrap_or_default().to_owned()
 }
 
-/// Ways to make the whole configuration unusable; each is told by these words.
+/// Makes the whole configuration unusable in one of several ways. Returns words of the message.
 fn break_it(place: &Place, kind: &str, good: &str) -> &'static str {
     let path = place.path("tokend.toml");
     match kind {
@@ -49,12 +49,12 @@ fn repair(place: &Place, good: &str) {
     if path.is_dir() {
         fs::remove_dir(&path).expect("removed");
     }
-    // As a whole, as editors do.
+    // The file is replaced in one step, as editors do.
     place.write("tokend.toml.new", good);
     fs::rename(place.path("tokend.toml.new"), path).expect("renamed");
 }
 
-/// Broken by a start that looks at the files alone: it ended with status 78.
+/// Broken by a start that reads only the files: it ended with status 78.
 #[test]
 fn a_restart_with_files_that_cannot_be_used_serves_what_the_last_ones_defined() {
     let (issuer, place, config) = stage(3600, "");
@@ -126,7 +126,7 @@ fn a_restart_with_files_that_cannot_be_used_serves_what_the_last_ones_defined() 
     idp::up(&issuer);
 }
 
-/// A secret is read anew, and one that stands in no file of the configuration is not kept.
+/// The daemon reads each secret anew, and keeps none that is outside the configuration files.
 #[test]
 fn secrets_of_the_last_configuration_are_read_anew() {
     let place = Place::new();
@@ -149,7 +149,7 @@ fn secrets_of_the_last_configuration_are_read_anew() {
         first
     );
     let place = end(daemon, false);
-    // Another file is another configuration.
+    // A file of another name is another configuration.
     fs::rename(place.path("tokend.toml"), place.path("other.toml")).expect("renamed");
     let config = place.path("other.toml");
     let environment = [("TOKEND_CONFIG", config.to_str().expect("text"))];
@@ -169,8 +169,8 @@ fn served(daemon: &Daemon, user: u32) -> bool {
     daemon.grpc_as(Some(&Who::user(user))).token("it").is_ok()
 }
 
-/// Broken by a handover without what the files say of access: the second restart brought back whom
-/// the files before had taken out.
+/// Broken by a handover without the access rules of the files: the second restart served a user
+/// again whom the files before had removed.
 #[test]
 fn whom_unusable_files_no_longer_name_is_not_served_after_a_restart_either() {
     if !is_root() {
@@ -196,23 +196,24 @@ fn whom_unusable_files_no_longer_name_is_not_served_after_a_restart_either() {
     let daemon = manager.start(place);
     assert!(served(&daemon, KEPT));
     assert!(!served(&daemon, REVOKED), "after the first restart");
-    // What the files say of access, not their texts.
+    // The store gets the access rules of the files, not their texts.
     eventually(PATIENCE, || {
         let kept = memory(&manager);
         (!kept.contains("\\\"Id\\\":65002")).then_some(())
     });
     let place = end(daemon, false);
-    // Nothing can be told of it any more.
+    // From now on the file says nothing about access.
     place.write("tokend.toml", "[");
     let daemon = manager.start(place);
     assert!(served(&daemon, KEPT));
     assert!(!served(&daemon, REVOKED), "after the second restart");
-    // Widened again by files that can be used.
+    // Usable files permit more again.
     repair(&daemon.place, &both);
     eventually(PATIENCE, || served(&daemon, REVOKED).then_some(()));
 }
 
-/// Broken by a daemon that ends: whoever waited at the socket had it started eight times a second.
+/// Broken by a daemon that ends: each caller that waited at the socket made systemd start it again,
+/// eight times a second.
 #[test]
 fn where_there_was_none_everybody_is_told_the_reason_until_the_files_are_repaired() {
     let (_issuer, place, config) = stage(3600, "");
@@ -273,7 +274,8 @@ fn where_there_was_none_everybody_is_told_the_reason_until_the_files_are_repaire
     });
     assert_eq!(daemon.log().matches("unknown key `nonsense`").count(), 1);
 
-    // Broken otherwise, it says so; repaired, it serves, as the file says and as the same process.
+    // If the file is broken in another way, the daemon reports that. If it is repaired, the same
+    // process serves what the file defines.
     place_of(&daemon, "[server\n");
     eventually(PATIENCE, || {
         (!last_status(&manager).contains("nonsense")).then_some(())
@@ -298,7 +300,7 @@ fn place_of(daemon: &Daemon, text: &str) {
     daemon.place.write("tokend.toml", text);
 }
 
-/// Told to stop, it ends; and a reload that finds the files repaired succeeds.
+/// The daemon ends when it is told to stop. A reload succeeds if it finds the files repaired.
 #[test]
 fn a_daemon_without_a_configuration_obeys() {
     let (_issuer, place, config) = stage(3600, LAZY);
@@ -320,7 +322,7 @@ fn a_daemon_without_a_configuration_obeys() {
     assert_ne!(mode, 0, "the socket is the service manager's, and stays");
 }
 
-/// Broken by a reload that does not look for the group: the next start could not make its socket.
+/// Broken by a reload that does not look up the group: the next start could not make its socket.
 #[test]
 fn what_a_start_could_not_use_is_not_taken_over() {
     let good = audited("[profiles.it]\nmethod = \"none\"\n");

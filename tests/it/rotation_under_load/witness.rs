@@ -16,16 +16,16 @@ use tonic::transport::Channel;
 use super::{BREATH, CALLERS};
 use crate::harness::{Secrets, runtime};
 
-/// What callers and watchers have seen.
+/// The observations of callers and watchers.
 #[derive(Clone)]
 pub struct Witness {
     /// Thumbprints that may be served, in the order in which they were installed.
     order: Arc<Mutex<BTreeMap<String, usize>>>,
-    /// The newest that anybody has been given.
+    /// The newest certificate for which any of them has been given a token.
     newest: Arc<AtomicUsize>,
     pub answers: Arc<AtomicUsize>,
     pub over: Arc<AtomicBool>,
-    /// The first thing that went wrong.
+    /// The first error.
     pub wrong: Arc<Mutex<Option<String>>>,
     secrets: Secrets,
 }
@@ -61,8 +61,8 @@ impl Witness {
         self.over.store(true, Ordering::SeqCst);
     }
 
-    /// Judges a credential. `at_least`: what somebody had been given before it was asked for. Gives
-    /// back which it is.
+    /// Judges a credential and returns the number of its certificate. `at_least` is the newest
+    /// number that any caller had been given before the request.
     fn judge(&self, who: &str, credential: &proto::Credential, at_least: usize) -> usize {
         self.answers.fetch_add(1, Ordering::SeqCst);
         let Some(number) = locked(&self.order).get(&credential.confirmation).copied() else {
@@ -87,7 +87,7 @@ impl Witness {
         number
     }
 
-    /// Callers and watchers, one on each channel.
+    /// Starts callers and watchers, one on each channel.
     pub fn crowd(&self, channels: Vec<Channel>) -> Vec<JoinHandle<()>> {
         let tasks = channels.into_iter().enumerate().map(|(number, channel)| {
             let witness = self.clone();
@@ -132,7 +132,7 @@ impl Witness {
         let mut stream = answer.expect("watching").into_inner();
         let (mut before, mut generation) = (0, 0);
         while !self.is_over() {
-            // Looks up once in a while, to see whether it is over.
+            // The timeout lets the watcher check once in a while whether the test is over.
             let Ok(next) = tokio::time::timeout(Duration::from_millis(100), stream.message()).await
             else {
                 continue;

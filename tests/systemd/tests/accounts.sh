@@ -1,19 +1,19 @@
-# One user's account, and its units' within it: what one of them takes is missing to nobody but
-# itself.
+# The account of one user, and those of its units within it: what one of them takes, only it lacks.
 # shellcheck shell=bash disable=SC2154
 
-# With so few connections for a user, a unit may have 48 of them.
+# With this few connections for a user, a unit may have 48 of them.
 few() {
   { printf '[server.limits]\nconnections_per_user = 64\n'; cat "$here/tokend.toml"; } >"$SHARE/few.toml"
   inside install -m 644 /share/few.toml /etc/tokend/tokend.toml && inside systemctl restart tokend.service
 }
-# What status says of a limit: who has reached it.
+# Prints the users and units that have reached a limit, from the status.
 reached() { inside tokend status --json | jq -r --arg name "$1" '.limits[] | select(.name == $name) | .reached_by[]?'; }
 is_named() { reached connections_per_user | grep -q -- "$1"; }
 owns_subordinate() {
   inside sh -c 'echo worker:200000:65536 >/etc/subuid' && inside tokend reload
 }
-# A process of a user namespace of worker's, as the host sees it.
+# subordinate ID STEP…: runs a client with a subordinate id of worker. To the host, a process in a
+# user namespace of worker looks like this.
 subordinate() { inside setpriv --reuid "$1" --regid "$(inside id -g tokend-clients 2>/dev/null || inside getent group tokend-clients | cut -d: -f3)" --clear-groups "${client[@]}" "${@:2}"; }
 answered_at_most() {
   local most=$1 said

@@ -1,8 +1,7 @@
-# Who asked, who got what: in the real journal, and in a file.
+# The audit record, in the real journal and in a file.
 # shellcheck shell=bash disable=SC2154
 
-# entry FIELD=VALUE…: an entry with exactly these fields is in the journal, once all that is matched
-# is true
+# entry FIELD=VALUE…: prints the last entry of the journal that has all of these; fails if none has
 entry() { inside journalctl -q -o json "$@" | tail -n 1 | grep .; }
 in_journal() { comes 12 entry SYSLOG_IDENTIFIER=tokend "$@"; }
 field() { inside env PYTHONPATH=/share python3 -c 'import sys; from plain import loads; print(loads(sys.argv[1]).get(sys.argv[2]))' "$1" "$2"; }
@@ -20,7 +19,7 @@ to_file() {
   inside install -m 644 /share/with-audit /etc/tokend/tokend.toml && inside systemctl restart tokend.service
 }
 file=/var/log/tokend/audit.jsonl
-# find_record FILE KEY=VALUE…: a line of the file has all of these; prints it
+# find_record FILE KEY=VALUE…: prints a line of the file that has all of these
 find_record() {
   # shellcheck disable=SC2016
   inside env PYTHONPATH=/share python3 -c '
@@ -45,7 +44,7 @@ granted_in_file() {
 denied_in_file() { comes 12 find_record "$file" decision=deny profile=unit unit=side.service "uid=$(inside id -u worker)"; }
 asked_of_both() { says "$granted" unit "$1" worker connect get:unit && says "$denied" unit side.service worker connect get:unit; }
 holds() { inside sh -c "ls -l /proc/$(main_pid)/fd" | grep -F " $1"; }
-# As logrotate does it.
+# Reopens the file as logrotate does.
 reopened() {
   inside mv "$file" "$file.1" && holds "$file.1" && inside kill -HUP "$(main_pid)" && comes 5 fails holds "$file.1" || return 1
   says "$granted" unit orders@9.service worker connect get:unit || return 1
@@ -55,7 +54,7 @@ reopened() {
     fails find_record "$file.1" unit=orders@9.service
 }
 
-# The search would find it: the records of the same credential are there.
+# The search works: it finds the records of the same credential.
 nowhere_in_journal() { inside journalctl -q -o export --no-pager | grep -aF TOKEND_PROFILE=unit && fails grep -aF token-of < <(inside journalctl -q -o export --no-pager); }
 
 test_audit() {

@@ -1,10 +1,10 @@
-# Changed access: holds from the next call of an open connection, and for streams that are open.
+# Changed access holds from the next call of an open connection, and for open streams.
 # shellcheck shell=bash disable=SC2154
 
-# What the file says of one profile instead.
+# Prints the file with another rule for one profile.
 rule() { sed "/^\[profiles\.$1\]$/,/^access/ s/^access = .*/access = [$2]/" "$here/tokend.toml" | configure tokend.toml; }
 
-# One connection, before and after.
+# One connection asks before and after the change.
 open_connection() {
   rm -f "$SHARE"/mark/*
   later caller "$1" "${@:5}" connect "get:$2" mark:/share/mark/asked wait:/share/mark/go "get:$2" mark:/share/mark/again wait:/share/mark/back "get:$2"
@@ -12,7 +12,7 @@ open_connection() {
     says "200 token-of-$2"$'\n'"$denied"$'\n'"200 token-of-$2" ended caller
 }
 watch() { inside systemd-run --quiet --wait --pipe --collect "--unit=$1" -p "User=$2" -p RuntimeMaxSec=60 -E TOKEND_SOCKET=/run/tokend/tokend.sock tokend watch "$3"; }
-# A watcher that may not any more is told so within two seconds of the reload, and no other.
+# A watcher that is no longer permitted is told so within two seconds of the reload; no other is.
 stream() {
   local profile=$1 taken=$2 unit=$3 start took status=0
   later watching watch "$unit" worker "$profile"
@@ -29,10 +29,10 @@ stream() {
   ended staying >/dev/null
   return "$status"
 }
-# The same name, another number.
+# The user keeps its name and gets another number.
 renumbered() {
   rm -f "$SHARE"/mark/*
-  # By number: it is about to be nobody's.
+  # The user is given by number, since soon no user will have that number.
   later caller inside setpriv --reuid 3001 --regid mover --groups tokend-clients "${client[@]}" connect get:moving mark:/share/mark/asked wait:/share/mark/go get:moving
   comes 10 marked asked || return 1
   # usermod would refuse while the user has a process.

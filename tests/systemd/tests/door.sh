@@ -1,4 +1,4 @@
-# Who may connect at all: the socket's mode and group.
+# Which users may connect: the socket's mode and group.
 # shellcheck shell=bash disable=SC2154
 
 opened() {
@@ -7,8 +7,8 @@ opened() {
     says "$denied" steps stranger connect get:user
 }
 
-# The shipped sandbox lets nobody change a file's group; this is what the unit says to do for a
-# group that is not the daemon's own.
+# In the shipped sandbox no process can change a file's group. The unit says to do this for a group
+# that is not the daemon's own.
 of_crew() {
   inside sed -i 's/^socket_group = .*/socket_group = "crew"/' /etc/tokend/tokend.toml &&
     exits 1 inside systemctl restart tokend.service &&

@@ -3,7 +3,7 @@
 
 killed() {
   local before
-  # What a first call opens stays open.
+  # The first call opens descriptors that stay open.
   says "$granted" unit orders@1.service worker connect get:unit || return 1
   before=$(descriptors)
   rm -f "$SHARE/mark/end"

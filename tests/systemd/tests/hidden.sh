@@ -13,7 +13,7 @@ kernel_tells() {
 
 test_hidden() {
   local should=$granted
-  # Below, rules by unit fail closed.
+  # On an older kernel, rules by unit fail closed.
   kernel_tells || should=$denied
   check "ProtectProc=invisible" dropin hidden '[Service]' ProtectProc=invisible
   check "… does hide" hides

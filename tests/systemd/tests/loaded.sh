@@ -1,8 +1,8 @@
-# Secrets as systemd credentials, in plain and encrypted, and their rotation.
+# Secrets as systemd credentials, plain and encrypted, and their rotation.
 # shellcheck shell=bash disable=SC2154
 
 sources=/etc/credstore.of.tests
-# plain TEXT, sealed TEXT: what is loaded from now on
+# plain TEXT, sealed TEXT: set the secret that systemd loads from now on
 plain() { inside sh -c "install -d -m 700 $sources && printf %s '$1' >$sources/plain && chmod 600 $sources/plain"; }
 sealed() {
   inside sh -c "install -d -m 700 $sources && printf %s '$1' >$sources/clear &&
@@ -35,7 +35,7 @@ test_loaded() {
   check "nobody else can read them" nobody_else_reads
   check "others take their place" eval 'plain second-plain && sealed second-sealed'
   check "a reload goes well" inside systemctl reload tokend.service
-  # From systemd 262 on this may be the second already: RefreshOnReload=.
+  # From systemd 262 on this may be the second secret already: RefreshOnReload=.
   check "… and leaves what is loaded" serves_both first-plain first-sealed
   check "a restart takes them over" restart_it
   check "… and serves them" serves_both second-plain second-sealed

@@ -1,14 +1,14 @@
-# The Debian package: installed, used, upgraded under callers, removed, purged. What the other tests
-# have put into the box in its stead is taken out before, and put back at the end.
+# The Debian package: installed, used, upgraded under callers, removed, purged. Before that, the
+# test takes out what the other tests have put into the box instead, and puts it back at the end.
 # shellcheck shell=bash disable=SC2154
 
 members=(worker ops other mover)
 packaged() {
-  # Another test may have needed them.
+  # Another test may have built the packages already.
   [[ ! -e $SHARE/tokend-1.2.deb ]] || return 0
   has dpkg-deb || { echo "no dpkg-deb on this machine"; return 1; }
   local small=$WORK/tokend.small
-  # A debug build is big; the symbols are no use here.
+  # A debug build is big, and its symbols are not needed here.
   strip -o "$small" "$TOKEND" 2>/dev/null || cp "$TOKEND" "$small"
   mkdir -p "$WORK/packages"
   package 1.0 && package 1.1 && changed_conffile && one_group
@@ -16,7 +16,7 @@ packaged() {
 package() {
   TOKEND=$WORK/tokend.small VERSION=$1 COMPRESSION=none CARGO_TARGET_DIR=$WORK/packages timeout 120 "$ROOT/packaging/deb" >"$WORK/package.path" && cp "$(<"$WORK/package.path")" "$SHARE/tokend-$1.deb"
 }
-# A later version that ships another configuration file.
+# Builds a later version that ships another configuration file.
 changed_conffile() {
   local tree=$WORK/packages/1.2
   dpkg-deb -R "$SHARE/tokend-1.1.deb" "$tree" &&
@@ -25,8 +25,8 @@ changed_conffile() {
     dpkg-deb --root-owner-group -Znone -b "$tree" "$SHARE/tokend-1.2.deb" >/dev/null
 }
 
-# An earlier one, for which everybody who may connect is in the daemon's group. The executable is
-# today's.
+# Builds an earlier version, in which every user that may connect is in the daemon's group. The
+# executable is today's.
 one_group() {
   local tree=$WORK/packages/0.9
   dpkg-deb -R "$SHARE/tokend-1.0.deb" "$tree" &&
@@ -39,7 +39,7 @@ one_group() {
     dpkg-deb --root-owner-group -Znone -b "$tree" "$SHARE/tokend-0.9.deb" >/dev/null
 }
 
-# Nothing of tokend: as the package finds a machine.
+# Removes everything of tokend, so that the package finds the machine without it.
 bare() {
   inside systemctl stop tokend.service tokend.socket 2>/dev/null
   inside bash -c 'rm -rf /usr/bin/tokend /etc/sysusers.d/tokend.conf /etc/tmpfiles.d/tokend.conf /etc/tokend /var/log/tokend /run/tokend \
@@ -55,8 +55,8 @@ put_back() {
   local name
   for name in "${members[@]}"; do inside usermod -a -G tokend-clients "$name"; done
 }
-# Every name on the machine but for logs and what dpkg, systemd and passwd keep for themselves; and
-# what names tokend anywhere.
+# Prints every file name on the machine except logs and the private files of dpkg, systemd and
+# passwd. Also prints every place that names tokend.
 everything() {
   inside bash -c 'find /etc /usr /var /opt /srv -xdev \( -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/log -o -name __pycache__ \
     -o -path "/etc/*-" -o -path /var/tmp -o -path /var/cache/ldconfig \) -prune -o -print | sort
@@ -81,7 +81,7 @@ not_in_clients() {
   [[ $gid ]] && inside grep '^Groups:' "/proc/$(main_pid)/status" && fails inside grep -qE "^(Groups|Gid):.*\b$gid\b" "/proc/$(main_pid)/status"
 }
 intact() { says "" inside dpkg --verify tokend; }
-# As docs/operations.md says: a user who may connect, a secret, a profile.
+# Sets up a user who may connect, a secret and a profile, as docs/operations.md says.
 set_up() {
   inside usermod -a -G "${1:-tokend-clients}" worker &&
     inside systemd-run --quiet --collect --unit=idp.service python3 /share/idp.py 8500 /run/idp.count &&
@@ -97,7 +97,7 @@ TOML
       printf "\n[server]\nadmins = [{ user = \"worker\" }]\n" >>/etc/tokend/tokend.toml' &&
     comes 10 served && inside systemctl stop idp.service
 }
-# As docs/operations.md says, too: root's file, and the service manager hands it over.
+# Sets up root's file, which the service manager hands over, as docs/operations.md says.
 with_credential() {
   inside sh -c 'echo the-secret | install -m 0400 /dev/stdin /etc/tokend/secrets/loaded
     install -d /etc/systemd/system/tokend.service.d
@@ -108,7 +108,7 @@ with_credential() {
 without_credential() {
   inside sh -c 'rm -r /etc/systemd/system/tokend.service.d /etc/tokend/profiles.d/loaded.toml /etc/tokend/secrets/loaded && systemctl daemon-reload && systemctl restart tokend'
 }
-# What a caller can read of all that is tokend's: the configuration, which has no secrets.
+# Of tokend's files, a caller can read only the configuration, which has no secrets.
 reads_no_secret() {
   says "$(printf '%s\n' "$@")" inside runuser -u worker -- sh -c 'find /etc/tokend /run/credentials/tokend.service /var/log/tokend -type f -readable 2>/dev/null | sort' &&
     fails inside runuser -u worker -- grep -rqsF the-secret /etc/tokend /run/credentials /run/tokend /var/log/tokend
@@ -116,7 +116,7 @@ reads_no_secret() {
 admin() { inside runuser -u worker -- env TOKEND_SOCKET=/run/tokend/tokend.sock tokend status --json | grep -q '"profiles"'; }
 socket_run() { inside systemctl show -P InvocationID tokend.socket; }
 
-# upgrade VERSION OPTION…: another process, the same socket
+# upgrade VERSION OPTION…: checks that the process is another one and the socket the same
 upgrade() {
   local pid socket
   pid=$(main_pid) socket=$(socket_run)
@@ -124,7 +124,7 @@ upgrade() {
 }
 upgrades() {
   upgrade 1.1 && upgrade 1.2 --force-confdef --force-confold &&
-    # The same once more, and back: what an administrator does when in doubt.
+    # The upgrade once more, and back: administrators do this when in doubt.
     upgrade 1.2 --force-confdef --force-confold && upgrade 1.1 --force-downgrade --force-confdef --force-confold && upgrade 1.2 --force-confdef --force-confold
 }
 kept() {
@@ -143,11 +143,11 @@ removed() {
 }
 again() { dpkg_i 1.2 --force-confold && runs && kept; }
 purged() { within_box 60 dpkg -P tokend && inside sh -c '! dpkg -s tokend' 2>/dev/null && inside sh -c '! getent passwd tokend && ! getent group tokend && ! getent group tokend-clients'; }
-# The layout of the earlier package, with all that an administrator may have made of it.
+# The layout of the earlier package, with all changes that an administrator may have made.
 before() {
   dpkg_i 0.9 && runs && says "660 tokend, 750 tokend, " inside stat --printf '%a %G, ' /run/tokend/tokend.sock /etc/tokend/secrets &&
     # Today's executable obtains nothing with a secret that its callers can read, but goes on with
-    # what it has.
+    # the credential that it has.
     set_up tokend && inside sh -c 'cd /etc/tokend/secrets && chown root:tokend idp && chmod 640 idp && usermod -a -G tokend ops
       echo odd >odd && chgrp tokend odd && chmod 660 odd
       echo elsewhere >/root/elsewhere && chgrp tokend /root/elsewhere && chmod 640 /root/elsewhere && ln -s /root/elsewhere link
@@ -174,13 +174,13 @@ owners_moved() {
     /etc/tokend/secrets/idp /etc/tokend/secrets /etc/tokend/secrets/odd /root/elsewhere /run/tokend/tokend.sock &&
     says "" inside sh -c 'getent group tokend | cut -d: -f4' && inside tokend check
 }
-# connects GROUP: a process that has this group and was started before
+# connects GROUP: checks that a process with this group, started before, can connect
 connects() { inside setpriv --reuid worker --regid worker --groups "$1" "${client[@]}" connect get:idp; }
 made_anew() {
   says "200 token-1" connects tokend && inside sh -c 'systemctl stop tokend && systemctl restart tokend.socket && systemctl start tokend' &&
     says "no connection: Permission denied" connects tokend && fails says "no connection: Permission denied" connects tokend-clients
 }
-# The group of a socket that is inherited, whoever is in it.
+# The group of an inherited socket counts, whoever is in it.
 refused_at_start() {
   inside sh -c 'chmod 711 /etc/tokend/secrets && chgrp tokend-clients /etc/tokend/secrets/idp && chmod 440 /etc/tokend/secrets/idp && systemctl stop tokend && systemctl start tokend' &&
     says "424 PROFILE_INVALID" steps worker connect get:idp && comes 5 journal "can be read by the group tokend-clients (worker"

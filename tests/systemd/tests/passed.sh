@@ -1,8 +1,8 @@
-# A connection that is passed to another process stays the connector's.
+# A connection that is passed to another process still belongs to the process that connected.
 # shellcheck shell=bash disable=SC2154
 
 hand=/share/mark/hand
-# handed TEXT GIVER… -- TAKER…: what the taker says; the giver stays until it has said so
+# handed TEXT GIVER… -- TAKER…: checks what the taker prints; the giver lives until then
 handed() {
   local should=$1 giver=() status=0
   shift
@@ -17,7 +17,8 @@ handed() {
   mark "done"
   says "" ended giver && return "$status"
 }
-# The same, and the giver has exited before anything was asked. $1: what it asks itself before that.
+# orphaned TEXT [STEP…]: the same, but the giver exits before the taker asks. The steps are what the
+# giver itself asks before that.
 orphaned() {
   local should=$1 before
   before=$(descriptors)
@@ -31,7 +32,7 @@ at_most() {
   now=$(descriptors)
   ((now <= $1)) || { echo "$now descriptors instead of $1"; return 1; }
 }
-# Nobody takes what would make the daemon wait.
+# Other callers are served as before: a passed connection must not make the daemon wait.
 others_served() { says "$granted" unit orders@1.service worker connect get:unit; }
 
 test_passed() {

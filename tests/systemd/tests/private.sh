@@ -1,4 +1,4 @@
-# PrivateUsers=: of the daemon, which then cannot tell its callers, and of callers.
+# PrivateUsers= of the daemon, which then cannot identify its callers, and of callers.
 # shellcheck shell=bash disable=SC2154
 
 refused_and_said() {
@@ -8,7 +8,7 @@ open_to_all() { inside sed -i -e '/^socket_group = /d' -e 's/^socket_mode = .*/s
 as_root_in_a_namespace() { inside runuser -u worker -- unshare --user --map-root-user "${client[@]}" "$@"; }
 
 test_private() {
-  # The user that the kernel's stand-in number belongs to is refused at all times.
+  # The overflow number belongs to this user, which is therefore always refused.
   check "nobody is refused" says closed unit side.service nobody SupplementaryGroups=tokend-clients connect get:user
   check "worker is not" says "200 token-of-user" steps worker connect get:user
   check "PrivateUsers=yes of a caller: its user is its own" says "200 token-of-user"$'\n'"$denied" \

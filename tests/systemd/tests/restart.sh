@@ -3,7 +3,7 @@
 
 rounds=${RESTART_ROUNDS:-25}
 
-# The socket is the service manager's, and a profile has a token for an hour.
+# The service manager holds the socket, and a profile has a token for an hour.
 with_socket() {
   inside systemctl stop tokend.service || true
   inside install -m 644 /share/systemd/tokend.socket /etc/systemd/system/ &&
@@ -29,7 +29,7 @@ client_id = "it"
 client_secret = { file = "secrets/user" }
 access = [{ user = "worker" }, { user = "root" }]
 TOML
-  # A watchdog that a test can wait for, and no pause that grows.
+  # The watchdog is short enough for a test, and the pause between restarts does not grow.
   printf '[Service]\nWatchdogSec=2s\nRestartSteps=0\nRestartMaxDelaySec=infinity\n' >"$SHARE/short.conf"
 }
 requests() { says "$1" inside cat /run/idp.count; }
@@ -61,7 +61,7 @@ is_active_now() { [[ $(inside systemctl is-active tokend.service) == active ]]; 
 hangs() {
   local pid
   pid=$(main_pid)
-  # It is there and does nothing: only the watchdog ends that.
+  # The process exists but does nothing. Only the watchdog ends that.
   inside kill -STOP "$pid"
   comes 20 another "$pid"
 }

@@ -1,10 +1,9 @@
-# The number of a process that has connected and exited belongs to another process by the time
-# somebody looks.
+# A process connects and exits. By the time of the look-up, its number belongs to another process.
 # shellcheck shell=bash disable=SC2154
 
-# reused TEXT CONNECTOR'S UNIT, LATER UNIT: what a connection is good for whose connector was in one
-# unit, and whose number is in the other now. The new holder of the number says what it gets by
-# itself, to show that it is where it should be.
+# reused TEXT CONNECTOR'S UNIT, LATER UNIT: checks what such a connection can get. The connector was
+# in one unit, and its number is in the other now. The new process with that number prints what it
+# gets by itself, to show that it is in its unit.
 reused() {
   local number should=$1 first=$2 second=$3 group status=0
   rm -f "$SHARE"/mark/{go,end,there}
@@ -30,8 +29,8 @@ reborn_and_ask() {
   tail -n 1 "$WORK/reborn.said"
 }
 
-# The number of a user who is deleted goes to the next who is made: nobody says so to the daemon,
-# and its look by time is far away.
+# The number of a deleted user goes to the next user that is made. No event tells the daemon, and
+# its next look by time is far away.
 deleted() {
   local status=0
   inside useradd -M -U -u 3100 -G tokend-clients leaver || return 1

@@ -1,12 +1,11 @@
-# The unit and the users that are shipped, as they are.
+# The shipped unit and users, unchanged.
 # shellcheck shell=bash disable=SC2154
 
 unit_file=/etc/systemd/system/tokend.service
 
 is_active() { says active inside systemctl is-active tokend.service && says 0 inside systemctl show -P NRestarts tokend.service; }
 socket_is() { says "$1" inside stat -c '%A %U %G' /run/tokend/tokend.sock; }
-# What is too new for an older systemd it ignores, and says so; each of these is written about in
-# docs/operations.md.
+# An older systemd ignores newer settings and says so. docs/operations.md describes each of these.
 too_new="^$"
 older() { (($(inside systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p') < 254)); }
 verified() { says "" words_of_verify; }
@@ -16,7 +15,7 @@ verify_complains() {
   fails verified
   inside install -m 644 /share/systemd/tokend.service "$unit_file"
 }
-# Without the drop-in of the tests.
+# The rating is for the unit without the drop-in of the tests.
 exposure() {
   inside sh -c 'mv /etc/systemd/system/tokend.service.d /run/dropins; systemd-analyze security --offline=yes --no-pager --threshold="$1" "$2"
     status=$?; mv /run/dropins /etc/systemd/system/tokend.service.d; exit "$status"' - "$1" "$2"
@@ -27,10 +26,10 @@ more_exposed() {
   exits 1 exposure 14 /run/exposed/tokend.service
 }
 less_exposed() {
-  # Offline only the file itself counts.
+  # Offline, only the unit file itself counts.
   inside sh -c "mkdir -p /run/less && sed -e 's/^ProtectProc=.*/ProtectProc=invisible/' $unit_file >/run/less/tokend.service" && exposure 12 /run/less/tokend.service
 }
-# A new profile is there after a reload, in the same process.
+# After a reload a new profile is there, in the same process.
 reloads() {
   local pid
   pid=$(main_pid)
@@ -54,7 +53,7 @@ comes_back() {
 stops() {
   inside systemctl stop tokend.service && says success inside systemctl show -P Result tokend.service && inside test ! -e /run/tokend/tokend.sock
 }
-# A configuration that cannot be used: the start fails, and is not tried again.
+# With an unusable configuration the start fails, and is not tried again.
 refuses() {
   inside sh -c 'echo nonsense >/etc/tokend/tokend.toml'
   exits 1 inside systemctl start tokend.service

@@ -1,13 +1,13 @@
-# A hundred rounds of everything that ends or replaces the daemon, under stock gRPC clients, with
-# the identity provider down. Works on an installed package; what installs it is in package.sh.
+# A hundred rounds of every event that ends or replaces the daemon, under stock gRPC clients, with
+# the identity provider down. It needs an installed package; package.sh installs it.
 # shellcheck shell=bash disable=SC2154
 
 storm_rounds=${STORM_ROUNDS:-100}
-# In ten: what an administrator does, and what nobody wants.
+# Of ten rounds, most are what an administrator does; kill and hang are what nobody wants.
 storm_kinds=(restart upgrade reload kill restart reload upgrade kill reload hang)
 
-# The clients run outside the box, which has no room for them: a folder that is open stands for its
-# path.
+# The clients run outside the box, which has no room for them. They reach its socket through an open
+# folder, which stands for its path.
 stock_clients() {
   python3 -m venv "$WORK/venv" &&
     grep -E '^(grpcio|grpcio-tools|protobuf|setuptools|typing_extensions)==' "$ROOT/tests/interop/requirements.txt" >"$WORK/requirements" &&
@@ -30,7 +30,7 @@ with_short_watchdog() {
 
 storm_restart() { inside systemctl restart tokend.service; }
 storm_reload() { inside systemctl reload tokend.service; }
-# To the other of two versions.
+# Upgrades to the other of two versions.
 storm_upgrade() {
   [[ ${version:-} == 1.1 ]] && version=1.0 || version=1.1
   dpkg_i "$version" --force-downgrade --force-confold && version_is "$version" && runs
@@ -41,8 +41,8 @@ storm_kill() {
   inside kill -9 "$pid" && comes 10 another "$pid" && each_answered
 }
 storm_hang() { hangs && each_answered; }
-# Each caller has begun and been answered a call since now: a round that breaks connections ends so,
-# and nobody meets one of them in the next.
+# Each caller has begun a call and got its answer since now. A round that breaks connections ends
+# with this check, so that no caller meets a broken one in the next round.
 each_answered() { comes 20 since "${EPOCHREALTIME/./}"; }
 since() { (($(<"$SHARE/mark/storm.since") > $1)); }
 storm() {
@@ -58,7 +58,7 @@ storm_begins() {
   later storm stock
   comes 20 marked storm.since && each_answered
 }
-# all_are FIGURE NUMBER KIND…: in rounds of these kinds
+# all_are FIGURE NUMBER KIND…: checks a figure in rounds of these kinds
 all_are() {
   local kind line
   for kind in "${@:3}"; do

@@ -1,7 +1,8 @@
-# Starts that meet trouble: others are served, it is said, and it passes by itself.
+# Starts in trouble: other profiles are served, the daemon reports the trouble, and it passes by
+# itself.
 # shellcheck shell=bash disable=SC2154
 
-# state PROFILE: what the daemon says of it
+# state PROFILE: prints the daemon's status of the profile
 state() { inside env TOKEND_SOCKET=/run/tokend/tokend.sock PYTHONPATH=/share sh -c 'tokend status --json | python3 -c "
 import sys
 from plain import loads
@@ -30,7 +31,7 @@ TOML
     install -d -o tokend -g tokend -m 750 /var/log/tokend && mount -t tmpfs -o size=16k,uid=$(id -u tokend),gid=$(id -g tokend),mode=750 tmpfs /var/log/tokend &&
       ! dd if=/dev/zero of=/var/log/tokend/full bs=4k 2>/dev/null'
 }
-# Ready is not when an identity provider has answered.
+# The daemon is ready before an identity provider has answered.
 starts_soon() {
   local start=${EPOCHREALTIME/./}
   inside systemctl restart tokend.service || return 1
@@ -47,7 +48,7 @@ fails_at_once() {
 }
 restarts_ever_more_slowly() {
   local restarts most=12
-  # Without RestartSteps= four times a second.
+  # Without RestartSteps= the daemon starts four times a second.
   ! older || most=40
   sleep 8
   restarts=$(inside systemctl show -P NRestarts tokend.service)

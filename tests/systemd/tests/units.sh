@@ -1,8 +1,8 @@
-# Rules by unit: which unit a caller is in, and what only looks like one.
+# Rules by unit: the unit that a caller is in, and things that only look like a unit.
 # shellcheck shell=bash disable=SC2154
 
-# As workers usually are: instances of a template. It has to go again, for no transient unit can
-# have a name of its instances.
+# Makes workers as they usually are: instances of a template. The template is removed again, for no
+# transient unit can have the name of one of its instances.
 with_template() {
   cat >"$SHARE/template" <<'UNIT'
 [Service]
@@ -16,15 +16,15 @@ UNIT
   inside install -m 644 /share/template /etc/systemd/system/orders@.service && inside systemctl daemon-reload
 }
 without_template() { inside rm /etc/systemd/system/orders@.service && inside systemctl daemon-reload; }
-# An instance with these steps.
+# Runs an instance with these steps.
 template() {
   local instance=$1
   shift
   inside sh -c "echo 'STEPS=$*' >/run/orders-$instance" && inside systemctl start "orders@$instance.service" && cat "$SHARE/mark/orders-$instance"
 }
 scope() { inside systemd-run --quiet --scope --collect "--unit=$1" runuser -u "$2" -- "${client[@]}" "${@:3}"; }
-# A unit of the user's own manager, which names it as it likes. There is no bus to wait on: it marks
-# its end.
+# Runs a unit of the user's own manager, which can give it any name. There is no bus to wait on, so
+# the unit itself marks its end.
 of_manager() {
   local uid
   uid=$(inside id -u "$1")
@@ -44,8 +44,8 @@ in_session() {
   said=$(inside su -l worker -c "${client[*]} where connect get:unit get:manager get:session")
   [[ $said == /user.slice/user-*.slice/session-*.scope$'\n'"$denied"$'\n'"$denied"$'\n'"200 token-of-session" ]] || { echo "$said"; return 1; }
 }
-# A process that is not in the box's control groups at all, but beside them: seen from inside it is
-# in /../orders@….service.
+# A process outside the box's control groups, but beside them: seen from inside it is in
+# /../orders@….service.
 from_outside() {
   local there=$GROUPS_ROOT/$outside status=0
   mkdir "$there"

@@ -1,5 +1,4 @@
-# Started with a configuration that cannot be used, with and without one before it, while somebody
-# asks.
+# Starts with an unusable configuration, with and without a good one before, while a caller asks.
 # shellcheck shell=bash disable=SC2154
 
 activated() {
@@ -20,7 +19,7 @@ killed_once() {
   comes 10 another_run "$before"
 }
 another_run() { [[ $(run_of) != "$1" && $(inside systemctl is-active tokend.service) == active ]]; }
-# Everybody who asks in ten seconds is answered at once, and by the same run.
+# Every caller within ten seconds gets its answer at once, and from the same run of the daemon.
 refused_for_ten_seconds() {
   local end=$((SECONDS + 10)) before
   before=$(run_of)
@@ -35,7 +34,7 @@ wrong_command() {
   inside sh -c 'printf "[Service]\nExecStart=\nExecStart=/usr/bin/tokend serve --nonsense\n" >/etc/systemd/system/tokend.service.d/wrong.conf'
   inside systemctl daemon-reload && inside systemctl stop tokend.service
 }
-# Who waits at the socket has it started whenever it has ended.
+# systemd starts the daemon again for a waiting caller each time it ends.
 started_seldom() {
   local starts
   later asking within_box 40 runuser -u worker -- "${client[@]}" connect get:user

@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2154
 
 profiles=(daemon user primary crew both mixed either nothing)
-# has USER PROFILE…: these of all, and the others look as if they did not exist
+# has_only USER PROFILE…: the user may have these, and all others look as if they did not exist
 has_only() {
   local user=$1 profile asked=() should=()
   shift
