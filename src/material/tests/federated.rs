@@ -7,7 +7,10 @@ use super::*;
 use crate::core::oauth::federated::{JWT_BEARER, JWT_SPIFFE};
 
 fn jwt(claims: &str) -> String {
-    format!("eyJhbGciOiJSUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+    format!(
+        "eyJhbGciOiJSUzI1NiJ9.{}.c2ln",
+        URL_SAFE_NO_PAD.encode(claims)
+    )
 }
 
 /// An assertion that is an hour old and valid for another hour.
