@@ -1,7 +1,6 @@
 //! Turns an accepted stream into requests. It finds out who is asking, sets limits, installs the
 //! authority repair, and ends the connection.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -243,10 +242,7 @@ impl Connections {
         let share = session.account.shared().turns.clone();
         let rounds = self.accounts.rounds().clone();
         let visit = Arc::new(ConnectionService::new(&self.protocols, session));
-        let service = service_fn(move |request| {
-            let visit = visit.clone();
-            async move { Ok::<_, Infallible>(visit.answer(request).await) }
-        });
+        let service = service_fn(move |request| visit.clone().answer(request));
         let turn = Turn::default();
         let stream = RepairAuthority::new(
             MeteredStream::new(stream, turn.clone()),

@@ -1,5 +1,7 @@
 //! Tells which protocol a request speaks, gRPC or HTTP with JSON, and who answers it.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, Version, header};
 use tokio::sync::watch;
 use tonic::body::Body;
+use tonic::codegen::BoxFuture;
 use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 
@@ -133,6 +136,14 @@ fn lightened(mut request: Request<Incoming>) -> Request<Incoming> {
     request
 }
 
+/// Whether a request is for a credential and has no body, so that it is answered without a router.
+fn is_credential(is_grpc: bool, request: &Request<Incoming>) -> bool {
+    !is_grpc
+        && request.method() == Method::GET
+        && request.body().is_end_stream()
+        && http::token_of(request.uri().path()).is_some()
+}
+
 /// One caller's connection.
 pub struct ConnectionService {
     protocols: Arc<Protocols>,
@@ -156,61 +167,68 @@ impl ConnectionService {
     }
 
     /// Answers one request. The answer comes at the latest when the daemon can wait no longer.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let _busy = self.session.activity.request();
+    ///
+    /// The runtime allocates this future for each call, and its memory is wiped afterwards. So it
+    /// is small: the answer's own future is in a box, and the request is in that.
+    pub fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
+        let busy = self.session.activity.request();
         if self.session.activity.requests() == 1 {
             self.session.account.has_asked();
         }
+        let mut closing = self.protocols.closing.clone();
         let is_grpc = request.version() == Version::HTTP_2
             && request
                 .headers()
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if is_grpc && http::is_from_a_browser(request.headers()) {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = hyper::StatusCode::FORBIDDEN;
-            return response;
-        }
-        let request = if is_grpc { lightened(request) } else { request };
-        let mut closing = self.protocols.closing.clone();
-        tokio::select! {
-            // An answer from memory is ready at the first look, and then nothing else costs
-            // anything.
-            biased;
-            response = self.route(is_grpc, request) => response,
-            () = told_to_stop(&mut closing) => {
-                let goodbye = Denial::stopping();
-                if is_grpc {
-                    tonic::Status::from(goodbye).into_http()
-                } else {
-                    goodbye.into_response().map(Body::new)
+        let answer = self.route(is_grpc, request);
+        async move {
+            let _busy = busy;
+            tokio::select! {
+                // An answer from memory is ready at the first look, and then nothing else costs
+                // anything.
+                biased;
+                response = answer => response,
+                () = told_to_stop(&mut closing) => {
+                    let goodbye = Denial::stopping();
+                    Ok(if is_grpc {
+                        tonic::Status::from(goodbye).into_http()
+                    } else {
+                        goodbye.into_response().map(Body::new)
+                    })
                 }
             }
         }
     }
 
-    async fn route(&self, is_grpc: bool, request: Request<Incoming>) -> Response<Body> {
+    fn route(
+        self: Arc<Self>,
+        is_grpc: bool,
+        request: Request<Incoming>,
+    ) -> BoxFuture<Response<Body>, Infallible> {
+        if is_grpc && http::is_from_a_browser(request.headers()) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = hyper::StatusCode::FORBIDDEN;
+            return Box::pin(ready(Ok(response)));
+        }
+        let request = if is_grpc { lightened(request) } else { request };
         // Most calls are one of these two, and they are not charged here.
         if is_grpc && request.uri().path() == GET_TOKEN {
-            return self.credential(request).await;
+            return self.credential(request);
         }
-        if !is_grpc
-            && request.method() == Method::GET
-            && request.body().is_end_stream()
-            && let Some(profile) = http::token_of(request.uri().path())
-        {
-            let (headers, uri) = (request.headers(), request.uri());
-            let answer = http::token_at_once(
-                &self.protocols.service,
-                &self.session,
-                profile,
-                headers,
-                uri,
-            );
-            return self.weighed(answer.await.map(Body::new));
+        if is_credential(is_grpc, &request) {
+            return Box::pin(async move {
+                let (headers, uri) = (request.headers(), request.uri());
+                let profile = http::token_of(uri.path()).unwrap_or_default();
+                let (service, session) = (&self.protocols.service, &self.session);
+                let answer = http::token_at_once(service, session, profile, headers, uri);
+                Ok(self.weighed(answer.await.map(Body::new)))
+            });
         }
-        // Boxed, because otherwise every call would reserve the room that any call may need.
-        Box::pin(self.another(is_grpc, request)).await
+        Box::pin(async move { Ok(self.another(is_grpc, request).await) })
     }
 
     async fn another(&self, is_grpc: bool, request: Request<Incoming>) -> Response<Body> {
@@ -253,16 +271,16 @@ impl ConnectionService {
     }
 
     /// Calls `CredentialService`, which gets most calls.
-    async fn credential(&self, request: Request<Incoming>) -> Response<Body> {
+    fn credential(&self, request: Request<Incoming>) -> BoxFuture<Response<Body>, Infallible> {
         let (patience, session) = (self.protocols.first, self.session.clone());
         let request = request.map(|body| TimedBody::new(body, patience, session));
-        let Ok(response) = self.credentials.clone().call(request).await;
-        response
+        self.credentials.clone().call(request)
     }
 
     async fn reply(&self, is_grpc: bool, mut request: Request<Incoming>) -> Response<Body> {
         if is_grpc && request.uri().path().starts_with(CREDENTIAL_SERVICE) {
-            return self.credential(request).await;
+            let Ok(response) = self.credential(request).await;
+            return response;
         }
         request.extensions_mut().insert(self.session.clone());
         // Reflection is a conversation with pauses.
