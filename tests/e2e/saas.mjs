@@ -2,12 +2,18 @@
 // its documentation says: audience, client id and secret in a form or in JSON; one request a second
 // for everybody with the same address, whether it succeeds or not.
 //
-// usage: node saas.mjs FOLDER FOLDER holds server.pem, server.key and the clients' secret;
-// FOLDER/saas.json says where it listens. GET /counts tells what it was asked.
+// The preset is for the address of SaaS itself. So the stand-in is also a proxy, on which every
+// connection ends at the stand-in, whatever address it is for.
+//
+// usage: node saas.mjs FOLDER
+// FOLDER holds saas.pem, saas.key and the clients' secret; FOLDER/saas.json says where it listens.
+// GET /counts tells what it was asked.
 
 import { randomBytes } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { createServer as createProxy } from 'node:http';
 import { createServer } from 'node:https';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 
 const folder = process.argv[2];
@@ -40,7 +46,7 @@ function token(type, body) {
   return [200, { access_token: made, scope: 'CLUSTER_ID', expires_in: 86400, token_type: 'Bearer' }];
 }
 
-const server = createServer({ cert: file('server.pem'), key: file('server.key') }, async (request, answer) => {
+const server = createServer({ cert: file('saas.pem'), key: file('saas.key') }, async (request, answer) => {
   let body = '';
   for await (const part of request) body += part;
   let [status, said] = [404, { error: 'not_found' }];
@@ -52,7 +58,18 @@ const server = createServer({ cert: file('server.pem'), key: file('server.key') 
   }
   answer.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(said));
 });
-server.listen(0, 'localhost', () => {
-  writeFileSync(join(folder, 'saas.new'), JSON.stringify({ origin: `https://localhost:${server.address().port}` }));
-  renameSync(join(folder, 'saas.new'), join(folder, 'saas.json'));
+
+const proxy = createProxy();
+proxy.on('connect', (request, near) => {
+  const far = connect(server.address().port, '127.0.0.1', () => {
+    near.write('HTTP/1.1 200 OK\r\n\r\n');
+    near.pipe(far).pipe(near);
+  });
+  for (const [one, other] of [[near, far], [far, near]]) one.on('error', () => other.destroy());
 });
+
+server.listen(0, '127.0.0.1', () => proxy.listen(0, '127.0.0.1', () => {
+  const said = { origin: `https://localhost:${server.address().port}`, proxy: `http://127.0.0.1:${proxy.address().port}` };
+  writeFileSync(join(folder, 'saas.new'), JSON.stringify(said));
+  renameSync(join(folder, 'saas.new'), join(folder, 'saas.json'));
+}));

@@ -9,7 +9,7 @@ use super::gather::Gathered;
 use super::preset::{self, Preset};
 use super::read::missing;
 use super::report::{ConfigReport, Owner, Spot, shorten};
-use super::schema::{KeySpec, Table, assertion, http, idp, keystore, profile, tls};
+use super::schema::{KeySchema, KeySpec, Table, assertion, http, idp, keystore, profile, tls};
 use super::section::Section;
 use super::values;
 use crate::core::profile::{
@@ -63,10 +63,14 @@ pub(super) fn check(
     section: &Section,
     preset: Option<Preset>,
 ) -> Option<OAuth2> {
+    let shared = shared_idp(report, gathered, section);
+    let preset = preset.filter(|it| {
+        let url = stated(section, shared.ok().flatten()).and_then(|it| it.url());
+        url.is_none_or(|url| it.knows_idp(&url))
+    });
     if let Some(preset) = preset {
         preset.check_request(report, section);
     }
-    let shared = shared_idp(report, gathered, section);
     let idp = match shared {
         Ok(shared) => idp(report, section, shared, preset),
         Err(()) => None,
@@ -209,7 +213,38 @@ fn idp(
     })
 }
 
-/// The address for token requests: from the profile, else from `[idp]`, else from the preset.
+/// Where a configuration says the address for token requests.
+struct StatedEndpoint<'a> {
+    section: &'a Section,
+    key: &'static KeySchema<Option<Url>>,
+    is_token_url: bool,
+}
+
+impl StatedEndpoint<'_> {
+    fn url(&self) -> Option<Url> {
+        self.section.get(self.key)
+    }
+}
+
+/// Finds the address for token requests: in the profile, else in `[idp]`.
+fn stated<'a>(section: &'a Section, base: Option<&'a Section>) -> Option<StatedEndpoint<'a>> {
+    let places = [
+        (Some(section), &profile::TOKEN_URL, true),
+        (Some(section), &profile::ISSUER, false),
+        (base, &idp::TOKEN_URL, true),
+        (base, &idp::ISSUER, false),
+    ];
+    places.into_iter().find_map(|(table, key, is_token_url)| {
+        let section = table.filter(|table| table.has(key))?;
+        Some(StatedEndpoint {
+            section,
+            key,
+            is_token_url,
+        })
+    })
+}
+
+/// The address for token requests: as stated, else from the preset.
 fn endpoint(
     report: &mut ConfigReport,
     section: &Section,
@@ -218,14 +253,7 @@ fn endpoint(
     insecure: bool,
 ) -> Option<Endpoint> {
     let owner = &section.spot.owner;
-    let places = [
-        (section, &profile::ISSUER, &profile::TOKEN_URL),
-        (base, &idp::ISSUER, &idp::TOKEN_URL),
-    ];
-    let said = places
-        .into_iter()
-        .find(|(table, issuer, token_url)| table.has(issuer) || table.has(token_url));
-    let Some((source, issuer, token_url)) = said else {
+    let Some(stated) = stated(section, Some(base)) else {
         let known = preset.and_then(Preset::default_endpoint);
         if known.is_none() {
             report
@@ -238,12 +266,10 @@ fn endpoint(
         }
         return known;
     };
-    let is_token_url = source.has(token_url);
-    let key = if is_token_url { token_url } else { issuer };
-    let url = source.get(key)?;
-    let spot = source.spot_of(key).owned_by(owner);
-    in_the_clear(report, &spot, key.name, &url, insecure);
-    let endpoint = match is_token_url {
+    let url = stated.url()?;
+    let spot = stated.section.spot_of(stated.key).owned_by(owner);
+    in_the_clear(report, &spot, stated.key.spec.name, &url, insecure);
+    let endpoint = match stated.is_token_url {
         true => Endpoint::Token(url),
         false => Endpoint::Issuer(url),
     };

@@ -126,6 +126,15 @@ impl Preset {
             .help("method = \"oauth2\"");
     }
 
+    /// Whether what the preset says about the identity provider is true of this one. A SaaS cluster
+    /// may bring an identity provider of its own (Camunda 8.10).
+    pub fn knows_idp(self, url: &Url) -> bool {
+        self != Preset::Saas
+            || url
+                .host_str()
+                .is_some_and(|host| host == "camunda.io" || host.ends_with(".camunda.io"))
+    }
+
     /// Refuses targets that this server cannot have.
     pub fn check_target(self, report: &mut ConfigReport, section: &Section) {
         if self == Preset::Saas

@@ -111,6 +111,59 @@ fn saas_refuses_what_it_does_not_know() {
     }
 }
 
+/// What the preset says about the issuer of SaaS holds for that issuer only.
+#[test]
+fn saas_with_an_identity_provider_of_its_own() {
+    let certificate =
+        "client_auth = \"tls_client_auth\"\ntls = { certificate = \"c\", key = \"k\" }";
+    for lines in [
+        certificate,
+        "client_auth = \"private_key_jwt\"\nassertion = { key = \"k\" }",
+        "client_secret = \"s\"",
+    ] {
+        for (head, idp) in [
+            ("", "issuer = \"https://idp.example/realms/camunda\""),
+            ("", "token_url = \"https://camunda.io.example/token\""),
+            (
+                "[idp.own]\nissuer = \"https://idp.example/\"\n",
+                "idp = \"own\"",
+            ),
+        ] {
+            let outcome = one(&format!(
+                "{head}[profiles.p]\npreset = \"camunda-saas\"\nmethod = \"oauth2\"\nclient_id = \"c\"\n{idp}\n{lines}\n"
+            ));
+            assert!(errors(&outcome).is_empty(), "{idp} {lines}");
+            let found = oauth2(&outcome, "p");
+            assert_eq!(found.audience, None, "{idp}");
+            assert!(!matches!(found.client_auth, ClientAuth::SecretPost(_)));
+            assert_ne!(found.idp.max_per_second, 1, "{idp}");
+        }
+    }
+    let outcome = one(&format!(
+        "[profiles.p]\npreset = \"camunda-saas\"\nmethod = \"oauth2\"\nclient_id = \"c\"\ntoken_url = \"https://login.cloud.camunda.io/oauth/token\"\n{certificate}\n"
+    ));
+    assert!(invalid(&outcome, "p").message.contains("X.509"));
+}
+
+/// A cluster has tenants of its own behind one address (Camunda 8.10).
+#[test]
+fn a_target_has_any_path() {
+    for target in [
+        "https://bru-2.zeebe.camunda.io/X/physical-tenants/blue",
+        "http://localhost:8080/physical-tenants/blue/",
+    ] {
+        let preset = match target.starts_with("https") {
+            true => "camunda-saas",
+            false => "camunda-8-run",
+        };
+        let outcome = one(&format!(
+            "[profiles.p]\npreset = \"{preset}\"\nmethod = \"oauth2\"\nclient_id = \"c\"\nissuer = \"https://idp.example/\"\nclient_secret = \"s\"\ntarget = \"{target}\"\n"
+        ));
+        assert!(errors(&outcome).is_empty(), "{:#?}", outcome.findings);
+        assert_eq!(profile(&outcome, "p").target.as_deref(), Some(target));
+    }
+}
+
 #[test]
 fn self_managed_defaults_and_warnings() {
     let outcome = one("[profiles.p]\npreset = \"camunda-8-run\"\nmethod = \"none\"\n");
