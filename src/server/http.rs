@@ -266,9 +266,13 @@ async fn state(
     Extension(session): SessionExtension,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Denial> {
-    let wanted = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find(|(key, _)| key == "profile")
-        .map(|(_, value)| value.into_owned());
+    let mut wanted = None;
+    for (key, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match key.as_ref() {
+            "profile" => wanted = Some(value.into_owned()),
+            other => return Err(unknown_parameter(other, "profile")),
+        }
+    }
     // Administrators see every profile, others those that they may use.
     let admin = service.is_admin(&session).await;
     if let Some(wanted) = wanted {

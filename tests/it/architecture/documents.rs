@@ -112,6 +112,93 @@ fn tests_that_documents_name_are_there() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// docs/http.md has every path, query parameter and reason of the HTTP side, and no others.
+#[test]
+fn the_page_of_the_http_api_is_complete() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect("readable");
+    let (page, http) = (read("docs/http.md"), read("src/server/http.rs"));
+    let http = http.split("#[cfg(test)]").next().expect("code");
+
+    let paths: BTreeSet<String> = http
+        .split(".route(\"")
+        .skip(1)
+        .filter_map(|route| {
+            let (path, rest) = route.split_once("\", ")?;
+            let (method, _) = rest.split_once('(')?;
+            Some(format!("{} {path}", method.to_uppercase()))
+        })
+        .collect();
+    let told: BTreeSet<String> = page
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("### ")?.to_owned()))
+        .collect();
+    assert!(paths.len() > 5, "{paths:?}");
+    assert_eq!(told, paths);
+
+    let parameters: BTreeSet<&str> = http
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" =>"))
+        .map(|(name, _)| name)
+        .collect();
+    let told: BTreeSet<&str> = page
+        .split("| parameter | is | default |")
+        .skip(1)
+        .flat_map(|table| table.lines().skip(2).take_while(|line| !line.is_empty()))
+        .filter_map(|line| line.split('`').nth(1))
+        .collect();
+    assert!(parameters.len() > 5, "{parameters:?}");
+    assert_eq!(told, parameters);
+
+    let mut reasons: BTreeSet<String> = capitals(http);
+    reasons.extend(capitals(&read("src/server/error.rs")));
+    reasons.extend(capitals(&read("src/proto.rs")));
+    reasons.remove("OUT_DIR");
+    let (_, table) = page
+        .split_once("| status | `code` | `reason` | means |")
+        .expect("the table of errors");
+    let told: BTreeSet<String> = table
+        .lines()
+        .skip(2)
+        .flat_map(|line| line.split('`').skip(1).step_by(2).take(2))
+        .map(str::to_owned)
+        .collect();
+    assert!(reasons.len() > 15, "{reasons:?}");
+    assert_eq!(told, reasons);
+}
+
+/// docs/operations.md names every environment variable that the code reads.
+#[test]
+fn variables_of_the_environment_are_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/operations.md")).expect("readable");
+    let mut seen = BTreeSet::new();
+    for (_, code) in super::production(&root.join("src")) {
+        let reads = ["env::var", "environment", "first(["];
+        let lines = code
+            .lines()
+            .filter(|line| reads.iter().any(|read| line.contains(read)));
+        for line in lines {
+            seen.extend(capitals(line));
+        }
+    }
+    seen.remove("TOKEND_BLESS");
+    assert!(seen.len() > 10, "{seen:?}");
+    let missing: Vec<_> = seen
+        .iter()
+        .filter(|name| !page.contains(&format!("`{name}`")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The texts in a piece of code that are words in capital letters.
+fn capitals(code: &str) -> BTreeSet<String> {
+    code.split('"')
+        .filter(|text| text.len() > 3 && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// The numbers in the names of tests: `trap_N_…`, `traps_N_M_…`.
 fn numbers(text: &str) -> BTreeSet<String> {
     text.split("fn trap")

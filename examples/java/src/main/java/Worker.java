@@ -21,9 +21,9 @@ import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import sun.misc.Signal;
-import tokend.v1.CredentialOuterClass.Credential;
-import tokend.v1.CredentialOuterClass.GetTokenRequest;
-import tokend.v1.CredentialOuterClass.ReportRejectedRequest;
+import tokend.v1.Credential;
+import tokend.v1.GetTokenRequest;
+import tokend.v1.ReportRejectedRequest;
 import tokend.v1.CredentialServiceGrpc;
 import tokend.v1.CredentialServiceGrpc.CredentialServiceBlockingStub;
 
