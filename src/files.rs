@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
@@ -33,6 +34,8 @@ pub const DEAF: &str = "no file events: changes are found by reading the files e
 
 pub struct Files {
     stirred: Arc<Notify>,
+    /// The number of signs of a change.
+    signs: Arc<AtomicU64>,
     /// None if the system gives no events, so that only polling helps.
     watcher: Option<RecommendedWatcher>,
     /// True if the last attempt to watch failed, which has been logged.
@@ -51,8 +54,15 @@ pub struct Interest {
 impl Files {
     #[must_use]
     pub fn new() -> Files {
+        Files::counting(Arc::default())
+    }
+
+    /// Counts the signs of changes there.
+    #[must_use]
+    pub fn counting(signs: Arc<AtomicU64>) -> Files {
         Files {
             stirred: Arc::new(Notify::new()),
+            signs,
             watcher: None,
             complained: false,
         }
@@ -72,12 +82,13 @@ impl Files {
                 .chain(interest.folders.iter().cloned())
                 .collect(),
         };
-        let stirred = self.stirred.clone();
+        let (stirred, signs) = (self.stirred.clone(), self.signs.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // An error is a reason to look. It may be an overflow of the queue.
             if event.is_ok_and(|event| !relevant.concerns(&event)) {
                 return;
             }
+            signs.fetch_add(1, Ordering::Relaxed);
             stirred.notify_one();
         });
         match watcher.and_then(|watcher| watch_all(watcher, &folders)) {

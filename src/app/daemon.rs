@@ -24,7 +24,7 @@ use crate::cli::paths::default_config;
 use crate::cli::{LogFormat, ServeArgs, exit};
 use crate::clock::Clock;
 use crate::core::policy::Access;
-use crate::registry::reload::Order;
+use crate::registry::reload::{FileChanges, Order};
 use crate::registry::{Current, Registry};
 use crate::server::{self, Accounts, Answered, ApiService};
 use crate::supervisor;
@@ -123,6 +123,7 @@ fn run(
     let callers = Callers::new();
     let audit = Audit::start(clock.clone(), &read.config.audit)?;
     let registry = Arc::new(ArcSwap::from_pointee(nobody()));
+    let changes: Arc<FileChanges> = Arc::default();
     let (reload, reloads) = mpsc::channel(RELOADS);
     let (stop, stopped) = watch::channel(false);
     let (unreachable, reachable) = watch::channel(None);
@@ -138,6 +139,7 @@ fn run(
         own_socket,
         readers,
         registry: registry.clone(),
+        changes: changes.clone(),
         clock: clock.clone(),
         reloads,
         unreachable: reachable,
@@ -154,6 +156,7 @@ fn run(
         let listener = UnixListener::from_std(socket.listener)?;
         let service = Arc::new(ApiService {
             registry: registry.clone(),
+            changes,
             broker: upstream.ready.await.map_err(|_| StartError::Upstream)?,
             started: clock.now(),
             clock: clock.clone(),

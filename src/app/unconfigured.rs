@@ -83,6 +83,7 @@ pub fn wait(
     let limits = config.server.limits;
     let service = Arc::new(ApiService {
         registry: waiting.registry.clone(),
+        changes: Arc::default(),
         broker,
         started: clock.now(),
         clock,

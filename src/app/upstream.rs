@@ -30,7 +30,7 @@ use crate::files::{self, Files, Interest};
 use crate::provider;
 use crate::readers::AccessScan;
 use crate::registry::Current;
-use crate::registry::reload::Order;
+use crate::registry::reload::{FileChanges, Order};
 use crate::server;
 
 /// The longest time between two looks at the files, for file systems that send no events.
@@ -62,6 +62,7 @@ pub struct Setup {
     /// Finds out who else can read files of secrets.
     pub readers: AccessScan,
     pub registry: Current,
+    pub changes: Arc<FileChanges>,
     pub clock: Clock,
     /// Receives orders to read everything again.
     pub reloads: mpsc::Receiver<Order>,
@@ -122,7 +123,7 @@ async fn run(mut setup: Setup, tell_ready: oneshot::Sender<Broker>) {
         tokio::spawn(heartbeat::run(connections, limit));
     }
     let mut stop = setup.stop.clone();
-    let mut files = Files::new();
+    let mut files = Files::counting(setup.changes.signs.clone());
     let mut reloader = Reloader::start(setup, broker.clone(), last_good, &mut files).await;
     let mut warm_restart = tokio::spawn(warm_restart.run(stop.clone()));
     if tell_ready.send(broker).is_err() {
@@ -190,6 +191,8 @@ struct Reloader {
     /// The lines that were logged last about the configuration. They are not logged again at every
     /// look.
     said: Vec<String>,
+    /// The signs of changes, which callers are told of until they are in force.
+    changes: Arc<FileChanges>,
     /// The digest of the files that were parsed last.
     seen: Vec<u8>,
     /// Keeps the last usable configuration for the next run.
@@ -244,6 +247,7 @@ impl Reloader {
                 true => setup.read.findings.iter().map(worded).collect(),
                 false => setup.refused.clone(),
             },
+            changes: setup.changes,
             seen: setup.read.seen,
             last_good,
             refused: setup.refused,
@@ -299,6 +303,7 @@ impl Reloader {
     async fn look(&mut self, files: &mut Files) {
         // The watch comes before the reading, so that no change in between is missed.
         files.follow(&self.interest);
+        let signs = self.changes.seen();
         let (path, before) = (self.config_path.clone(), self.seen.clone());
         let (callers, readers) = (self.callers.clone(), self.readers.anew());
         let own_socket = self.own_socket;
@@ -332,6 +337,7 @@ impl Reloader {
         // rotated.
         let removed = self.take_over(files).await;
         self.assembly.refuse(self.refused.clone());
+        self.changes.taken_over(signs);
         self.tell(&removed);
     }
 

@@ -61,7 +61,7 @@ fn refused(
         .retry_after
         .map(|wait| format!("it is tried again in {}", human(wait)));
     match refusal.code.as_str() {
-        "NOT_FOUND" => Some(others(client)),
+        "NOT_FOUND" => others(client),
         "UNAVAILABLE" | "DEADLINE_EXCEEDED" => Some(format!(
             "{}; `tokend status {profile}` shows since when",
             wait.unwrap_or_else(|| "it is being tried again".into())
@@ -84,22 +84,22 @@ fn refused(
 }
 
 /// The names that the caller may use. The daemon tells each caller only its own.
-fn others(client: Option<&Client>) -> String {
+fn others(client: Option<&Client>) -> Option<String> {
     let names = client
         .and_then(|client| client.profiles(NAMES_TIMEOUT).ok())
         .unwrap_or_default();
     if names.is_empty() {
-        return "an `access` entry of the profile has to name this user, group or unit".into();
+        return None;
     }
     let more = if names.len() > NAMES_SHOWN {
         ", …"
     } else {
         ""
     };
-    format!(
+    Some(format!(
         "this user may use: {}{more}",
         names[..names.len().min(NAMES_SHOWN)].join(", ")
-    )
+    ))
 }
 
 /// Formats a duration for people: the two largest units, as `3h 20m`. Below a minute it uses

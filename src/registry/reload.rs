@@ -2,6 +2,7 @@
 //! ask for it and need not look for it in a log (trap 35).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
@@ -115,6 +116,34 @@ impl ReloadReport {
                 .profiles
                 .iter()
                 .all(|(_, reloaded)| reloaded.outcome.in_force())
+    }
+}
+
+/// Counts the signs that files have changed, and those after which everything was read. So an
+/// administrator who asks right after a change is told that it is not in force yet.
+#[derive(Debug, Default)]
+pub struct FileChanges {
+    /// Counted by whoever watches the files.
+    pub signs: Arc<AtomicU64>,
+    taken_over: AtomicU64,
+}
+
+impl FileChanges {
+    /// The number of signs so far.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.signs.load(Ordering::Relaxed)
+    }
+
+    /// Notes that what was to be read after so many signs is in force.
+    pub fn taken_over(&self, signs: u64) {
+        self.taken_over.store(signs, Ordering::Relaxed);
+    }
+
+    /// Whether there was a sign since the last reading.
+    #[must_use]
+    pub fn pending(&self) -> bool {
+        self.seen() != self.taken_over.load(Ordering::Relaxed)
     }
 }
 

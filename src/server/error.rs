@@ -54,6 +54,36 @@ impl Denial {
         )
     }
 
+    /// The profile does not exist, for an administrator. `pending`: files have changed and were not
+    /// read since. `refused`: what is in force is not what `tokend.toml` says now.
+    pub fn not_defined(profile: &str, pending: bool, refused: bool) -> Denial {
+        let shown = shortened(profile);
+        let (more, after) = match (pending, refused) {
+            (true, _) => (
+                "; files have just changed and are not taken over yet: ask again",
+                Some(Duration::from_secs(1)),
+            ),
+            (false, true) => (
+                "; what tokend.toml says now is not in force: `tokend status` says why",
+                None,
+            ),
+            (false, false) => ("; `tokend status` lists those that there are", None),
+        };
+        let message = format!("no profile {shown:?} is in the configuration in force{more}");
+        Denial::new(Code::NotFound, "PROFILE_NOT_FOUND", message).after(after)
+    }
+
+    /// The profile exists and does not permit the caller, who is an administrator.
+    pub fn not_named(profile: &str, rules: &str) -> Denial {
+        Denial::new(
+            Code::NotFound,
+            "PROFILE_NOT_FOUND",
+            format!(
+                "profile {profile} exists, and no rule of its `access` names this caller: it permits {rules}; `tokend explain {profile}` tells rule by rule"
+            ),
+        )
+    }
+
     /// The configuration cannot be used, and no earlier one is in force.
     pub fn closed(why: &str) -> Denial {
         Denial::new(

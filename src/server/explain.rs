@@ -25,7 +25,7 @@ impl ApiService {
         let for_another = !wanted.as_user.is_empty() || !wanted.as_unit.is_empty();
         let entry = if admin {
             let found = self.registry.load().get(&wanted.profile).cloned();
-            found.ok_or_else(|| self.absent(&wanted.profile))?
+            found.ok_or_else(|| self.hidden(&wanted.profile))?
         } else if for_another {
             return Err(self
                 .for_admins(session, Action::Explain)

@@ -284,7 +284,12 @@ async fn state(
                 .await
                 .map(|(entry, _)| entry)
         };
-        let entry = found.ok_or_else(|| service.absent(&wanted))?;
+        let entry = found.ok_or_else(|| match admin {
+            true => service.hidden(&wanted),
+            false => service
+                .closed()
+                .unwrap_or_else(|| Denial::not_found(&wanted)),
+        })?;
         return Ok(Json(status::json(&service, &[entry], admin)).into_response());
     }
     let look = move |service: &ApiService, entries: &[Arc<RegistryEntry>]| {

@@ -19,10 +19,10 @@ use crate::caller::Callers;
 use crate::clock::Clock;
 use crate::core::account::{Resource, Spent};
 use crate::core::credential::Fingerprint;
-use crate::core::policy::{Caller, Decision};
+use crate::core::policy::{Access, Caller, Decision};
 use crate::core::profile::ServerLimits;
 use crate::core::time::Stamp;
-use crate::registry::reload::{Order, ReloadReport};
+use crate::registry::reload::{FileChanges, Order, ReloadReport};
 use crate::registry::{Current, Hidden, ProfileHealth, RegistryEntry};
 
 /// A request gives up after its profile was replaced this many times. A reload takes longer than a
@@ -38,6 +38,8 @@ const ENTRIES_DECIDED: usize = 32;
 /// Everything that a request needs.
 pub struct ApiService {
     pub registry: Current,
+    /// Whether the files have changed since they were read.
+    pub changes: Arc<FileChanges>,
     /// Gets what is not in memory.
     pub broker: Broker,
     pub clock: Clock,
@@ -193,9 +195,21 @@ impl ApiService {
         self.registry.load().closed.as_deref().map(Denial::closed)
     }
 
-    /// The denial for a profile that does not exist, for callers who may know that.
-    pub fn absent(&self, profile: &str) -> Denial {
-        self.closed().unwrap_or_else(|| Denial::not_found(profile))
+    /// The denial for an administrator, who is told whether the profile exists.
+    pub fn hidden(&self, profile: &str) -> Denial {
+        let registry = self.registry.load();
+        if let Some(why) = registry.closed.as_deref() {
+            return Denial::closed(why);
+        }
+        let Some(entry) = registry.get(profile) else {
+            let pending = self.changes.pending();
+            return Denial::not_defined(profile, pending, !registry.refused.is_empty());
+        };
+        let rules: Vec<String> = std::iter::once(&entry.access)
+            .chain(&entry.also)
+            .map(Access::named_ones)
+            .collect();
+        Denial::not_named(profile, &rules.join(" and, as its files say now, "))
     }
 
     /// Whether callers get a credential of the profile and the record of it can be written.
@@ -239,13 +253,17 @@ impl ApiService {
                 "the request names no profile: set `profile`",
             ));
         }
-        let found = self.permitted(session, profile).await;
-        found.ok_or_else(|| {
-            self.closed().unwrap_or_else(|| {
-                self.audit
-                    .denied(&session.peer, action, profile, Decision::Denied);
-                Denial::not_found(profile)
-            })
+        if let Some(found) = self.permitted(session, profile).await {
+            return Ok(found);
+        }
+        if let Some(why) = self.closed() {
+            return Err(why);
+        }
+        self.audit
+            .denied(&session.peer, action, profile, Decision::Denied);
+        Err(match self.is_admin(session).await {
+            true => self.hidden(profile),
+            false => Denial::not_found(profile),
         })
     }
 

@@ -154,6 +154,11 @@ fn each_caller_gets_its_own_profiles_and_sees_no_others() {
                 assert_eq!(http.status, 404, "{who:?} {name}");
                 assert_eq!(http.refusal(), why);
                 assert_eq!(health, "NOT_FOUND", "{who:?} {name}");
+                // Root is an administrator, and is told.
+                if who.is_none() {
+                    assert!(why.message.contains("exists"), "{why:?}");
+                    why.message.clone_from(&unknown.message);
+                }
                 why.message = why.message.replace(name, "no-such-profile");
                 assert_eq!(why, unknown, "denied and unknown look the same");
             } else if name == "broken" {
@@ -349,4 +354,57 @@ fn a_socket_that_is_not_for_everybody_is_explained() {
         "{}",
         ran.err
     );
+}
+
+/// An administrator whom no rule names is told what is so, also right after a change.
+#[test]
+fn an_administrator_is_told_why_there_is_no_such_profile() {
+    let place = Place::new();
+    place.secret("token", "the-fixed-token");
+    let profile = |name: &str| {
+        format!(
+            "[profiles.{name}]\nmethod = \"static\"\ntoken = {{ file = \"token\" }}\n\
+             access = [{{ user = \"nobody\" }}, {{ group = \"daemon\", unit = \"orders@*.service\" }}]\n"
+        )
+    };
+    let daemon = place.serve(&profile("orders"));
+    let why = |name: &str| {
+        let ran = daemon.place.run(&["token", name]);
+        assert_eq!(ran.code, Some(3), "{}", ran.err);
+        assert!(ran.err.contains("PROFILE_NOT_FOUND"), "{}", ran.err);
+        ran.err
+    };
+    let said = why("orders");
+    for part in [
+        "orders exists, and no rule",
+        "{ user = \"nobody\" }",
+        "unit = \"orders@*.service\"",
+        "tokend explain orders",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let grpc = daemon.grpc().token("orders").err().expect("no credential");
+    assert!(said.contains(&grpc.message), "{said}{grpc:?}");
+    assert!(why("others").contains("`tokend status` lists"));
+
+    daemon
+        .place
+        .write("tokend.toml", &(profile("orders") + &profile("others")));
+    let pending = eventually(PATIENCE, || {
+        let said = why("others");
+        assert!(!said.contains("exists"), "it was taken over at once");
+        said.contains("not taken over yet").then_some(said)
+    });
+    assert!(pending.contains("ask again"), "{pending}");
+    eventually(PATIENCE, || {
+        why("others").contains("others exists").then_some(())
+    });
+    daemon
+        .place
+        .write("tokend.toml", "[server]\nnonsense = 1\n");
+    eventually(PATIENCE, || {
+        why("third")
+            .contains("`tokend status` says why")
+            .then_some(())
+    });
 }
