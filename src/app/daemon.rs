@@ -119,8 +119,7 @@ fn run(
     } = start;
     let server = &read.config.server;
 
-    let clock = Clock::system();
-    let callers = Callers::new();
+    let (clock, callers) = (Clock::system(), Callers::new());
     let audit = Audit::start(clock.clone(), &read.config.audit)?;
     let registry = Arc::new(ArcSwap::from_pointee(nobody()));
     let changes: Arc<FileChanges> = Arc::default();
@@ -169,9 +168,7 @@ fn run(
             reload: reload.clone(),
             stopping: stopped.clone(),
         });
-        if let Some(address) = metrics_listen {
-            serve_metrics(address, &service, &stopped).await;
-        }
+        serve_metrics(metrics_listen, &service, &stopped).await;
         let serving = server::run(listener, listeners, own_questions, service, stopped);
         let counting = audit.clone();
         tokio::spawn(async move { counting.flush_for_ever().await });
@@ -212,13 +209,16 @@ async fn last_words(audit: &Audit, upstream: &mut oneshot::Receiver<()>) {
     let _ = tokio::time::timeout(LAST_RECORDS, upstream).await;
 }
 
-/// Serves metrics over TCP as well. An address that cannot be listened on is only logged: callers
+/// Serves metrics over TCP as well, if an address is configured. An address that cannot be listened on is only logged: callers
 /// must get credentials even if the daemon cannot be measured.
 async fn serve_metrics(
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     service: &Arc<ApiService>,
     stopped: &watch::Receiver<bool>,
 ) {
+    let Some(address) = address else {
+        return;
+    };
     match TcpListener::bind(address).await {
         Ok(listener) => {
             info!(%address, "metrics are served there too");

@@ -43,6 +43,21 @@ started_seldom() {
   ((starts >= 1 && starts <= 3)) || { echo "$starts starts in 12 s"; return 1; }
   socket_is_there
 }
+no_command() {
+  inside sh -c 'printf "[Service]\nExecStart=\nExecStart=/usr/bin/false\n" >/etc/systemd/system/tokend.service.d/wrong.conf'
+  inside systemctl daemon-reload && inside systemctl stop tokend.service
+}
+# Every command says so, with a way on that is not the command itself.
+nobody_behind_the_socket() {
+  local command
+  for command in "status --timeout 500ms" "token user --timeout 500ms" "explain user --timeout 500ms" "doctor --offline --timeout 500ms"; do
+    # shellcheck disable=SC2086  # words
+    inside env TOKEND_SOCKET=/run/tokend/tokend.sock tokend $command >"$WORK/said" 2>&1
+    grep -qF "systemd holds the socket, and no daemon runs behind it" "$WORK/said" &&
+      grep -qF "systemctl status tokend" "$WORK/said" || { cat "$WORK/said"; return 1; }
+  done
+  exits 6 inside env TOKEND_SOCKET=/run/tokend/tokend.sock tokend status --timeout 500ms
+}
 right_again() {
   inside rm /etc/systemd/system/tokend.service.d/wrong.conf
   inside systemctl daemon-reload && comes 25 says "200 token-of-user" asks
@@ -71,6 +86,8 @@ test_unusable() {
   check "… and systemctl status says so" comes 5 status_line "serving"
   check "a command line that is wrong" wrong_command
   check "… is tried once in ten seconds, whoever asks" started_seldom
+  check "a daemon that ends at once" no_command
+  check "… and tokend's commands say that there is none behind the socket" comes 20 nobody_behind_the_socket
   check "right again, it serves" right_again
   without_socket
 }
