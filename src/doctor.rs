@@ -7,6 +7,7 @@
 mod accounts;
 mod callers;
 mod check;
+mod clocks;
 mod daemon;
 mod files;
 mod machine;
@@ -20,8 +21,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::check::{Examined, plural};
-use self::report::DoctorReport;
+use self::check::Examined;
+use self::report::{DoctorReport, plural};
 use crate::app;
 use crate::cli::paths::{default_config, default_socket};
 use crate::cli::{Command, DoctorArgs, exit, print};

@@ -50,6 +50,12 @@ pub trait Provider: Send + Sync + 'static {
     fn remarks(&self) -> Vec<Diagnostic> {
         Vec::new()
     }
+
+    /// How many seconds the other side's clock was ahead of ours in its last answer, whatever the
+    /// answer was.
+    fn clock_skew(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Makes one attempt, and gives it up at its deadline.

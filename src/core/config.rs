@@ -131,6 +131,9 @@ impl AccessOnDisk {
 pub struct ConfigOutcome {
     /// None: `tokend.toml` itself cannot be used.
     pub config: Option<Config>,
+    /// Every profile that can be read, whether or not it can be used. `tokend check` reports what
+    /// is wrong with its files, too.
+    pub readable: Vec<Profile>,
     /// What the files say about access. It holds in any case.
     pub access: AccessOnDisk,
     /// All findings, in the order of the files.
@@ -209,6 +212,7 @@ pub fn load(sources: &Sources) -> ConfigOutcome {
         built.insert(name, profile);
     }
     report.drop_doubtful();
+    let readable = built.values().flatten().cloned().collect();
 
     let config = if report.has(Severity::Error, &Owner::Main) {
         None
@@ -235,6 +239,7 @@ pub fn load(sources: &Sources) -> ConfigOutcome {
         && report.files().all(|(file, _)| !report.is_broken(file));
     ConfigOutcome {
         config,
+        readable,
         access: gathered.access,
         findings: report.findings(),
     }

@@ -3,10 +3,13 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use rustix::process::{Gid as ThreadGid, Uid as ThreadUid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::files::{self, Interest};
 
@@ -14,6 +17,8 @@ use crate::files::{self, Interest};
 pub const READ: u32 = 4;
 /// The right to write. Connecting to a socket needs it.
 pub const WRITE: u32 = 2;
+/// The group that has no rights of its own.
+const NOGROUP: u32 = 65534;
 /// The right to pass through a folder.
 pub const PASS: u32 = 1;
 
@@ -89,6 +94,34 @@ impl UserAccount {
         Some(UserAccount {
             uid: *numbers("Uid:")?.get(1)?,
             groups,
+        })
+    }
+
+    /// Runs `work` on a thread that has the rights of this user and no others. Only root may do
+    /// this.
+    pub fn act<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        let uid = ThreadUid::from_raw(self.uid);
+        let groups: Vec<ThreadGid> = self
+            .groups
+            .iter()
+            .copied()
+            .map(ThreadGid::from_raw)
+            .collect();
+        // A user that is not in the database has no group, and may only what everybody may.
+        let gid = groups
+            .first()
+            .copied()
+            .unwrap_or(ThreadGid::from_raw(NOGROUP));
+        let act = || {
+            set_thread_groups(&groups)?;
+            set_thread_res_gid(gid, gid, gid)?;
+            // Without user 0, the thread has no capability any more.
+            set_thread_res_uid(uid, uid, uid)?;
+            Ok(work())
+        };
+        std::thread::scope(|scope| match scope.spawn(act).join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
         })
     }
 

@@ -6,9 +6,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::accounts::{Owned, UserAccount, WRITE, group, group_name, members};
-use super::check::plural;
 use super::daemon::Daemon;
 use super::report::DoctorReport;
+use super::report::plural;
 use crate::caller::SystemDirectory;
 use crate::core::policy::Access;
 use crate::core::profile::{AccessRule, Config, UserOrGroup};

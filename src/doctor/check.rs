@@ -1,6 +1,7 @@
 //! `tokend check`: checks everything that can be known without serving. With `--online` it makes
 //! one real request per profile.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,10 @@ use crate::provider::oauth2::proxy;
 use crate::provider::{self, Provider, Shared};
 use crate::readers::AccessScan;
 
+use super::accounts::{UserAccount, user_name};
+use super::clocks;
+use super::report::plural;
+
 /// At most this many requests of `--online` run at the same time.
 const AT_ONCE: usize = 8;
 
@@ -36,11 +41,16 @@ pub fn run(args: &CheckArgs) -> u8 {
             return exit::CONFIG;
         }
     };
-    let (findings, config) = check(&path, args.online);
+    let judge = || check(&path, args.online);
+    // What root can read, the daemon may not be able to.
+    let daemon = daemon(&path);
+    let as_daemon = daemon.as_ref().and_then(|user| user.act(judge).ok());
+    let user = daemon.filter(|_| as_daemon.is_some());
+    let (findings, config) = as_daemon.unwrap_or_else(judge);
     let text = if args.json {
         format!("{}\n", findings_json(&findings))
     } else {
-        told(&path, &findings, config.as_ref(), args.online)
+        told(&path, &findings, config.as_ref(), args.online, user)
     };
     // A reader that has gone away does not change the verdict.
     if let Err(code) = print(&mut io::stdout(), &text, &mut io::stderr()) {
@@ -54,6 +64,13 @@ pub fn run(args: &CheckArgs) -> u8 {
         (Some(_), true) => exit::FINDINGS,
         (Some(_), false) => exit::DONE,
     }
+}
+
+/// The daemon's user, if this process is root and the daemon is not.
+fn daemon(path: &Path) -> Option<UserAccount> {
+    let me = app::privacy::daemon_uid();
+    let uid = (me == 0).then(|| read(path, me).ok())??.readers.daemon();
+    (uid != 0).then(|| UserAccount::of_uid(uid))
 }
 
 fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
@@ -71,7 +88,13 @@ fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
         said.chain(ending.map(|warning| (Severity::Warning, warning)))
             .map(move |(severity, diagnostic)| (&one.profile, severity, diagnostic))
     });
-    findings.extend(examined.located(said));
+    let told: BTreeSet<String> = findings
+        .iter()
+        .map(|finding| finding.path.clone())
+        .collect();
+    let more = examined.located(said).into_iter();
+    // What the configuration says wrong about a key is not told again as a problem of its file.
+    findings.extend(more.filter(|finding| !told.contains(&finding.path)));
     (findings, examined.outcome.config)
 }
 
@@ -112,6 +135,39 @@ impl Examined {
 /// # Errors
 /// When `tokend.toml` cannot be read.
 pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
+    let ConfigFiles {
+        readers,
+        sources,
+        mut outcome,
+    } = read(path, us)?;
+    let surroundings = surroundings().with_readers(readers).for_one_look();
+    let usable = |name| {
+        let config = outcome.config.as_ref();
+        config.is_some_and(|config| config.profiles.get(name).is_some_and(Result::is_ok))
+    };
+    // The files of a profile that cannot be used are looked at too, so that all that is wrong is
+    // told at once.
+    let checked = outcome
+        .readable
+        .iter()
+        .map(|profile| check_profile(profile, usable(&profile.name), &surroundings))
+        .collect();
+    outcome.readable = Vec::new();
+    Ok(Examined {
+        sources,
+        outcome,
+        checked,
+    })
+}
+
+/// The configuration, and who can read the files.
+struct ConfigFiles {
+    readers: AccessScan,
+    sources: Sources,
+    outcome: ConfigOutcome,
+}
+
+fn read(path: &Path, us: u32) -> Result<ConfigFiles, Box<Finding>> {
     let read = |readers: &AccessScan| match load::sources(path, whose(us, readers), readers) {
         Ok(sources) => Ok((config::load(&sources), sources)),
         Err(error) => Err(Box::new(unreadable(path, error.to_string()))),
@@ -125,16 +181,10 @@ pub fn examine(path: &Path, us: u32) -> Result<Examined, Box<Finding>> {
         readers = meant;
         (outcome, sources) = read(&readers)?;
     }
-    let surroundings = surroundings().with_readers(readers).for_one_look();
-    let profiles = outcome.config.iter();
-    let checked = profiles
-        .flat_map(|config| config.profiles.values().flatten())
-        .map(|profile| check_profile(profile, &surroundings))
-        .collect();
-    Ok(Examined {
+    Ok(ConfigFiles {
+        readers,
         sources,
         outcome,
-        checked,
     })
 }
 
@@ -164,10 +214,10 @@ impl Checked {
     }
 }
 
-fn check_profile(profile: &Arc<Profile>, surroundings: &Surroundings) -> Checked {
+fn check_profile(profile: &Profile, usable: bool, surroundings: &Surroundings) -> Checked {
     let clock = Clock::system();
     let mut checked = Checked {
-        profile: profile.clone(),
+        profile: Arc::new(profile.clone()),
         said: Vec::new(),
         ending: Vec::new(),
         material: None,
@@ -195,6 +245,9 @@ fn check_profile(profile: &Arc<Profile>, surroundings: &Surroundings) -> Checked
         && let Some(remark) = proxy::remark(&oauth.idp)
     {
         checked.said.push((Severity::Warning, remark));
+    }
+    if !usable {
+        return checked;
     }
     match provider::build(profile, material, &Shared::new(clock)) {
         Ok(provider) => checked.provider = Some(provider),
@@ -242,6 +295,8 @@ fn ask_providers(checked: &mut [Checked]) {
                     let remarks = one.provider.iter().flat_map(|it| it.remarks());
                     let remarks = remarks.map(|remark| (Severity::Warning, remark));
                     one.said.extend(remarks);
+                    let skew = one.provider.iter().find_map(|it| it.clock_skew());
+                    one.said.extend(skew.and_then(clocks::differs));
                 }
                 // Nothing cancels an attempt. A panic must not look like success.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -264,7 +319,13 @@ fn unreadable(path: &Path, message: String) -> Finding {
     }
 }
 
-fn told(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool) -> String {
+fn told(
+    path: &Path,
+    findings: &[Finding],
+    config: Option<&Config>,
+    online: bool,
+    user: Option<UserAccount>,
+) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     for finding in findings {
@@ -279,13 +340,17 @@ fn told(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool
     let profiles = config.map_or(0, |config| config.profiles.len());
     let _ = writeln!(
         text,
-        "{}: {profiles} profile{}, {} error{}, {} warning{}{}",
+        "{}: {profiles} profile{}, {} error{}, {} warning{}{}{}",
         path.display(),
         plural(profiles),
         count(Severity::Error),
         plural(count(Severity::Error)),
         count(Severity::Warning),
         plural(count(Severity::Warning)),
+        user.map_or(String::new(), |user| format!(
+            ", for the daemon's user {}",
+            user_name(user.uid)
+        )),
         if online {
             ""
         } else {
@@ -293,8 +358,4 @@ fn told(path: &Path, findings: &[Finding], config: Option<&Config>, online: bool
         },
     );
     text
-}
-
-pub fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }

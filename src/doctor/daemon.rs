@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::accounts::{UserAccount, user_name};
-use super::check::plural;
 use super::report::DoctorReport;
+use super::report::plural;
 use crate::cli::complaint;
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;

@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 use super::accounts::{Owned, READ, UserAccount, user_name};
-use super::check::{Examined, plural};
+use super::check::Examined;
 use super::daemon::Daemon;
-use super::report::DoctorReport;
+use super::report::{DoctorReport, plural};
 use crate::app::assembly::surroundings;
 use crate::core::certificate::Certificate;
 use crate::core::diagnostic::Scope;

@@ -9,11 +9,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::check::{Examined, plural};
-use super::report::DoctorReport;
+use super::check::Examined;
+use super::clocks;
+use super::report::{DoctorReport, plural};
 use crate::app::assembly::surroundings;
-use crate::cli::complaint::human;
-use crate::cli::status::SKEW_WORTH_TELLING;
 use crate::clock::Clock;
 use crate::core::oauth::withhold::place;
 use crate::core::profile::{Endpoint, Idp, Method};
@@ -24,15 +23,10 @@ use crate::provider::Shared;
 use crate::provider::oauth2::probe::{Probe, probe};
 
 pub const AREA: &str = "identity providers";
-const CLOCK: &str = "clock";
 
 /// At most this many identity providers are asked at the same time. Hardly anybody has more, and
 /// only then do hanging ones delay the others.
 const AT_ONCE: usize = 64;
-
-/// Largest tolerable difference of clocks, in seconds. Beyond it most issuers refuse assertions,
-/// and tokens are expired on arrival or outlive what their issuer thinks.
-const SKEW_INTOLERABLE: u64 = 300;
 
 /// At most this many profiles are named. Further ones are only counted.
 const NAMED: usize = 5;
@@ -121,7 +115,7 @@ pub fn look(ways: Vec<IdpRoute>, timeout: Duration) -> DoctorReport {
     for (way, found) in &found {
         let skew = found.as_ref().and_then(|found| found.clock_skew);
         if let Some(skew) = skew {
-            clock(&mut report, way, skew);
+            clocks::compare(&mut report, &way.at(), skew);
         }
     }
     report
@@ -285,25 +279,5 @@ fn or_nothing(steps: &str) -> &str {
         "no step before it"
     } else {
         steps
-    }
-}
-
-fn clock(report: &mut DoctorReport, way: &IdpRoute, skew: i64) {
-    let at = way.at();
-    let off = skew.unsigned_abs();
-    if off <= SKEW_WORTH_TELLING {
-        return report.well(CLOCK, format!("within {off} s of that of {at}"));
-    }
-    let side = if skew > 0 { "ahead of" } else { "behind" };
-    let message = format!(
-        "the clock of {at} is {} {side} this machine's",
-        human(Duration::from_secs(off))
-    );
-    let cure = "if other machines agree with it, set this one's (`timedatectl set-ntp true`, or `chronyc makestep`); else \
-                tell the identity provider's operator";
-    if off > SKEW_INTOLERABLE {
-        report.error(CLOCK, "", message, cure);
-    } else {
-        report.warning(CLOCK, "", message, cure);
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::check::plural;
 use crate::client::text::escaped;
 use crate::core::config::{Finding, Severity, findings_json};
 
@@ -157,6 +156,10 @@ fn placeless(severity: Severity, key: &str, message: String, help: String) -> Fi
         profile: None,
         snippet: None,
     }
+}
+
+pub fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::accounts::UserAccount;
-use super::check::plural;
 use super::daemon::Daemon;
 use super::report::DoctorReport;
+use super::report::plural;
 use crate::app::assembly::surroundings;
 use crate::app::interest::interest_in;
 use crate::app::upstream::POLL;

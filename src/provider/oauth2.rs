@@ -37,12 +37,13 @@ use crate::core::certificate::Certificate;
 use crate::core::credential::{Issued, Variant};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::{Failure, FailureKind};
+use crate::core::oauth::date;
 use crate::core::oauth::discovery::Document;
 use crate::core::oauth::request::{
     Proof, TokenRequest, encoded, is_plain, may_be_repeated, scopes,
 };
 use crate::core::oauth::response::cure::{Shown, Suspects};
-use crate::core::oauth::response::{Asked, Granted, Response, judge};
+use crate::core::oauth::response::{self, Asked, Granted, Response, judge};
 use crate::core::oauth::wanted::lacking;
 use crate::core::oauth::withhold::{foreign_place, place};
 use crate::core::profile::client_auth::{Audience, ClientAuth};
@@ -66,6 +67,8 @@ pub(super) struct OAuth2Provider {
     withheld: AtomicUsize,
     /// What the profile's own credential was requested with and the last one lacks.
     lacking: Mutex<Vec<Diagnostic>>,
+    /// By how much the server's clock was ahead in its last answer.
+    clock_skew: Mutex<Option<i64>>,
     clock: Clock,
     random: Random,
 }
@@ -107,6 +110,7 @@ impl OAuth2Provider {
             discovery,
             withheld: AtomicUsize::new(0),
             lacking: Mutex::default(),
+            clock_skew: Mutex::default(),
             clock: shared.clock.clone(),
             random: shared.random,
         })
@@ -204,6 +208,8 @@ impl OAuth2Provider {
             location: text(headers, LOCATION),
             body: body.as_ref().map(|body| body.as_slice()),
         };
+        let date = response.date.and_then(date::parse);
+        *current(&self.clock_skew) = date.map(|date| response::skew(date, asked_at, now));
         let granted = judge(
             &response,
             &Asked {
@@ -329,6 +335,10 @@ impl Provider for OAuth2Provider {
             *known = ready.assertion.clone();
         }
         another
+    }
+
+    fn clock_skew(&self) -> Option<i64> {
+        *current(&self.clock_skew)
     }
 
     fn remarks(&self) -> Vec<Diagnostic> {

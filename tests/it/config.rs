@@ -2,13 +2,14 @@
 //! place, and a mistake in one profile costs only that profile.
 
 use std::os::unix::fs::chown;
+use std::process::Command;
 
 use serde_json::Value;
 use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::faults::{Fault, Target, Times};
 
 use crate::harness::idp::{self, LAZY, SECRET};
-use crate::harness::{PATIENCE, Place, eventually, is_root, run};
+use crate::harness::{PATIENCE, Place, TOKEND, eventually, is_root, run};
 
 /// Six mistakes in six profiles.
 const SIX: &str = r#"
@@ -249,6 +250,99 @@ fn check_online_finds_a_wrong_secret_and_a_missing_identity_provider() {
     let ran = place.run(&["check", "--online", "--json"]);
     assert_eq!(ran.code, Some(1), "{}", ran.out);
     assert!(ran.out.contains("refused"), "{}", ran.out);
+}
+
+/// The clock of the identity provider is compared, whether or not it gives a token.
+#[test]
+fn check_online_tells_a_clock_that_differs() {
+    let (issuer, place, config) = idp::one(LAZY);
+    place.write("tokend.toml", &config);
+    for (skew, code, part) in [
+        (20, 0, ""),
+        (
+            -120,
+            0,
+            "warning: the clock of the identity provider is 2m behind",
+        ),
+        (
+            900,
+            1,
+            "error: the clock of the identity provider is 15m ahead",
+        ),
+    ] {
+        issuer.clear_script();
+        issuer.script(Fault::Date(skew), Times::Always);
+        let ran = place.run(&["check", "--online"]);
+        assert_eq!(ran.code, Some(code), "{skew}: {}", ran.out);
+        assert!(ran.out.contains(part), "{skew}: {}", ran.out);
+        let told = ran
+            .out
+            .matches("the clock of the identity provider")
+            .count();
+        assert_eq!(told, usize::from(!part.is_empty()), "{skew}: {}", ran.out);
+    }
+    place.secret("it.secret", "not the registered one");
+    let ran = place.run(&["check", "--online"]);
+    assert!(
+        ran.out.contains("invalid_client") && ran.out.contains("15m ahead"),
+        "{}",
+        ran.out
+    );
+}
+
+/// A mistake elsewhere hides no missing file: neither one in `[server]`, nor one in the profile.
+#[test]
+fn check_looks_at_the_files_of_profiles_that_cannot_be_used() {
+    let place = place();
+    let both = MISSING.replace("[profiles.seven]", "[profiles.seven]\ncolour = \"red\"") + FINE;
+    for (text, code) in [
+        (format!("[server]\nnonsense = 1\n{MISSING}{FINE}"), 78),
+        (both, 1),
+    ] {
+        place.write("tokend.toml", &text);
+        let ran = place.run(&["check"]);
+        assert_eq!(ran.code, Some(code), "{}", ran.out);
+        for part in [
+            "unknown key",
+            "(profiles.seven.token)",
+            "does not exist",
+            "2 errors",
+        ] {
+            assert!(ran.out.contains(part), "{part}: {}", ran.out);
+        }
+    }
+}
+
+#[test]
+fn check_by_root_judges_as_the_daemons_user() {
+    if !is_root() {
+        return;
+    }
+    let mut place = Place::new();
+    place.give_to(65001);
+    place.secret("there", "a-secret-that-is-there");
+    place.secret("missing", "a-secret-of-roots");
+    place.write("tokend.toml", &(MISSING.to_owned() + FINE));
+    let check_as_root = || {
+        let config = place.path("tokend.toml");
+        run(Command::new(TOKEND)
+            .args(["check", "--config"])
+            .arg(config)
+            .env("TOKEND_SOCKET", place.path("tokend.sock")))
+    };
+    assert_eq!(check_as_root().code, Some(0));
+    chown(place.path("missing"), Some(0), Some(0)).expect("chown");
+    let ran = check_as_root();
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    for part in [
+        "(profiles.seven.token)",
+        "permission denied",
+        "1 error",
+        "for the daemon's user 65001",
+    ] {
+        assert!(ran.out.contains(part), "{part}: {}", ran.out);
+    }
+    place.secrets.assert_none_in(&ran.out, "tokend check");
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! Compares the clock of an identity provider with this machine's.
+
+use std::time::Duration;
+
+use super::report::DoctorReport;
+use crate::cli::complaint::human;
+use crate::cli::status::SKEW_WORTH_TELLING;
+use crate::core::config::Severity;
+use crate::core::diagnostic::Diagnostic;
+
+pub const AREA: &str = "clock";
+
+const CURE: &str = "if other machines agree with it, set this one's (`timedatectl set-ntp true`, or `chronyc makestep`); \
+                    else tell the identity provider's operator";
+
+/// Largest tolerable difference of clocks, in seconds. Beyond it most issuers refuse assertions,
+/// and tokens are expired on arrival or outlive what their issuer thinks.
+const SKEW_INTOLERABLE: u64 = 300;
+
+/// The finding of `tokend check --online` about the clock of a profile's identity provider, which
+/// is `skew` seconds ahead. None: it is near enough.
+pub fn differs(skew: i64) -> Option<(Severity, Diagnostic)> {
+    let off = skew.unsigned_abs();
+    if off <= SKEW_WORTH_TELLING {
+        return None;
+    }
+    let severity = match off > SKEW_INTOLERABLE {
+        true => Severity::Error,
+        false => Severity::Warning,
+    };
+    let message = format!("{}: {CURE}", off_by("the identity provider", skew));
+    Some((severity, Diagnostic::of_profile(message)))
+}
+
+/// Says how far another clock differs.
+fn off_by(whose: &str, skew: i64) -> String {
+    format!(
+        "the clock of {whose} is {} {} this machine's",
+        human(Duration::from_secs(skew.unsigned_abs())),
+        if skew > 0 { "ahead of" } else { "behind" }
+    )
+}
+
+/// Reports how the clock of `at` compares; it is `skew` seconds ahead.
+pub fn compare(report: &mut DoctorReport, at: &str, skew: i64) {
+    let off = skew.unsigned_abs();
+    if off <= SKEW_WORTH_TELLING {
+        return report.well(AREA, format!("within {off} s of that of {at}"));
+    }
+    let message = off_by(at, skew);
+    if off > SKEW_INTOLERABLE {
+        report.error(AREA, "", message, CURE);
+    } else {
+        report.warning(AREA, "", message, CURE);
+    }
+}
