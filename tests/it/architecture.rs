@@ -30,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "core", "clock", "audit", "broker", "registry", "socket", "caller", "proto", "sys",
         ],
     ),
-    ("files", &[]),
+    ("files", &["safe_open"]),
     ("supervisor", &["sys"]),
     ("telemetry", &[]),
     ("client", &["core", "clock", "proto", "safe_open"]),
