@@ -7,9 +7,8 @@
 //! of the same name may be another one.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,14 +18,13 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
+use crate::safe_open::{LINKS_LONGEST, parts};
+
 /// A rotation is often several file operations. It is over when nothing has happened for this long.
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// Files that never settle are looked at after this long anyway.
 const SETTLE_LONGEST: Duration = Duration::from_secs(1);
-
-/// Most symbolic links on the way to one file. Linux itself gives up after 40.
-const LINKS_LONGEST: usize = 40;
 
 /// The warning if the system gives no events.
 pub const DEAF: &str = "no file events: changes are found by reading the files every ten seconds; for inotify, raise \
@@ -190,7 +188,7 @@ impl WatchPaths {
         let Ok(path) = std::path::absolute(path) else {
             return;
         };
-        let mut left: Vec<OsString> = parts(&path);
+        let mut left = parts(&path);
         let mut here = PathBuf::from("/");
         let mut links = 0;
         while let Some(part) = left.pop() {
@@ -216,18 +214,6 @@ impl WatchPaths {
             self.folders.insert(here);
         }
     }
-}
-
-/// The components of a path, in reverse order.
-fn parts(path: &Path) -> Vec<OsString> {
-    path.components()
-        .rev()
-        .filter_map(|part| match part {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-        })
-        .collect()
 }
 
 /// Decides which events count.

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 /// Most symbolic links on the way to one file. Linux itself gives up after 40.
-const LINKS_LONGEST: usize = 40;
+pub const LINKS_LONGEST: usize = 40;
 
 /// `TMPFS_MAGIC` of statfs(2).
 const TMPFS: u32 = 0x0102_1994;
@@ -363,8 +363,9 @@ fn root() -> Result<OwnedFd, OpenError> {
     Ok(openat(CWD, "/", flags, Mode::empty())?)
 }
 
-/// The components of a path, in reverse order.
-fn parts(path: &Path) -> Vec<OsString> {
+/// The components of a path, in reverse order: what is left of a walk through folders and links.
+#[must_use]
+pub fn parts(path: &Path) -> Vec<OsString> {
     path.components()
         .rev()
         .filter_map(|part| match part {

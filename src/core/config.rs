@@ -18,6 +18,7 @@ mod salvage;
 mod schema;
 mod section;
 mod server;
+mod spot;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -33,7 +34,8 @@ use super::diagnostic::Diagnostic;
 use super::policy::stated::Stated;
 use super::profile::{Config, Invalid, Profile, ProfileName};
 use gather::RawProfile;
-use report::{ConfigReport, Owner};
+use report::ConfigReport;
+use spot::Owner;
 
 /// Stands in a text for bytes that are not UTF-8. A valid TOML text never contains it.
 pub const NOT_UTF_8: &str = "\0";
@@ -341,7 +343,7 @@ fn verdict(
             Owner::Idp(idp) => format!(
                 "{} (in [idp.{}])",
                 report.finding(problem).one_line(),
-                report::shorten(idp)
+                finding::shorten(idp)
             ),
             _ => report.finding(problem).one_line(),
         })

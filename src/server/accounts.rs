@@ -20,6 +20,9 @@ use crate::core::profile::ServerLimits;
 use crate::core::time::BootTime;
 use crate::registry::RegistryEntry;
 
+/// An answer longer than this, in bytes, is charged to its caller's account until it has been read.
+pub const LONG_ANSWER: u64 = 64 * 1024;
+
 /// After this many connections have closed, it is worth looking for memory that they left behind.
 const MANY: u64 = 64;
 

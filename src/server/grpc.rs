@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use super::accounts::LONG_ANSWER;
 use super::activity::Busy;
 use super::error::Denial;
-use super::protocols::LONG_ANSWER;
 use super::service::permit::Wanted;
 use super::service::{ApiService, CredentialRequest};
 use super::session::Session;

@@ -16,7 +16,7 @@ use tonic::codegen::BoxFuture;
 use tonic::service::Routes;
 use tower::{Service, ServiceExt};
 
-use super::accounts::Charge;
+use super::accounts::{Charge, LONG_ANSWER};
 use super::body::{Charged, TimedBody};
 use super::error::Denial;
 use super::grpc::{Admin, Credentials, told_to_stop};
@@ -38,9 +38,6 @@ const STREAMS: [&str; 4] = [
     "/grpc.reflection.v1.ServerReflection/",
     "/grpc.reflection.v1alpha.ServerReflection/",
 ];
-
-/// An answer longer than this, in bytes, is charged to its caller's account until it has been read.
-pub const LONG_ANSWER: u64 = 64 * 1024;
 
 /// The most frequent call.
 const GET_TOKEN: &str = "/tokend.v1.CredentialService/GetToken";

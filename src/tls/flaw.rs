@@ -4,9 +4,8 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, Error, OtherError};
+use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
@@ -43,55 +42,8 @@ pub enum Flaw {
     WeakSignature(&'static str),
 }
 
-/// Leaves every decision to another verifier, and explains its refusals more exactly.
-#[derive(Debug)]
-pub(super) struct Exact(pub(super) Arc<dyn ServerCertVerifier>);
-
-impl ServerCertVerifier for Exact {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verified =
-            self.0
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        verified.map_err(|error| {
-            let shown: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
-            exact(error, &shown)
-        })
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let verified = self.0.verify_tls12_signature(message, cert, dss);
-        verified.map_err(|error| exact(error, &[cert]))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let verified = self.0.verify_tls13_signature(message, cert, dss);
-        verified.map_err(|error| exact(error, &[cert]))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
 /// Returns the flaw behind the error, or else the error.
-fn exact(error: Error, shown: &[&CertificateDer<'_>]) -> Error {
+pub(super) fn explained(error: Error, shown: &[&CertificateDer<'_>]) -> Error {
     let Error::InvalidCertificate(why) = &error else {
         return error;
     };
@@ -158,9 +110,12 @@ mod tests {
 
     use rustls::RootCertStore;
     use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
     use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{ServerName, UnixTime};
 
     use super::*;
+    use crate::tls::verifier::{ExactVerifier, Roots};
 
     /// The message for the first certificate of a file whose last one is trusted.
     fn told(pem: &str) -> String {
@@ -169,9 +124,13 @@ mod tests {
             .unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(chain.last().unwrap().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-        let verifier = Exact(verifier.build().unwrap());
+        let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let stated = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crypto.clone());
+        let verifier = ExactVerifier {
+            crypto,
+            roots: Roots::Stated(stated.build().unwrap()),
+            witness: None,
+        };
         let name = ServerName::try_from("localhost").unwrap();
         // A moment in December 2026.
         let now = UnixTime::since_unix_epoch(Duration::from_secs(1_796_400_000));

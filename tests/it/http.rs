@@ -10,7 +10,7 @@ use tokend_issuer::Settings;
 use tokend_issuer::client::RegisteredClient;
 use tokend_issuer::faults::{Fault, Times};
 
-use crate::harness::ask::{connect, exchange, get};
+use crate::harness::ask::{after_long_body, connect, exchange, get};
 use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, eventually};
 
@@ -70,7 +70,6 @@ fn browsers_and_foreign_hosts_are_refused_and_nothing_is_cached() {
 #[test]
 fn a_refusal_arrives_however_long_the_body_is() {
     let daemon = Daemon::start(NONE);
-    let body = "x".repeat(600 * 1024);
     let node = "Sec-Fetch-Mode: cors\r\n";
     for (method, path, more, status) in [
         ("POST", "/nowhere", node, 404),
@@ -79,18 +78,10 @@ fn a_refusal_arrives_however_long_the_body_is() {
         ("POST", "/v1/status", "Origin: http://x\r\n", 403),
         ("GET", "/v1/profiles/p/token", node, 200),
     ] {
-        let mut stream = connect(&daemon.socket(), None).expect("connected");
+        let stream = connect(&daemon.socket(), None).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: tokend\r\n{more}Connection: close\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).expect("head");
-        stream
-            .write_all(body.as_bytes())
-            .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).expect("an answer");
+        let more = format!("{more}Connection: close\r\n");
+        let answer = after_long_body(stream, method, path, &more);
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{method} {path}: {answer}"

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use crate::harness::ask::Who;
+use crate::harness::ask::{Who, after_long_body};
 use crate::harness::idp;
 use crate::harness::{Daemon, PATIENCE, eventually, is_root};
 
@@ -153,25 +153,15 @@ fn metrics_listen_answers_however_long_the_body_is() {
     let daemon = Daemon::start(&format!(
         "[server]\nmetrics_listen = \"127.0.0.1:{port}\"\n[profiles.a]\nmethod = \"none\"\n"
     ));
-    let body = "x".repeat(600 * 1024);
     for (method, path, more, status) in [
         ("POST", "/nowhere", "", 404),
         ("POST", "/metrics", "Sec-Fetch-Mode: cors\r\n", 405),
         ("GET", "/metrics", "Sec-Fetch-Mode: cors\r\n", 200),
         ("POST", "/metrics", "Origin: http://x\r\n", 403),
     ] {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).expect("head");
-        stream
-            .write_all(body.as_bytes())
-            .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        let answer = after_long_body(stream, method, path, more);
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{method} {path}: {answer}"

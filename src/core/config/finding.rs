@@ -103,6 +103,15 @@ fn window(line: &str, column: usize) -> (String, usize) {
     (shown, column)
 }
 
+/// A part of a text from outside that fits into a message, without control characters.
+pub(super) fn shorten(text: &str) -> String {
+    let mut short: String = printable(text).chars().take(60).collect();
+    if short.len() < text.len() && text.chars().count() > 60 {
+        short.push('…');
+    }
+    short
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

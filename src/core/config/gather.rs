@@ -7,10 +7,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::finding::printable;
+use super::finding::shorten;
 use super::read::{self, File};
-use super::report::{ConfigReport, Owner, Span, Spot, shorten};
+use super::report::ConfigReport;
 use super::schema::{self, ROOTS, audit, server};
 use super::section::Section;
+use super::spot::{Owner, Span, Spot};
 use super::{AccessOnDisk, Loaded, NOT_UTF_8, SourceFile, Sources, salvage, values};
 use crate::core::policy::stated::Stated;
 use crate::core::profile::ProfileName;

@@ -5,12 +5,14 @@ mod client_auth;
 
 use url::Url;
 
+use super::finding::shorten;
 use super::gather::Gathered;
 use super::preset::{self, Preset};
 use super::read::missing;
-use super::report::{ConfigReport, Owner, Spot, shorten};
+use super::report::ConfigReport;
 use super::schema::{KeySchema, KeySpec, Table, assertion, http, idp, keystore, profile, tls};
 use super::section::Section;
+use super::spot::{Owner, Spot};
 use super::values;
 use crate::core::profile::{
     Endpoint, GrantType, Http, IdentitySource, Idp, Keystore, OAuth2, TrustSource, is_loopback,

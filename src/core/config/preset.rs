@@ -7,21 +7,11 @@
 
 use url::Url;
 
-use super::report::{ConfigReport, Owner, Spot};
+use super::report::ConfigReport;
 use super::schema::{KeySpec, profile};
 use super::section::Section;
+use super::spot::{Owner, Spot};
 use crate::core::profile::Endpoint;
-
-/// The names in the configuration.
-pub(super) const NAMES: &[&str] = &[
-    "camunda-saas",
-    "camunda-helm",
-    "camunda-docker-compose",
-    "camunda-8-run",
-    "keycloak",
-    "entra",
-    "okta",
-];
 
 /// Sign-in hosts of Entra ID: worldwide, US government, China.
 const ENTRA_HOSTS: &[&str] = &[

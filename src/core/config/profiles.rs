@@ -123,7 +123,7 @@ fn basic(section: &Section) -> Option<Method> {
 }
 
 fn refresh(profile: &Section) -> Refresh {
-    let section = profile.table_or_absent(&profile::REFRESH, &refresh::TABLE);
+    let section = profile.table_or_absent(&profile::REFRESH);
     Refresh {
         at: section.get(&refresh::AT),
         jitter: section.get(&refresh::JITTER),
@@ -136,7 +136,7 @@ fn refresh(profile: &Section) -> Refresh {
 }
 
 fn request(profile: &Section) -> RequestSettings {
-    let section = profile.table_or_absent(&profile::REQUEST, &request::TABLE);
+    let section = profile.table_or_absent(&profile::REQUEST);
     RequestSettings {
         scopes: preset::plain(section.get(&request::SCOPES)),
         audiences: preset::plain(section.get(&request::AUDIENCES)),

@@ -9,9 +9,11 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::report::{ConfigReport, Span, Spot, shorten};
+use super::finding::shorten;
+use super::report::ConfigReport;
 use super::schema::{self, KeySpec, Table, ValueKind};
 use super::section::{RawValue, Section, SectionEntry};
+use super::spot::{Span, Spot};
 use super::values;
 
 /// The facts about a file that reading needs.

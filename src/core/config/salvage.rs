@@ -12,8 +12,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::SourceFile;
 use super::read::{self, File};
-use super::report::{ConfigReport, Owner, Span, Spot};
+use super::report::ConfigReport;
 use super::schema::profile;
+use super::spot::{Owner, Span, Spot};
 use crate::core::policy::stated::Stated;
 use crate::core::profile::ProfileName;
 

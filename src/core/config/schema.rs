@@ -25,8 +25,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::report::Spot;
-use super::section::{RawValue, Section};
+use super::spot::Spot;
 use super::values::{TextRule, UrlRule};
 use crate::core::profile::{AccessRule, SecretRef, UserOrGroup};
 
@@ -58,9 +57,11 @@ impl Table {
 pub struct KeySchema<T: 'static> {
     pub spec: KeySpec,
     pub default: T,
-    /// The value as a `T`. None for a value of another kind, which no key of this type has.
-    pub take: fn(&RawValue) -> Option<T>,
 }
+
+/// The value of a key that holds another table. Sections are read by their key.
+#[derive(Clone, Copy)]
+pub struct InnerTable(pub &'static Table);
 
 /// Gives access to the untyped part of a key: `&KEY` works where that part is wanted.
 impl<T> std::ops::Deref for KeySchema<T> {
@@ -214,10 +215,7 @@ pub fn homes(name: &str) -> Vec<&'static str> {
 }
 
 const fn text(name: &'static str, rule: TextRule, doc: &'static str) -> KeySchema<Option<String>> {
-    optional(name, ValueKind::Text(rule), doc, |value| match value {
-        RawValue::Text(text) => Some(Some(text.clone())),
-        _ => None,
-    })
+    optional(name, ValueKind::Text(rule), doc)
 }
 
 /// One of a few words, or none.
@@ -226,10 +224,7 @@ const fn choice(
     all: &'static [&'static str],
     doc: &'static str,
 ) -> KeySchema<Option<&'static str>> {
-    optional(name, ValueKind::Choice(all), doc, |value| match value {
-        RawValue::Choice(word) => Some(Some(*word)),
-        _ => None,
-    })
+    optional(name, ValueKind::Choice(all), doc)
 }
 
 /// One of a few words.
@@ -240,39 +235,16 @@ const fn choice_or(
     doc: &'static str,
 ) -> KeySchema<&'static str> {
     let shown = DefaultValue::Text(default);
-    key(
-        name,
-        ValueKind::Choice(all),
-        default,
-        shown,
-        doc,
-        |value| match value {
-            RawValue::Choice(word) => Some(*word),
-            _ => None,
-        },
-    )
+    key(name, ValueKind::Choice(all), default, shown, doc)
 }
 
 const fn secret(name: &'static str, doc: &'static str) -> KeySchema<Option<SecretRef>> {
-    optional(name, ValueKind::Secret, doc, |value| match value {
-        RawValue::Secret(secret) => Some(Some(secret.clone())),
-        _ => None,
-    })
+    optional(name, ValueKind::Secret, doc)
 }
 
 const fn flag(name: &'static str, default: bool, doc: &'static str) -> KeySchema<bool> {
     let shown = DefaultValue::Bool(default);
-    key(
-        name,
-        ValueKind::Bool,
-        default,
-        shown,
-        doc,
-        |value| match value {
-            RawValue::Bool(flag) => Some(*flag),
-            _ => None,
-        },
-    )
+    key(name, ValueKind::Bool, default, shown, doc)
 }
 
 const fn integer(
@@ -282,24 +254,14 @@ const fn integer(
     default: u32,
     doc: &'static str,
 ) -> KeySchema<u32> {
-    let (kind, shown) = (
-        ValueKind::Integer(low, high),
-        DefaultValue::Integer(default),
-    );
-    key(name, kind, default, shown, doc, as_integer)
+    let shown = DefaultValue::Integer(default);
+    key(name, ValueKind::Integer(low, high), default, shown, doc)
 }
 
 /// The permissions of a file.
 const fn mode(name: &'static str, default: u32, doc: &'static str) -> KeySchema<u32> {
     let shown = DefaultValue::Mode(default);
-    key(name, ValueKind::Mode, default, shown, doc, as_integer)
-}
-
-fn as_integer(value: &RawValue) -> Option<u32> {
-    match value {
-        RawValue::Integer(number) => Some(*number),
-        _ => None,
-    }
+    key(name, ValueKind::Mode, default, shown, doc)
 }
 
 const fn number(
@@ -309,11 +271,8 @@ const fn number(
     default: f64,
     doc: &'static str,
 ) -> KeySchema<f64> {
-    let (kind, shown) = (ValueKind::Number(low, high), DefaultValue::Number(default));
-    key(name, kind, default, shown, doc, |value| match value {
-        RawValue::Number(number) => Some(*number),
-        _ => None,
-    })
+    let shown = DefaultValue::Number(default);
+    key(name, ValueKind::Number(low, high), default, shown, doc)
 }
 
 const fn duration(
@@ -323,28 +282,16 @@ const fn duration(
     default: Duration,
     doc: &'static str,
 ) -> KeySchema<Duration> {
-    let (kind, shown) = (
-        ValueKind::Duration(low, high),
-        DefaultValue::Duration(default),
-    );
-    key(name, kind, default, shown, doc, |value| match value {
-        RawValue::Duration(duration) => Some(*duration),
-        _ => None,
-    })
+    let shown = DefaultValue::Duration(default);
+    key(name, ValueKind::Duration(low, high), default, shown, doc)
 }
 
 const fn path(name: &'static str, doc: &'static str) -> KeySchema<Option<PathBuf>> {
-    optional(name, ValueKind::Path, doc, |value| match value {
-        RawValue::Path(path) => Some(Some(path.clone())),
-        _ => None,
-    })
+    optional(name, ValueKind::Path, doc)
 }
 
 const fn url(name: &'static str, rule: UrlRule, doc: &'static str) -> KeySchema<Option<Url>> {
-    optional(name, ValueKind::Url(rule), doc, |value| match value {
-        RawValue::Url(url, _) => Some(Some(url.clone())),
-        _ => None,
-    })
+    optional(name, ValueKind::Url(rule), doc)
 }
 
 /// A list of texts.
@@ -354,47 +301,21 @@ const fn texts(
     doc: &'static str,
 ) -> KeySchema<Vec<(String, Spot)>> {
     let kind = ValueKind::Texts(rule);
-    key(
-        name,
-        kind,
-        Vec::new(),
-        DefaultValue::None,
-        doc,
-        |value| match value {
-            RawValue::Texts(texts) => Some(texts.clone()),
-            _ => None,
-        },
-    )
+    key(name, kind, Vec::new(), DefaultValue::None, doc)
 }
 
 const fn principal(name: &'static str, doc: &'static str) -> KeySchema<Option<UserOrGroup>> {
-    optional(name, ValueKind::Principal, doc, |value| match value {
-        RawValue::Principal(principal) => Some(Some(principal.clone())),
-        _ => None,
-    })
+    optional(name, ValueKind::Principal, doc)
 }
 
 /// A list of access rules.
 const fn rules(name: &'static str, doc: &'static str) -> KeySchema<Vec<AccessRule>> {
     let kind = ValueKind::Rules;
-    key(
-        name,
-        kind,
-        Vec::new(),
-        DefaultValue::None,
-        doc,
-        |value| match value {
-            RawValue::Rules(rules) => Some(rules.clone()),
-            _ => None,
-        },
-    )
+    key(name, kind, Vec::new(), DefaultValue::None, doc)
 }
 
 const fn address(name: &'static str, doc: &'static str) -> KeySchema<Option<SocketAddr>> {
-    optional(name, ValueKind::Address, doc, |value| match value {
-        RawValue::Address(address) => Some(Some(*address)),
-        _ => None,
-    })
+    optional(name, ValueKind::Address, doc)
 }
 
 /// A table whose keys the user chooses and that follow this rule.
@@ -404,28 +325,16 @@ const fn map(
     doc: &'static str,
 ) -> KeySchema<BTreeMap<String, String>> {
     let kind = ValueKind::Map(rule);
-    key(
-        name,
-        kind,
-        BTreeMap::new(),
-        DefaultValue::None,
-        doc,
-        |value| match value {
-            RawValue::Map(map) => Some(map.clone()),
-            _ => None,
-        },
-    )
+    key(name, kind, BTreeMap::new(), DefaultValue::None, doc)
 }
 
 const fn table(
     name: &'static str,
     table: &'static Table,
     doc: &'static str,
-) -> KeySchema<Option<Section>> {
-    optional(name, ValueKind::Table(table), doc, |value| match value {
-        RawValue::Table(section) => Some(Some(section.clone())),
-        _ => None,
-    })
+) -> KeySchema<InnerTable> {
+    let (kind, inner) = (ValueKind::Table(table), InnerTable(table));
+    key(name, kind, inner, DefaultValue::None, doc)
 }
 
 /// A key without a default.
@@ -433,9 +342,8 @@ const fn optional<T>(
     name: &'static str,
     kind: ValueKind,
     doc: &'static str,
-    take: fn(&RawValue) -> Option<Option<T>>,
 ) -> KeySchema<Option<T>> {
-    key(name, kind, None, DefaultValue::None, doc, take)
+    key(name, kind, None, DefaultValue::None, doc)
 }
 
 const fn key<T>(
@@ -444,7 +352,6 @@ const fn key<T>(
     default: T,
     shown: DefaultValue,
     doc: &'static str,
-    take: fn(&RawValue) -> Option<T>,
 ) -> KeySchema<T> {
     let spec = KeySpec {
         name,
@@ -455,11 +362,7 @@ const fn key<T>(
         methods: &[],
         doc,
     };
-    KeySchema {
-        spec,
-        default,
-        take,
-    }
+    KeySchema { spec, default }
 }
 
 impl<T> KeySchema<T> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::report::Spot;
-use super::schema::{self, KeySchema, KeySpec, Table};
+use super::schema::{self, InnerTable, KeySchema, KeySpec, Table};
+use super::spot::Spot;
 use crate::core::policy::stated::Stated;
 use crate::core::profile::{AccessRule, SecretRef, UserOrGroup};
 
@@ -31,6 +31,48 @@ pub(super) enum RawValue {
     Address(SocketAddr),
     Map(BTreeMap<String, String>),
     Table(Section),
+}
+
+/// The type of a key's value.
+pub(super) trait FromRaw: Clone {
+    /// None for a value of another kind, which no key of this type has.
+    fn from_raw(value: &RawValue) -> Option<Self>;
+}
+
+macro_rules! from_raw {
+    ($($kind:ident: $type:ty,)*) => {$(
+        impl FromRaw for $type {
+            fn from_raw(value: &RawValue) -> Option<$type> {
+                match value {
+                    RawValue::$kind(value, ..) => Some(Clone::clone(value)),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+from_raw! {
+    Text: String,
+    Choice: &'static str,
+    Texts: Vec<(String, Spot)>,
+    Secret: SecretRef,
+    Bool: bool,
+    Integer: u32,
+    Number: f64,
+    Duration: Duration,
+    Path: PathBuf,
+    Url: Url,
+    Principal: UserOrGroup,
+    Rules: Vec<AccessRule>,
+    Address: SocketAddr,
+    Map: BTreeMap<String, String>,
+}
+
+impl<T: FromRaw> FromRaw for Option<T> {
+    fn from_raw(value: &RawValue) -> Option<Option<T>> {
+        T::from_raw(value).map(Some)
+    }
 }
 
 /// A key that is in the file.
@@ -98,9 +140,9 @@ impl Section {
 
     /// The value in the file, else the default. A broken value counts as absent: it has been
     /// reported.
-    pub fn get<T: Clone>(&self, key: &KeySchema<T>) -> T {
+    pub fn get<T: FromRaw>(&self, key: &KeySchema<T>) -> T {
         self.given(key)
-            .and_then(|entry| (key.take)(&entry.value))
+            .and_then(|entry| T::from_raw(&entry.value))
             .unwrap_or_else(|| key.default.clone())
     }
 
@@ -113,7 +155,7 @@ impl Section {
     }
 
     /// The table under this key, if there is one.
-    pub fn table(&self, key: &KeySchema<Option<Section>>) -> Option<&Section> {
+    pub fn table(&self, key: &KeySchema<InnerTable>) -> Option<&Section> {
         self.table_at(key.name)
     }
 
@@ -126,13 +168,11 @@ impl Section {
     }
 
     /// The table under this key, with all defaults if there is none.
-    pub fn table_or_absent(
-        &self,
-        key: &KeySchema<Option<Section>>,
-        schema: &'static Table,
-    ) -> Section {
-        self.get(key)
-            .unwrap_or_else(|| Section::absent(schema, self.spot_of(key)))
+    pub fn table_or_absent(&self, key: &KeySchema<InnerTable>) -> Section {
+        match self.table(key) {
+            Some(section) => section.clone(),
+            None => Section::absent(key.default.0, self.spot_of(key)),
+        }
     }
 
     /// The `access` of a profile as the file states it.

@@ -1,8 +1,9 @@
 //! `[server]` and `[audit]`.
 
-use super::report::{ConfigReport, Owner, Span, Spot};
+use super::report::ConfigReport;
 use super::schema::{Table, audit, limits, server};
 use super::section::Section;
+use super::spot::{Owner, Span, Spot};
 use crate::core::profile::{AuditSettings, AuditSink, Server, ServerLimits};
 
 /// Reads `[server]`, with all defaults if it is not there.
@@ -23,7 +24,7 @@ pub(super) fn server(report: &mut ConfigReport, found: Option<&Section>) -> Serv
         socket_group: section.get(&server::SOCKET_GROUP),
         socket_mode: section.get(&server::SOCKET_MODE),
         admins: section.get(&server::ADMINS),
-        limits: limits(&section.table_or_absent(&server::LIMITS, &limits::TABLE)),
+        limits: limits(&section.table_or_absent(&server::LIMITS)),
         metrics_listen,
     }
 }

@@ -73,7 +73,7 @@ impl IdpClients {
             lanes,
         } = &mut *all;
         let upstream = shared(upstreams, key.clone(), || {
-            let config = tls.client_config(trust, identity).map_err(|_| {
+            let config = tls.client_config(trust, identity, None).map_err(|_| {
                 Failure::permanent(
                     "tls.certificate and tls.key cannot be used for TLS: use RSA, P-256, P-384 or Ed25519",
                 )

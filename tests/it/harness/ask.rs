@@ -77,6 +77,27 @@ pub fn is_up(socket: &Path) -> bool {
     .is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200 "))
 }
 
+/// The answer to a request whose body, of 600 KiB, is sent whole before the answer is read.
+pub fn after_long_body(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    more: &str,
+) -> String {
+    let body = "x".repeat(600 * 1024);
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).expect("head");
+    stream
+        .write_all(body.as_bytes())
+        .unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
 /// Sends bytes and reads the answer to its end.
 pub fn exchange(socket: &Path, who: Option<&Who>, request: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = connect(socket, who)?;

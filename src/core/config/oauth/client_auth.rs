@@ -183,7 +183,7 @@ fn assertion(
     if profile.is_broken(&profile::ASSERTION) {
         return None;
     }
-    let section = &profile.table_or_absent(&profile::ASSERTION, &assertion::TABLE);
+    let section = &profile.table_or_absent(&profile::ASSERTION);
     let by_secret = auth == "client_secret_jwt";
     let all: [&KeySpec; 3] = [&assertion::KEY, &assertion::KEYSTORE, &assertion::FILE];
     let sources: Vec<&KeySpec> = all.into_iter().filter(|key| section.has(key)).collect();

@@ -7,8 +7,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::{File, KeySpec, RawValue, hide_all, integer, obeys, table, wrong_kind};
 use crate::core::config::finding::printable;
-use crate::core::config::report::{ConfigReport, Spot, shorten};
+use crate::core::config::finding::shorten;
+use crate::core::config::report::ConfigReport;
 use crate::core::config::schema::{rule, secret};
+use crate::core::config::spot::Spot;
 use crate::core::config::values::{self, TextRule};
 use crate::core::profile::{AccessRule, SecretRef, UserOrGroup};
 use crate::core::secret::Secret;

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    KeySchema, Table, choice, duration, flag, hours, keystore, minutes, path, seconds, secret,
-    table, text,
+    InnerTable, KeySchema, Table, choice, duration, flag, hours, keystore, minutes, path, seconds,
+    secret, table, text,
 };
-use crate::core::config::section::Section;
 use crate::core::config::values;
 use crate::core::profile::SecretRef;
 
@@ -23,7 +22,7 @@ pub static KEY_PASSWORD: KeySchema<Option<SecretRef>> = secret(
 );
 pub static CERTIFICATE: KeySchema<Option<PathBuf>> =
     path("certificate", "PEM certificate of `key`, for `x5t`.");
-pub static KEYSTORE: KeySchema<Option<Section>> = table(
+pub static KEYSTORE: KeySchema<InnerTable> = table(
     "keystore",
     &keystore::TABLE,
     "PKCS#12 or JKS with the key that signs, and its certificate.",

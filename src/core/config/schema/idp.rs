@@ -2,8 +2,7 @@
 
 use url::Url;
 
-use super::{KeySchema, Table, flag, http, integer, table, tls, url};
-use crate::core::config::section::Section;
+use super::{InnerTable, KeySchema, Table, flag, http, integer, table, tls, url};
 use crate::core::config::values::UrlRule;
 
 pub static ISSUER: KeySchema<Option<Url>> = url(
@@ -34,8 +33,8 @@ pub static MAX_PER_SECOND: KeySchema<u32> = integer(
      differ, the smallest holds for all.",
 )
 .or_as_told("`50`; with `preset = \"camunda-saas\"` `1`");
-pub static HTTP: KeySchema<Option<Section>> = table("http", &http::TABLE, "How to get there.");
-pub static TLS: KeySchema<Option<Section>> = table(
+pub static HTTP: KeySchema<InnerTable> = table("http", &http::TABLE, "How to get there.");
+pub static TLS: KeySchema<InnerTable> = table(
     "tls",
     &tls::TABLE,
     "Trust, and the client's own certificate.",

@@ -5,14 +5,23 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use super::{
-    KeySchema, Table, assertion, choice, choice_or, flag, http, map, refresh, request, rules,
-    secret, table, text, texts, tls, url,
+    InnerTable, KeySchema, Table, assertion, choice, choice_or, flag, http, map, refresh, request,
+    rules, secret, table, text, texts, tls, url,
 };
-use crate::core::config::preset;
-use crate::core::config::report::Spot;
-use crate::core::config::section::Section;
+use crate::core::config::spot::Spot;
 use crate::core::config::values::{self, UrlRule};
 use crate::core::profile::{AccessRule, SecretRef};
+
+/// The words of `preset`.
+const PRESETS: &[&str] = &[
+    "camunda-saas",
+    "camunda-helm",
+    "camunda-docker-compose",
+    "camunda-8-run",
+    "keycloak",
+    "entra",
+    "okta",
+];
 
 /// What `method` can be.
 const METHODS: &[&str] = &["none", "basic", "static", "oauth2"];
@@ -32,7 +41,7 @@ const OAUTH2: &[&str] = &["oauth2"];
 
 pub static PRESET: KeySchema<Option<&'static str>> = choice(
     "preset",
-    preset::NAMES,
+    PRESETS,
     "What the API or identity provider is: fills in defaults, and refuses what cannot work there.",
 );
 pub static TARGET: KeySchema<Option<Url>> = url(
@@ -52,7 +61,7 @@ pub static METHOD: KeySchema<Option<&'static str>> = choice(
 .must();
 pub static ACCESS: KeySchema<Vec<AccessRule>> =
     rules("access", "Who may have the credential.").or_as_told("the daemon's own user and root");
-pub static REFRESH: KeySchema<Option<Section>> =
+pub static REFRESH: KeySchema<InnerTable> =
     table("refresh", &refresh::TABLE, "When it is renewed.");
 pub static ALLOW_REMOTE_WITHOUT_AUTH: KeySchema<bool> = flag(
     "allow_remote_without_auth",
@@ -84,9 +93,9 @@ pub static TOKEN_URL: KeySchema<Option<Url>> = url(
     "none; with `preset = \"camunda-saas\"` `\"https://login.cloud.camunda.io/oauth/token\"`",
 )
 .of(OAUTH2);
-pub static HTTP: KeySchema<Option<Section>> =
+pub static HTTP: KeySchema<InnerTable> =
     table("http", &http::TABLE, "As in `[idp.NAME]`, and before it.").of(OAUTH2);
-pub static TLS: KeySchema<Option<Section>> =
+pub static TLS: KeySchema<InnerTable> =
     table("tls", &tls::TABLE, "As in `[idp.NAME]`, and before it.").of(OAUTH2);
 pub static ALLOW_INSECURE_HTTP: KeySchema<bool> =
     flag("allow_insecure_http", false, "As in `[idp.NAME]`.").of(OAUTH2);
@@ -128,7 +137,7 @@ pub static BASIC_ENCODING: KeySchema<&'static str> = choice_or(
      `-`, `.`, `_` and `*`.",
 )
 .of(OAUTH2);
-pub static ASSERTION: KeySchema<Option<Section>> = table(
+pub static ASSERTION: KeySchema<InnerTable> = table(
     "assertion",
     &assertion::TABLE,
     "The signed assertion of `private_key_jwt` and `client_secret_jwt`.",
@@ -160,7 +169,7 @@ pub static EXTRA: KeySchema<BTreeMap<String, String>> = map(
     "Further parameters of the token request.",
 )
 .of(OAUTH2);
-pub static REQUEST: KeySchema<Option<Section>> = table(
+pub static REQUEST: KeySchema<InnerTable> = table(
     "request",
     &request::TABLE,
     "What a caller may ask for beyond the default.",

@@ -1,7 +1,7 @@
 //! `request` of a profile.
 
 use super::{KeySchema, Table, texts};
-use crate::core::config::report::Spot;
+use crate::core::config::spot::Spot;
 use crate::core::config::values;
 
 pub static SCOPES: KeySchema<Vec<(String, Spot)>> =

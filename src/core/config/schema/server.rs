@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{KeySchema, Table, address, limits, mode, path, principal, rules, table};
-use crate::core::config::section::Section;
+use super::{InnerTable, KeySchema, Table, address, limits, mode, path, principal, rules, table};
 use crate::core::profile::{AccessRule, UserOrGroup};
 
 pub static SOCKET: KeySchema<Option<PathBuf>> = path(
@@ -35,7 +34,7 @@ pub static METRICS_LISTEN: KeySchema<Option<SocketAddr>> = address(
     "Also serves Prometheus metrics over TCP, to anybody who can connect: keep it on loopback.",
 )
 .or_as_told("not served over TCP");
-pub static LIMITS: KeySchema<Option<Section>> = table(
+pub static LIMITS: KeySchema<InnerTable> = table(
     "limits",
     &limits::TABLE,
     "What one caller can take from the others. None can be switched off.",

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{KeySchema, Table, keystore, path, secret, table};
-use crate::core::config::section::Section;
+use super::{InnerTable, KeySchema, Table, keystore, path, secret, table};
 use crate::core::profile::SecretRef;
 
 pub static CA: KeySchema<Option<PathBuf>> = path(
@@ -11,7 +10,7 @@ pub static CA: KeySchema<Option<PathBuf>> = path(
     "PEM certificates that are trusted, instead of the system's.",
 )
 .or_as_told("the system's roots");
-pub static TRUSTSTORE: KeySchema<Option<Section>> = table(
+pub static TRUSTSTORE: KeySchema<InnerTable> = table(
     "truststore",
     &keystore::TABLE,
     "PKCS#12 or JKS with the certificates that are trusted, instead of `ca`.",
@@ -28,7 +27,7 @@ pub static KEY_PASSWORD: KeySchema<Option<SecretRef>> = secret(
     "key_password",
     "Password of an encrypted PKCS#8 key (PBES2). An error for a key that is not encrypted.",
 );
-pub static KEYSTORE: KeySchema<Option<Section>> = table(
+pub static KEYSTORE: KeySchema<InnerTable> = table(
     "keystore",
     &keystore::TABLE,
     "PKCS#12 or JKS with certificate and key, instead of the PEM files.",

@@ -286,9 +286,9 @@ fn nothing_is_resumed_with_a_certificate_and_http_1_1_is_all_that_is_offered() {
     let material = material::read(&profile, &Surroundings::default(), now).unwrap();
     let tls = crate::tls::Tls::new();
     let with = tls
-        .client_config(&material.trust, material.identity.as_ref())
+        .client_config(&material.trust, material.identity.as_ref(), None)
         .unwrap();
-    let without = tls.client_config(&material.trust, None).unwrap();
+    let without = tls.client_config(&material.trust, None, None).unwrap();
     assert!(
         format!("{:?}", with.resumption).contains("Disabled"),
         "{:?}",
