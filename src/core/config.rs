@@ -161,6 +161,8 @@ pub struct Finding {
     pub line: u32,
     /// The column, from 1, in characters.
     pub column: u32,
+    /// The number of characters on that line that are meant, at least 1.
+    pub width: u32,
     /// What is wrong, in one line.
     pub message: String,
     /// What to do about it. Empty if the message says it already.

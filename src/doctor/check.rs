@@ -312,6 +312,7 @@ fn unreadable(path: &Path, message: String) -> Finding {
         file: PathBuf::from(path),
         line: 1,
         column: 1,
+        width: 1,
         message,
         help: String::new(),
         profile: None,

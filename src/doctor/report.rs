@@ -151,6 +151,7 @@ fn placeless(severity: Severity, key: &str, message: String, help: String) -> Fi
         file: PathBuf::new(),
         line: 0,
         column: 0,
+        width: 1,
         message,
         help,
         profile: None,

@@ -49,12 +49,18 @@ impl fmt::Display for Finding {
         }
         if let Some(snippet) = &self.snippet {
             let (line, column) = window(snippet, self.column as usize);
+            // What is cut off at the end of the line is not underlined.
+            let room = line.chars().count().saturating_sub(column - 1);
+            let carets = "^".repeat((self.width as usize).min(room).max(1));
             let under: String = line
                 .chars()
                 .take(column - 1)
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
-            write!(f, "\n{gutter} |\n{number} | {line}\n{gutter} | {under}^")?;
+            write!(
+                f,
+                "\n{gutter} |\n{number} | {line}\n{gutter} | {under}{carets}"
+            )?;
         }
         if !self.help.is_empty() {
             let bar = if self.snippet.is_some() { "|" } else { "" };
@@ -125,6 +131,7 @@ mod tests {
             file: "/etc/tokend/tokend.toml".into(),
             line: 12,
             column,
+            width: 5,
             message: "unknown key `methd`".into(),
             help: "did you mean `method`?".into(),
             profile: ProfileName::parse("orders"),
@@ -136,7 +143,7 @@ mod tests {
     fn rendered_as_a_compiler_would() {
         assert_eq!(
             finding("\tmethd = \"none\"", 2).to_string(),
-            "error: unknown key `methd`\n  --> /etc/tokend/tokend.toml:12:2 (profiles.orders.methd)\n   |\n12 | \tmethd = \"none\"\n   | \t^\n   |\n   = help: did you mean `method`?"
+            "error: unknown key `methd`\n  --> /etc/tokend/tokend.toml:12:2 (profiles.orders.methd)\n   |\n12 | \tmethd = \"none\"\n   | \t^^^^^\n   |\n   = help: did you mean `method`?"
         );
     }
 

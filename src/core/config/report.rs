@@ -170,6 +170,7 @@ impl ConfigReport {
             file: text.path.clone(),
             line: number(line),
             column: number(column),
+            width: text.width(problem.spot.place),
             message: problem.message.clone(),
             help: problem.help.clone(),
             profile: match &problem.spot.owner {
@@ -223,6 +224,19 @@ impl SourceText {
             .saturating_sub(1);
         let column = self.text[self.line_starts[line]..offset].chars().count();
         (line, column)
+    }
+
+    /// The number of characters of a place on its first line.
+    fn width(&self, place: Span) -> u32 {
+        let (line, _) = self.position(place.start);
+        let end = place
+            .end
+            .min(self.span_of(line).start + self.content(line).len());
+        let width = self
+            .text
+            .get(place.start..end)
+            .map_or(1, |text| text.trim_end().chars().count());
+        u32::try_from(width.max(1)).unwrap_or(1)
     }
 
     fn span_of(&self, line: usize) -> Range<usize> {
