@@ -361,7 +361,11 @@ fn readiness(service: &ApiService, visible: &[Arc<RegistryEntry>]) -> Response {
                         });
                     }
                     let why = view.trouble.as_ref().map_or_else(
-                        || "the first credential has not come yet".to_owned(),
+                        || match view.answer {
+                            Some(_) => "the last credential has ended, and the next one has not come yet",
+                            None => "the first credential has not come yet",
+                        }
+                        .to_owned(),
                         |trouble| trouble.failure.message.clone(),
                     );
                     (view.state(now).as_str(), why)
