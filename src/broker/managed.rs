@@ -9,8 +9,9 @@ use tracing::{debug, info, warn};
 
 use super::view::{Answer, EncodeFn, Slot, View};
 use super::{NoAnswer, ProfileId};
-use crate::core::credential::Variant;
-use crate::core::lifecycle::{Lifecycle, Trouble, Verdict};
+use crate::core::credential::{Variant, skewed};
+use crate::core::failure::FailureKind;
+use crate::core::lifecycle::{Lifecycle, LifecycleState, Trouble, Verdict};
 use crate::core::profile::ProfileName;
 use crate::core::time::{BootTime, Stamp};
 
@@ -135,11 +136,13 @@ pub fn news(before: Option<&Trouble>, after: Option<&Trouble>) -> bool {
 }
 
 /// Logs once how an attempt ended: the first failure and the recovery loudly, repetitions quietly.
-/// `left_out`: how many other lines about the profile were left out since the last one.
+/// `state` is that after the attempt. `left_out`: how many other lines about the profile were left
+/// out since the last one.
 pub fn tell(
     profile: &ProfileName,
     before: Option<&Trouble>,
     after: Option<&Trouble>,
+    state: LifecycleState,
     left_out: u64,
 ) {
     let left_out = Some(left_out).filter(|left_out| *left_out > 0);
@@ -158,11 +161,29 @@ pub fn tell(
                     kind = ?failure.kind,
                     failures,
                     left_out,
-                    "cannot get a credential; trying again"
+                    "{}",
+                    match (state, failure.kind) {
+                        (LifecycleState::Stale, _) => {
+                            "cannot renew the credential; it is served until it ends"
+                        }
+                        (_, FailureKind::Transient) => "cannot get a credential; trying again",
+                        (_, FailureKind::Permanent) => {
+                            "cannot get a credential before what is refused has changed"
+                        }
+                    }
                 );
             } else {
                 debug!(%profile, error = failure.message, failures, "still no credential");
             }
         }
+    }
+}
+
+/// Logs that the issuer's clock is wrong, or this machine's, when that is new.
+pub fn tell_skew(profile: &ProfileName, before: Option<i64>, now: Option<i64>) {
+    if before.and_then(skewed).is_none()
+        && let Some(said) = now.and_then(skewed)
+    {
+        warn!(%profile, "{said}");
     }
 }

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::ProfileId;
 use crate::core::lifecycle::{Lifecycle, LifecycleState, Trouble};
 use crate::core::profile::ProfileName;
-use crate::core::time::{BootTime, Stamp};
+use crate::core::time::{BootTime, Stamp, in_seconds};
 
 /// The time between two reminders. An operator who looks at the end of the log sees one, and an
 /// outage of a night makes few lines.
@@ -124,7 +124,6 @@ impl Outages {
 impl Outage {
     /// The length of the outage, for people.
     fn lasted(&self, now: Stamp) -> String {
-        let seconds = Duration::from_secs(now.boot.since(self.since.boot).as_secs());
-        humantime::format_duration(seconds).to_string()
+        in_seconds(now.boot.since(self.since.boot))
     }
 }

@@ -10,6 +10,11 @@ use crate::client::{Client, ClientError, ServerRefusal};
 const NAMES_TIMEOUT: Duration = Duration::from_secs(1);
 /// At most this many names are printed. More would be no help.
 const NAMES_SHOWN: usize = 10;
+/// The shortest time that is told in numbers.
+pub const TENTH: Duration = Duration::from_millis(100);
+
+/// The cure where the identity provider rejects a profile. The message says what it suspects.
+pub const REPAIR: &str = "repair its secret, certificate or configuration, or what the identity provider has registered: a change here is tried at once";
 
 /// Prints `tokend: PROFILE: message` on one line, whatever the message contains. If standard error
 /// cannot be written to, nothing is printed.
@@ -56,29 +61,39 @@ fn refused(
     profile: Option<&str>,
     client: Option<&Client>,
 ) -> Option<String> {
-    let profile = profile.unwrap_or("PROFILE");
-    let wait = refusal
-        .retry_after
-        .map(|wait| format!("it is tried again in {}", human(wait)));
-    match refusal.code.as_str() {
-        "NOT_FOUND" => others(client),
-        "UNAVAILABLE" | "DEADLINE_EXCEEDED" => Some(format!(
-            "{}; `tokend status {profile}` shows since when",
-            wait.unwrap_or_else(|| "it is being tried again".into())
-        )),
-        "RESOURCE_EXHAUSTED" => Some(match refusal.retry_after {
-            Some(wait) => format!("ask less often; the next answer is due in {}", human(wait)),
-            None => "ask less often".into(),
+    let status = match profile {
+        Some(profile) => format!("`tokend status {profile}`"),
+        None => "`tokend status`".to_owned(),
+    };
+    let wait = refusal.retry_after.map(human);
+    match (refusal.code.as_str(), refusal.reason.as_str()) {
+        ("NOT_FOUND", _) => others(client),
+        (_, "CONFIGURATION_UNUSABLE") => {
+            Some("`tokend check` shows all that is to be repaired".into())
+        }
+        (_, "AUDIT_UNAVAILABLE") => Some(
+            "it is tried again by itself; `tokend doctor` shows an administrator the cure".into(),
+        ),
+        ("UNAVAILABLE" | "DEADLINE_EXCEEDED", _) => Some(match wait {
+            Some(wait) => {
+                format!("it is tried again in {wait}; {status} shows since when it fails")
+            }
+            None => format!("it is being tried; {status} shows more"),
         }),
-        "FAILED_PRECONDITION" if refusal.reason == "PROFILE_INVALID" => {
+        ("RESOURCE_EXHAUSTED", _) => Some(match wait {
+            Some(wait) => {
+                format!("ask again in {wait}; an administrator can raise a limit that is too low")
+            }
+            None => {
+                "ask for less at a time; an administrator can raise a limit that is too low".into()
+            }
+        }),
+        ("FAILED_PRECONDITION", "PROFILE_INVALID") => {
             Some("`tokend check` shows what is wrong with its configuration".into())
         }
-        "FAILED_PRECONDITION" => Some(
-            "repair its secret, certificate or scopes: it is tried again as soon as they change"
-                .into(),
-        ),
-        "OUT_OF_RANGE" => Some("ask for a shorter --min-ttl".into()),
-        "PERMISSION_DENIED" => Some("`admins` in [server] names who may".into()),
+        ("FAILED_PRECONDITION", _) => Some(REPAIR.into()),
+        ("OUT_OF_RANGE", _) => Some("ask for a shorter --min-ttl".into()),
+        ("PERMISSION_DENIED", _) => Some("`admins` in [server] names who may".into()),
         _ => None,
     }
 }
@@ -103,9 +118,12 @@ fn others(client: Option<&Client>) -> Option<String> {
 }
 
 /// Formats a duration for people: the two largest units, as `3h 20m`. Below a minute it uses
-/// seconds, and below ten seconds one decimal.
+/// seconds, and below ten seconds one decimal. "In 0s" would say that it is over.
 #[must_use]
 pub fn human(duration: Duration) -> String {
+    if duration < TENTH {
+        return "less than 0.1s".to_owned();
+    }
     let seconds = duration.as_secs();
     if seconds < 10 {
         let tenths = duration.as_millis() / 100;
@@ -134,8 +152,8 @@ mod tests {
     #[test]
     fn durations_are_short() {
         for (seconds, text) in [
-            (0.0, "0s"),
-            (0.04, "0s"),
+            (0.0, "less than 0.1s"),
+            (0.04, "less than 0.1s"),
             (2.5, "2.5s"),
             (9.99, "9.9s"),
             (10.9, "10s"),

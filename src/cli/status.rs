@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use super::complaint::human;
+use super::complaint::{TENTH, human};
 use super::{StatusArgs, complaint, exit, print};
 use crate::client::text::escaped;
 use crate::client::{Client, ClientError, ServerRefusal};
@@ -20,8 +20,6 @@ const REDRAW: Duration = Duration::from_secs(1);
 /// Moves the cursor home, then clears to the end of the screen. This flickers less than clearing
 /// first.
 const CLEAR: &str = "\x1b[H\x1b[2J";
-/// The difference of clocks that is reported, in seconds: half of what issuers usually tolerate.
-pub const SKEW_WORTH_TELLING: u64 = 30;
 
 /// Runs the command; `client` is Err when no socket could be named. Returns the exit status.
 pub fn run(
@@ -146,8 +144,8 @@ fn taken(status: &GetStatusResponse) -> String {
         let line = match (used, reached) {
             (None, None) => continue,
             (Some(used), None) => used,
-            (Some(used), Some(times)) => format!("{used}, reached {times} times"),
-            (None, Some(times)) => format!("{}, reached {times} times", limit.limit),
+            (Some(used), Some(times)) => format!("{used}, reached {}", often(times)),
+            (None, Some(times)) => format!("{}, reached {}", limit.limit, often(times)),
         };
         text.push_str(&format!("{}: {}\n", escaped(&limit.name), escaped(&line)));
         for who in &limit.reached_by {
@@ -164,6 +162,13 @@ fn taken(status: &GetStatusResponse) -> String {
         }
     }
     text
+}
+
+fn often(times: u64) -> String {
+    match times {
+        1 => "once".to_owned(),
+        times => format!("{times} times"),
+    }
 }
 
 fn table(profiles: &[ProfileStatus]) -> String {
@@ -220,7 +225,10 @@ fn cell(text: &str) -> String {
 /// Formats a time that is left, or nothing if there is none. A time in the past counts as now.
 fn time(left: Option<prost_types::Duration>) -> String {
     left.map_or(String::new(), |left| {
-        human(Duration::try_from(left).unwrap_or_default())
+        match Duration::try_from(left).unwrap_or_default() {
+            left if left < TENTH => "now".to_owned(),
+            left => human(left),
+        }
     })
 }
 
@@ -280,14 +288,6 @@ fn notes_on(profile: &ProfileStatus, now: SystemTime) -> String {
             .iter()
             .map(|warning| format!("warning: {warning}")),
     );
-    let skew = profile.clock_skew.map_or(0, |skew| skew.seconds);
-    if skew.unsigned_abs() >= SKEW_WORTH_TELLING {
-        let side = if skew > 0 { "ahead of" } else { "behind" };
-        let skew = human(Duration::from_secs(skew.unsigned_abs()));
-        lines.push(format!(
-            "warning: the issuer's clock is {skew} {side} this machine's"
-        ));
-    }
     lines
         .iter()
         .map(|line| format!("{}: {}\n", escaped(&profile.name), escaped(line)))

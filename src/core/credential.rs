@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 
 use super::secret::Secret;
-use super::time::{BootTime, Stamp};
+use super::time::{BootTime, Stamp, in_seconds};
 
 /// How the credential goes into an `Authorization` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +68,24 @@ pub struct Issued {
     pub confirmation: Option<String>,
     /// How far the issuer's clock is ahead of the daemon's, in seconds, if the answer had a `Date`.
     pub clock_skew: Option<i64>,
+}
+
+/// The difference between the issuer's clock and the daemon's that is told, in seconds: half of
+/// what issuers usually tolerate.
+pub const SKEW_WORTH_TELLING: u64 = 30;
+
+/// Tells that the issuer's clock is this many seconds ahead, if that matters.
+#[must_use]
+pub fn skewed(skew: i64) -> Option<String> {
+    let off = skew.unsigned_abs();
+    let side = if skew > 0 { "ahead of" } else { "behind" };
+    (off >= SKEW_WORTH_TELLING).then(|| {
+        format!(
+            "the identity provider's clock is {} {side} this machine's: compare both with another \
+             one, and correct the wrong one (here `timedatectl set-ntp true`)",
+            in_seconds(Duration::from_secs(off))
+        )
+    })
 }
 
 /// How long a credential lives.

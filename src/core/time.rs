@@ -54,6 +54,16 @@ impl WallTime {
     }
 }
 
+/// A length of time for people, in whole seconds. It is rounded down, but never to nothing: "in 0s"
+/// would say that it is over.
+#[must_use]
+pub fn in_seconds(length: Duration) -> String {
+    match length.as_secs() {
+        0 => "less than a second".to_owned(),
+        seconds => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+    }
+}
+
 /// 9999-12-31T23:59:59Z, the last second of google.protobuf.Timestamp and of RFC 3339.
 pub const END_OF_TIME: Duration = Duration::from_secs(253_402_300_799);
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::report::DoctorReport;
 use crate::cli::complaint::human;
-use crate::cli::status::SKEW_WORTH_TELLING;
 use crate::core::config::Severity;
+use crate::core::credential::{SKEW_WORTH_TELLING, skewed};
 use crate::core::diagnostic::Diagnostic;
 
 pub const AREA: &str = "clock";
@@ -20,25 +20,11 @@ const SKEW_INTOLERABLE: u64 = 300;
 /// The finding of `tokend check --online` about the clock of a profile's identity provider, which
 /// is `skew` seconds ahead. None: it is near enough.
 pub fn differs(skew: i64) -> Option<(Severity, Diagnostic)> {
-    let off = skew.unsigned_abs();
-    if off <= SKEW_WORTH_TELLING {
-        return None;
-    }
-    let severity = match off > SKEW_INTOLERABLE {
+    let severity = match skew.unsigned_abs() > SKEW_INTOLERABLE {
         true => Severity::Error,
         false => Severity::Warning,
     };
-    let message = format!("{}: {CURE}", off_by("the identity provider", skew));
-    Some((severity, Diagnostic::of_profile(message)))
-}
-
-/// Says how far another clock differs.
-fn off_by(whose: &str, skew: i64) -> String {
-    format!(
-        "the clock of {whose} is {} {} this machine's",
-        human(Duration::from_secs(skew.unsigned_abs())),
-        if skew > 0 { "ahead of" } else { "behind" }
-    )
+    skewed(skew).map(|message| (severity, Diagnostic::of_profile(message)))
 }
 
 /// Reports how the clock of `at` compares; it is `skew` seconds ahead.
@@ -47,7 +33,11 @@ pub fn compare(report: &mut DoctorReport, at: &str, skew: i64) {
     if off <= SKEW_WORTH_TELLING {
         return report.well(AREA, format!("within {off} s of that of {at}"));
     }
-    let message = off_by(at, skew);
+    let side = if skew > 0 { "ahead of" } else { "behind" };
+    let message = format!(
+        "the clock of {at} is {} {side} this machine's",
+        human(Duration::from_secs(off))
+    );
     if off > SKEW_INTOLERABLE {
         report.error(AREA, "", message, CURE);
     } else {

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::accounts::{UserAccount, user_name};
-use super::report::DoctorReport;
-use super::report::plural;
-use crate::cli::complaint;
+use super::report::{DoctorReport, plural};
+use crate::cli::complaint::{self, REPAIR};
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::proto::{GetStatusResponse, ProfileStatus};
@@ -148,7 +147,10 @@ fn tell(report: &mut DoctorReport, socket: &Path, status: &GetStatusResponse, da
             AREA,
             "",
             format!("tokend.toml is not in force: {line}"),
-            "repair it; what was in force before is served until then",
+            match status.config_generation {
+                0 => "repair it; there is nothing before it, so every caller is refused until then",
+                _ => "repair it; what was in force before is served until then",
+            },
         );
     }
     let refused = status.profiles.iter().find(|it| unrecorded(it));
@@ -246,10 +248,7 @@ fn profiles(report: &mut DoctorReport, all: &[ProfileStatus], refuses: bool) {
 fn cure(state: &str, name: &str) -> String {
     match state {
         "invalid" => "`tokend check` says where it is to be repaired".into(),
-        "rejected" => {
-            "repair its secret, certificate or scopes: it is tried again as soon as they change"
-                .into()
-        }
+        "rejected" => REPAIR.into(),
         "fetching" => "ask again in a moment".into(),
         _ => {
             format!("it is tried again by itself; `tokend status {name}` shows since when it fails")

@@ -50,8 +50,7 @@ pub(super) fn matching(
     let not_after = wall(validity.not_after.timestamp());
     if reader.now < not_before {
         reader.problem(*role, format!(
-            "the certificate in {place} is not valid before {}: check the clock of this machine, or wait",
-            validity.not_before
+            "the certificate in {place} is not valid before {not_before}: check the clock of this machine, or wait"
         ));
         return None;
     }
@@ -59,8 +58,7 @@ pub(super) fn matching(
         reader.problem(
             *role,
             format!(
-                "the certificate in {place} has expired on {}: put a new one in place",
-                validity.not_after
+                "the certificate in {place} has expired on {not_after}: put a new one in place"
             ),
         );
         return None;

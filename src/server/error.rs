@@ -203,7 +203,7 @@ impl Denial {
         Denial::new(
             Code::Unavailable,
             "AUDIT_UNAVAILABLE",
-            format!("profile {profile}: the audit record of this grant cannot be written, and audit.on_failure = \"deny\" lets none go without; an administrator sees why in `tokend status`"),
+            format!("profile {profile}: the audit record of this grant cannot be written, and audit.on_failure = \"deny\" lets none go without; `tokend doctor` shows an administrator why"),
         )
         .after(Some(Duration::from_secs(1)))
     }

@@ -25,7 +25,7 @@ impl ApiService {
         let for_another = !wanted.as_user.is_empty() || !wanted.as_unit.is_empty();
         let entry = if admin {
             let found = self.registry.load().get(&wanted.profile).cloned();
-            found.ok_or_else(|| self.hidden(&wanted.profile))?
+            found.ok_or_else(|| self.absent(&wanted.profile, true))?
         } else if for_another {
             return Err(self
                 .for_admins(session, Action::Explain)
@@ -82,6 +82,13 @@ fn explained(
     let rules = entry.access.explain(subject).into_iter();
     let profile = status::profile(&service.audit, entry, service.clock.now());
     let mut explanation = sentences(&profile);
+    if admin {
+        let refused = service.registry.load();
+        explanation.extend(refused.refused.iter().map(|why| {
+            let why = sentence(why);
+            format!("Warning: tokend.toml is not in force, what was in force before it is: {why}")
+        }));
+    }
     if service.audit.refuses() {
         explanation.push(match service.audit.trouble().filter(|_| admin) {
             Some(trouble) => format!("Callers are refused all the same: {trouble}."),
@@ -126,37 +133,47 @@ fn sentences(profile: &ProfileStatus) -> Vec<String> {
         Some(left) => format!("expires in {left}"),
         None => "does not expire".to_owned(),
     };
+    let had_one = profile.generation > 0;
     let mut said = vec![match profile.state.as_str() {
         "fresh" => format!("There is a credential, and it {life}."),
         "stale" => format!("There is a credential that {life}, but the last attempt to renew it failed."),
-        "fetching" => "There is no credential yet: the first attempt to get one has not ended.".to_owned(),
+        "fetching" if had_one => "The last credential has ended, and the next one has not come yet.".to_owned(),
+        "fetching" => "There is no credential yet: the first attempt to get one has had no result.".to_owned(),
         "backoff" => "There is no credential: the last attempt to get one failed.".to_owned(),
-        "rejected" => "The identity provider rejects what it is shown: trying again does not help, a changed secret, certificate or configuration does.".to_owned(),
-        "asleep" => "Nobody has asked for a while, so none is kept; the next who asks gets a new one.".to_owned(),
+        "rejected" => "The identity provider rejects what it is shown: a changed secret, certificate or configuration is what helps, and is tried at once.".to_owned(),
+        "asleep" => "Nobody has asked lately, so none is kept: the next who asks gets a new one.".to_owned(),
         "invalid" => "The profile or one of its files cannot be used.".to_owned(),
         other => format!("The state is {other}."),
     }];
     if let Some(error) = &profile.last_error {
-        said.push(format!(
-            "{}: {}.",
-            error.reason,
-            error.message.trim_end_matches('.')
-        ));
+        said.push(format!("{}: {}", error.reason, sentence(&error.message)));
     }
     if let Some(next) = &profile.next_attempt_in {
         let next = wire::text(next);
         said.push(match profile.state.as_str() {
             "fresh" => format!("It is renewed in {next}."),
+            "rejected" => {
+                format!("Whether it still does is looked at now and then, next in {next}.")
+            }
             _ => format!("The next attempt is made in {next}."),
         });
     }
+    let warnings = profile.warnings.iter();
+    let warnings = warnings.filter(|warning| *warning != status::UNRECORDED);
+    said.extend(warnings.map(|warning| format!("Warning: {}", sentence(warning))));
     said
+}
+
+/// The text with one full stop at its end.
+fn sentence(text: &str) -> String {
+    format!("{}.", text.trim_end_matches('.'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Broken by a text of 0.7 s that says 0s, and by the same words for a first and a later fetch.
     #[test]
     fn every_state_is_explained_and_what_comes_is_told() {
         let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
@@ -183,11 +200,35 @@ mod tests {
             told("backoff", None, seconds(2))[1],
             "The next attempt is made in 2s."
         );
+        // The rest of a second is not nothing.
+        assert_eq!(
+            told("stale", seconds(0), seconds(0)),
+            [
+                "There is a credential that expires in less than a second, but the last attempt to renew it failed.",
+                "The next attempt is made in less than a second."
+            ]
+        );
+        // An attempt that is made is not called useless.
+        let rejected = told("rejected", None, seconds(2)).concat();
+        assert!(rejected.contains("next in 2s") && !rejected.contains("not help"));
         for state in ["stale", "fetching", "rejected", "asleep", "invalid"] {
             assert!(
                 !told(state, None, None)[0].starts_with("The state is"),
                 "{state}"
             );
         }
+        let later = ProfileStatus {
+            state: "fetching".into(),
+            generation: 3,
+            warnings: vec![status::UNRECORDED.into(), "its files are odd.".into()],
+            ..ProfileStatus::default()
+        };
+        assert_eq!(
+            sentences(&later),
+            [
+                "The last credential has ended, and the next one has not come yet.",
+                "Warning: its files are odd."
+            ]
+        );
     }
 }

@@ -143,7 +143,7 @@ impl AdminService for Admin {
             return answer(&session, status);
         }
         let entry = self.0.registry.load().get(&wanted).cloned();
-        let entry = entry.ok_or_else(|| self.0.hidden(&wanted))?;
+        let entry = entry.ok_or_else(|| self.0.absent(&wanted, true))?;
         Ok(Response::new(status::of(&self.0, &[entry])))
     }
 

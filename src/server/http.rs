@@ -284,12 +284,7 @@ async fn state(
                 .await
                 .map(|(entry, _)| entry)
         };
-        let entry = found.ok_or_else(|| match admin {
-            true => service.hidden(&wanted),
-            false => service
-                .closed()
-                .unwrap_or_else(|| Denial::not_found(&wanted)),
-        })?;
+        let entry = found.ok_or_else(|| service.absent(&wanted, admin))?;
         return Ok(Json(status::json(&service, &[entry], admin)).into_response());
     }
     let look = move |service: &ApiService, entries: &[Arc<RegistryEntry>]| {
@@ -370,7 +365,11 @@ fn readiness(service: &ApiService, visible: &[Arc<RegistryEntry>]) -> Response {
                         });
                     }
                     let why = view.trouble.as_ref().map_or_else(
-                        || "the first credential has not come yet".to_owned(),
+                        || match view.answer {
+                            Some(_) => "the last credential has ended, and the next one has not come yet",
+                            None => "the first credential has not come yet",
+                        }
+                        .to_owned(),
                         |trouble| trouble.failure.message.clone(),
                     );
                     (view.state(now).as_str(), why)

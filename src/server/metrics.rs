@@ -211,6 +211,18 @@ fn attempts(page: &mut Page, entries: &[Arc<RegistryEntry>]) {
             .map_or(0, |trouble| trouble.failures);
         failures.line(&[("profile", name)], trouble);
     }
+    let mut skew = page.family(
+        "tokend_issuer_clock_skew_seconds",
+        Gauge,
+        "How far the identity provider's clock is ahead of this machine's, by the answer with the credential.",
+    );
+    for (name, handle) in handles(entries) {
+        let view = handle.own().view();
+        let credential = view.answer.as_ref().map(|answer| &answer.credential);
+        if let Some(ahead) = credential.and_then(|credential| credential.clock_skew) {
+            skew.line(&[("profile", name)], ahead);
+        }
+    }
     let mut attempts = page.family(
         "tokend_upstream_attempts_total",
         Counter,

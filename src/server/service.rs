@@ -195,11 +195,15 @@ impl ApiService {
         self.registry.load().closed.as_deref().map(Denial::closed)
     }
 
-    /// The denial for an administrator, who is told whether the profile exists.
-    pub fn hidden(&self, profile: &str) -> Denial {
+    /// The denial for a caller who may not use the profile. An administrator is told whether it
+    /// exists.
+    pub fn absent(&self, profile: &str, admin: bool) -> Denial {
         let registry = self.registry.load();
         if let Some(why) = registry.closed.as_deref() {
             return Denial::closed(why);
+        }
+        if !admin {
+            return Denial::not_found(profile);
         }
         let Some(entry) = registry.get(profile) else {
             let pending = self.changes.pending();
@@ -261,10 +265,7 @@ impl ApiService {
         }
         self.audit
             .denied(&session.peer, action, profile, Decision::Denied);
-        Err(match self.is_admin(session).await {
-            true => self.hidden(profile),
-            false => Denial::not_found(profile),
-        })
+        Err(self.absent(profile, self.is_admin(session).await))
     }
 
     /// The permit for this credential, if the profile works.

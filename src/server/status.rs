@@ -10,6 +10,7 @@ use super::service::ApiService;
 use super::wire;
 use crate::audit::Audit;
 use crate::core::account::{Resource, Spent, Usage};
+use crate::core::credential;
 use crate::core::failure::FailureKind;
 use crate::core::profile::ProfileName;
 use crate::core::time::Stamp;
@@ -27,7 +28,7 @@ const ACCOUNTS: usize = 16;
 const FOR_ADMINS: [&str; 4] = ["audit", "limits", "refused", "warnings"];
 
 /// The text for callers who may not know what is wrong with the daemon.
-pub const UNRECORDED: &str = "callers are refused: no audit record can be written, and audit.on_failure = \"deny\" lets no credential go without; an administrator sees why in `tokend status`";
+pub const UNRECORDED: &str = "callers are refused: no audit record can be written, and audit.on_failure = \"deny\" lets no credential go without; `tokend doctor` shows an administrator why";
 
 /// Lists these profiles, in short.
 pub fn listed(service: &ApiService, entries: &[Arc<RegistryEntry>]) -> ListProfilesResponse {
@@ -298,6 +299,8 @@ pub fn profile(audit: &Audit, entry: &RegistryEntry, now: Stamp) -> ProfileStatu
         status.clock_skew = credential
             .clock_skew
             .map(|seconds| prost_types::Duration { seconds, nanos: 0 });
+        let skewed = credential.clock_skew.and_then(credential::skewed);
+        status.warnings.extend(skewed);
     }
     status.last_error = view.trouble.as_ref().map(|trouble| ProfileError {
         reason: match trouble.failure.kind {

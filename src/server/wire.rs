@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::broker::Answer;
 use crate::core::credential::{Credential, Fingerprint, Scheme};
-use crate::core::time::{END_OF_TIME, Stamp, WallTime};
+use crate::core::time::{END_OF_TIME, Stamp, WallTime, in_seconds};
 use crate::proto;
 
 /// Encodes a credential as `tokend.v1.Credential`, once, when it is published.
@@ -157,8 +157,9 @@ pub fn duration(length: Duration) -> prost_types::Duration {
 
 /// A length of time for people, in whole seconds.
 pub fn text(length: &prost_types::Duration) -> String {
-    let seconds = u64::try_from(length.seconds).unwrap_or(0);
-    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+    in_seconds(Duration::from_secs(
+        u64::try_from(length.seconds).unwrap_or(0),
+    ))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod harness;
 mod health;
 mod hostile;
 mod http;
+mod incidents;
 mod keystores;
 mod late_rotation;
 mod leaks;

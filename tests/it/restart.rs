@@ -22,7 +22,7 @@ use crate::harness::idp::{self, LAZY, SECRET};
 use crate::harness::{Daemon, PATIENCE, Place, eventually};
 
 /// The part of systemd that serves a service with a socket and a descriptor store.
-struct Manager {
+pub struct Manager {
     folder: tempfile::TempDir,
     listener: UnixListener,
     told: Arc<Mutex<Told>>,
@@ -35,7 +35,7 @@ struct Told {
 }
 
 impl Manager {
-    fn new(place: &Place) -> Manager {
+    pub fn new(place: &Place) -> Manager {
         let folder = tempfile::tempdir().expect("folder");
         let notify = UnixDatagram::bind(folder.path().join("notify")).expect("bound");
         let told = Arc::new(Mutex::new(Told::default()));
@@ -48,7 +48,7 @@ impl Manager {
         }
     }
 
-    fn start(&self, place: Place) -> Daemon {
+    pub fn start(&self, place: Place) -> Daemon {
         self.start_with(place, &[])
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Assembly;
 use super::member::Member;
@@ -14,12 +14,15 @@ use crate::provider::oauth2::proxy;
 use crate::registry::reload::{ReloadOutcome, Reloaded};
 use crate::registry::{ProfileHealth, RegistryEntry};
 
+/// The beginning of the line about a profile that cannot be used.
+const UNUSABLE: &str = "all callers of this profile are refused, since it cannot be used";
+
 impl Assembly {
     /// Logs what is new about a profile.
     pub(super) fn say(&mut self, entry: &RegistryEntry) {
         let mut lines = entry.warnings.clone();
         if let ProfileHealth::Invalid(why) = &entry.health {
-            lines.insert(0, format!("the profile cannot be used: {why}"));
+            lines.insert(0, format!("{UNUSABLE}: {why}"));
         }
         let before = self.said.remove(&entry.name).unwrap_or_default();
         // A trial is no cause for alarm: an ordinary rotation comes this way.
@@ -29,13 +32,15 @@ impl Assembly {
         for line in lines.iter().filter(|line| !before.contains(line)) {
             if ordinary.as_ref() == Some(line) {
                 info!(profile = %entry.name, "{line}");
+            } else if line.starts_with(UNUSABLE) {
+                error!(profile = %entry.name, "{line}");
             } else {
                 warn!(profile = %entry.name, "{line}");
             }
         }
         if lines.is_empty() && !before.is_empty() {
-            if !available(entry, self.clock.now()) {
-                // The trouble is not over before there is a credential again.
+            if !is_well(entry, self.clock.now()) {
+                // The trouble is not over before there is a credential that can be renewed.
                 lines = before;
             } else {
                 info!(profile = %entry.name, "nothing is wrong with the profile any more");
@@ -170,10 +175,14 @@ fn narrowed(also: &[Access], since: WallTime) -> String {
     )
 }
 
-/// Whether there is a credential, or the first caller's request brings one.
-fn available(entry: &RegistryEntry, now: Stamp) -> bool {
+/// Whether there is a credential, or the first caller's request brings one, and no attempt at the
+/// next one has failed.
+fn is_well(entry: &RegistryEntry, now: Stamp) -> bool {
     match &entry.health {
-        ProfileHealth::Managed(handle) => handle.own().view().state(now).available(),
+        ProfileHealth::Managed(handle) => {
+            let view = handle.own().view();
+            view.state(now).available() && view.trouble.is_none()
+        }
         ProfileHealth::Invalid(_) => false,
     }
 }

@@ -4,7 +4,7 @@ use tokio::task::{Id, JoinError};
 
 use super::{Actor, CredentialId};
 use crate::broker::budget::{Budget, NextStart};
-use crate::broker::managed::{news, tell};
+use crate::broker::managed::{news, tell, tell_skew};
 use crate::broker::{ProfileId, Spec};
 use crate::core::credential::Issued;
 use crate::core::failure::Failure;
@@ -136,6 +136,12 @@ impl Actor {
             let took = self.tools.clock.now().boot.since(run.started);
             attempts.ended(outcome.as_ref().err().map(|failure| failure.kind), took);
         }
+        if let Ok(issued) = &outcome
+            && let Some(member) = self.profiles.get(&managed.handle)
+        {
+            let before = managed.machine.held().and_then(|held| held.clock_skew);
+            tell_skew(&member.spec.name, before, issued.clock_skew);
+        }
         let before = managed.machine.trouble().cloned();
         let told = self.outages.told;
         let event = match outcome {
@@ -160,13 +166,13 @@ impl Actor {
                 before.as_ref(),
                 managed.machine.trouble(),
             );
-            let now = self.tools.clock.now().boot;
+            let now = self.tools.clock.now();
             let said = match managed.variant.is_default() || !news(before, after) {
                 true => Some(0),
-                false => self.lines.say(name.clone(), now),
+                false => self.lines.say(name.clone(), now.boot),
             };
             if let Some(left_out) = said {
-                tell(name, before, after, left_out);
+                tell(name, before, after, managed.machine.state(now), left_out);
             }
         }
     }

@@ -163,11 +163,11 @@ pub(super) fn unconnected(at: &str, way: &Route) -> Failure {
 
 /// There was no complete answer in time.
 pub(super) fn too_late(at: &str, way: &Route) -> Failure {
-    let why = format!(
-        "no complete answer within {}: the identity provider is slow; if it stays, raise http.timeout",
-        humantime::format_duration(way.timeout)
-    );
-    unreached(at, way, &why)
+    let (through, within) = (&way.through, humantime::format_duration(way.timeout));
+    Failure::transient(format!(
+        "{at} gave no complete answer within {within}{through}: the identity provider is slow or hangs; if it stays, \
+         see its log, or raise http.timeout"
+    ))
 }
 
 /// There is no connection, or none any more.

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{OTHER, of, place, records_in, total, with_audit};
 use crate::harness::ask::Who;
-use crate::harness::{Daemon, PATIENCE, eventually, is_root};
+use crate::harness::disk::SmallDisk;
+use crate::harness::{Daemon, PATIENCE, eventually};
 
 /// Broken by a `denies_now` that is always false: the second call would be counted, and answered
 /// with a credential.
@@ -220,22 +221,11 @@ fn with_continue_everybody_is_served_and_what_is_owed_is_written_later() {
 /// The disk has a few kilobytes. Broken by `append` without `set_len`: half a line would stay.
 #[test]
 fn a_full_disk_leaves_whole_lines_and_nobody_without_a_credential() {
-    if !is_root() {
-        return;
-    }
     let place = place();
-    fs::create_dir(place.path("logs")).expect("folder");
     let logs = place.path("logs");
-    let mount = |arguments: &[&str]| {
-        let done = std::process::Command::new("mount").args(arguments).status();
-        done.is_ok_and(|status| status.success())
-    };
-    let there = logs.to_str().expect("text").to_owned();
-    if !mount(&["-t", "tmpfs", "-o", "size=16k", "tmpfs", &there]) {
-        crate::harness::say_skipped("a small file system cannot be mounted here");
+    let Some(_disk) = SmallDisk::mount(&logs) else {
         return;
-    }
-    let _mounted = Mounted(there);
+    };
     let daemon = place.serve(&with_audit(""));
     let path = logs.join("audit.jsonl");
     let full = (0..200).find(|n| {
@@ -257,14 +247,4 @@ fn a_full_disk_leaves_whole_lines_and_nobody_without_a_credential() {
         (!records_in(&path).is_empty()).then_some(())
     });
     assert_eq!(daemon.get("/v1/status").body["audit"]["trouble"], "");
-}
-
-struct Mounted(String);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .args(["-l", &self.0])
-            .status();
-    }
 }

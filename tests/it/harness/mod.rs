@@ -4,6 +4,7 @@
 //! for every secret that the test knows of (traps 31 and 32).
 
 pub mod ask;
+pub mod disk;
 pub mod forms;
 pub mod idp;
 
