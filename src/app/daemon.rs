@@ -120,7 +120,7 @@ fn run(
     let server = &read.config.server;
 
     let clock = Clock::system();
-    let callers = Callers::new();
+    let callers = Callers::new(server.unit_identity);
     let audit = Audit::start(clock.clone(), &read.config.audit)?;
     let registry = Arc::new(ArcSwap::from_pointee(nobody()));
     let (reload, reloads) = mpsc::channel(RELOADS);
