@@ -5,16 +5,17 @@ mod directory;
 mod units;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::net::UnixStream;
 
 pub use self::directory::{CachedDirectory, SystemDirectory, groups_of};
-use self::units::Units;
+pub use self::units::KernelOffer;
+use self::units::{PeerProcess, Units};
 use crate::core::policy::subuid::SubordinateUids;
 use crate::core::policy::{Caller, Directory, Subject, Unit};
+use crate::core::profile::UnitIdentity;
 
 /// The id that the kernel puts in place of an id from another user namespace that has no number
 /// here. It identifies nobody, so no caller with it is served.
@@ -36,11 +37,11 @@ impl Callers {
     /// Asks the kernel once for its overflow ids, and for what it can tell about the unit of a
     /// caller.
     #[must_use]
-    pub fn new() -> Callers {
+    pub fn new(identity: UnitIdentity) -> Callers {
         let default = (OVERFLOW_DEFAULT, OVERFLOW_DEFAULT);
         Callers {
             overflow: crate::sys::overflow_ids().unwrap_or(default),
-            units: Arc::new(Units::of_this_machine()),
+            units: Arc::new(Units::of_this_machine(identity)),
             subordinate: Arc::new(ArcSwap::from_pointee(subordinate_uids())),
         }
     }
@@ -80,9 +81,8 @@ impl Callers {
                 groups,
                 pid: credentials.pid(),
             },
-            // Taken now, because the process usually still exists. A kernel that gives no pidfd
-            // gives no unit either.
-            process: Mutex::new(crate::sys::peer_process(stream).ok()),
+            // Taken now, because the process usually still exists. Without it there is no unit.
+            process: Mutex::new(self.units.process(stream, uid, credentials.pid())),
             unit: OnceLock::new(),
             units: self.units.clone(),
         })
@@ -111,7 +111,7 @@ impl Callers {
 
 impl Default for Callers {
     fn default() -> Self {
-        Callers::new()
+        Callers::new(UnitIdentity::default())
     }
 }
 
@@ -135,7 +135,7 @@ pub struct Peer {
     pub owner: u32,
     /// The process that connected, until its unit has been looked up. The number of a process is
     /// used again, but a pidfd stays with its process.
-    process: Mutex<Option<OwnedFd>>,
+    process: Mutex<Option<PeerProcess>>,
     unit: OnceLock<Option<Arc<str>>>,
     units: Arc<Units>,
 }
@@ -168,7 +168,7 @@ impl Peer {
             return unit.clone();
         }
         let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        self.units.quickly(process.as_ref()?, self.caller.pid)
+        self.units.quickly(process.as_ref()?)
     }
 
     /// Looks up the unit, once for the connection. It may read many folders, so it must not run on
@@ -176,7 +176,7 @@ impl Peer {
     pub fn look_for_unit(&self) {
         self.unit.get_or_init(|| {
             let process = self.take_process()?;
-            self.units.of(&process, self.caller.pid)
+            self.units.of(&process)
         });
     }
 
@@ -190,7 +190,7 @@ impl Peer {
         }
     }
 
-    fn take_process(&self) -> Option<OwnedFd> {
+    fn take_process(&self) -> Option<PeerProcess> {
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         process.take()
     }
@@ -203,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn the_kernel_names_this_process() {
         let (here, _there) = UnixStream::pair().expect("pair");
-        let caller = Callers::new().of(&here).expect("known").caller;
+        let caller = Callers::default().of(&here).expect("known").caller;
         assert_eq!(caller.uid, rustix::process::geteuid().as_raw());
         assert_eq!(caller.gid, rustix::process::getegid().as_raw());
         assert_eq!(caller.pid, Some(std::process::id().cast_signed()));
@@ -223,7 +223,7 @@ mod tests {
         let (here, _there) = UnixStream::pair().expect("pair");
         let callers = Callers {
             overflow: (rustix::process::geteuid().as_raw(), OVERFLOW_DEFAULT),
-            ..Callers::new()
+            ..Callers::default()
         };
         assert!(callers.of(&here).is_err());
         assert!(is_overflow(65_534, 7) && is_overflow(7, 7) && !is_overflow(8, 7));

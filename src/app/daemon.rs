@@ -119,7 +119,7 @@ fn run(
     } = start;
     let server = &read.config.server;
 
-    let (clock, callers) = (Clock::system(), Callers::new());
+    let (clock, callers) = (Clock::system(), Callers::new(server.unit_identity));
     let audit = Audit::start(clock.clone(), &read.config.audit)?;
     let registry = Arc::new(ArcSwap::from_pointee(nobody()));
     let changes: Arc<FileChanges> = Arc::default();

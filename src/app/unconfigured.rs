@@ -80,14 +80,14 @@ pub fn wait(
         refused: Vec::new(),
     };
     waiting.refuse(error);
-    let limits = config.server.limits;
+    let (limits, unit_identity) = (config.server.limits, config.server.unit_identity);
     let service = Arc::new(ApiService {
         registry: waiting.registry.clone(),
         changes: Arc::default(),
         broker,
         started: clock.now(),
         clock,
-        callers: Callers::new(),
+        callers: Callers::new(unit_identity),
         accounts: Accounts::new(&limits),
         surveys: Arc::new(Semaphore::new(1)),
         limits,

@@ -438,6 +438,10 @@ fn not_before_a_restart(started_with: &Server, now: &Server) -> Vec<String> {
             started_with.socket_group != now.socket_group,
         ),
         ("socket_mode", started_with.socket_mode != now.socket_mode),
+        (
+            "unit_identity",
+            started_with.unit_identity != now.unit_identity,
+        ),
         ("limits", started_with.limits != now.limits),
         (
             "metrics_listen",

@@ -176,7 +176,7 @@ mod tests {
     /// one.
     #[test]
     fn many_principals_write_no_more_records_of_denials_than_the_bound_of_all() {
-        let (mut denials, callers) = (Denials::new(), Callers::new());
+        let (mut denials, callers) = (Denials::new(), Callers::default());
         let all = written(&mut denials, &callers, 1000, 300);
         let total: u64 = all.iter().map(|draft| draft.count).sum();
         assert_eq!(total, 300_000, "all are counted");
@@ -190,7 +190,7 @@ mod tests {
     /// Broken by `place` without FEW: eight users who guess names take the names of all others.
     #[test]
     fn whoever_is_denied_little_is_named_while_others_guess() {
-        let (mut denials, callers) = (Denials::new(), Callers::new());
+        let (mut denials, callers) = (Denials::new(), Callers::default());
         for uid in 0..1000 {
             let caller = Caller {
                 uid,

@@ -76,7 +76,7 @@ fn credential(token: &str) -> Credential {
 
 fn peer() -> Arc<Peer> {
     let (here, _there) = UnixStream::pair().expect("pair");
-    Arc::new(Callers::new().of(&here).expect("known"))
+    Arc::new(Callers::default().of(&here).expect("known"))
 }
 
 /// The result of one grant, and how long it takes.

@@ -4,15 +4,26 @@
 //! The kernel's own reference holds a process, never its number alone. Numbers are used again, and
 //! the next process with the number would be taken for the one before. If anything is missing the
 //! answer is None, which matches no rule.
+//!
+//! A kernel before Linux 6.5 gives no such reference with a connection. If the configuration
+//! permits it, the process is then opened by its number, as soon as the connection is accepted, and
+//! has to look like the one that connected: same user, and not started later.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::core::policy::unit;
+use crate::core::profile::UnitIdentity;
+use crate::core::time::BootTime;
 use crate::sys;
 
 /// The unit is remembered for this many cgroups. A host has hundreds of units; a unit that makes
@@ -24,10 +35,46 @@ const REMEMBERED: usize = 4096;
 /// unknown.
 const LOOKED_AT: usize = 65_536;
 
+/// The kernel counts the start of a process in hundredths of a second (USER_HZ, on every
+/// architecture that tokend runs on).
+const TICK: Duration = Duration::from_millis(10);
+
+/// What the kernel offers for finding the unit of a caller.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelOffer {
+    /// It gives the process of a connection: SO_PEERPIDFD (Linux 6.5).
+    pub peer: bool,
+    /// It opens a process by its number: pidfd_open (Linux 5.3).
+    pub by_number: bool,
+    /// It tells the cgroup of an open process: PIDFD_GET_INFO (Linux 6.13).
+    pub cgroup: bool,
+}
+
+/// The process of a caller, held by a pidfd.
+#[derive(Debug)]
+pub struct PeerProcess {
+    held: OwnedFd,
+    /// The number of the process when it connected.
+    pid: Option<i32>,
+    /// What has to hold of the process, if it was opened by its number. None: the kernel gave it
+    /// with the connection.
+    must_be: Option<ConnectingProcess>,
+}
+
+/// What is known of the process that connected, besides its number.
+#[derive(Clone, Copy, Debug)]
+struct ConnectingProcess {
+    uid: u32,
+    /// When the connection was accepted, in ticks of the boot clock.
+    accepted: u64,
+}
+
 /// Finds the units of processes.
 #[derive(Debug)]
 pub struct Units {
     how: CgroupSource,
+    /// Processes are opened by their number.
+    by_number: bool,
     /// The units of cgroups, by cgroup id. The kernel does not use such an id again.
     known: Mutex<HashMap<u64, Option<Arc<str>>>>,
 }
@@ -46,15 +93,34 @@ enum CgroupSource {
 
 impl Units {
     /// Tries what this machine offers.
-    pub fn of_this_machine() -> Units {
-        Units::by(how())
-    }
-
-    fn by(how: CgroupSource) -> Units {
+    pub fn of_this_machine(identity: UnitIdentity) -> Units {
+        let offer = KernelOffer::of_this_machine();
         Units {
-            how,
+            how: how(offer, identity),
+            by_number: !offer.peer && identity == UnitIdentity::Pid,
             known: Mutex::default(),
         }
+    }
+
+    /// The process that connected, which is `uid`'s and had the number `pid`. It has to be asked
+    /// for as soon as the connection is accepted.
+    pub fn process(&self, socket: &impl AsFd, uid: u32, pid: Option<i32>) -> Option<PeerProcess> {
+        if !self.by_number {
+            let held = sys::peer_process(socket).ok()?;
+            return Some(PeerProcess {
+                held,
+                pid,
+                must_be: None,
+            });
+        }
+        Some(PeerProcess {
+            held: opened(pid)?,
+            pid,
+            must_be: Some(ConnectingProcess {
+                uid,
+                accepted: ticks(Clock::system().now().boot),
+            }),
+        })
     }
 
     /// The reason why no unit is ever found. None: units are found.
@@ -65,27 +131,32 @@ impl Units {
         }
     }
 
-    /// The unit of a process. `pid` is the number that it had when it connected.
-    pub fn of(&self, process: &OwnedFd, pid: Option<i32>) -> Option<Arc<str>> {
-        let unit = match &self.how {
-            CgroupSource::Id(root) => self.by_id(root, sys::cgroup_id(process).ok()??, pid, search),
-            CgroupSource::Proc => unit::of_cgroup(&cgroup_by_number(pid)?).map(Arc::from),
-            CgroupSource::Not(_) => None,
-        };
-        // What was read by number belongs to this process only if it still has the number.
-        unit.filter(|_| sys::is_alive(process))
+    /// The unit of a process.
+    pub fn of(&self, process: &PeerProcess) -> Option<Arc<str>> {
+        self.look(process, search)
     }
 
     /// The same, but only if it takes microseconds: the hierarchy is never searched.
-    pub fn quickly(&self, process: &OwnedFd, pid: Option<i32>) -> Option<Arc<str>> {
+    pub fn quickly(&self, process: &PeerProcess) -> Option<Arc<str>> {
+        self.look(process, |_, _| None)
+    }
+
+    fn look(
+        &self,
+        process: &PeerProcess,
+        search: impl FnOnce(&Path, u64) -> Option<String>,
+    ) -> Option<Arc<str>> {
+        if !process.can_be_the_caller() {
+            return None;
+        }
+        let PeerProcess { held, pid, .. } = process;
         let unit = match &self.how {
-            CgroupSource::Id(root) => {
-                let id = sys::cgroup_id(process).ok()??;
-                self.by_id(root, id, pid, |_, _| None)
-            }
-            CgroupSource::Proc | CgroupSource::Not(_) => return self.of(process, pid),
+            CgroupSource::Id(root) => self.by_id(root, sys::cgroup_id(held).ok()??, *pid, search),
+            CgroupSource::Proc => unit::of_cgroup(&cgroup_by_number(*pid)?).map(Arc::from),
+            CgroupSource::Not(_) => None,
         };
-        unit.filter(|_| sys::is_alive(process))
+        // What was read by number belongs to this process only if it still has the number.
+        unit.filter(|_| process.can_be_the_caller() && sys::is_alive(held))
     }
 
     fn by_id(
@@ -160,22 +231,85 @@ fn search(root: &Path, id: u64) -> Option<String> {
     None
 }
 
-fn how() -> CgroupSource {
+impl PeerProcess {
+    /// Whether nothing shows that this is another process than the one that connected. It has to
+    /// be asked before and after everything else that is read by number.
+    fn can_be_the_caller(&self) -> bool {
+        self.must_be.is_none_or(|caller| {
+            self.pid
+                .and_then(user_and_start)
+                .is_some_and(|(uid, start)| {
+                    // Both times are rounded down, so a process of the same tick may be the caller.
+                    uid == caller.uid && start <= caller.accepted
+                })
+        })
+    }
+}
+
+/// The effective user of the process that has this number now, and when it started, in ticks of the
+/// boot clock (proc_pid_status(5), proc_pid_stat(5)).
+fn user_and_start(pid: i32) -> Option<(u32, u64)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    // A program's name is in parentheses, and may contain any byte.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let after_name = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    // The real user comes first; the start is field 22, and the name is field 2.
+    let uid = users.split_whitespace().nth(1)?.parse().ok()?;
+    let start = after_name.split_whitespace().nth(19)?.parse().ok()?;
+    Some((uid, start))
+}
+
+fn ticks(at: BootTime) -> u64 {
+    u64::try_from(at.0.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The process that has this number now.
+fn opened(pid: Option<i32>) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid?)?;
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+impl KernelOffer {
+    /// Tries it with this process.
+    #[must_use]
+    pub fn of_this_machine() -> KernelOffer {
+        let peer = std::os::unix::net::UnixStream::pair()
+            .and_then(|(here, _there)| sys::peer_process(&here));
+        let own = opened(Some(std::process::id().cast_signed()));
+        let told = |process: &OwnedFd| matches!(sys::cgroup_id(process), Ok(Some(_)));
+        KernelOffer {
+            peer: peer.is_ok(),
+            by_number: own.is_some(),
+            cgroup: peer.ok().or(own).as_ref().is_some_and(told),
+        }
+    }
+}
+
+fn how(offer: KernelOffer, identity: UnitIdentity) -> CgroupSource {
     let Some(root) = mounted(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
     else {
         return CgroupSource::Not("no cgroup2 hierarchy is mounted here".into());
     };
-    let asked =
-        std::os::unix::net::UnixStream::pair().and_then(|(here, _there)| sys::peer_process(&here));
-    let process = match asked {
-        Ok(process) => process,
-        Err(error) => {
-            return CgroupSource::Not(format!(
-                "this kernel does not hold on to the process of a caller (SO_PEERPIDFD: {error}); Linux 6.5 and later do"
-            ));
+    match identity {
+        UnitIdentity::Pidfd if !offer.peer => {
+            return CgroupSource::Not(
+                "this kernel does not hold on to the process of a caller (SO_PEERPIDFD, Linux 6.5); \
+                 `unit_identity = \"pid\"` in [server] finds it by its number"
+                    .into(),
+            );
         }
-    };
-    if let Ok(Some(_)) = sys::cgroup_id(&process) {
+        UnitIdentity::Pid if !offer.peer && !offer.by_number => {
+            return CgroupSource::Not(
+                "this kernel does not hold on to the process of a caller (SO_PEERPIDFD, Linux 6.5), \
+                 nor to one by its number (pidfd_open, Linux 5.3)"
+                    .into(),
+            );
+        }
+        _ => {}
+    }
+    if offer.cgroup {
         return CgroupSource::Id(root);
     }
     match fs::read_to_string("/proc/self/cgroup") {
@@ -195,143 +329,4 @@ fn mounted(mountinfo: &str) -> Option<PathBuf> {
             .then(|| place.split(' ').nth(4))?
             .map(PathBuf::from)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hierarchy_is_found_among_the_mounts() {
-        let text = "24 1 0:21 / /proc rw - proc proc rw\n\
-                    36 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n";
-        assert_eq!(mounted(text), Some("/sys/fs/cgroup".into()));
-        assert_eq!(
-            mounted("24 1 0:21 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"),
-            None
-        );
-        assert_eq!(mounted("nonsense\n"), None);
-    }
-
-    #[test]
-    fn a_cgroup_is_found_by_its_inode() {
-        let root = tempfile::tempdir().expect("folder");
-        let deep = root.path().join("a.slice/b.service/c");
-        fs::create_dir_all(&deep).expect("folders");
-        fs::create_dir(root.path().join("d.slice")).expect("folder");
-        let id = |path: &Path| fs::metadata(path).expect("there").ino();
-        assert_eq!(
-            search(root.path(), id(&deep)).as_deref(),
-            Some("a.slice/b.service/c")
-        );
-        assert_eq!(search(root.path(), id(root.path())), None);
-    }
-
-    /// A process in a cgroup of its own, in the real hierarchy of the kernel.
-    struct Cgroup {
-        folder: PathBuf,
-        child: std::process::Child,
-    }
-
-    impl Cgroup {
-        /// None where cgroups may not be made; then a message says so.
-        fn new(name: &str) -> Option<Cgroup> {
-            let mounts = fs::read_to_string("/proc/self/mountinfo").expect("readable");
-            let folder = mounted(&mounts)
-                .unwrap_or("/nowhere".into())
-                .join(format!("tku{}-{name}.slice", std::process::id()))
-                .join(name);
-            if let Err(error) = fs::create_dir_all(&folder) {
-                eprintln!("SKIP: {}: {error}", folder.display());
-                return None;
-            }
-            let child = std::process::Command::new("sleep")
-                .arg("60")
-                .spawn()
-                .expect("started");
-            fs::write(folder.join("cgroup.procs"), child.id().to_string()).expect("moved");
-            Some(Cgroup { folder, child })
-        }
-
-        fn process(&self) -> OwnedFd {
-            let pid = rustix::process::Pid::from_child(&self.child);
-            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("pidfd")
-        }
-    }
-
-    impl Drop for Cgroup {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-            let _ = fs::remove_dir(&self.folder);
-            let _ = self.folder.parent().map(fs::remove_dir);
-        }
-    }
-
-    /// Checks that every way of the kernel leads to the same unit: by id with /proc and without it,
-    /// and by /proc alone.
-    #[test]
-    fn every_way_finds_the_same_unit() {
-        let Some(cgroup) = Cgroup::new("orders@1.service") else {
-            return;
-        };
-        let pid = Some(cgroup.child.id().cast_signed());
-        let root = || mounted(&fs::read_to_string("/proc/self/mountinfo").expect("readable"));
-        let by_id = || Units::by(CgroupSource::Id(root().expect("it is there")));
-        let process = cgroup.process();
-        let asked = [
-            (by_id(), pid),
-            // The process is hidden, or belongs to another pid namespace: its cgroup is searched
-            // for.
-            (by_id(), None),
-            // The number of another process does not mislead: its folder has another id.
-            (by_id(), Some(std::process::id().cast_signed())),
-            (Units::by(CgroupSource::Proc), pid),
-        ];
-        for (units, pid) in asked {
-            if matches!(units.how, CgroupSource::Id(_)) && sys::cgroup_id(&process).is_err() {
-                eprintln!("SKIP: this kernel has no PIDFD_GET_INFO");
-                continue;
-            }
-            let found = units.of(&process, pid);
-            assert_eq!(found.as_deref(), Some("orders@1.service"), "{units:?}");
-            // The unit is remembered, or found again.
-            let again = units.of(&process, pid);
-            assert_eq!(again.as_deref(), Some("orders@1.service"), "{units:?}");
-        }
-        let no = Units::by(CgroupSource::Not("so".into()));
-        assert_eq!(no.of(&process, pid), None);
-        assert_eq!(no.trouble(), Some("so"));
-    }
-
-    /// Broken by `of` without `is_alive`: another process has the number of one that has ended, and
-    /// is in the unit.
-    #[test]
-    fn trap_21_what_was_read_by_the_number_of_a_process_that_has_ended_is_not_believed() {
-        let Some(cgroup) = Cgroup::new("orders@2.service") else {
-            return;
-        };
-        let now_has_the_number = Some(cgroup.child.id().cast_signed());
-        let mut child = std::process::Command::new("true").spawn().expect("started");
-        let pid = rustix::process::Pid::from_child(&child);
-        let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-            .expect("it is there until it is waited for");
-        while sys::is_alive(&ended) {
-            std::thread::yield_now();
-        }
-        let by_number = Units::by(CgroupSource::Proc);
-        assert_eq!(
-            by_number.of(&ended, now_has_the_number),
-            None,
-            "not waited for"
-        );
-        child.wait().expect("waited");
-        assert_eq!(by_number.of(&ended, now_has_the_number), None);
-        assert_eq!(
-            Units::of_this_machine().of(&ended, now_has_the_number),
-            None
-        );
-        let living = by_number.of(&cgroup.process(), now_has_the_number);
-        assert_eq!(living.as_deref(), Some("orders@2.service"));
-    }
 }

@@ -115,11 +115,22 @@ pub struct Server {
     pub socket: Option<PathBuf>,
     pub socket_group: Option<UserOrGroup>,
     pub socket_mode: u32,
+    pub unit_identity: UnitIdentity,
     /// `admins`, besides root and the daemon's own user.
     pub admins: Vec<AccessRule>,
     /// `[server.limits]`
     pub limits: ServerLimits,
     pub metrics_listen: Option<std::net::SocketAddr>,
+}
+
+/// `unit_identity`: what may show which process a caller is, and so its unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnitIdentity {
+    /// Only the pidfd that the kernel gives with the connection (Linux 6.5).
+    #[default]
+    Pidfd,
+    /// Where the kernel gives none, the number of the process too.
+    Pid,
 }
 
 /// `[server.limits]`: no limit can be switched off.

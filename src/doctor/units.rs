@@ -5,17 +5,10 @@ use std::fs;
 
 use super::daemon::Daemon;
 use super::report::DoctorReport;
-use crate::core::profile::Config;
+use crate::caller::KernelOffer;
+use crate::core::profile::{Config, UnitIdentity};
 
 const AREA: &str = "units";
-
-/// The first kernel with SO_PEERPIDFD. Without it, a caller's pid may belong to another process by
-/// the time it is looked up.
-const PEER_PIDFD: (u32, u32) = (6, 5);
-
-/// The first kernel with PIDFD_GET_INFO, which tells the control group itself. Older ones need a
-/// readable /proc/PID/cgroup.
-const PIDFD_INFO: (u32, u32) = (6, 13);
 
 /// Checks the kernel. Reports nothing if no rule names a unit.
 pub fn look(report: &mut DoctorReport, config: &Config, daemon: &Daemon) {
@@ -43,7 +36,8 @@ pub fn look(report: &mut DoctorReport, config: &Config, daemon: &Daemon) {
         .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok())
         .or_else(|| fs::read_to_string("/proc/self/mountinfo").ok())
         .unwrap_or_default();
-    match tellable(&kernel(), &mounts) {
+    let offer = KernelOffer::of_this_machine();
+    match tellable(&kernel(), offer, config.server.unit_identity, &mounts) {
         Ok(how) => report.well(AREA, how),
         Err((why, cure)) => report.error(
             AREA,
@@ -61,19 +55,34 @@ fn kernel() -> String {
 }
 
 /// How a caller's unit becomes known. An error says why it does not, and what to do about it.
-fn tellable(release: &str, mounts: &str) -> Result<String, (String, String)> {
+fn tellable(
+    release: &str,
+    offer: KernelOffer,
+    identity: UnitIdentity,
+    mounts: &str,
+) -> Result<String, (String, String)> {
     let instead = "name users or groups instead";
-    let Some(version) = version(release) else {
-        return Err((
-            format!("the kernel's release {release:?} is not understood"),
-            instead.into(),
-        ));
-    };
-    if version < PEER_PIDFD {
-        return Err((
-            format!("Linux {release} does not say which process a caller is (SO_PEERPIDFD)"),
-            format!("run Linux 6.5 or later, or {instead}"),
-        ));
+    if !offer.peer {
+        let older =
+            format!("Linux {release} does not say which process a caller is (SO_PEERPIDFD)");
+        match identity {
+            UnitIdentity::Pid if offer.by_number => {}
+            UnitIdentity::Pid => {
+                return Err((
+                    format!("{older}, and does not open one by its number either (pidfd_open)"),
+                    format!("run Linux 6.5 or later, or {instead}"),
+                ));
+            }
+            UnitIdentity::Pidfd => {
+                return Err((
+                    older,
+                    format!(
+                        "set unit_identity = \"pid\" in [server] (what that leaves open is in the \
+                         threat model) and restart tokend, run Linux 6.5 or later, or {instead}"
+                    ),
+                ));
+            }
+        }
     }
     let mounts: Vec<Mount<'_>> = mounts.lines().filter_map(Mount::read).collect();
     if !mounts.iter().any(|mount| mount.kind == "cgroup2") {
@@ -84,7 +93,7 @@ fn tellable(release: &str, mounts: &str) -> Result<String, (String, String)> {
             ),
         ));
     }
-    if version >= PIDFD_INFO {
+    if offer.peer && offer.cgroup {
         return Ok(format!(
             "Linux {release} tells the unit of a caller (PIDFD_GET_INFO)"
         ));
@@ -104,14 +113,14 @@ fn tellable(release: &str, mounts: &str) -> Result<String, (String, String)> {
             ),
         ));
     }
-    Ok(format!(
-        "Linux {release} tells which process a caller is, and /proc its unit"
-    ))
-}
-
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    Ok(if offer.peer {
+        format!("Linux {release} tells which process a caller is, and /proc its unit")
+    } else {
+        format!(
+            "Linux {release} does not say which process a caller is, so its number has to do \
+             (unit_identity = \"pid\"), and /proc tells its unit"
+        )
+    })
 }
 
 /// A line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
@@ -150,32 +159,51 @@ mod tests {
     const CGROUP: &str = "30 1 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate";
     const OLD_CGROUP: &str = "30 1 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory";
 
-    /// Broken by comparing numbers as text: 6.13 would come before 6.5.
     #[test]
     fn the_kernel_the_control_groups_and_proc_decide() {
+        use UnitIdentity::{Pid, Pidfd};
         let both = |one: &str, other: &str| format!("{one}\n{other}\n");
-        for (release, mounts, expected) in [
-            ("6.18.44", both(PROC, CGROUP), Ok("PIDFD_GET_INFO")),
-            ("6.13", both(HIDDEN, CGROUP), Ok("PIDFD_GET_INFO")),
-            ("6.12.38-1-amd64", both(PROC, CGROUP), Ok("/proc its unit")),
-            ("6.12.38", both(HIDDEN, CGROUP), Err("hides the processes")),
-            ("6.5.0-rc1", both(PROC, CGROUP), Ok("/proc its unit")),
-            ("6.1.0-37-amd64", both(PROC, CGROUP), Err("SO_PEERPIDFD")),
-            ("5.15.0", both(PROC, CGROUP), Err("Linux 6.5 or later")),
-            ("6.18.44", both(PROC, OLD_CGROUP), Err("cgroup2")),
-            ("6.12.38", CGROUP.into(), Err("hides the processes")),
-            ("seven", both(PROC, CGROUP), Err("not understood")),
+        let offer = |peer, by_number, cgroup| KernelOffer {
+            peer,
+            by_number,
+            cgroup,
+        };
+        let (new, middle) = (offer(true, true, true), offer(true, true, false));
+        let (old, oldest) = (offer(false, true, false), offer(false, false, false));
+        for (offer, identity, mounts, expected) in [
+            (new, Pidfd, both(PROC, CGROUP), Ok("PIDFD_GET_INFO")),
+            (new, Pid, both(HIDDEN, CGROUP), Ok("PIDFD_GET_INFO")),
+            (middle, Pidfd, both(PROC, CGROUP), Ok("/proc its unit")),
+            (
+                middle,
+                Pidfd,
+                both(HIDDEN, CGROUP),
+                Err("hides the processes"),
+            ),
+            (middle, Pidfd, CGROUP.into(), Err("hides the processes")),
+            (old, Pidfd, both(PROC, CGROUP), Err("SO_PEERPIDFD")),
+            (
+                old,
+                Pidfd,
+                both(PROC, CGROUP),
+                Err("set unit_identity = \"pid\""),
+            ),
+            (oldest, Pidfd, both(PROC, CGROUP), Err("Linux 6.5 or later")),
+            (old, Pid, both(PROC, CGROUP), Ok("its number has to do")),
+            (old, Pid, both(HIDDEN, CGROUP), Err("hides the processes")),
+            (oldest, Pid, both(PROC, CGROUP), Err("pidfd_open")),
+            (new, Pidfd, both(PROC, OLD_CGROUP), Err("cgroup2")),
         ] {
-            match (tellable(release, &mounts), expected) {
-                (Ok(how), Ok(part)) => assert!(how.contains(part), "{release}: {how}"),
+            match (
+                tellable("6.1.0-37-amd64", offer, identity, &mounts),
+                expected,
+            ) {
+                (Ok(how), Ok(part)) => assert!(how.contains(part), "{how}"),
                 (Err((why, cure)), Err(part)) => {
-                    assert!(
-                        format!("{why} {cure}").contains(part),
-                        "{release}: {why} {cure}"
-                    );
-                    assert!(cure.contains("users or groups"), "{release}: {cure}");
+                    assert!(format!("{why} {cure}").contains(part), "{why} {cure}");
+                    assert!(cure.contains("users or groups"), "{cure}");
                 }
-                (other, _) => panic!("{release}, {mounts}: {other:?}"),
+                (other, _) => panic!("{offer:?}, {identity:?}, {mounts}: {other:?}"),
             }
         }
     }

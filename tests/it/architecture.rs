@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("registry", &["core", "broker"]),
     ("socket", &["safe_open"]),
     ("sys", &[]),
-    ("caller", &["core", "sys"]),
+    ("caller", &["core", "clock", "sys"]),
     ("audit", &["core", "caller", "clock"]),
     (
         "server",

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::ask::{Who, exchange};
-use crate::harness::{AUDIT, Daemon, PATIENCE, Place, Ran, eventually, is_root, run, say_skipped};
+use crate::harness::{
+    AUDIT, Daemon, PATIENCE, Place, Ran, audited, eventually, has, is_root, run, say_skipped,
+};
 
 const CONFIG: &str = r#"
 [server]
@@ -271,4 +273,107 @@ fn denied_and_unknown_take_the_same_time() {
     let ratio = median(there) / median(not_there);
     eprintln!("denied takes {ratio:.3} times what unknown takes");
     assert!((0.8..1.25).contains(&ratio), "{ratio}");
+}
+
+/// `python3 units/process.py`, which says what it does.
+fn process(place: &Place, arguments: &[&str]) -> Command {
+    let script = place.path("process.py");
+    fs::write(&script, include_str!("units/process.py")).expect("written");
+    let mut command = Command::new("python3");
+    command.arg(script).args(arguments);
+    command
+}
+
+/// This command, for which the kernel is older than Linux 6.5.
+fn on_an_older_kernel(place: &Place, inner: &Command) -> Command {
+    let mut command = process(place, &["older"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+/// A daemon for which the kernel is older than Linux 6.5, with this line in `[server]`.
+fn older_daemon(line: &str) -> Daemon {
+    let place = Place::new();
+    place.open();
+    place.secret("token", "the-token-of-units");
+    let config = CONFIG.replace("[server]", &format!("[server]\n{line}"));
+    place.write("tokend.toml", &audited(&config));
+    let mut command = on_an_older_kernel(&place, &place.tokend(&["serve"]));
+    command.stdout(std::process::Stdio::null());
+    Daemon::start_by(place, command)
+}
+
+/// Broken by a daemon that takes a number for a process without being told to, and by one that
+/// never does.
+#[test]
+fn before_linux_6_5_units_are_found_by_number_only_where_the_configuration_says_so() {
+    let Some(cgroups) = Cgroups::new("d") else {
+        return;
+    };
+    if !has("python3") {
+        return;
+    }
+    for (line, right, other_text) in [
+        ("", 3, Some("unit_identity = \"pid\"")),
+        (
+            "unit_identity = \"pidfd\"",
+            3,
+            Some("unit_identity = \"pid\""),
+        ),
+        ("unit_identity = \"pid\"", 0, None),
+    ] {
+        let daemon = older_daemon(line);
+        let code = |cgroup: &str, user, profile| {
+            let ran = cgroups.run(&daemon, cgroup, user, &["token", profile]);
+            ran.code.unwrap_or_else(|| panic!("{ran:?}"))
+        };
+        assert_eq!(code("orders@1.service", None, "unit"), right, "{line}");
+        assert_eq!(code("orders@1.service", Some(WORKER), "both"), right);
+        assert_eq!(code("orders.service", None, "unit"), 3, "{line}");
+        assert_eq!(code("orders@1.service", None, "both"), 3, "{line}");
+        assert_eq!(code("orders.service", None, "root"), 0, "{line}");
+        let status = daemon.place.run(&["status", "unit"]);
+        let inner = daemon.place.tokend(&["doctor", "--offline"]);
+        let doctor = run(&mut on_an_older_kernel(&daemon.place, &inner));
+        match other_text {
+            Some(text) => {
+                assert!(status.out.contains(text), "{status:?}");
+                assert!(doctor.out.contains(&format!("set {text}")), "{doctor:?}");
+            }
+            None => {
+                assert!(!status.out.contains("units cannot be known"), "{status:?}");
+                assert!(doctor.out.contains("its number has to do"), "{doctor:?}");
+            }
+        }
+    }
+}
+
+/// Trap 21, with numbers. Broken by a process that is opened when its unit is needed, and not when
+/// its connection is accepted.
+#[test]
+fn trap_21_a_number_that_is_used_again_is_not_believed_before_linux_6_5_either() {
+    let Some(cgroups) = Cgroups::new("e") else {
+        return;
+    };
+    if !has("python3") {
+        return;
+    }
+    let daemon = older_daemon("unit_identity = \"pid\"");
+    let procs = cgroups.make("orders@1.service").join("cgroup.procs");
+    let (socket, procs) = (daemon.socket(), procs.to_str().expect("text").to_owned());
+    for (when, status) in [("alive", "200"), ("dead", "404"), ("reused", "404")] {
+        let arguments = ["caller", socket.to_str().expect("text"), &procs, when];
+        // Whoever forks at that moment may take the number; then there is another caller.
+        let ran = eventually(PATIENCE, || {
+            let ran = run(&mut process(&daemon.place, &arguments));
+            (!ran.err.contains("another process took the number")).then_some(ran)
+        });
+        assert_eq!(ran.out.trim(), status, "{when}: {ran:?}");
+    }
 }

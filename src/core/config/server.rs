@@ -4,7 +4,7 @@ use super::report::ConfigReport;
 use super::schema::{Table, audit, limits, server};
 use super::section::Section;
 use super::spot::{Owner, Span, Spot};
-use crate::core::profile::{AuditSettings, AuditSink, Server, ServerLimits};
+use crate::core::profile::{AuditSettings, AuditSink, Server, ServerLimits, UnitIdentity};
 
 /// Reads `[server]`, with all defaults if it is not there.
 pub(super) fn server(report: &mut ConfigReport, found: Option<&Section>) -> Server {
@@ -23,6 +23,10 @@ pub(super) fn server(report: &mut ConfigReport, found: Option<&Section>) -> Serv
         socket: section.get(&server::SOCKET),
         socket_group: section.get(&server::SOCKET_GROUP),
         socket_mode: section.get(&server::SOCKET_MODE),
+        unit_identity: match section.get(&server::UNIT_IDENTITY) {
+            "pid" => UnitIdentity::Pid,
+            _ => UnitIdentity::Pidfd,
+        },
         admins: section.get(&server::ADMINS),
         limits: limits(&section.table_or_absent(&server::LIMITS)),
         metrics_listen,

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{InnerTable, KeySchema, Table, address, limits, mode, path, principal, rules, table};
+use super::{
+    InnerTable, KeySchema, Table, address, choice_or, limits, mode, path, principal, rules, table,
+};
 use crate::core::profile::{AccessRule, UserOrGroup};
 
 pub static SOCKET: KeySchema<Option<PathBuf>> = path(
@@ -29,6 +31,15 @@ pub static ADMINS: KeySchema<Vec<AccessRule>> = rules(
      `access`.",
 )
 .or_as_told("nobody else");
+pub static UNIT_IDENTITY: KeySchema<&'static str> = choice_or(
+    "unit_identity",
+    &["pidfd", "pid"],
+    "pidfd",
+    "How a caller's unit is found. `pidfd`: by the process that the kernel holds for the connection \
+     (Linux 6.5); on older kernels rules with `unit` match no one. `pid`: there, by the number of \
+     the process too, if its user and start time fit (Linux 5.3); docs/threat-model.md says what \
+     that leaves open.",
+);
 pub static METRICS_LISTEN: KeySchema<Option<SocketAddr>> = address(
     "metrics_listen",
     "Also serves Prometheus metrics over TCP, to anybody who can connect: keep it on loopback.",
@@ -48,6 +59,7 @@ pub static TABLE: Table = Table {
         &SOCKET_GROUP.spec,
         &SOCKET_MODE.spec,
         &ADMINS.spec,
+        &UNIT_IDENTITY.spec,
         &METRICS_LISTEN.spec,
         &LIMITS.spec,
     ],
