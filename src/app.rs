@@ -33,6 +33,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Dev(args) => dev::run(&args),
         Command::Check(_)
         | Command::Doctor(_)
+        | Command::Plugin(_)
         | Command::Token(_)
         | Command::Wait(_)
         | Command::Watch(_)

@@ -70,6 +70,8 @@ pub enum Command {
     /// became of it
     #[command(after_help = EXIT_CODES)]
     Reload(ReloadArgs),
+    /// Try out a plugin
+    Plugin(PluginArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -287,6 +289,47 @@ pub struct ReloadArgs {
     pub daemon: SocketArgs,
 }
 
+/// `tokend plugin`
+#[derive(Debug, Args)]
+pub struct PluginArgs {
+    #[command(subcommand)]
+    pub command: PluginCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Run the contract against a command as you, and print what is not kept: `tokend plugin test
+    /// -- /path/to/program ARGUMENT…`
+    #[command(after_help = EXIT_CODES)]
+    Test(PluginTestArgs),
+}
+
+/// `tokend plugin test`
+#[derive(Debug, Args)]
+pub struct PluginTestArgs {
+    /// The plugin's socket (not supported by this version)
+    #[arg(value_name = "SOCKET", required_unless_present = "run")]
+    pub plugin: Option<PathBuf>,
+    /// The command, as in `command` of a profile
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "plugin")]
+    pub run: Vec<String>,
+    /// As `timeout` of a profile
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = some_time)]
+    pub timeout: Duration,
+    /// As `format` of a profile
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    pub format: String,
+    /// As `lifetime` of a profile
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
+    pub lifetime: Option<Duration>,
+    /// One of `settings`; can be repeated
+    #[arg(long = "setting", value_name = "KEY=VALUE", value_parser = pair)]
+    pub settings: Vec<(String, String)>,
+    /// One of `env`; can be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    pub env: Vec<(String, String)>,
+}
+
 /// `tokend completions`
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -322,9 +365,11 @@ pub fn run_client(command: &Command) -> Option<ExitCode> {
         Command::Reload(args) => reload::run(args, client(&args.daemon), out, err),
         Command::Completions(args) => manual::completions(args.shell, out, err),
         Command::Man => manual::man(out, err),
-        Command::Serve(_) | Command::Dev(_) | Command::Check(_) | Command::Doctor(_) => {
-            return None;
-        }
+        Command::Serve(_)
+        | Command::Dev(_)
+        | Command::Check(_)
+        | Command::Doctor(_)
+        | Command::Plugin(_) => return None,
     };
     Some(ExitCode::from(code))
 }
@@ -377,6 +422,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write it such as \"30s\" or \"1m 30s\""))
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".into()),
+    }
 }
 
 fn some_time(text: &str) -> Result<Duration, String> {

@@ -11,6 +11,7 @@ pub mod failure;
 pub mod handover;
 pub mod lifecycle;
 pub mod oauth;
+pub mod plugin;
 pub mod policy;
 pub mod profile;
 pub mod readers;

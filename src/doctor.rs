@@ -11,6 +11,7 @@ mod clocks;
 mod daemon;
 mod files;
 mod machine;
+mod plugin;
 mod providers;
 mod report;
 mod socket;
@@ -31,12 +32,13 @@ use crate::core::config::{Finding, Severity};
 
 const AREA: &str = "configuration";
 
-/// Runs `tokend check` or `tokend doctor`. None for any other command.
+/// Runs `tokend check`, `tokend doctor` or `tokend plugin`. None for any other command.
 #[must_use]
 pub fn run(command: &Command) -> Option<ExitCode> {
     match command {
         Command::Check(args) => Some(check::run(args).into()),
         Command::Doctor(args) => Some(doctor(args).into()),
+        Command::Plugin(args) => Some(plugin::run(args).into()),
         _ => None,
     }
 }

@@ -11,6 +11,7 @@ mod encoding;
 mod encrypted;
 mod federated;
 mod pem;
+pub mod program;
 mod reading;
 mod store;
 
@@ -268,6 +269,12 @@ pub fn read(
         Method::Basic { password, .. } => material.secret = reader.secret("password", password),
         Method::Static { token } => material.secret = reader.secret("token", token),
         Method::OAuth2(oauth) => read_oauth2(oauth, &mut reader, &mut material),
+        Method::Exec(exec) => {
+            // The program is no material: another one may be put in its place at any time.
+            if let Err(why) = program::check(exec.program(), surroundings.readers.daemon()) {
+                reader.problem("command", why);
+            }
+        }
     }
     let (digest, warnings) = reader.finish()?;
     Ok(Material {

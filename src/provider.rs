@@ -1,6 +1,7 @@
 //! The pluggable part: one trait, one file per method, and one table of the methods.
 
 mod basic;
+pub mod exec;
 mod fixed;
 mod none;
 pub mod oauth2;
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 use crate::core::credential::{Issued, Variant};
 use crate::core::diagnostic::Diagnostic;
 use crate::core::failure::Failure;
+use crate::core::plugin::request::FetchPurpose;
 use crate::core::profile::{Method, Profile};
 use crate::core::secret::Secret;
 use crate::material::Material;
@@ -34,6 +36,11 @@ const LOCAL_DEADLINE: Duration = Duration::from_secs(60);
 pub trait Provider: Send + Sync + 'static {
     /// Makes one attempt. Dropping the future abandons the attempt.
     fn fetch<'a>(&'a self, variant: &'a Variant) -> Attempt<'a>;
+
+    /// The same for a provider that passes on why it is asked.
+    fn fetch_for<'a>(&'a self, variant: &'a Variant, _purpose: FetchPurpose) -> Attempt<'a> {
+        self.fetch(variant)
+    }
 
     /// Takes over material that may be renewed in place: an assertion from elsewhere. Returns
     /// whether it differs from the one before.
@@ -62,9 +69,13 @@ pub trait Provider: Send + Sync + 'static {
 ///
 /// # Errors
 /// Those of the provider. A passed deadline is a transient failure.
-pub async fn attempt(provider: &dyn Provider, variant: &Variant) -> Result<Issued, Failure> {
+pub async fn attempt(
+    provider: &dyn Provider,
+    variant: &Variant,
+    purpose: FetchPurpose,
+) -> Result<Issued, Failure> {
     let deadline = provider.deadline();
-    tokio::time::timeout(deadline, provider.fetch(variant))
+    tokio::time::timeout(deadline, provider.fetch_for(variant, purpose))
         .await
         .unwrap_or_else(|_| {
             Err(Failure::transient(format!(
@@ -125,6 +136,7 @@ pub fn build(
         Method::OAuth2(oauth) => Arc::new(oauth2::OAuth2Provider::new(
             profile, oauth, material, shared,
         )?),
+        Method::Exec(exec) => Arc::new(exec::ExecProvider::new(profile, exec, shared)),
     };
     Ok(provider)
 }

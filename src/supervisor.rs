@@ -17,13 +17,14 @@ use sd_notify::NotifyState;
 use tracing::{debug, warn};
 
 /// Forbids core dumps, and forbids other processes of the same user to read our memory or
-/// descriptors. Also raises the number of descriptors to what the service manager allows, since
+/// descriptors; programs that this process starts inherit none. Also raises the number of descriptors to what the service manager allows, since
 /// each connection is one. A sandbox may forbid any of this; then it has already done the same. A
 /// second call changes nothing, but it reports failures if the first call came before the log.
 pub fn harden() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         warn!(%error, "cannot forbid core dumps and tracing of this process");
     }
+    crate::sys::keep_descriptors_from_children();
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),

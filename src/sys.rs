@@ -13,6 +13,22 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// NGROUPS_MAX of Linux: no process has more groups than this.
 const GROUPS_MAX: usize = 65536;
 
+/// Has every descriptor beyond standard error closed in programs that this process starts,
+/// whoever left it open.
+pub fn keep_descriptors_from_children() {
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|descriptor| *descriptor > libc::STDERR_FILENO)
+        .collect();
+    for descriptor in open {
+        // SAFETY: the call takes three numbers and touches no memory. It fails for a descriptor
+        // that is closed by now, and the flag takes nothing from whoever owns one.
+        unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
 /// The supplementary groups of the other end at the time of its `connect`: SO_PEERGROUPS.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! what the keys mean together. Then each problem is assigned to the profiles that it hurts, so
 //! that a broken profile fails alone. This module reads no file: the texts are arguments.
 
+mod exec;
 mod finding;
 mod gather;
 mod oauth;

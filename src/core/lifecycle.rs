@@ -23,6 +23,7 @@ use std::time::Duration;
 use self::draw::Draws;
 use super::credential::{Credential, Fingerprint, Issued};
 use super::failure::Failure;
+use super::plugin::request::FetchReason;
 use super::profile::Refresh;
 use super::time::{BootTime, STEP_BACK_NOTICED, Stamp};
 
@@ -397,6 +398,17 @@ impl Lifecycle {
                 obtained: Stamp { boot, wall },
                 ..Credential::clone(&held.credential)
             });
+        }
+    }
+
+    /// Why the next credential is needed. `replaces`: this life is to replace one that works.
+    #[must_use]
+    pub fn reason(&self, replaces: bool) -> FetchReason {
+        match &self.held {
+            Some(held) if held.rejected => FetchReason::Rejected(held.credential.fingerprint),
+            Some(_) => FetchReason::Renewal,
+            None if replaces => FetchReason::Canary,
+            None => FetchReason::First,
         }
     }
 

@@ -2,6 +2,7 @@
 //! this far.
 
 pub mod client_auth;
+pub mod exec;
 pub mod files;
 mod identity;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::client_auth::ClientAuth;
+use self::exec::Exec;
 use super::secret::Secret;
 
 /// The name of a profile: 1 to 128 of `A-Z a-z 0-9 . _ -`, the first one a letter or digit.
@@ -283,6 +285,8 @@ pub enum Method {
     },
     /// A token endpoint.
     OAuth2(Box<OAuth2>),
+    /// A command.
+    Exec(Box<Exec>),
 }
 
 impl Method {
@@ -294,6 +298,7 @@ impl Method {
             Method::Basic { .. } => "basic",
             Method::Static { .. } => "static",
             Method::OAuth2(_) => "oauth2",
+            Method::Exec(_) => "exec",
         }
     }
 }

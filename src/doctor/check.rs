@@ -20,6 +20,7 @@ use crate::core::config::{
 };
 use crate::core::credential::Variant;
 use crate::core::diagnostic::Diagnostic;
+use crate::core::plugin::request::FetchPurpose;
 use crate::core::profile::{Config, Method, Profile};
 use crate::material::{self, Material, Surroundings};
 use crate::provider::oauth2::proxy;
@@ -281,7 +282,12 @@ fn ask_providers(checked: &mut [Checked]) {
             let places = places.clone();
             attempts.spawn(async move {
                 let _place = places.acquire_owned().await;
-                let outcome = provider::attempt(provider.as_ref(), &Variant::default()).await;
+                let outcome = provider::attempt(
+                    provider.as_ref(),
+                    &Variant::default(),
+                    FetchPurpose::default(),
+                )
+                .await;
                 (index, outcome)
             });
         }

@@ -13,6 +13,7 @@ mod config;
 mod dev;
 mod doctor;
 mod ending;
+mod exec;
 mod federated;
 mod harness;
 mod health;

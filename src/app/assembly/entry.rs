@@ -96,6 +96,7 @@ impl Assembly {
             target: profile.target.clone(),
             issuer: match &profile.method {
                 Method::OAuth2(oauth2) => Some(oauth2.idp.endpoint.as_str().to_owned()),
+                Method::Exec(exec) => Some(exec.program().display().to_string()),
                 _ => None,
             },
             access,

@@ -9,6 +9,7 @@ use crate::broker::{ProfileId, Spec};
 use crate::core::credential::Issued;
 use crate::core::failure::Failure;
 use crate::core::lifecycle::LifecycleEvent;
+use crate::core::plugin::request::FetchPurpose;
 use crate::core::time::{BootTime, Stamp};
 use crate::provider;
 
@@ -91,9 +92,14 @@ impl Actor {
         };
         let provider = member.spec.provider.clone();
         let variant = managed.variant.clone();
+        let waiting = managed.waiters.iter().map(|waiter| waiter.min_ttl);
+        let purpose = FetchPurpose {
+            reason: managed.machine.reason(member.spec.replaces),
+            min_ttl: waiting.max().unwrap_or_default(),
+        };
         let task = self
             .tasks
-            .spawn(async move { provider::attempt(provider.as_ref(), &variant).await });
+            .spawn(async move { provider::attempt(provider.as_ref(), &variant, purpose).await });
         managed.attempt = Some((attempt, Some(task.clone())));
         self.running.insert(
             task.id(),

@@ -1,12 +1,12 @@
 //! `[profiles.NAME]`: what its keys mean together.
 
 use super::gather::Gathered;
-use super::oauth;
 use super::preset::{self, Preset};
 use super::read;
 use super::report::ConfigReport;
-use super::schema::{profile, refresh, request};
+use super::schema::{self, profile, refresh, request};
 use super::section::Section;
+use super::{exec, oauth};
 use crate::core::profile::is_loopback;
 use crate::core::profile::{Method, Profile, ProfileName, Refresh, RequestSettings};
 
@@ -49,6 +49,7 @@ pub(super) fn check(
         "oauth2" => {
             oauth::check(report, gathered, section, preset).map(|it| Method::OAuth2(Box::new(it)))
         }
+        "exec" => exec::check(report, section).map(|it| Method::Exec(Box::new(it))),
         // It is a word of a later version, which has been reported.
         _ => None,
     };
@@ -70,6 +71,11 @@ fn belongs(report: &mut ConfigReport, section: &Section, method: &str) {
         let own = key.methods.is_empty() || key.methods.contains(&method);
         match section.given(key) {
             Some(entry) if !own => {
+                let elsewhere = schema::homes(key.name).into_iter();
+                let elsewhere: Vec<String> = elsewhere
+                    .filter(|home| *home != section.schema.title)
+                    .map(|home| format!("it is a key of `{home}`, too; "))
+                    .collect();
                 let methods: Vec<String> =
                     key.methods.iter().map(|one| format!("\"{one}\"")).collect();
                 report
@@ -81,7 +87,10 @@ fn belongs(report: &mut ConfigReport, section: &Section, method: &str) {
                             methods.join(" or ")
                         ),
                     )
-                    .help("remove it, or change the method");
+                    .help(format!(
+                        "{}remove it, or change the method",
+                        elsewhere.concat()
+                    ));
             }
             None if own && key.required && !key.methods.is_empty() => {
                 read::missing(report, section, key);

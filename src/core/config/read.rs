@@ -217,6 +217,10 @@ fn read(
         (ValueKind::Texts(rule), DeValue::Array(_)) => {
             RawValue::Texts(parts::texts(report, file, key, value, spot, rule)?)
         }
+        (ValueKind::Arguments(rule), DeValue::Array(_)) => {
+            hide_all(report, file, value);
+            RawValue::Texts(parts::texts(report, file, key, value, spot, rule)?)
+        }
         (ValueKind::Principal, DeValue::String(_) | DeValue::Integer(_)) => {
             RawValue::Principal(parts::principal(report, key, found, spot)?)
         }
@@ -248,9 +252,10 @@ fn wrong_kind(report: &mut ConfigReport, spot: &Spot, key: &KeySpec, found: &DeV
         _ => "a",
     };
     let help = match (key.kind, found) {
-        (ValueKind::Texts(_) | ValueKind::Rules, DeValue::String(_) | DeValue::Table(_)) => {
-            format!("put it into brackets: {} = […]", key.name)
-        }
+        (
+            ValueKind::Texts(_) | ValueKind::Arguments(_) | ValueKind::Rules,
+            DeValue::String(_) | DeValue::Table(_),
+        ) => format!("put it into brackets: {} = […]", key.name),
         (ValueKind::Mode, DeValue::Integer(_)) => {
             "in quotes, since TOML has no octal number that begins with 0 alone".into()
         }

@@ -68,7 +68,7 @@ fn kind(kind: ValueKind) -> String {
         ),
         ValueKind::Path => "path".into(),
         ValueKind::Url(_) => "URL".into(),
-        ValueKind::Texts(_) => "list of texts".into(),
+        ValueKind::Texts(_) | ValueKind::Arguments(_) => "list of texts".into(),
         ValueKind::Principal => "name or number".into(),
         ValueKind::Rules => "list of access rules".into(),
         ValueKind::Address => "IP address and port".into(),

@@ -121,6 +121,8 @@ pub enum ValueKind {
     Url(UrlRule),
     /// A list of texts.
     Texts(TextRule),
+    /// A list of texts that people may have put secrets into, although none belongs there.
+    Arguments(TextRule),
     /// A user or group.
     Principal,
     /// Access rules.
@@ -148,7 +150,7 @@ impl ValueKind {
             ValueKind::Duration(..) => "a duration as text, such as \"30s\"",
             ValueKind::Path => "a path as a string",
             ValueKind::Url(_) => "a URL as a string",
-            ValueKind::Texts(_) => "a list of strings",
+            ValueKind::Texts(_) | ValueKind::Arguments(_) => "a list of strings",
             ValueKind::Principal => "a name or a number",
             ValueKind::Rules => {
                 "a list of tables, such as [{ user = \"worker\" }, { unit = \"orders@*.service\" }]"
@@ -183,7 +185,7 @@ pub static ROOTS: &[&str] = &["server", "audit", "idp", "profiles"];
 
 /// The words of later versions, by key. They are refused with this reason, and so is their profile.
 static NOT_YET: &[(&str, &[&str])] = &[
-    ("method", &["exec", "plugin"]),
+    ("method", &["plugin"]),
     ("grant", &["refresh_token", "token_exchange", "jwt_bearer"]),
 ];
 
@@ -197,10 +199,8 @@ pub fn not_yet(name: &str, text: &str) -> Option<&'static str> {
 pub fn is_harmless(name: &str) -> bool {
     let mut known = TABLES.iter().filter_map(|table| table.key(name)).peekable();
     let secretive = |kind| {
-        matches!(
-            kind,
-            ValueKind::Secret | ValueKind::Map(_) | ValueKind::Table(_)
-        )
+        use ValueKind::{Arguments, Map, Secret, Table};
+        matches!(kind, Secret | Arguments(_) | Map(_) | Table(_))
     };
     known.peek().is_some() && known.all(|key| !secretive(key.kind))
 }
@@ -294,13 +294,15 @@ const fn url(name: &'static str, rule: UrlRule, doc: &'static str) -> KeySchema<
     optional(name, ValueKind::Url(rule), doc)
 }
 
+/// The texts of a list, each with its place.
+type Listed = Vec<(String, Spot)>;
+
 /// A list of texts.
-const fn texts(
-    name: &'static str,
-    rule: TextRule,
-    doc: &'static str,
-) -> KeySchema<Vec<(String, Spot)>> {
-    let kind = ValueKind::Texts(rule);
+const fn texts(name: &'static str, rule: TextRule, doc: &'static str) -> KeySchema<Listed> {
+    list(name, ValueKind::Texts(rule), doc)
+}
+
+const fn list(name: &'static str, kind: ValueKind, doc: &'static str) -> KeySchema<Listed> {
     key(name, kind, Vec::new(), DefaultValue::None, doc)
 }
 

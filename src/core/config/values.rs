@@ -43,6 +43,14 @@ pub(super) fn plain(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
+/// Checks an argument of a command: whatever the system takes, an empty one too.
+pub(super) fn argument(text: &str) -> Result<(), ValueError> {
+    if text.contains('\0') {
+        return ValueError::new("must not have a NUL character", "");
+    }
+    Ok(())
+}
+
 /// Checks a user name (RFC 7617 §2): it ends at the first colon.
 pub(super) fn username(text: &str) -> Result<(), ValueError> {
     plain(text)?;

@@ -18,7 +18,8 @@ pub fn paths(config: &Config) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// Every file that this profile refers to: secrets, certificates, keys, stores, assertions.
+/// Every file that this profile refers to: secrets, certificates, keys, stores, assertions, the
+/// program of its command.
 #[must_use]
 pub fn files(profile: &Profile) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
@@ -26,6 +27,10 @@ pub fn files(profile: &Profile) -> BTreeSet<PathBuf> {
         Method::Basic { password, .. } => secret(&mut found, Some(password)),
         Method::Static { token } => secret(&mut found, Some(token)),
         Method::OAuth2(oauth2) => of_oauth2(&mut found, oauth2),
+        // A program that is mended is noticed, too.
+        Method::Exec(exec) => {
+            found.insert(exec.program().to_owned());
+        }
         Method::None => {}
     }
     found

@@ -36,6 +36,14 @@ enum CredentialSource<'a> {
         resource: &'a [String],
         extra: &'a BTreeMap<String, String>,
     },
+    Exec {
+        command: &'a [String],
+        settings: &'a BTreeMap<String, String>,
+        env: &'a BTreeMap<String, String>,
+        scopes: &'a [String],
+        audience: Option<&'a str>,
+        resource: &'a [String],
+    },
 }
 
 impl Profile {
@@ -50,7 +58,7 @@ impl Profile {
     /// provider, so nothing has to be kept.
     #[must_use]
     pub fn identity(&self) -> Option<[u8; 32]> {
-        if !matches!(self.method, Method::OAuth2(_)) {
+        if !matches!(self.method, Method::OAuth2(_) | Method::Exec(_)) {
             return None;
         }
         // JSON delimits each text, so that no character can move from one text into the next.
@@ -76,6 +84,14 @@ impl Profile {
                 audience: oauth2.audience.as_deref(),
                 resource: &oauth2.resource,
                 extra: &oauth2.extra,
+            },
+            Method::Exec(exec) => CredentialSource::Exec {
+                command: &exec.command,
+                settings: &exec.settings,
+                env: &exec.env,
+                scopes: &exec.scopes,
+                audience: exec.audience.as_deref(),
+                resource: &exec.resource,
             },
         };
         CredentialIdentity {

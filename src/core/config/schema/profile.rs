@@ -1,15 +1,18 @@
 //! `[profiles.NAME]`
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use url::Url;
 
 use super::{
-    InnerTable, KeySchema, Table, assertion, choice, choice_or, flag, http, map, refresh, request,
-    rules, secret, table, text, texts, tls, url,
+    InnerTable, KeySchema, Table, ValueKind, assertion, choice, choice_or, duration, flag, hours,
+    http, list, map, minutes, ms, optional, refresh, request, rules, seconds, secret, table, text,
+    texts, tls, url,
 };
 use crate::core::config::spot::Spot;
 use crate::core::config::values::{self, UrlRule};
+use crate::core::profile::exec::FORMATS;
 use crate::core::profile::{AccessRule, SecretRef};
 
 /// The words of `preset`.
@@ -24,7 +27,7 @@ const PRESETS: &[&str] = &[
 ];
 
 /// What `method` can be.
-const METHODS: &[&str] = &["none", "basic", "static", "oauth2"];
+const METHODS: &[&str] = &["none", "basic", "static", "oauth2", "exec"];
 
 /// What `client_auth` can be.
 const CLIENT_AUTHS: &[&str] = &[
@@ -38,6 +41,8 @@ const CLIENT_AUTHS: &[&str] = &[
 ];
 
 const OAUTH2: &[&str] = &["oauth2"];
+const EXEC: &[&str] = &["exec"];
+const ASKING: &[&str] = &["oauth2", "exec"];
 
 pub static PRESET: KeySchema<Option<&'static str>> = choice(
     "preset",
@@ -56,7 +61,7 @@ pub static TARGET: KeySchema<Option<Url>> = url(
 pub static METHOD: KeySchema<Option<&'static str>> = choice(
     "method",
     METHODS,
-    "How the credential is obtained. `exec` and `plugin` are not supported by this version.",
+    "How the credential is obtained. `plugin` is not supported by this version.",
 )
 .must();
 pub static ACCESS: KeySchema<Vec<AccessRule>> =
@@ -149,20 +154,20 @@ pub static SCOPES: KeySchema<Vec<(String, Spot)>> = texts(
     "Scopes to ask for (RFC 6749 §3.3).",
 )
 .or_as_told("none: the identity provider decides")
-.of(OAUTH2);
+.of(ASKING);
 pub static AUDIENCE: KeySchema<Option<String>> = text(
     "audience",
     values::plain,
     "`audience` parameter of the token request.",
 )
 .or_as_told("none; with `preset = \"camunda-saas\"` `\"zeebe.camunda.io\"`")
-.of(OAUTH2);
+.of(ASKING);
 pub static RESOURCE: KeySchema<Vec<(String, Spot)>> = texts(
     "resource",
     values::resource,
     "`resource` parameters of the token request (RFC 8707 §2).",
 )
-.of(OAUTH2);
+.of(ASKING);
 pub static EXTRA: KeySchema<BTreeMap<String, String>> = map(
     "extra",
     values::parameter,
@@ -174,7 +179,7 @@ pub static REQUEST: KeySchema<InnerTable> = table(
     &request::TABLE,
     "What a caller may ask for beyond the default.",
 )
-.of(OAUTH2);
+.of(ASKING);
 pub static BOUND_TOKENS: KeySchema<&'static str> = choice_or(
     "bound_tokens",
     &["serve", "refuse"],
@@ -183,7 +188,50 @@ pub static BOUND_TOKENS: KeySchema<&'static str> = choice_or(
      want to see that certificate from the caller. `serve` together with a client certificate \
      makes `tokend check` warn.",
 )
-.of(OAUTH2);
+.of(ASKING);
+
+pub static COMMAND: KeySchema<Vec<(String, Spot)>> = list(
+    "command",
+    ValueKind::Arguments(values::argument),
+    "The program that obtains the credential, by its absolute path, and its arguments; docs/plugins.md \
+     says what it reads and writes. No shell runs it. Arguments can be seen by every user of the \
+     machine: no secret belongs there.",
+)
+.must()
+.of(EXEC);
+pub static TIMEOUT: KeySchema<Duration> = duration(
+    "timeout",
+    ms(100),
+    minutes(10),
+    seconds(30),
+    "The time for one run. Then the program and what it has started are killed.",
+)
+.of(EXEC);
+pub static FORMAT: KeySchema<&'static str> = choice_or(
+    "format",
+    FORMATS,
+    "auto",
+    "The form of the answer: told by its content (`auto`), or one form and no other.",
+)
+.of(EXEC);
+pub static SETTINGS: KeySchema<BTreeMap<String, String>> = map(
+    "settings",
+    values::plain,
+    "What the program is told in its request, under names that it chooses.",
+)
+.of(EXEC);
+pub static LIFETIME: KeySchema<Option<Duration>> = optional(
+    "lifetime",
+    ValueKind::Duration(seconds(1), hours(24 * 30)),
+    "How long a token lives whose answer does not say so; a bare token needs it.",
+)
+.of(EXEC);
+pub static ENV: KeySchema<BTreeMap<String, String>> = map(
+    "env",
+    values::variable,
+    "The program's environment. Nothing else is in it but a PATH of the system's folders.",
+)
+.of(EXEC);
 
 pub static TABLE: Table = Table {
     title: "profiles.NAME",
@@ -217,5 +265,11 @@ pub static TABLE: Table = Table {
         &EXTRA.spec,
         &REQUEST.spec,
         &BOUND_TOKENS.spec,
+        &COMMAND.spec,
+        &TIMEOUT.spec,
+        &FORMAT.spec,
+        &SETTINGS.spec,
+        &LIFETIME.spec,
+        &ENV.spec,
     ],
 };
