@@ -95,9 +95,10 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
         // Token endpoints give a reason in JSON (RFC 6749 §5.2). What stands before them does not:
         // firewalls, gateways, challenges.
         400 | 403 if !is_json => Failure::transient(format!(
-            "{said} without a reason ({}), as a gateway, firewall or proxy does and no token endpoint: see that it lets \
-             token requests of this host through, and check token_url or issuer; it is asked again by itself",
-            media_type(response, asked)
+            "{said} without a reason ({}), as a gateway, firewall or proxy does{} see that it lets token requests of \
+             this host through, and check token_url or issuer; it is asked again by itself",
+            media_type(response, asked),
+            who_else(response, asked)
         )),
         401 | 403 => Failure::permanent(format!(
             "{at} refused the client (HTTP {status}): {}",
@@ -122,6 +123,21 @@ pub(super) fn classify(response: &Response<'_>, asked: &Asked<'_>) -> Failure {
         )),
     };
     failure.with_oauth_error(code)
+}
+
+/// Who refuses without a reason besides what stands before an identity provider. Glewlwyd answers
+/// every client that it does not accept with 403 and an empty body.
+fn who_else(response: &Response<'_>, asked: &Asked<'_>) -> String {
+    match response
+        .body
+        .is_some_and(|body| body.trim_ascii().is_empty())
+    {
+        true => format!(
+            ", and some identity providers to a client that they do not accept: {}; otherwise",
+            asked.suspects.cure()
+        ),
+        false => " and no token endpoint:".to_owned(),
+    }
 }
 
 /// The failure for an answer with an error code, which may be one that cannot be shown.

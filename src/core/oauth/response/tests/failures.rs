@@ -79,6 +79,21 @@ fn a_gateways_refusal_is_no_verdict_on_the_client() {
     }
 }
 
+/// Glewlwyd refuses clients so.
+#[test]
+fn an_empty_refusal_may_be_of_the_client() {
+    for status in [400, 403] {
+        for (body, suspected) in [(&b""[..], true), (b" \r\n", true), (b"denied", false)] {
+            let message = transient(ask(&answer(status, body)));
+            assert_eq!(message.contains("client_secret"), suspected, "{message}");
+            assert!(
+                message.contains("a gateway, firewall or proxy"),
+                "{message}"
+            );
+        }
+    }
+}
+
 /// Trap 55.
 #[test]
 fn a_byte_order_mark_or_an_odd_byte_leaves_an_answer_what_it_is() {
