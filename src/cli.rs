@@ -322,12 +322,10 @@ pub struct PluginTestArgs {
     /// As `lifetime` of a profile
     #[arg(long, value_name = "DURATION", value_parser = some_time)]
     pub lifetime: Option<Duration>,
-    /// One of `settings`; can be repeated
-    #[arg(long = "setting", value_name = "KEY=VALUE", value_parser = pair)]
-    pub settings: Vec<(String, String)>,
-    /// One of `env`; can be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
-    pub env: Vec<(String, String)>,
+    /// A TOML file with `settings` and `env` as a profile has them. Their values may be secrets,
+    /// which everybody could see in arguments
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
 }
 
 /// `tokend completions`
@@ -422,13 +420,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write it such as \"30s\" or \"1m 30s\""))
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write it as KEY=VALUE".into()),
-    }
 }
 
 fn some_time(text: &str) -> Result<Duration, String> {

@@ -89,13 +89,12 @@ fn check(path: &Path, online: bool) -> (Vec<Finding>, Option<Config>) {
         said.chain(ending.map(|warning| (Severity::Warning, warning)))
             .map(move |(severity, diagnostic)| (&one.profile, severity, diagnostic))
     });
-    let told: BTreeSet<String> = findings
-        .iter()
-        .map(|finding| finding.path.clone())
-        .collect();
+    let is_error = |finding: &Finding| finding.severity == Severity::Error;
+    let wrong = findings.iter().filter(|finding| is_error(finding));
+    let wrong: BTreeSet<String> = wrong.map(|finding| finding.path.clone()).collect();
     let more = examined.located(said).into_iter();
-    // What the configuration says wrong about a key is not told again as a problem of its file.
-    findings.extend(more.filter(|finding| !told.contains(&finding.path)));
+    // A key that is wrong in the configuration is not wrong once more for what its file lacks.
+    findings.extend(more.filter(|it| !is_error(it) || !wrong.contains(&it.path)));
     (findings, examined.outcome.config)
 }
 

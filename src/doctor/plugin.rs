@@ -1,8 +1,11 @@
 //! `tokend plugin test`: runs the contract against a command, as this user, and prints what is kept
 //! and what is not.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+
+use serde::Deserialize;
 
 use crate::cli::{PluginArgs, PluginCommand, PluginTestArgs, exit, print};
 use crate::clock::Clock;
@@ -35,12 +38,20 @@ pub fn run(args: &PluginArgs) -> u8 {
     let Some(format) = AnswerFormat::parse(&args.format) else {
         return usage(&format!("--format is one of {}", FORMATS.join(", ")));
     };
+    let settings = match args
+        .settings
+        .as_deref()
+        .map_or(Ok(ProgramSettings::default()), settings)
+    {
+        Ok(settings) => settings,
+        Err(why) => return usage(&why),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let mut report = ContractReport::default();
     match runtime {
-        Ok(runtime) => runtime.block_on(test(args, format, &mut report)),
+        Ok(runtime) => runtime.block_on(test(args, format, settings, &mut report)),
         Err(error) => report.broken(&format!("nothing can be run here: {error}")),
     }
     if let Err(code) = print(&mut io::stdout(), &report.text, &mut io::stderr()) {
@@ -74,14 +85,35 @@ impl ContractReport {
     }
 }
 
-async fn test(args: &PluginTestArgs, format: AnswerFormat, report: &mut ContractReport) {
+/// What `--settings` names.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ProgramSettings {
+    settings: BTreeMap<String, String>,
+    env: BTreeMap<String, String>,
+}
+
+/// Reads the file. What is wrong is told without its text, in which there may be secrets.
+fn settings(path: &Path) -> Result<ProgramSettings, String> {
+    let told = |why: &str| format!("--settings {}: {why}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| told(&error.to_string()))?;
+    toml::from_str(&text)
+        .map_err(|_| told("is not TOML with only `settings` and `env`, tables of texts"))
+}
+
+async fn test(
+    args: &PluginTestArgs,
+    format: AnswerFormat,
+    told: ProgramSettings,
+    report: &mut ContractReport,
+) {
     let exec = Exec {
         command: args.run.clone(),
         timeout: args.timeout,
         format,
-        settings: args.settings.iter().cloned().collect(),
+        settings: told.settings,
         lifetime: args.lifetime,
-        env: args.env.iter().cloned().collect(),
+        env: told.env,
         scopes: Vec::new(),
         audience: None,
         resource: Vec::new(),

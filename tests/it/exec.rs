@@ -331,7 +331,12 @@ fn plugin_test_prints_what_is_not_kept() {
         "asks",
         "grep -q '\"site\":\"berlin\"' && test $HOME = /h && printf '{\"error\":\"seen\"}'",
     );
-    let told = ["--setting", "site=berlin", "--env", "HOME=/h", "--", &asks];
+    place.write(
+        "settings.toml",
+        "settings = { site = \"berlin\" }\nenv = { HOME = \"/h\" }\n",
+    );
+    let settings = place.path("settings.toml").display().to_string();
+    let told = ["--settings", &settings, "--", &asks];
     assert!(test(&place, &told).out.contains("says: seen"));
     assert_eq!(test(&place, &["/run/x.sock"]).code, Some(2));
     assert_eq!(test(&place, &[]).code, Some(2));

@@ -181,6 +181,9 @@ fn root_checks_for_the_user_of_the_sockets_folder() {
     assert!(ran.out.contains("0 warnings"), "{}", ran.out);
     chown(place.path("token"), Some(65_002), None).expect("chown");
     let ran = run(&mut place.tokend_as(None, &["check"]));
-    assert!(ran.out.contains("can be read by 65002"), "{}", ran.out);
+    assert!(ran.out.contains("permission denied"), "{}", ran.out);
+    place.mode("token", 0o404);
+    let ran = run(&mut place.tokend_as(None, &["check"]));
+    assert!(ran.out.contains("can be read by everybody"), "{}", ran.out);
     assert!(ran.out.contains("chown 65001:root"), "{}", ran.out);
 }
