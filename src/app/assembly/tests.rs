@@ -82,7 +82,8 @@ async fn what_has_delivered_takes_over_at_once_and_no_file_is_read_for_it() {
     drop(folder);
     let since = tokio::time::Instant::now();
     while outcome() == ReloadOutcome::Staged {
-        let name = trials.recv().await.expect("told");
+        let next = tokio::time::timeout(Duration::from_secs(1), trials.recv());
+        let name = next.await.expect("in time").expect("told");
         assembly.promote(&[name].into()).await;
     }
     assert_eq!(outcome(), ReloadOutcome::Changed);
