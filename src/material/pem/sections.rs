@@ -29,7 +29,8 @@ pub(super) fn unmarked(bytes: &[u8]) -> &[u8] {
 /// Finds the first line that looks like the begin or end of a section but is not taken as one.
 /// Returns the message that follows the file's name, or None if every section is taken.
 pub(super) fn left_out(pem: &[u8]) -> Option<String> {
-    if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = pem {
+    // With or without a byte order mark.
+    if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'-', 0, ..] | [0, b'-', ..] = pem {
         return Some(
             "is UTF-16 text, as Windows writes it: write it anew as UTF-8 or ASCII".into(),
         );
@@ -115,7 +116,9 @@ fn exact<'a>(line: &'a str, start: &str) -> Option<(&'a str, &'a str)> {
 /// The text from BEGIN or END on, if the line seems to have such a marker: one after dashes of any
 /// kind and number, or a misspelt one between dashes.
 fn after_marker(line: &str) -> Option<&str> {
-    let is_dash = |c: char| c == '-' || ('\u{2010}'..='\u{2015}').contains(&c) || c == '\u{2212}';
+    let is_dash = |c: char| {
+        matches!(c, '-' | '_') || ('\u{2010}'..='\u{2015}').contains(&c) || c == '\u{2212}'
+    };
     let mut dashes = 0;
     for (at, c) in line.char_indices() {
         if is_dash(c) {

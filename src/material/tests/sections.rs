@@ -16,6 +16,7 @@ fn spoilt(next: &str, before: usize) -> Vec<(String, usize, &'static str)> {
         (format!("# {next}"), line, begin),
         (next.replace("-----", "----"), line, begin),
         (next.replace("-----", "—–-"), line, begin),
+        (next.replace("-----", "_____"), line, begin),
         (
             next.replacen("BEGIN", "begin", 1),
             line,
@@ -190,13 +191,15 @@ fn a_byte_order_mark_and_remarks_are_no_obstacle_and_a_line_of_a_key_is_never_sh
         assert!(message.contains("k.pem line 1: "), "{message}");
         assert!(!message.contains(&secret[..12]), "{message}");
     }
-    let wide: Vec<u8> = format!("\u{feff}{good}")
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes)
-        .collect();
-    let ca = TrustSource::Pem(folder.write("wide.pem", wide));
-    let message = only(of(&oauth2(ClientAuth::None, None, ca)));
-    assert!(message.contains("is UTF-16 text"), "{message}");
+    for order in [u16::to_le_bytes, u16::to_be_bytes] {
+        for mark in ["\u{feff}", ""] {
+            let wide = format!("{mark}{good}");
+            let wide: Vec<u8> = wide.encode_utf16().flat_map(order).collect();
+            let ca = TrustSource::Pem(folder.write("wide.pem", wide));
+            let message = only(of(&oauth2(ClientAuth::None, None, ca)));
+            assert!(message.contains("is UTF-16 text"), "{message}");
+        }
+    }
     let other = KeyPair::generate().unwrap().serialize_pem();
     let message = with(good, format!("{key}{other}")).unwrap_err().join("\n");
     assert!(message.contains("more than one private key"), "{message}");

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::RequestBuilder;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use rustls::{AlertDescription, CertificateError};
+use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
 use crate::core::failure::Failure;
@@ -69,6 +70,7 @@ pub(super) async fn send(
             Ok(Some(chunk)) if body.len() + chunk.len() > LONGEST_BODY => break None,
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break Some(body),
+            Err(error) if is_whole(response.headers(), &body, &error) => break Some(body),
             Err(error) if status == 200 => return Err(error),
             Err(_) => break None,
         }
@@ -78,6 +80,16 @@ pub(super) async fn send(
         headers: std::mem::take(response.headers_mut()),
         body,
     })
+}
+
+/// Whether an answer that broke off is whole all the same. Some servers end an answer without a
+/// length by closing the connection, and leave TLS's own farewell (close_notify, RFC 8446 §6.1)
+/// out. JSON that was cut short is no JSON.
+fn is_whole(headers: &HeaderMap, body: &[u8], error: &reqwest::Error) -> bool {
+    let closed =
+        find::<io::Error>(error).is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
+    let delimited = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
+    closed && !delimited && serde_json::from_slice::<IgnoredAny>(body).is_ok()
 }
 
 /// Whether the connection ended before there was an answer.

@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
-use super::server::{Server, good_token, json};
+use super::server::{Act, Server, good_token, json};
 use super::*;
 use crate::core::profile::IdentitySource;
 
@@ -125,6 +125,38 @@ async fn a_ca_of_ones_own() {
     let mut with_certificate = settings;
     with_certificate.idp.identity = authority.identity();
     fetch(with_certificate).await.unwrap();
+}
+
+/// Python's servers answer so. Broken by taking every end of a connection for a loss, and by taking
+/// half an answer for a whole one.
+#[tokio::test]
+async fn an_answer_that_ends_without_farewell_is_whole_if_its_json_is() {
+    let authority = Authority::new();
+    let token = r#"{"access_token":"the-token","token_type":"Bearer","expires_in":300}"#;
+    let length = format!("content-length: {}\r\n", token.len() + 1);
+    for (status, header, body, expected) in [
+        (200, "", token, "the-token"),
+        (400, "", r#"{"error":"invalid_scope"}"#, "invalid_scope"),
+        (200, "", &token[..token.len() - 1], "closed in the middle"),
+        (200, &length, token, "closed in the middle"),
+    ] {
+        let answer =
+            format!("HTTP/1.0 {status} X\r\ncontent-type: application/json\r\n{header}\r\n{body}");
+        let server = Server::tls(authority.acceptor("127.0.0.1", None), move |_| {
+            Act::SendAndDrop(answer.clone().into_bytes())
+        });
+        let server = server.await;
+        let settings = at(
+            &server,
+            ClientAuth::SecretBasic(secret()),
+            authority.trust(),
+        );
+        let said = match fetch(settings).await {
+            Ok(issued) => issued.token.expose().to_owned(),
+            Err(failure) => failure.message,
+        };
+        assert!(said.contains(expected), "{status} {header}{body}: {said}");
+    }
 }
 
 #[tokio::test]

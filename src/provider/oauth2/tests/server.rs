@@ -14,6 +14,8 @@ use tokio_rustls::TlsAcceptor;
 pub enum Act {
     /// Sends these bytes and closes.
     Send(Vec<u8>),
+    /// Sends these bytes and closes without TLS's farewell.
+    SendAndDrop(Vec<u8>),
     /// Sends these bytes and then keeps silent.
     SendAndHang(Vec<u8>),
     /// Sends a head, then body bytes until the client stops reading.
@@ -164,6 +166,10 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
         Act::Send(bytes) => {
             let _ = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;
+        }
+        Act::SendAndDrop(bytes) => {
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.flush().await;
         }
         Act::SendAndHang(bytes) => {
             let _ = stream.write_all(&bytes).await;
