@@ -108,10 +108,11 @@ impl Daemon {
             let accounts = Accounts::new(&limits);
             let service = Arc::new(ApiService {
                 registry: Arc::new(ArcSwap::from_pointee(registry)),
+                changes: Arc::default(),
                 broker,
                 started: clock.now(),
                 clock: clock.clone(),
-                callers: Callers::new(),
+                callers: Callers::default(),
                 accounts: accounts.clone(),
                 surveys: Arc::new(Semaphore::new(1)),
                 audit: Audit::start(clock.clone(), &audit).expect("a thread"),
@@ -146,7 +147,7 @@ impl Daemon {
         self.runtime.block_on(async {
             let (here, there) = tokio::io::duplex(manner.pipe);
             let session = Arc::new(Session::new(
-                Callers::new().known_by_ids(caller.clone()),
+                Callers::default().known_by_ids(caller.clone()),
                 self.accounts.without_place(caller.uid, "fuzz"),
             ));
             let serving = tokio::spawn(self.connections.serve(there, session, ()));
